@@ -1,0 +1,6 @@
+"""The echo client: a blocking connection, an interactive prompt and a pipe."""
+
+from echo_client.connection import EchoConnection, resolve
+from echo_client.errors import ClientError
+
+__all__ = ["ClientError", "EchoConnection", "resolve"]

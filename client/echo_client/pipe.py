@@ -1,0 +1,110 @@
+"""From a source to the service and from the service to a sink, both ways at once."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from echo_client.connection import CHUNK, EchoConnection
+from echo_client.errors import (
+    ClientError,
+    ClosedError,
+    MismatchError,
+    ReplyTimeoutError,
+    StreamError,
+)
+
+Source = Callable[[int], bytes]
+Sink = Callable[[bytes], object]
+
+
+@dataclass(slots=True)
+class _Half:
+    """One direction of a stream: how many bytes went through it, and which."""
+
+    size: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        self.digest.update(data)
+
+
+def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
+    """Send all of a source, then its end, and hand every byte that comes back to a sink.
+
+    A thread of its own sends, so that a server that waits for its reply to be read never makes
+    both ends wait for each other.
+
+    Args:
+        connection: where to; it is at its end afterwards.
+        source: called with a size for at most so many bytes more; nothing at its end.
+        sink: takes what came back, as it comes.
+
+    Returns:
+        The number of bytes that made the round trip.
+
+    Raises:
+        ClosedError: the service closed the connection before everything had come back.
+        MismatchError: what came back is not what was sent.
+        StreamError: the source cannot be read.
+        ClientError: the connection broke or stalled.
+    """
+    sender = _Sender(connection, source)
+    sender.start()
+    received = _Half()
+    while not (sender.finished and received.size >= sender.sent.size):
+        try:
+            data = connection.receive()
+        except ReplyTimeoutError:
+            # Waiting for more input is no fault; waiting for bytes that were sent is one.
+            if received.size < sender.sent.size:
+                raise
+            continue
+        if not data:
+            break
+        received.add(data)
+        sink(data)
+    if sender.failure is not None:
+        raise sender.failure
+    if not sender.finished or received.size < sender.sent.size:
+        raise ClosedError(
+            f"the server closed the connection after {received.size} of {sender.sent.size} bytes"
+        )
+    if received.digest.digest() != sender.sent.digest.digest():
+        raise MismatchError(
+            f"{sender.sent.size} bytes were sent and {received.size} came back, but not the same"
+        )
+    return received.size
+
+
+class _Sender(threading.Thread):
+    """Sends a source to its end; what stopped it before that is its `failure`."""
+
+    def __init__(self, connection: EchoConnection, source: Source) -> None:
+        super().__init__(name="pipe-sender", daemon=True)
+        self.sent = _Half()
+        self.failure: ClientError | None = None
+        self.finished = False
+        self._connection = connection
+        self._source = source
+
+    def run(self) -> None:
+        try:
+            while data := self._read():
+                self.sent.add(data)
+                self._connection.send(data)
+            self._connection.end_of_sending()
+        except ClientError as error:
+            self.failure = error
+            self._connection.abort()
+        self.finished = True
+
+    def _read(self) -> bytes:
+        try:
+            return self._source(CHUNK)
+        except OSError as error:
+            raise StreamError(f"cannot read the input: {error.strerror}") from error

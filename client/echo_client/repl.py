@@ -1,0 +1,248 @@
+"""The interactive prompt: type a line, see what comes back and how long it took."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import statistics
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.styles import Style
+
+from echo_client.connection import EchoConnection
+from echo_client.errors import ClientError
+from echo_client.pipe import stream
+from echo_core.endpoint import Endpoint
+from echo_core.errors import InvalidValueError
+from echo_core.units import format_bytes, parse_count
+
+STYLE = Style.from_dict({"dim": "#888888", "error": "ansired", "prompt": "bold"})
+
+
+def history_path() -> Path:
+    """Where typed lines are kept: `$XDG_STATE_HOME/echoswarm/history`."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "echoswarm" / "history"
+
+
+class Repl:
+    """A prompt on one connection to one echo service.
+
+    Args:
+        endpoint: the service.
+        timeout: seconds that a reply may take.
+        connect_timeout: seconds that connecting may take.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, timeout: float, connect_timeout: float) -> None:
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._connection: EchoConnection | None = None
+        self._round_trips = array("q")
+        self._bytes = 0
+        self._mismatches = 0
+        self._ended = False
+        self._commands: dict[str, tuple[str, str, Callable[[str], None]]] = {
+            "help": ("", "list the commands", self._help),
+            "hex": ("BYTES", "send bytes written in hexadecimal: \\hex e4 bd a0", self._hex),
+            "send": ("FILE", "send a file over a connection of its own and check it", self._send),
+            "repeat": ("N TEXT", "send a text N times", self._repeat),
+            "stats": ("", "figures of all round trips so far", self._stats),
+            "reconnect": ("", "close the connection and open a new one", self._reconnect),
+            "quit": ("", "end; so does Ctrl-D", self._quit),
+        }
+
+    def run(self) -> None:
+        """Read and obey lines until Ctrl-D or the command to quit."""
+        session: PromptSession[str] = PromptSession(
+            history=_history(),
+            completer=WordCompleter([f"\\{name}" for name in self._commands], sentence=True),
+            complete_while_typing=False,
+            style=STYLE,
+        )
+        self._guarded(self._reconnect, "")
+        if self._connection:
+            _say(f"connected to {self._endpoint}; \\help lists the commands, Ctrl-D ends")
+        while not self._ended:
+            try:
+                line = session.prompt(self._prompt)
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                break
+            if line:
+                self._guarded(self._obey, line)
+        self._disconnect()
+
+    def _prompt(self) -> FormattedText:
+        host = f"[{self._endpoint.host}]" if ":" in self._endpoint.host else self._endpoint.host
+        state = "" if self._connection else " (not connected)"
+        return FormattedText([("class:prompt", f"{host}:{self._endpoint.port}{state}> ")])
+
+    def _guarded(self, action: Callable[[str], None], argument: str) -> None:
+        """Turn what goes wrong in an action into a line, and leave no half-used connection."""
+        try:
+            action(argument)
+        except InvalidValueError as error:
+            _complain(str(error))
+        except ClientError as error:
+            _complain(f"{error}; \\reconnect connects again")
+            self._disconnect()
+        except KeyboardInterrupt:
+            # The reply may still come; a new connection is the way to be in step again.
+            _complain("interrupted, connection closed; \\reconnect connects again")
+            self._disconnect()
+
+    def _obey(self, line: str) -> None:
+        if line.startswith("\\") and not line.startswith("\\\\"):
+            name, _, argument = line[1:].partition(" ")
+            if name not in self._commands:
+                raise InvalidValueError(
+                    f"\\{name} is no command; \\help lists them, and \\\\{name} sends \\{name}"
+                )
+            self._commands[name][2](argument.strip())
+            return
+        text = line.removeprefix("\\") if line.startswith("\\\\") else line
+        self._show(text.encode(), lambda reply: reply.decode(errors="backslashreplace"))
+
+    def _show(self, message: bytes, written: Callable[[bytes], str]) -> None:
+        reply, nanoseconds = self._round_trip(message)
+        _say(written(reply), f"  {nanoseconds / 1e3:.0f} µs")
+        if reply != message:
+            _complain(f"this is not what was sent: {written(message)}")
+
+    def _round_trip(self, message: bytes) -> tuple[bytes, int]:
+        connection = self._connection
+        if connection is None:
+            raise InvalidValueError("not connected; \\reconnect connects again")
+        begin = time.perf_counter_ns()
+        reply = connection.round_trip(message)
+        nanoseconds = time.perf_counter_ns() - begin
+        self._round_trips.append(nanoseconds)
+        self._bytes += len(message)
+        self._mismatches += reply != message
+        return reply, nanoseconds
+
+    def _help(self, _argument: str) -> None:
+        for name, (arguments, meaning, _) in self._commands.items():
+            _say(f"  {f'{chr(92)}{name} {arguments}':<18}", meaning)
+        _say("  anything else     ", "is sent as it is, in UTF-8; \\\\ at the start sends one \\")
+
+    def _hex(self, argument: str) -> None:
+        try:
+            message = bytes.fromhex(argument)
+        except ValueError:
+            message = b""
+        if not message:
+            raise InvalidValueError(
+                f"{argument!r} is not bytes in hexadecimal; write them as in \\hex e4 bd a0"
+            )
+        self._show(message, lambda reply: reply.hex(" "))
+
+    def _send(self, argument: str) -> None:
+        if not argument:
+            raise InvalidValueError("which file? \\send FILE")
+        path = Path(_unquoted(argument)).expanduser()
+        digest = hashlib.sha256()
+        try:
+            with (
+                path.open("rb", buffering=0) as file,
+                EchoConnection.open(
+                    self._endpoint, timeout=self._timeout, connect_timeout=self._connect_timeout
+                ) as connection,
+            ):
+                begin = time.perf_counter()
+                size = stream(connection, lambda most: file.read(most) or b"", digest.update)
+                seconds = time.perf_counter() - begin
+        except OSError as error:
+            raise InvalidValueError(f"{path}: {error.strerror}") from error
+        except ClientError as error:
+            # The prompt's own connection is as it was.
+            raise InvalidValueError(f"{path}: {error}") from error
+        _say(
+            f"{format_bytes(size)} sent, the same came back",
+            f"  {seconds:.3f} s, {format_bytes(size / seconds)}/s each way, "
+            f"sha256 {digest.hexdigest()[:16]}",
+        )
+
+    def _repeat(self, argument: str) -> None:
+        count_text, _, text = argument.partition(" ")
+        if not text:
+            raise InvalidValueError("how often, and what? \\repeat N TEXT")
+        count = parse_count(count_text)
+        message = text.encode()
+        trips = array("q")
+        mismatches = 0
+        for _ in range(count):
+            reply, nanoseconds = self._round_trip(message)
+            trips.append(nanoseconds)
+            mismatches += reply != message
+        _say(f"{count} sent, {count - mismatches} came back as they were", _summary(trips))
+
+    def _stats(self, _argument: str) -> None:
+        _say(
+            f"{len(self._round_trips)} messages, {format_bytes(self._bytes)} each way, "
+            f"{self._mismatches} mismatches",
+            _summary(self._round_trips),
+        )
+
+    def _reconnect(self, _argument: str) -> None:
+        again = self._connection is not None or bool(self._round_trips)
+        self._disconnect()
+        self._connection = EchoConnection.open(
+            self._endpoint, timeout=self._timeout, connect_timeout=self._connect_timeout
+        )
+        if again:
+            _say(f"connected to {self._endpoint}")
+
+    def _quit(self, _argument: str) -> None:
+        self._ended = True
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _history() -> History:
+    path = history_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError as error:
+        _complain(f"lines are not kept: {path}: {error.strerror}")
+        return InMemoryHistory()
+    return FileHistory(str(path))
+
+
+def _summary(trips: array[int]) -> str:
+    if not trips:
+        return ""
+    low, high = min(trips) / 1e3, max(trips) / 1e3
+    median = statistics.median(trips) / 1e3
+    return f"  round trip min {low:.0f}, median {median:.0f}, max {high:.0f} µs"
+
+
+def _unquoted(argument: str) -> str:
+    try:
+        words = shlex.split(argument)
+    except ValueError:
+        return argument
+    return words[0] if len(words) == 1 else argument
+
+
+def _say(text: str, aside: str = "") -> None:
+    print_formatted_text(FormattedText([("", text), ("class:dim", aside)]), style=STYLE)
+
+
+def _complain(text: str) -> None:
+    print_formatted_text(FormattedText([("class:error", text)]), style=STYLE)

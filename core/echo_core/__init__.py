@@ -1,0 +1,1 @@
+"""What the server, the client and the load tester share: endpoints, units, manners, logs."""

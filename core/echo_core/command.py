@@ -1,0 +1,228 @@
+"""The manners of every command: configuration, versions, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from echo_core.endpoint import Endpoint
+from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
+from echo_core.units import parse_count, parse_duration
+
+DISTRIBUTION = "echoswarm"
+
+
+class UnreadableConfigError(EchoswarmError):
+    """A configuration file is missing, no TOML, or sets what the command does not know."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MissingExtraError(EchoswarmError):
+    """A command needs packages of an extra that is not installed."""
+
+
+class Parsed(click.ParamType[Any]):
+    """An option type made of a function that reads text and raises `InvalidValueError`."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read text (or a number from a TOML file); pass on what is converted already."""
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            return value
+        try:
+            return self._parse(str(value))
+        except InvalidValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def whole_number(name: str, least: int, most: int | None = None) -> Parsed:
+    """An option type for whole numbers, `10k` and `1M` included, between two bounds."""
+    bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
+
+    def parse(text: str) -> int:
+        try:
+            number = parse_count(text)
+        except InvalidValueError:
+            number = None
+        if number is None or number < least or (most is not None and number > most):
+            raise InvalidValueError(f"{text!r} is not a whole number {bounds}")
+        return number
+
+    return Parsed(name, parse)
+
+
+def _positive_duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if not seconds:
+        raise InvalidValueError(f"{text!r} is no time at all; write it as in 10s or 250ms")
+    return seconds
+
+
+def _host(text: str) -> str:
+    return Endpoint(text).host
+
+
+def _target(text: str) -> Endpoint:
+    endpoint = Endpoint.parse(text)
+    if not endpoint.port:
+        raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
+    return endpoint
+
+
+DURATION = Parsed("duration", parse_duration)
+POSITIVE_DURATION = Parsed("duration", _positive_duration)
+HOST = Parsed("host", _host)
+PORT = whole_number("port", 0, 65535)
+TARGET_PORT = whole_number("port", 1, 65535)
+TARGET = Parsed("target", _target)
+
+
+def command_settings(environment_prefix: str) -> dict[str, Any]:
+    """Context settings that all commands share; pass them to `@click.command`.
+
+    Options take their value from the command line, then from the environment
+    (`ECHO_SERVER_PORT`), then from `--config`, then from their default.
+    """
+    return {
+        "auto_envvar_prefix": environment_prefix,
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    }
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config FILE.toml`: a table of the command's own long options."""
+    return click.option(
+        "--config",
+        metavar="FILE.toml",
+        type=click.Path(dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        help="Read options from a TOML file; flags and the environment override it.",
+    )(function)
+
+
+def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--version`."""
+    return click.option(
+        "--version",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Print the versions of echoswarm, Python and gevent, and the platform.",
+    )(function)
+
+
+def run(command: click.Command, program: str) -> NoReturn:
+    """Run a command as a program: every failure is one line on standard error and an exit code."""
+    try:
+        code = command.main(prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        _complain(program, error, _one_line(error))
+        code = error.exit_code
+    except EchoswarmError as error:
+        _complain(program, None, str(error))
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of standard output left; at exit Python would flush to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.FAILED
+    sys.exit(int(code or 0))
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a missing package into a line that says which extra to install.
+
+    Raises:
+        MissingExtraError: an import in the block found no package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("echo_"):
+            raise
+        raise MissingExtraError(
+            f"the package {error.name!r} is missing; install it with "
+            f"pip install '{DISTRIBUTION}[{extra}]'"
+        ) from error
+
+
+def _complain(program: str, error: click.ClickException | None, message: str) -> None:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else program
+    print(f"{path}: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _one_line(error: click.ClickException) -> str:
+    if type(error) is click.BadParameter and isinstance(error.param, click.Parameter):
+        names = [error.param.human_readable_name, *error.param.opts]
+        return f"{max(names, key=len) if names[1:] else names[0]}: {error.message}"
+    return error.format_message()
+
+
+def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    import platform
+    from importlib.metadata import version
+
+    click.echo(
+        f"{DISTRIBUTION} {version(DISTRIBUTION)} "
+        f"(Python {platform.python_version()}, gevent {version('gevent')}, {platform.platform()})"
+    )
+    context.exit()
+
+
+def _load_config(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        table = tomllib.loads(Path(value).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnreadableConfigError(f"--config: {value}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UnreadableConfigError(f"--config: {value} is not TOML: {error}") from error
+    options = {
+        parameter.opts[-1].lstrip("-"): parameter
+        for parameter in context.command.params
+        if isinstance(parameter, click.Option) and not parameter.is_eager
+    }
+    defaults: dict[str, Any] = {}
+    for key, setting in table.items():
+        option = options.get(key.replace("_", "-"))
+        if option is None or option.name is None:
+            known = ", ".join(sorted(options))
+            raise UnreadableConfigError(
+                f"--config: {value}: {key!r} is not an option here; it may set {known}"
+            )
+        settings = setting if isinstance(setting, list) and option.multiple else [setting]
+        if not all(_suits(option, item) for item in settings):
+            raise UnreadableConfigError(
+                f"--config: {value}: {key} = {setting!r} is not a value that --{key} takes"
+            )
+        defaults[option.name] = settings if option.multiple else setting
+    context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _suits(option: click.Option, setting: object) -> bool:
+    return isinstance(setting, bool if option.is_flag else (str, int, float)) and (
+        option.is_flag or not isinstance(setting, bool)
+    )

@@ -1,0 +1,77 @@
+"""Durations, counts and sizes as people write them and as they like to read them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from echo_core.errors import InvalidValueError
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER = r"\d+(?:\.\d+)?"
+_DURATION = re.compile(rf"(?:{_NUMBER}(?:us|ms|s|m|h))+")
+_DURATION_PART = re.compile(rf"({_NUMBER})(us|ms|s|m|h)")
+
+_COUNT = re.compile(rf"({_NUMBER})([kM]?)")
+_MULTIPLES = {"": 1, "k": 1_000, "M": 1_000_000}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `10s`, `1m30s`, `250ms`, `1.5h`; a bare number is seconds.
+
+    Raises:
+        InvalidValueError: the text is no duration.
+    """
+    text = text.strip()
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        return float(text)
+    if not _DURATION.fullmatch(text) or not text.isascii():
+        raise InvalidValueError(
+            f"{text!r} is not a duration; write it as in 10s, 1m30s, 250ms or 2h"
+        )
+    return math.fsum(
+        float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text)
+    )
+
+
+def parse_count(text: str) -> int:
+    """A whole number from `100`, `10k`, `1.5k`, `1M`.
+
+    Raises:
+        InvalidValueError: the text is no count, or not a whole one.
+    """
+    text = text.strip()
+    match = _COUNT.fullmatch(text)
+    if match is None or not text.isascii():
+        raise InvalidValueError(f"{text!r} is not a count; write it as in 100, 10k or 1M")
+    digits, suffix = match.groups()
+    whole, _, fraction = digits.partition(".")
+    multiple = _MULTIPLES[suffix]
+    scale: int = 10 ** len(fraction)
+    parts, remainder = divmod(int(fraction or "0") * multiple, scale)
+    if remainder:
+        raise InvalidValueError(f"{text!r} is not a whole number")
+    return int(whole) * multiple + parts
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as `parse_duration` reads it: `250ms`, `10s`, `1m30s`, `2h`."""
+    if seconds < 1:
+        milliseconds = seconds * 1e3
+        if milliseconds < 1:
+            return f"{seconds * 1e6:.6g}us" if seconds else "0s"
+        return f"{milliseconds:.6g}ms"
+    if seconds < 60:
+        return f"{seconds:.6g}s"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else ""]
+    return "".join(parts) + (f"{rest:.6g}s" if rest else "")
+
+
+def format_bytes(count: float) -> str:
+    """Write a number of bytes in IEC 80000-13 multiples: `512 B`, `64.0 KiB`, `1.5 GiB`."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    exponent = min(int(math.log2(count) // 10), 4)
+    return f"{count / 1024**exponent:.1f} {'KMGT'[exponent - 1]}iB"

@@ -1,0 +1,1 @@
+"""The load tester: engines that generate load, and figures that are true."""

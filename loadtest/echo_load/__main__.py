@@ -1,0 +1,15 @@
+"""The program `echo-load`, also `python -m echo_load`."""
+
+from typing import NoReturn
+
+from echo_core import command
+from echo_load.cli import echo_load
+
+
+def main() -> NoReturn:
+    """Run `echo-load` with the arguments of this process."""
+    command.run(echo_load, "echo-load")
+
+
+if __name__ == "__main__":
+    main()

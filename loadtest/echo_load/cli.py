@@ -1,0 +1,20 @@
+"""`echo-load`: the group of commands."""
+
+from __future__ import annotations
+
+import click
+
+from echo_core import command
+from echo_load.commands.stress import stress
+
+
+@click.group(context_settings=command.command_settings("ECHO_LOAD"))
+@command.version_option
+def echo_load() -> None:
+    """Test echo services: what came back, how fast, and how late.
+
+    Every option of a command can be set in the environment: ECHO_LOAD_CONNECTIONS=500.
+    """
+
+
+echo_load.add_command(stress)

@@ -1,0 +1,94 @@
+"""Engines: the ways in which one generator drives its connections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from echo_client.connection import Address
+from echo_load.latency import LatencyHistogram
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one generator has to do in a stage.
+
+    Attributes:
+        addresses: where to connect, in the order in which to try.
+        numbers: the numbers of its connections in the stage.
+        timeout: seconds that a reply may take.
+        connect_timeout: seconds that opening a connection may take.
+        connects_in_flight: connections to open at once.
+        core: the only processor core to run on; None for any.
+    """
+
+    addresses: tuple[Address, ...]
+    numbers: range
+    timeout: float
+    connect_timeout: float
+    connects_in_flight: int
+    core: int | None = None
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What has happened in one generator.
+
+    Counts are since its start; histograms hold what is new since the snapshot before.
+
+    Attributes:
+        opened: connections that were established.
+        failed: connections that could not be.
+        lost: connections that were given up before the end, for an error.
+        messages: round trips completed, right or wrong.
+        bytes_sent: payload bytes handed to the kernel.
+        bytes_received: payload bytes that came back.
+        retransmits: segments that TCP sent again on connections that have ended.
+        errors: failures by kind, as `ClientError.kind` names them, and `no_reply`.
+        response: round trips, of messages.
+        connect: times to establish a connection.
+        last_reply_ns: when the last reply was in, on the monotonic clock.
+    """
+
+    opened: int = 0
+    failed: int = 0
+    lost: int = 0
+    messages: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    retransmits: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    response: LatencyHistogram = field(default_factory=LatencyHistogram)
+    connect: LatencyHistogram = field(default_factory=LatencyHistogram)
+    last_reply_ns: int = 0
+
+
+class Engine(Protocol):
+    """Opens connections, waits at the gate, sends and checks, and says what happened."""
+
+    def open(self) -> None:
+        """Begin to open the connections; returns at once."""
+
+    @property
+    def settled(self) -> bool:
+        """Every connection is established or has failed."""
+
+    def start(self) -> None:
+        """Open the gate: every connection sends from now on."""
+
+    def stop(self) -> None:
+        """Send nothing new; replies that are due are still waited for."""
+
+    def abort(self) -> None:
+        """Break off at once; what is under way then is neither a message nor an error."""
+
+    @property
+    def ended(self) -> bool:
+        """Every connection has ended."""
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for what `abort` woke; False if some still runs."""
+
+    def snapshot(self) -> Snapshot:
+        """What has happened until now."""

@@ -1,0 +1,215 @@
+"""The tutorial's stress test made real: an OS thread and a blocking socket a connection."""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+
+from echo_client.connection import EchoConnection
+from echo_client.errors import ClientError, ReplyTimeoutError
+from echo_client.payload import hello
+from echo_load.engines import Share, Snapshot
+
+# A thread needs little of the 8 MiB of stack that it would be given, and thousands need a lot.
+STACK_SIZE = 256 * 1024
+
+
+class ThreadsEngine:
+    """Runs a share of a stage's connections as threads named `conn-00001` and on."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.connects = threading.BoundedSemaphore(share.connects_in_flight)
+        self.gate = threading.Event()
+        self.running = True
+        self.aborted = False
+        self._clients = [_Client(self, number) for number in share.numbers]
+
+    def open(self) -> None:
+        """Start the threads; each connects as soon as the semaphore lets it."""
+        threading.stack_size(STACK_SIZE)
+        # Starting a thread waits until it runs: with thousands that is left to one of its own.
+        threading.Thread(target=self._start_clients, name="starter", daemon=True).start()
+
+    @property
+    def settled(self) -> bool:
+        """Every connection is established or has failed."""
+        return all(client.settled for client in self._clients)
+
+    def start(self) -> None:
+        """Open the gate."""
+        self.gate.set()
+
+    def stop(self) -> None:
+        """Let each thread end after the round trip that it is in."""
+        self.running = False
+        self.gate.set()
+
+    def abort(self) -> None:
+        """Wake every thread, also out of a blocking receive."""
+        self.aborted = True
+        self.stop()
+        for client in self._clients:
+            client.abort()
+
+    @property
+    def ended(self) -> bool:
+        """Every thread has ended."""
+        return all(client.ended for client in self._clients)
+
+    def join(self, timeout: float) -> bool:
+        """Join the threads, all of them within `timeout` seconds; False if some still run."""
+        deadline = time.monotonic() + timeout
+        for client in self._clients:
+            if client.is_alive():
+                client.join(max(0.0, deadline - time.monotonic()))
+        return not any(client.is_alive() for client in self._clients)
+
+    def snapshot(self) -> Snapshot:
+        """Add up what the threads have counted."""
+        snapshot = Snapshot()
+        trips, connects = array("q"), array("q")
+        for client in self._clients:
+            client.add_to(snapshot, trips, connects)
+        snapshot.response.record(trips)
+        snapshot.connect.record(connects)
+        return snapshot
+
+    def _start_clients(self) -> None:
+        refused = False
+        for client in self._clients:
+            if refused or self.aborted:
+                client.cancel("no_thread" if refused else None)
+                continue
+            try:
+                client.start()
+            except RuntimeError:
+                # The system gives out no more threads (pthread_create(3), EAGAIN).
+                refused = True
+                client.cancel("no_thread")
+
+
+class _Client(threading.Thread):
+    """One connection: connects, waits at the gate, then sends and checks in a closed loop.
+
+    Its counts are written by itself alone and read by the engine.
+    """
+
+    def __init__(self, engine: ThreadsEngine, number: int) -> None:
+        super().__init__(name=f"conn-{number:05d}", daemon=True)
+        self.settled = False
+        self.ended = False
+        self._engine = engine
+        self._connection: EchoConnection | None = None
+        self._opened = False
+        self._lost = False
+        self._messages = 0
+        self._mismatches = 0
+        self._retransmits = 0
+        self._error: str | None = None
+        self._trips = array("q")
+        self._connect_times = array("q")
+        self._last_reply_ns = 0
+
+    def run(self) -> None:
+        try:
+            connection = self._connect()
+            self.settled = True
+            if connection is not None:
+                with connection:
+                    self._engine.gate.wait()
+                    self._converse(connection)
+                    self._retransmits = connection.retransmits()
+        finally:
+            self.settled = self.ended = True
+
+    def cancel(self, error: str | None) -> None:
+        """End without having run."""
+        self._error = error
+        self.settled = self.ended = True
+
+    def abort(self) -> None:
+        """Wake the thread if it waits for a reply; the engine has said that it is over."""
+        if self._connection is not None and not self.ended:
+            self._connection.abort()
+
+    def add_to(self, snapshot: Snapshot, trips: array[int], connects: array[int]) -> None:
+        """Add the counts to a snapshot and move the latencies to its arrays."""
+        snapshot.opened += self._opened
+        snapshot.lost += self._lost
+        snapshot.messages += self._messages
+        snapshot.retransmits += self._retransmits
+        snapshot.last_reply_ns = max(snapshot.last_reply_ns, self._last_reply_ns)
+        if self._connection is not None:
+            snapshot.bytes_sent += self._connection.bytes_sent
+            snapshot.bytes_received += self._connection.bytes_received
+        if self._mismatches:
+            snapshot.errors["mismatch"] += self._mismatches
+        if self._error is not None:
+            snapshot.errors[self._error] += 1
+            snapshot.failed += not self._opened
+        _move(self._trips, trips)
+        _move(self._connect_times, connects)
+
+    def _connect(self) -> EchoConnection | None:
+        share = self._engine.share
+        with self._engine.connects:
+            if not self._engine.running:
+                return None
+            begin = time.monotonic_ns()
+            try:
+                connection = EchoConnection.connect(
+                    share.addresses, timeout=share.timeout, connect_timeout=share.connect_timeout
+                )
+            except ClientError as error:
+                self._error = error.kind
+                return None
+            self._connect_times.append(time.monotonic_ns() - begin)
+        self._connection = connection
+        self._opened = True
+        return connection
+
+    def _converse(self, connection: EchoConnection) -> None:
+        engine = self._engine
+        clock = time.monotonic_ns
+        record = self._trips.append
+        round_trip = connection.round_trip
+        sequence = 0
+        try:
+            while engine.running:
+                message = hello(sequence)
+                begin = clock()
+                reply = round_trip(message)
+                end = clock()
+                record(end - begin)
+                self._messages += 1
+                self._last_reply_ns = end
+                if reply != message:
+                    self._mismatches += 1
+                sequence += 1
+        except ReplyTimeoutError as error:
+            self._give_up("timeout" if error.received else self._late_or_never(connection))
+        except ClientError as error:
+            self._give_up(error.kind)
+
+    def _late_or_never(self, connection: EchoConnection) -> str:
+        """Tell a service that is slow from one that says nothing: wait once more as long."""
+        try:
+            return "timeout" if connection.receive() else "closed"
+        except ReplyTimeoutError:
+            return "no_reply"
+        except ClientError as error:
+            return error.kind
+
+    def _give_up(self, kind: str) -> None:
+        if not self._engine.aborted:
+            self._error = kind
+            self._lost = True
+
+
+def _move(source: array[int], target: array[int]) -> None:
+    """Empty an array that another thread appends to; each step is atomic under the GIL."""
+    taken = source[:]
+    del source[: len(taken)]
+    target.extend(taken)

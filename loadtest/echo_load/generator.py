@@ -1,0 +1,131 @@
+"""One load-generating process: an engine, and a pipe to the controller.
+
+The process is started fresh (spawned), so that what the controller imports and patches does not
+reach the engine, and the screen does not share its interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from echo_load.engines import Engine, Share, Snapshot
+from echo_load.engines.threads import ThreadsEngine
+
+SNAPSHOT_SECONDS = 0.25
+# How often it is looked at whether all connections are open, or have ended.
+_LOOK_SECONDS = 0.02
+# What replies that are due get beyond their own timeouts before their threads are woken.
+_MARGIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """From the controller: begin at an instant of the monotonic clock, which all share.
+
+    Attributes:
+        begin_ns: when the first messages leave.
+        end_ns: when the last ones do.
+    """
+
+    begin_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """From the controller: break off and report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """To the controller: how far the generator is, and what has happened.
+
+    Attributes:
+        state: `connecting`, `ready` to start, `running`, or `ended`, which is the last report.
+        instant_ns: when, on the monotonic clock.
+        snapshot: what has happened until then.
+        cpu_seconds: processor time of the process since the gate opened.
+    """
+
+    state: Literal["connecting", "ready", "running", "ended"]
+    instant_ns: int
+    snapshot: Snapshot
+    cpu_seconds: float
+
+
+def generate(share: Share, controller: Connection) -> None:
+    """Be a generator: connect, report, wait for the start, generate, report, end.
+
+    The controller's end closing means that nobody is interested any more: the process ends.
+    """
+    # The terminal sends Ctrl-C to every process of the group; the controller decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if share.core is not None:
+        os.sched_setaffinity(0, {share.core})
+    try:
+        _Generator(ThreadsEngine(share), share, controller).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(1)
+
+
+class _Generator:
+    def __init__(self, engine: Engine, share: Share, controller: Connection) -> None:
+        self._engine = engine
+        self._share = share
+        self._controller = controller
+        self._cpu_begin = 0.0
+
+    def run(self) -> None:
+        start = self._connect()
+        if start is not None:
+            self._wait_until(start.begin_ns)
+            self._cpu_begin = time.process_time()
+            self._engine.start()
+            if self._until(start.end_ns):
+                self._engine.stop()
+                patience = 2 * self._share.timeout + _MARGIN_SECONDS
+                self._until(time.monotonic_ns() + int(patience * 1e9))
+        self._engine.abort()
+        self._engine.join(_MARGIN_SECONDS)
+        self._report("ended")
+
+    def _connect(self) -> Start | None:
+        """Open the connections and wait for the word; None if that is to break off."""
+        self._engine.open()
+        reported = time.monotonic()
+        while not self._engine.settled:
+            if self._controller.poll(_LOOK_SECONDS):
+                return self._word()
+            if time.monotonic() - reported >= SNAPSHOT_SECONDS:
+                self._report("connecting")
+                reported = time.monotonic()
+        self._report("ready")
+        return self._word()
+
+    def _word(self) -> Start | None:
+        word = self._controller.recv()
+        return word if isinstance(word, Start) else None
+
+    def _wait_until(self, instant_ns: int) -> None:
+        time.sleep(max(0, instant_ns - time.monotonic_ns()) / 1e9)
+
+    def _until(self, end_ns: int) -> bool:
+        """Report until an instant, or until all has ended; False if told to break off."""
+        reported = time.monotonic()
+        while not self._engine.ended and (remaining := end_ns - time.monotonic_ns()) > 0:
+            if self._controller.poll(min(_LOOK_SECONDS, remaining / 1e9)):
+                self._controller.recv()
+                return False
+            if time.monotonic() - reported >= SNAPSHOT_SECONDS:
+                self._report("running")
+                reported = time.monotonic()
+        return True
+
+    def _report(self, state: Literal["connecting", "ready", "running", "ended"]) -> None:
+        cpu = time.process_time() - self._cpu_begin if self._cpu_begin else 0.0
+        self._controller.send(Report(state, time.monotonic_ns(), self._engine.snapshot(), cpu))

@@ -1,0 +1,1 @@
+"""The echo service: a monkey-patched gevent StreamServer on an echo set."""

@@ -1,0 +1,139 @@
+"""Accepting: from a listener to the echo set."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+import time
+from typing import Any, cast
+
+import structlog
+from gevent import spawn_later
+from gevent.server import StreamServer
+
+from echo_server.echo_set import Connection, EchoSet
+
+log = structlog.get_logger()
+
+# The connection died in the queue, or the network failed it: accept(2) says to treat these as
+# nothing to accept and to go on.
+_LOST_BEFORE_ACCEPT = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.EPERM,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+    }
+)
+# After any other error (no descriptor left: EMFILE, ENFILE; no memory: ENOBUFS, ENOMEM) the
+# connection stays in the queue, and accepting waits until something may have been given back.
+PAUSE_SECONDS = 0.1
+WARNING_PERIOD_SECONDS = 10.0
+
+
+class EchoServer(StreamServer):
+    """A gevent StreamServer that hands every connection it accepts to an echo set.
+
+    Connections are accepted as raw sockets: no greenlet is started for them. An error while
+    accepting costs at most the connection it belongs to. When descriptors or memory run out,
+    accepting pauses, is tried again every `PAUSE_SECONDS`, and says so once a period.
+
+    Args:
+        listener: a listening, non-blocking socket; `stop` closes it.
+        echo_set: where the connections are echoed.
+        backlog: the length of the listener's queue.
+
+    Attributes:
+        accepted: connections accepted so far.
+    """
+
+    def __init__(self, listener: socket.socket, echo_set: EchoSet, backlog: int) -> None:
+        self.accepted = 0
+        self._echo_set = echo_set
+        self._failures = 0
+        self._warned_at = -math.inf
+        self._short_of_resources = False
+        # The stubs ask for gevent's own socket class; gevent itself takes any listener.
+        super().__init__(cast("Any", listener))
+        self.backlog = backlog
+
+    def handle(self, connection: Any, address: object) -> None:
+        """Echo an accepted connection from now on."""
+        connection.peer = address
+        connection.setblocking(False)
+        self._echo_set.add(connection)
+        log.debug("connection accepted", peer=address)
+
+    def do_read(self) -> Any:
+        """Accept one connection, for StreamServer's accept loop; None ends a wake-up."""
+        try:
+            descriptor, address = cast("Any", self.socket)._accept()  # noqa: SLF001  # without a wrapper
+        except BlockingIOError:
+            self._queue_is_empty()
+            return None
+        except OSError as error:
+            if error.errno not in _LOST_BEFORE_ACCEPT:
+                self._pause(error)
+            return None
+        except Exception as error:
+            log.exception("accepting failed")
+            self._pause(error)
+            return None
+        try:
+            connection = Connection(self.family, socket.SOCK_STREAM, 0, fileno=descriptor)
+        except Exception:
+            log.exception("connection failed", peer=address)
+            os.close(descriptor)
+            return None
+        self.accepted += 1
+        return connection, address
+
+    def do_handle(self, connection: Any, address: object) -> None:
+        """Admit an accepted connection; a failure closes it and goes on accepting."""
+        try:
+            self.handle(connection, address)
+        except Exception:
+            log.exception("connection failed", peer=address)
+            connection.close()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Accept what waits in the queue, then close the listener; echoing goes on."""
+        for _ in range(self.backlog):
+            accepted = self.do_read()
+            if accepted is None:
+                break
+            self.do_handle(*accepted)
+        super().stop(timeout)
+
+    def _pause(self, error: Exception) -> None:
+        self._failures += 1
+        self.stop_accepting()
+        spawn_later(PAUSE_SECONDS, self._resume)
+        now = time.monotonic()
+        if now - self._warned_at >= WARNING_PERIOD_SECONDS:
+            log.warning(
+                "accepting paused",
+                reason=error.strerror if isinstance(error, OSError) else repr(error),
+                failures=self._failures,
+                open=len(self._echo_set),
+                retry_seconds=PAUSE_SECONDS,
+            )
+            self._warned_at = now
+            self._short_of_resources = True
+
+    def _resume(self) -> None:
+        if self.started:
+            self.start_accepting()
+
+    def _queue_is_empty(self) -> None:
+        if self._short_of_resources:
+            self._short_of_resources = False
+            log.info("accepting resumed", open=len(self._echo_set))

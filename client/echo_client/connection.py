@@ -54,9 +54,8 @@ def resolve(endpoint: Endpoint) -> list[Address]:
     """
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
-        raise UnresolvedError(f"cannot connect to {endpoint}: {reason}") from error
+    except socket.gaierror as error:
+        raise UnresolvedError(f"cannot connect to {endpoint}: {error.strerror}") from error
     return [Address(family, tuple(sockaddr)) for family, _, _, _, sockaddr in found]
 
 

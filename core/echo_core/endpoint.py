@@ -25,7 +25,7 @@ class Endpoint:
     port: int = DEFAULT_PORT
 
     def __post_init__(self) -> None:
-        if not self.host or any(character.isspace() for character in self.host):
+        if not _is_host(self.host):
             raise InvalidValueError(f"{self.host!r} is not a host name or address")
         if not 0 <= self.port <= 65535:
             raise InvalidValueError(f"port {self.port} is not between 0 and 65535")
@@ -77,6 +77,17 @@ def _split_port(rest: str, text: str) -> tuple[str, str | None]:
         raise InvalidValueError(f"{text!r} is not HOST:PORT")
     host, colon, port = rest.partition(":")
     return host, port if colon else None
+
+
+def _is_host(text: str) -> bool:
+    if not text or any(character.isspace() for character in text):
+        return False
+    try:
+        # What the resolver does with it first (RFC 3490).
+        text.encode("idna")
+    except UnicodeError:
+        return _is_ipv6(text)
+    return True
 
 
 def _is_ipv6(text: str) -> bool:

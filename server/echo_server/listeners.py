@@ -42,6 +42,5 @@ def _resolve(endpoint: Endpoint) -> tuple[int, int, int, str, tuple[str | int, .
         return socket.getaddrinfo(  # type: ignore[return-value]  # never AF_UNIX's bare strings
             endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "not a valid host name"
-        raise ListenError(f"cannot listen on {endpoint}: {endpoint.host}: {reason}") from error
+    except socket.gaierror as error:
+        raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from error

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.processes import EchoServerProcess, StartServer
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Start `echo-server` processes with any options."""
+    with ExitStack() as stack:
+        started = 0
+
+        def start(*options: str, **settings: Any) -> EchoServerProcess:
+            nonlocal started
+            started += 1
+            server = EchoServerProcess(*options, log=tmp_path / f"server-{started}.log", **settings)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def echo_server(start_server: StartServer) -> EchoServerProcess:
+    """An `echo-server` with its defaults and every log line."""
+    return start_server("--log-level", "debug")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.processes import CLIENT, LOAD, SERVER, run
+
+COMMANDS = {"echo-server": SERVER, "echo-client": CLIENT, "echo-load": LOAD}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_version_names_everything_that_matters(name: str) -> None:
+    result = run([*COMMANDS[name], "--version"])
+    assert result.returncode == 0
+    for word in (b"echoswarm 0.", b"Python 3.", b"gevent ", b"Linux"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_imports_nothing_heavy(name: str, option: str) -> None:
+    program = (
+        f"import sys; sys.argv = ['{name}', '{option}']\n"
+        f"from {COMMANDS[name][2]}.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'gevent', 'structlog', 'numpy', 'rich', 'prompt_toolkit', 'asyncio', 'ssl'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)\n"
+    )
+    result = run([sys.executable, "-c", program])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"Usage: {name}".encode())
+
+
+SERVER_MISTAKES = {
+    "--port 70000": "--port: '70000' is not a whole number from 0 to 65535",
+    "--port abc": "--port: 'abc' is not a whole number from 0 to 65535",
+    "--port -1": "--port: '-1' is not",
+    "--host=": "--host: '' is not a host name",
+    "--host a..b": "--host: 'a..b' is not a host name",
+    "--backlog 0": "--backlog: '0' is not a whole number from 1",
+    "--drain-timeout soon": "--drain-timeout: 'soon' is not a duration; write it as in 10s",
+    "--drain-timeout 25h": "drain timeout",
+    "--log-level loud": "--log-level: 'loud' is not one of",
+    "--log-format xml": "--log-format: 'xml' is not one of",
+    "--prot 1": "No such option '--prot'",
+    "extra": "unexpected extra argument (extra)",
+    "--config /nonexistent.toml": "--config: /nonexistent.toml: No such file",
+}
+CLIENT_MISTAKES = {
+    "localhost:70000": "'70000' is not a port",
+    "localhost:0": "nothing can be reached at port 0",
+    "http://localhost:80": "the scheme 'http' is not supported; write tcp://HOST:PORT",
+    "--port 0": "--port: '0' is not a whole number from 1 to 65535",
+    "--timeout 0s": "--timeout: '0s' is no time at all",
+    "localhost:1 --port 2": "--port and tcp://localhost:1 both say where",
+}
+LOAD_MISTAKES = {
+    "stress -c 0": "--connections: '0' is not a whole number from 1 to 1000000",
+    "stress -c many": "--connections: 'many' is not a whole number",
+    "stress -d 0": "--duration: '0' is no time at all",
+    "stress -d 5x": "--duration: '5x' is not a duration",
+    "stress --processes 0": "--processes: '0' is not",
+    "stress --timeout never": "--timeout: 'never' is not a duration",
+    "stress udp://localhost:1": "the scheme 'udp' is not supported",
+    "stress -o /nonexistent/result.json": "cannot write /nonexistent/result.json: No such file",
+    "strss": "No such command 'strss'",
+}
+MISTAKES = [
+    *(("echo-server", given, said) for given, said in SERVER_MISTAKES.items()),
+    *(("echo-client", given, said) for given, said in CLIENT_MISTAKES.items()),
+    *(("echo-load", given, said) for given, said in LOAD_MISTAKES.items()),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "said"), MISTAKES)
+def test_a_mistake_is_one_line_and_exit_2(name: str, given: str, said: str) -> None:
+    result = run([*COMMANDS[name], *given.split()])
+    assert result.returncode == 2
+    assert result.stdout == b""
+    lines = result.stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(name)
+    assert said in lines[0]
+
+
+def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('port = 70001\nhost = "192.0.2.1"\n')
+    arguments = [*SERVER, "--config", str(file)]
+    assert b"'70001' is not" in run(arguments).stderr
+    assert b"'70002' is not" in run(arguments, ECHO_SERVER_PORT="70002").stderr
+    flags = [*arguments, "--port", "70003"]
+    assert b"'70003' is not" in run(flags, ECHO_SERVER_PORT="70002").stderr
+    result = run([*arguments, "--port", "0"])
+    assert (result.returncode, b"192.0.2.1" in result.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("port = ", "is not TOML"),
+        ("\xff", "is not TOML"),
+        ("prot = 1", "'prot' is not an option here; it may set backlog"),
+        ("port = [1, 2]", "port = [1, 2] is not a value that --port takes"),
+        ("port = true", "port = True is not a value"),
+        ("[server]\nport = 1", "'server' is not an option here"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(content, encoding="latin-1")
+    result = run([*SERVER, "--config", str(file)])
+    assert result.returncode == 2
+    assert said in result.stderr.decode()
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_several_values_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "load.toml"
+    file.write_text("connections = [3, 0]\n")
+    result = run([*LOAD, "stress", "--config", str(file)])
+    assert b"--connections: '0' is not" in result.stderr
+    result = run([*LOAD, "stress"], ECHO_LOAD_CONNECTIONS="3 none")
+    assert b"--connections: 'none' is not" in result.stderr
+
+
+def test_a_missing_extra_is_named() -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['numpy'] = None\n"
+        "sys.argv = ['echo-load', 'stress']\n"
+        "from echo_load.__main__ import main\n"
+        "main()\n"
+    )
+    result = run([sys.executable, "-c", program])
+    assert result.returncode == 1
+    assert result.stderr.decode().splitlines() == [
+        "echo-load: error: the package 'numpy' is missing; "
+        "install it with pip install 'echoswarm[load]'"
+    ]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import ipaddress
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echo_core.endpoint import DEFAULT_PORT, Endpoint
+from echo_core.errors import InvalidValueError
+
+names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z]{2,8})?", fullmatch=True)
+hosts = names | st.ip_addresses().map(str)
+
+
+@given(hosts, st.integers(0, 65535))
+def test_what_is_printed_is_read_again(host: str, port: int) -> None:
+    endpoint = Endpoint(host, port)
+    assert Endpoint.parse(str(endpoint)) == endpoint
+    assert Endpoint.parse(str(endpoint).removeprefix("tcp://")) == endpoint
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_endpoint_or_a_clear_error(text: str) -> None:
+    with suppress(InvalidValueError):
+        endpoint = Endpoint.parse(text)
+        assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("localhost", "localhost", DEFAULT_PORT),
+        ("localhost:7", "localhost", 7),
+        ("tcp://10.0.0.1:50007", "10.0.0.1", 50007),
+        ("tcp://[::1]:7", "::1", 7),
+        ("[::1]", "::1", DEFAULT_PORT),
+        ("::1", "::1", DEFAULT_PORT),
+    ],
+)
+def test_forms(text: str, host: str, port: int) -> None:
+    assert Endpoint.parse(text) == Endpoint(host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "no host"),
+        (":50007", "no host"),
+        ("localhost:", "not a port"),
+        ("localhost:abc", "not a port"),
+        ("localhost:65536", "not a port"),
+        ("localhost:-1", "not a port"),
+        ("localhost:\u0661", "not a port"),
+        ("ftp://localhost:21", "scheme 'ftp'"),
+        ("[::1:7", r"\[ADDRESS\]:PORT"),
+        ("[localhost]:7", r"\[ADDRESS\]:PORT"),
+        ("[::1]7", r"\[ADDRESS\]:PORT"),
+        ("a:b:c", "not HOST:PORT"),
+        ("localhost:7/path", "not HOST:PORT"),
+        ("local host:7", "not a host name"),
+        ("a" * 64 + ".example:7", "not a host name"),
+    ],
+)
+def test_bad_input_is_named(text: str, hint: str) -> None:
+    with pytest.raises(InvalidValueError, match=hint):
+        Endpoint.parse(text)
+
+
+def test_ipv6_addresses_are_printed_in_brackets() -> None:
+    assert str(Endpoint(str(ipaddress.IPv6Address(1)), 7)) == "tcp://[::1]:7"

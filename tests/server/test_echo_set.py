@@ -1,0 +1,247 @@
+"""Both kinds of echo set in this process, on a hub in a thread of its own.
+
+What goes wrong on purpose here cannot be brought about from outside: an error inside a callback
+of the hub, or inside accepting.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import gevent
+import pytest
+from gevent.hub import get_hub
+
+from echo_core.endpoint import Endpoint
+from echo_server.echo_set import Connection, EchoSet, EpollEchoSet, WatcherEchoSet
+from echo_server.listeners import listen
+from echo_server.stream import EchoServer
+from support.processes import DEADLINE, echoes, receive_exactly, receive_to_end, reset, until
+
+
+class InProcessServer:
+    """An EchoServer on a hub of its own, in a native thread."""
+
+    def __init__(
+        self,
+        make_set: Callable[[], EchoSet],
+        make_server: Callable[[socket.socket, EchoSet, int], EchoServer] = EchoServer,
+    ) -> None:
+        self._make_set = make_set
+        self._make_server = make_server
+        self._started: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._started.get(timeout=DEADLINE)
+
+    def _run(self) -> None:
+        hub = get_hub()
+        over = hub.loop.async_()
+        self._stop = over.send
+        listener = listen(Endpoint("127.0.0.1", 0), backlog=128)
+        self.port: int = listener.getsockname()[1]
+        self.echo_set = self._make_set()
+        self.server = self._make_server(listener, self.echo_set, 128)
+        self.server.start()
+        stopped = gevent.event.Event()
+        over.start(stopped.set)
+        self._started.put(None)
+        stopped.wait()
+        self.server.stop()
+        self.drained = self.echo_set.join(0)
+        self.echo_set.close()
+        hub.destroy()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+
+    def stop(self) -> None:
+        self._stop()
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def serving(*arguments: Any) -> Iterator[InProcessServer]:
+    server = InProcessServer(*arguments)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+both_kinds = pytest.mark.parametrize("kind", [EpollEchoSet, WatcherEchoSet])
+
+
+@both_kinds
+def test_echoes_stalls_resumes_and_ends(kind: type[EchoSet]) -> None:
+    with serving(kind) as server, server.connect() as witness, ExitStack() as stack:
+        assert echoes(witness)
+        for size in (1, 2048, 2049, 65536, 8 << 20):
+            sent = bytes(range(256)) * (size // 256) + bytes(size % 256)
+            connection = stack.enter_context(server.connect())
+            sender = threading.Thread(target=connection.sendall, args=(sent,))
+            sender.start()
+            assert receive_exactly(connection, size) == sent
+            sender.join(DEADLINE)
+            connection.shutdown(socket.SHUT_WR)
+            assert receive_to_end(connection) == b""
+        assert echoes(witness)
+        until(lambda: len(server.echo_set) == 1, "all but the witness to be gone")
+
+
+@both_kinds
+def test_stops_with_connections_open(kind: type[EchoSet]) -> None:
+    with serving(kind) as server:
+        connection = server.connect()
+        assert echoes(connection)
+    assert connection.recv(1) == b""
+    connection.close()
+    assert not server.drained
+    assert len(server.echo_set) == 0
+
+
+@both_kinds
+def test_accepted_connections_do_not_wait_for_more(kind: type[EchoSet]) -> None:
+    with serving(kind) as server, server.connect() as connection:
+        assert echoes(connection)
+        (accepted,) = server.echo_set.connections.values()
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_backlog_is_the_kernels() -> None:
+    listener = listen(Endpoint("127.0.0.1", 0), backlog=77)
+    # For a listener, tcpi_sacked of struct tcp_info is the length of its queue.
+    information = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    assert int.from_bytes(information[28:32], "little") == 77
+    listener.close()
+
+
+class BrokenError(Exception):
+    """Raised on purpose."""
+
+
+def failing(kind: type[EchoSet], method: str, raised: BaseException) -> type[EchoSet]:
+    """A kind of echo set one of whose methods raises for the connections marked by `doomed`."""
+
+    def fail(self: Any, connection: Connection, *arguments: Any) -> Any:
+        if connection.getpeername()[1] in self.doomed:
+            self.doomed.discard(connection.getpeername()[1])
+            raise raised
+        return getattr(kind, method)(self, connection, *arguments)
+
+    return type("Failing", (kind,), {method: fail, "doomed": set()})
+
+
+def stall(connection: socket.socket) -> None:
+    """Send until the server cannot send back, so that it changes what it waits for."""
+    connection.settimeout(0.2)
+    with pytest.raises((TimeoutError, ConnectionError)):
+        connection.sendall(bytes(64 << 20))
+
+
+@both_kinds
+@pytest.mark.parametrize("raised", [BrokenError("on purpose"), OSError(errno.EIO, "on purpose")])
+def test_an_error_while_echoing_ends_that_connection(
+    kind: type[EchoSet], raised: BaseException
+) -> None:
+    with serving(failing(kind, "_change", raised)) as server, server.connect() as witness:
+        assert echoes(witness)
+        connection = server.connect()
+        server.echo_set.doomed.add(connection.getsockname()[1])  # type: ignore[attr-defined]
+        stall(connection)
+        until(lambda: len(server.echo_set) == 1, "the connection to be ended")
+        connection.close()
+        assert echoes(witness)
+        with server.connect() as another:
+            assert echoes(another)
+
+
+@both_kinds
+def test_an_error_while_ending_a_connection_leaves_the_others(kind: type[EchoSet]) -> None:
+    """It escapes from the batch; the callback of the hub must still be called again."""
+    with (
+        serving(failing(kind, "_end", BrokenError("on purpose"))) as server,
+        server.connect() as witness,
+    ):
+        assert echoes(witness)
+        connection = server.connect()
+        assert echoes(connection)
+        server.echo_set.doomed.add(connection.getsockname()[1])  # type: ignore[attr-defined]
+        connection.shutdown(socket.SHUT_WR)
+        assert receive_to_end(connection) == b""
+        connection.close()
+        assert echoes(witness)
+
+
+@both_kinds
+def test_an_error_while_admitting_closes_that_connection(kind: type[EchoSet]) -> None:
+    class Refusing(kind):  # type: ignore[misc, valid-type]
+        refused = False
+
+        def add(self, connection: Connection) -> None:
+            if not self.refused:
+                self.refused = True
+                raise BrokenError("on purpose")
+            super().add(connection)
+
+    with serving(Refusing) as server:
+        with server.connect() as connection:
+            assert connection.recv(1) == b""
+        for _ in range(3):
+            with server.connect() as connection:
+                assert echoes(connection)
+
+
+class FailingAccept:
+    """A listener whose first accepts raise, one error after the other."""
+
+    def __init__(self, listener: socket.socket, errors: list[Exception]) -> None:
+        self._listener = listener
+        self._errors = errors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listener, name)
+
+    def _accept(self) -> Any:
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._listener._accept()  # type: ignore[attr-defined]
+
+
+@both_kinds
+def test_errors_while_accepting_do_not_end_it(kind: type[EchoSet]) -> None:
+    errors: list[Exception] = [
+        OSError(errno.ECONNABORTED, "gone before it was accepted"),
+        OSError(errno.EMFILE, "out of descriptors"),
+        OSError(errno.EIO, "something else"),
+        BrokenError("on purpose"),
+    ]
+
+    def make_server(listener: socket.socket, echo_set: EchoSet, backlog: int) -> EchoServer:
+        return EchoServer(FailingAccept(listener, errors), echo_set, backlog)  # type: ignore[arg-type]
+
+    with serving(kind, make_server) as server:
+        for _ in range(3):
+            with server.connect() as connection:
+                assert echoes(connection)
+    assert not errors
+
+
+@both_kinds
+def test_resets_from_many_at_once(kind: type[EchoSet]) -> None:
+    with serving(kind) as server, server.connect() as witness:
+        connections = [server.connect() for _ in range(100)]
+        for connection in connections:
+            assert echoes(connection)
+        for connection in connections:
+            connection.sendall(b"never read")
+            reset(connection)
+        until(lambda: len(server.echo_set) == 1, "all but the witness to be gone")
+        assert echoes(witness)

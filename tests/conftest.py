@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,3 +31,11 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def echo_server(start_server: StartServer) -> EchoServerProcess:
     """An `echo-server` with its defaults and every log line."""
     return start_server("--log-level", "debug")
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that stays taken but that nobody listens on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]

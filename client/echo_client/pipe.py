@@ -82,7 +82,13 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
 
 
 class _Sender(threading.Thread):
-    """Sends a source to its end; what stopped it before that is its `failure`."""
+    """Sends a source to its end; what stopped it before that is its `failure`.
+
+    Attributes:
+        sent: what was handed to the connection.
+        finished: the source has ended, and all of it is `sent`.
+        failure: why it could not go on.
+    """
 
     def __init__(self, connection: EchoConnection, source: Source) -> None:
         super().__init__(name="pipe-sender", daemon=True)
@@ -97,11 +103,12 @@ class _Sender(threading.Thread):
             while data := self._read():
                 self.sent.add(data)
                 self._connection.send(data)
+            # Before the other end can see the end, and answer with its own.
+            self.finished = True
             self._connection.end_of_sending()
         except ClientError as error:
             self.failure = error
             self._connection.abort()
-        self.finished = True
 
     def _read(self) -> bytes:
         try:

@@ -11,7 +11,7 @@ from typing import Self
 
 from support.processes import DEADLINE, reset
 
-Behaviour = Callable[[socket.socket, threading.Event], None]
+Behaviour = Callable[[socket.socket, threading.Event], object]
 
 
 def silent(connection: socket.socket, over: threading.Event) -> None:
@@ -32,18 +32,28 @@ def doubled(connection: socket.socket, _over: threading.Event) -> None:
         connection.sendall(data + data)
 
 
-def drops_midway(connection: socket.socket, _over: threading.Event) -> None:
+def drops_midway(connection: socket.socket, over: threading.Event) -> None:
     """Echo a few messages, then half of one, then close."""
     for _ in range(3):
         connection.sendall(connection.recv(65536))
+    halves(connection, over)
+
+
+def resets_midway(connection: socket.socket, over: threading.Event) -> None:
+    """Echo a few messages, then reset."""
+    for _ in range(3):
+        connection.sendall(connection.recv(65536))
+    resets(connection, over)
+
+
+def halves(connection: socket.socket, _over: threading.Event) -> None:
+    """Answer with half of what came, then close."""
     data = connection.recv(65536)
     connection.sendall(data[: len(data) // 2])
 
 
-def resets_midway(connection: socket.socket, _over: threading.Event) -> None:
-    """Echo a few messages, then reset."""
-    for _ in range(3):
-        connection.sendall(connection.recv(65536))
+def resets(connection: socket.socket, _over: threading.Event) -> None:
+    """Read, then reset."""
     connection.recv(65536)
     reset(connection)
 

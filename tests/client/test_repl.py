@@ -1,0 +1,233 @@
+"""The prompt, driven through a pseudo-terminal as a person would."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from support.misbehaving import Service, in_pieces, silent, wrong
+from support.processes import CLIENT, DEADLINE, EchoServerProcess, environment
+
+Prompt = Callable[..., "Terminal"]
+
+
+class Terminal:
+    """An `echo-client` on a pseudo-terminal."""
+
+    def __init__(self, arguments: list[str], state: Path) -> None:
+        self.child = pexpect.spawn(
+            CLIENT[0],
+            [*CLIENT[1:], *arguments],
+            env=environment(XDG_STATE_HOME=str(state), TERM="xterm", PROMPT_TOOLKIT_NO_CPR="1"),
+            encoding="utf-8",
+            timeout=DEADLINE,
+            dimensions=(50, 150),
+        )
+
+    def expect(self, pattern: str) -> str:
+        self.child.expect(pattern)
+        assert isinstance(self.child.after, str)
+        return self.child.after
+
+    def type(self, line: str) -> None:
+        """Type a line at the prompt; what is expected next comes after it."""
+        self.expect(":[0-9]+( \\(not connected\\))?>")
+        self.child.send(line + "\r")
+        # The terminal's bracketed paste mode is on while a line is edited.
+        self.expect(re.escape("\x1b[?2004l"))
+
+    def expect_reply(self, reply: str) -> None:
+        # Whatever stands between is how the terminal is told to write the aside grey.
+        self.expect(re.escape(reply) + r"[^ ]*  \d+ µs")
+
+    def ends(self) -> int | None:
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        status = self.child.exitstatus
+        assert status is None or isinstance(status, int)
+        return status
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    terminals: list[Terminal] = []
+
+    def start(*arguments: str) -> Terminal:
+        terminals.append(Terminal(list(arguments), tmp_path / "state"))
+        return terminals[-1]
+
+    yield start
+    for terminal in terminals:
+        terminal.child.close(force=True)
+
+
+@pytest.fixture
+def terminal(echo_server: EchoServerProcess, prompt: Prompt) -> Terminal:
+    return prompt(f"127.0.0.1:{echo_server.port}")
+
+
+def test_a_line_its_reply_and_its_round_trip(terminal: Terminal) -> None:
+    terminal.expect("connected to tcp://127.0.0.1:")
+    terminal.type("hello there")
+    terminal.expect_reply("hello there")
+    terminal.type("\\quit")
+    assert terminal.ends() == 0
+
+
+def test_chinese_comes_back_whole_when_its_characters_are_split(prompt: Prompt) -> None:
+    with Service(in_pieces) as service:
+        terminal = prompt(service.target)
+        terminal.type("你好,世界" * 5)
+        terminal.expect_reply("你好,世界" * 5)
+        terminal.type("\\quit")
+        assert terminal.ends() == 0
+
+
+def test_a_reply_longer_than_one_receive(terminal: Terminal) -> None:
+    terminal.type("\\repeat 3 " + "长" * 10_000)
+    terminal.expect("3 sent, 3 came back as they were")
+
+
+def test_commands(terminal: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "a file"
+    file.write_bytes(os.urandom(3 << 20))
+    terminal.type("\\hex e4bda0 ff")
+    terminal.expect_reply("e4 bd a0 ff")
+    terminal.type("\\hex quatsch")
+    terminal.expect("'quatsch' is not bytes in hexadecimal")
+    terminal.type(f"\\send {file}")
+    terminal.expect("3.0 MiB sent, the same came back")
+    terminal.type("\\send /nonexistent")
+    terminal.expect("/nonexistent: No such file or directory")
+    terminal.type("\\repeat 100 ping")
+    terminal.expect("100 sent, 100 came back as they were")
+    terminal.type("\\repeat often ping")
+    terminal.expect("'often' is not a count")
+    terminal.type("\\stats")
+    terminal.expect("101 messages, 404 B each way, 0 mismatches")
+    terminal.type("\\nonsense")
+    terminal.expect("nonsense is no command")
+    terminal.type("\\\\literally")
+    terminal.expect_reply("\\literally")
+    terminal.type("\\help")
+    for command in (
+        "help",
+        "hex BYTES",
+        "send FILE",
+        "repeat N TEXT",
+        "stats",
+        "reconnect",
+        "quit",
+    ):
+        terminal.expect(re.escape(f"\\{command}"))
+
+
+def test_ctrl_d_ends(terminal: Terminal) -> None:
+    terminal.expect(">")
+    terminal.child.sendeof()
+    assert terminal.ends() == 0
+
+
+def test_ctrl_c_gives_up_the_line_and_not_the_program(terminal: Terminal) -> None:
+    terminal.expect(">")
+    terminal.child.send("half a li")
+    terminal.child.sendintr()
+    terminal.type("a whole one")
+    terminal.expect_reply("a whole one")
+
+
+def test_ctrl_c_while_a_reply_is_waited_for(prompt: Prompt) -> None:
+    asked = threading.Event()
+
+    def ignore(connection: socket.socket, over: threading.Event) -> None:
+        connection.recv(100)
+        asked.set()
+        over.wait(DEADLINE)
+
+    with Service(ignore) as service:
+        terminal = prompt(service.target)
+        terminal.type("anybody?")
+        assert asked.wait(DEADLINE)
+        terminal.child.sendintr()
+        terminal.expect("interrupted, connection closed")
+        terminal.type("\\reconnect")
+        terminal.expect("connected to")
+
+
+def test_the_server_gone_and_back(
+    echo_server: EchoServerProcess, prompt: Prompt, start_server: Callable[..., EchoServerProcess]
+) -> None:
+    terminal = prompt(f"127.0.0.1:{echo_server.port}")
+    terminal.type("still there?")
+    terminal.expect("µs")
+    echo_server.signal(signal.SIGKILL)
+    echo_server.wait()
+    terminal.type("and now?")
+    terminal.expect(r"the server (closed|reset) the connection.*\\reconnect connects again")
+    terminal.type("hello?")
+    terminal.expect("not connected")
+    terminal.expect(r"\\reconnect")
+    terminal.type("\\reconnect")
+    terminal.expect("Connection refused")
+    start_server("--port", str(echo_server.port))
+    terminal.type("\\reconnect")
+    terminal.expect("connected to")
+    terminal.type("welcome back")
+    terminal.expect_reply("welcome back")
+
+
+def test_a_service_that_is_silent_or_wrong(prompt: Prompt) -> None:
+    with Service(silent) as service:
+        terminal = prompt(service.target, "--timeout", "100ms")
+        terminal.type("hello")
+        terminal.expect("0 of 5 bytes came back within 100ms")
+    with Service(wrong) as service:
+        terminal = prompt(service.target)
+        terminal.type("hello")
+        terminal.expect("idmmn")
+        terminal.expect("this is not what was sent: hello")
+        terminal.type("\\stats")
+        terminal.expect("1 mismatches")
+
+
+def test_nobody_listens_at_the_start(prompt: Prompt, unused_port: int) -> None:
+    terminal = prompt(f"127.0.0.1:{unused_port}")
+    terminal.expect("Connection refused")
+    terminal.expect(r"\\reconnect")
+    terminal.type("\\quit")
+    assert terminal.ends() == 0
+
+
+def test_lines_are_remembered(
+    echo_server: EchoServerProcess, prompt: Prompt, tmp_path: Path
+) -> None:
+    target = f"127.0.0.1:{echo_server.port}"
+    first = prompt(target)
+    first.type("a line to remember")
+    first.expect("µs")
+    first.type("\\quit")
+    first.ends()
+    history = tmp_path / "state" / "echoswarm" / "history"
+    assert "a line to remember" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+    second = prompt(target)
+    second.type("\x1b[A\x1b[A")
+    second.expect_reply("a line to remember")
+
+
+def test_a_history_that_cannot_be_kept_is_no_reason_to_stop(
+    echo_server: EchoServerProcess, prompt: Prompt, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("a file where the directory should be")
+    terminal = prompt(f"127.0.0.1:{echo_server.port}")
+    terminal.expect("lines are not kept")
+    terminal.type("hello")
+    terminal.expect_reply("hello")

@@ -70,8 +70,7 @@ class Repl:
             style=STYLE,
         )
         self._guarded(self._reconnect, "")
-        if self._connection:
-            _say(f"connected to {self._endpoint}; \\help lists the commands, Ctrl-D ends")
+        _say("", "\\help lists the commands, Ctrl-D ends")
         while not self._ended:
             try:
                 line = session.prompt(self._prompt)
@@ -196,13 +195,11 @@ class Repl:
         )
 
     def _reconnect(self, _argument: str) -> None:
-        again = self._connection is not None or bool(self._round_trips)
         self._disconnect()
         self._connection = EchoConnection.open(
             self._endpoint, timeout=self._timeout, connect_timeout=self._connect_timeout
         )
-        if again:
-            _say(f"connected to {self._endpoint}")
+        _say(f"connected to {self._endpoint}")
 
     def _quit(self, _argument: str) -> None:
         self._ended = True

@@ -82,7 +82,13 @@ class LatencyHistogram:
 
     def encode(self) -> str:
         """The HdrHistogram V2 compressed encoding in base64, in nanoseconds."""
-        encoded: bytes = self._hdr.encode()
+        hdr = self._hdr
+        filled = np.flatnonzero(self._counts)
+        # The library encodes as far as what it believes to be the longest.
+        hdr.set_internal_tacking_values(
+            *((int(filled[0]), int(filled[-1])) if self.count else (-1, -1)), self.count
+        )
+        encoded: bytes = hdr.encode()
         return encoded.decode("ascii")
 
     def _index(self, values: Integers) -> Integers:

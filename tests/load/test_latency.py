@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pickle
+from array import array
+
+import pytest
+from hdrh.histogram import HdrHistogram
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echo_load.latency import HIGHEST_NS, LatencyHistogram
+
+batches = st.lists(st.integers(1, HIGHEST_NS), max_size=50)
+
+
+def recorded(*values: int) -> LatencyHistogram:
+    histogram = LatencyHistogram()
+    histogram.record(array("q", values))
+    return histogram
+
+
+def by_the_library(values: list[int]) -> HdrHistogram:
+    histogram = HdrHistogram(1, HIGHEST_NS, 3)
+    for value in values:
+        assert histogram.record_value(value)
+    return histogram
+
+
+@given(st.lists(batches, max_size=4))
+def test_batches_are_counted_where_the_library_counts_values(parts: list[list[int]]) -> None:
+    ours = LatencyHistogram()
+    for part in parts:
+        ours.record(array("q", part))
+    values = [value for part in parts for value in part]
+    theirs = by_the_library(values)
+    decoded = HdrHistogram.decode(ours.encode())
+    assert decoded.get_max_value() == theirs.get_max_value()
+    assert decoded.get_total_count() == theirs.get_total_count() == ours.count
+    for value in values:
+        assert decoded.get_count_at_value(value) == theirs.get_count_at_value(value)
+    if values:
+        assert ours.max_us == max(values) / 1e3
+        assert ours.mean_us == pytest.approx(sum(values) / len(values) / 1e3)
+
+
+@given(batches.filter(bool), st.floats(0.1, 100))
+def test_percentiles_are_the_librarys(values: list[int], percentile: float) -> None:
+    (ours,) = recorded(*values).percentiles_us([percentile])
+    theirs = by_the_library(values).get_value_at_percentile(percentile)
+    assert ours == min(theirs, max(values)) / 1e3
+
+
+@given(batches, batches)
+def test_merging_is_recording_both(first: list[int], second: list[int]) -> None:
+    merged = recorded(*first)
+    merged.merge(pickle.loads(pickle.dumps(recorded(*second))))
+    both = recorded(*first, *second)
+    assert merged.encode() == both.encode()
+    assert (merged.count, merged.max_us, merged.mean_us) == (
+        both.count,
+        both.max_us,
+        both.mean_us,
+    )
+
+
+def test_figures_known_by_hand() -> None:
+    histogram = recorded(*(microseconds * 1000 for microseconds in range(1, 1001)))
+    p50, p99, p100 = histogram.percentiles_us([50, 99, 100])
+    assert p50 == pytest.approx(500, rel=1e-3)
+    assert p99 == pytest.approx(990, rel=1e-3)
+    assert p100 == 1000
+    assert histogram.mean_us == pytest.approx(500.5)
+
+
+def test_what_takes_longer_than_an_hour_is_kept_in_the_tail() -> None:
+    histogram = recorded(1000, HIGHEST_NS + 1, 10 * HIGHEST_NS)
+    assert (histogram.count, histogram.clamped) == (3, 2)
+    assert histogram.max_us == HIGHEST_NS / 100
+    assert histogram.percentiles_us([99])[0] == pytest.approx(HIGHEST_NS / 1e3, rel=1e-3)
+
+
+def test_nothing_recorded() -> None:
+    histogram = LatencyHistogram()
+    assert histogram.percentiles_us([50, 99]) == [0, 0]
+    assert (histogram.mean_us, histogram.max_us) == (0, 0)

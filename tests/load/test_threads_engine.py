@@ -1,0 +1,117 @@
+"""The threads engine in this process: what cannot be seen from outside."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from echo_client.connection import Address, resolve
+from echo_core.endpoint import Endpoint
+from echo_load.engines import Share
+from echo_load.engines.threads import ThreadsEngine
+from support.misbehaving import Service, silent
+from support.processes import DEADLINE, EchoServerProcess, until
+
+
+def share_of(port: int, connections: int, in_flight: int = 8) -> Share:
+    return Share(
+        addresses=tuple(resolve(Endpoint("127.0.0.1", port))),
+        numbers=range(1, connections + 1),
+        timeout=DEADLINE,
+        connect_timeout=DEADLINE,
+        connects_in_flight=in_flight,
+    )
+
+
+@pytest.fixture
+def engine(echo_server: EchoServerProcess) -> Iterator[ThreadsEngine]:
+    engine = ThreadsEngine(share_of(echo_server.port, 20))
+    yield engine
+    engine.abort()
+    assert engine.join(DEADLINE)
+
+
+def client_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("conn-")]
+
+
+def test_a_named_daemon_thread_a_connection_and_nothing_sent_before_the_gate(
+    engine: ThreadsEngine,
+) -> None:
+    engine.open()
+    until(lambda: engine.settled, "all connections to be open")
+    assert sorted(thread.name for thread in client_threads()) == [
+        f"conn-{number:05d}" for number in range(1, 21)
+    ]
+    assert all(thread.daemon for thread in client_threads())
+    snapshot = engine.snapshot()
+    assert (snapshot.opened, snapshot.messages, snapshot.bytes_sent) == (20, 0, 0)
+    assert snapshot.connect.count == 20
+
+    engine.start()
+    total = 0
+    while total < 1000:
+        total += engine.snapshot().response.count
+    engine.stop()
+    assert engine.join(DEADLINE)
+    assert engine.ended
+    last = engine.snapshot()
+    total += last.response.count
+    assert last.messages == total
+    assert last.bytes_sent == last.bytes_received
+    assert not last.errors
+    assert not client_threads()
+
+
+def test_abort_wakes_threads_that_wait_and_counts_nothing() -> None:
+    with Service(silent) as service:
+        engine = ThreadsEngine(share_of(service.port, 20))
+        engine.open()
+        until(lambda: engine.settled, "all connections to be open")
+        engine.start()
+        until(lambda: engine.snapshot().bytes_sent == 20 * len(b"hello 0"), "all to wait")
+        engine.abort()
+        assert engine.join(DEADLINE)
+        snapshot = engine.snapshot()
+    assert (snapshot.opened, snapshot.messages, snapshot.lost) == (20, 0, 0)
+    assert not snapshot.errors
+
+
+def test_so_many_connects_are_in_flight_at_once() -> None:
+    """Against a listener whose queue is full, connects stay in flight until they time out."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = Address(socket.AF_INET, listener.getsockname())
+        fillers = [socket.create_connection(listener.getsockname()) for _ in range(1)]
+        share = Share((address,), range(1, 11), DEADLINE, 0.2, connects_in_flight=3)
+        engine = ThreadsEngine(share)
+        most = 0
+        engine.open()
+        while not engine.settled:
+            most = max(most, share.connects_in_flight - engine.connects._value)
+        assert engine.snapshot().errors == {"connect_timeout": 10}
+        assert engine.snapshot().failed == 10
+        assert most == 3
+        for filler in fillers:
+            filler.close()
+
+
+def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a limit of processes or of memory is reached."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("conn-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    engine = ThreadsEngine(share_of(1, 5))
+    engine.open()
+    until(lambda: engine.settled, "all to be refused")
+    assert engine.snapshot().errors == {"no_thread": 5}
+    assert engine.ended

@@ -1,0 +1,182 @@
+"""Measures echo-server against its peers on this machine: messages a second, memory, CPU.
+
+    python tests/benchmarks/server_throughput.py [--rounds 5] [--seconds 2] [--connections 100 ...]
+
+Each server has core 0 to itself and the C closed-loop generator core 1. Rounds are interleaved,
+one server after the other in each, because shared machines change their speed: every figure is
+divided by that of the C epoll server in the same round, and the median of these ratios is what
+to quote, with their spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PEERS = Path(__file__).parent / "peers"
+SERVER_CORE, GENERATOR_CORE = 0, 1
+WARMUP_SECONDS = 0.5
+MEMORY_CONNECTIONS = 5000
+
+REFERENCE = "C, epoll"
+OURS = "echo-server"
+PYTHON_PEERS = {
+    "uvloop Protocol": "uvloop",
+    "StreamServer, greenlets": "greenlet",
+    "the tutorial's server": "tutorial",
+    "asyncio Protocol": "asyncio",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One server in one round."""
+
+    messages_per_second: float
+    cpu_us_per_message: float
+
+
+def compile_peer(name: str, directory: Path) -> str:
+    """Compile a peer written in C and return its path."""
+    program = directory / name
+    source = PEERS / f"{name}.c"
+    subprocess.run(["cc", "-O2", "-o", str(program), str(source)], check=True)
+    return str(program)
+
+
+@contextmanager
+def listening(command: list[str]) -> Iterator[tuple[int, int]]:
+    """Run a server on its core; gives its process id and its port."""
+    server = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+    )
+    assert server.stdout is not None
+    try:
+        port = int(server.stdout.readline().rpartition(":")[2])
+        yield server.pid, port
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+def generator(command: list[str]) -> subprocess.Popen[str]:
+    """Start the generator on its core."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {GENERATOR_CORE}),
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_kib(pid: int) -> int:
+    """Memory that a process has in RAM."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1])
+    raise ValueError(f"no Rss of process {pid}")
+
+
+def throughput(
+    server: list[str], closed_loop: str, connections: int, size: int, seconds: float
+) -> Measured:
+    """Measure one server once."""
+    with listening(server) as (pid, port):
+        arguments = [port, connections, size, WARMUP_SECONDS, seconds]
+        before = cpu_seconds(pid)
+        output, _ = generator([closed_loop, *map(str, arguments)]).communicate()
+        cpu = cpu_seconds(pid) - before
+    figures = json.loads(output)
+    rate = figures["messages"] / figures["seconds"]
+    # The server worked through the warm-up too.
+    return Measured(rate, cpu / (rate * (seconds + WARMUP_SECONDS)) * 1e6)
+
+
+def memory_per_connection(server: list[str], closed_loop: str) -> float:
+    """KiB that a server needs for each of many connections that each echoed once."""
+    with listening(server) as (pid, port):
+        before = resident_kib(pid)
+        holding = generator([closed_loop, str(port), str(MEMORY_CONNECTIONS), "64", "0", "0"])
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == "open\n"
+        grown = resident_kib(pid) - before
+        holding.communicate()
+    return grown / MEMORY_CONNECTIONS
+
+
+def spread(ratios: list[float]) -> str:
+    """A median and its range."""
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}-{max(ratios):.2f}]"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--connections", type=int, nargs="+", default=[100, 1000, 5000])
+    parser.add_argument("--size", type=int, nargs="+", default=[64])
+    parser.add_argument("--no-memory", action="store_true")
+    options = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as directory:
+        closed_loop = compile_peer("closed_loop", Path(directory))
+        python_servers = [sys.executable, str(PEERS / "python_servers.py")]
+        servers = {
+            REFERENCE: [compile_peer("echo_epoll", Path(directory)), "0"],
+            OURS: [sys.executable, "-m", "echo_server", "--port", "0"],
+            **{name: [*python_servers, kind] for name, kind in PYTHON_PEERS.items()},
+        }
+        for size in options.size:
+            for connections in options.connections:
+                print(f"\n{connections} connections, {size} bytes, {options.rounds} rounds")
+                rounds: list[dict[str, Measured]] = []
+                for _ in range(options.rounds):
+                    rounds.append(
+                        {
+                            name: throughput(
+                                server, closed_loop, connections, size, options.seconds
+                            )
+                            for name, server in servers.items()
+                        }
+                    )
+                for name in servers:
+                    rate = statistics.median(one[name].messages_per_second for one in rounds)
+                    cpu = statistics.median(one[name].cpu_us_per_message for one in rounds)
+                    ratios = [
+                        one[name].messages_per_second / one[REFERENCE].messages_per_second
+                        for one in rounds
+                    ]
+                    print(
+                        f"  {name:24} {rate:9,.0f} msg/s  {spread(ratios)} of C"
+                        f"  {cpu:5.1f} us CPU a message"
+                    )
+        if not options.no_memory:
+            print(f"\nmemory at {MEMORY_CONNECTIONS} connections")
+            for name, server in servers.items():
+                print(f"  {name:24} {memory_per_connection(server, closed_loop):5.2f} KiB each")
+
+
+if __name__ == "__main__":
+    main()

@@ -151,16 +151,13 @@ def main() -> None:
         for size in options.size:
             for connections in options.connections:
                 print(f"\n{connections} connections, {size} bytes, {options.rounds} rounds")
-                rounds: list[dict[str, Measured]] = []
-                for _ in range(options.rounds):
-                    rounds.append(
-                        {
-                            name: throughput(
-                                server, closed_loop, connections, size, options.seconds
-                            )
-                            for name, server in servers.items()
-                        }
-                    )
+                rounds = [
+                    {
+                        name: throughput(server, closed_loop, connections, size, options.seconds)
+                        for name, server in servers.items()
+                    }
+                    for _ in range(options.rounds)
+                ]
                 for name in servers:
                     rate = statistics.median(one[name].messages_per_second for one in rounds)
                     cpu = statistics.median(one[name].cpu_us_per_message for one in rounds)

@@ -43,8 +43,8 @@ class ConsoleReport:
         stages = ", then ".join(stage.name for stage in plan.stages)
         durations = {format_duration(stage.duration) for stage in plan.stages}
         self._err.print(
-            f"stress test of {target}: {stages}, {' / '.join(sorted(durations))} a stage, "
-            f"{plan.engine} in {plan.processes} process{'es' if plan.processes > 1 else ''}",
+            f"{target}: {stages}, {' / '.join(sorted(durations))} each; {plan.engine} in "
+            f"{_processes(plan.processes)}",
             style="dim",
         )
 
@@ -67,6 +67,7 @@ class ConsoleReport:
         self.close()
         if not self._quiet:
             self._out.print(_stage_table(stage))
+            self._out.print()
 
     def verdict(self, result: Result) -> None:
         """Print whether the test passed, and why or why not."""
@@ -126,6 +127,10 @@ def _console(stream: object) -> Console:
     return console
 
 
+def _processes(count: int) -> str:
+    return f"{count} process{'es' if count > 1 else ''}"
+
+
 def _figure(name: str, value: str, style: str = "") -> Text:
     return Text.assemble((f"{name} ", "dim"), (value, f"bold {style}".strip()))
 
@@ -135,7 +140,7 @@ def _stage_table(stage: StageResult) -> Table:
     title = Text.assemble(
         (stage.name, "bold"),
         f"  {stage.seconds:.1f} s  ",
-        ("passed", "bold green") if passed else ("FAILED", "bold red"),
+        ("no failures", "green") if passed else ("FAILED", "bold red"),
     )
     table = Table(
         title=title, title_justify="left", title_style="", show_header=False, min_width=76
@@ -171,8 +176,7 @@ def _stage_table(stage: StageResult) -> Table:
     generator = stage.generator
     table.add_row(
         "generator",
-        f"{generator.processes} process{'es' if generator.processes > 1 else ''}, "
-        f"{generator.cpu_cores:.2f} cores busy",
+        f"{_processes(generator.processes)}, {generator.cpu_cores:.2f} cores busy",
     )
     return table
 

@@ -46,17 +46,16 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-def whole_number(name: str, least: int, most: int | None = None) -> Parsed:
+def whole_number(name: str, least: int, most: int) -> Parsed:
     """An option type for whole numbers, `10k` and `1M` included, between two bounds."""
-    bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
 
     def parse(text: str) -> int:
         try:
             number = parse_count(text)
         except InvalidValueError:
             number = None
-        if number is None or number < least or (most is not None and number > most):
-            raise InvalidValueError(f"{text!r} is not a whole number {bounds}")
+        if number is None or not least <= number <= most:
+            raise InvalidValueError(f"{text!r} is not a whole number from {least} to {most}")
         return number
 
     return Parsed(name, parse)
@@ -173,8 +172,7 @@ def _complain(program: str, error: click.ClickException | None, message: str) ->
 
 def _one_line(error: click.ClickException) -> str:
     if type(error) is click.BadParameter and isinstance(error.param, click.Parameter):
-        names = [error.param.human_readable_name, *error.param.opts]
-        return f"{max(names, key=len) if names[1:] else names[0]}: {error.message}"
+        return f"{max(error.param.opts, key=len)}: {error.message}"
     return error.format_message()
 
 

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Literal, Self
@@ -122,7 +124,7 @@ def run(
                 on_progress(Progress(number, len(plan.stages), phase, elapsed, running.tally))
         results.append(stage_result(running.tally))
         on_stage(results[-1])
-        if interruption.asked or not running.tally.opened:
+        if interruption.asked or not running.tally.counts.opened:
             break
     reasons = [reason for stage_figures in results for reason in shortcomings(stage_figures)]
     if found := failure():
@@ -176,6 +178,21 @@ def _cores(generators: int) -> list[int | None]:
     return [*cores[:generators]] if generators < len(cores) else [None] * generators
 
 
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Let the processes started in the block be born with SIGINT blocked.
+
+    Ctrl-C reaches them too, and until they can ignore it, it would end them.
+    """
+    # Starting this helper of multiprocessing's unblocks SIGINT; it must run before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Stage:
     """The generators of one stage; a context manager that leaves none behind."""
 
@@ -199,6 +216,11 @@ class _Stage:
 
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
+        with _sigint_blocked():
+            self._start_generators(context)
+        return self
+
+    def _start_generators(self, context: SpawnContext) -> None:
         for number, share in enumerate(self._shares, 1):
             ours, theirs = context.Pipe()
             process = context.Process(
@@ -208,7 +230,6 @@ class _Stage:
             theirs.close()
             self._processes.append(process)
             self._pipes.append(ours)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for pipe in self._pipes:

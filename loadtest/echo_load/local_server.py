@@ -44,7 +44,11 @@ class LocalServer:
             text=True,
         )
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        try:
+            line = self._process.stdout.readline()
+        except BaseException:
+            self.kill()
+            raise
         if not line.startswith("listening "):
             self._process.wait()
             reason = self._last_line()

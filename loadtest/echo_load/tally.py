@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from echo_load.engines import Snapshot
+from echo_load.engines import Counts, Snapshot
 from echo_load.generator import Report
 from echo_load.latency import LatencyHistogram
 from echo_load.plan import StagePlan
@@ -59,52 +58,17 @@ class StageTally:
         if self.begin_ns is not None:
             number = max(0, report.instant_ns - self.begin_ns) // 1_000_000_000
             second = self._seconds.setdefault(number, _SecondTally())
-            second.messages += now.messages - before.messages
-            second.bytes_sent += now.bytes_sent - before.bytes_sent
-            second.bytes_received += now.bytes_received - before.bytes_received
-            second.errors += now.errors.total() - before.errors.total()
+            second.messages += now.counts.messages - before.counts.messages
+            second.bytes_sent += now.counts.bytes_sent - before.counts.bytes_sent
+            second.bytes_received += now.counts.bytes_received - before.counts.bytes_received
+            second.errors += now.counts.errors.total() - before.counts.errors.total()
             second.response.merge(now.response)
             self._finish_seconds(before=number - 1)
 
     @property
-    def opened(self) -> int:
-        """Connections that were established."""
-        return sum(snapshot.opened for snapshot in self._snapshots)
-
-    @property
-    def failed(self) -> int:
-        """Connections that could not be established."""
-        return sum(snapshot.failed for snapshot in self._snapshots)
-
-    @property
-    def lost(self) -> int:
-        """Connections that were given up for an error."""
-        return sum(snapshot.lost for snapshot in self._snapshots)
-
-    @property
-    def messages(self) -> int:
-        """Round trips completed."""
-        return sum(snapshot.messages for snapshot in self._snapshots)
-
-    @property
-    def bytes_sent(self) -> int:
-        """Payload bytes sent."""
-        return sum(snapshot.bytes_sent for snapshot in self._snapshots)
-
-    @property
-    def bytes_received(self) -> int:
-        """Payload bytes that came back."""
-        return sum(snapshot.bytes_received for snapshot in self._snapshots)
-
-    @property
-    def retransmits(self) -> int:
-        """Segments that TCP sent again."""
-        return sum(snapshot.retransmits for snapshot in self._snapshots)
-
-    @property
-    def errors(self) -> Counter[str]:
-        """Failures by kind."""
-        return sum((snapshot.errors for snapshot in self._snapshots), Counter[str]())
+    def counts(self) -> Counts:
+        """What all generators have counted so far."""
+        return sum((snapshot.counts for snapshot in self._snapshots), Counts())
 
     @property
     def cpu_seconds(self) -> float:
@@ -182,16 +146,16 @@ def generator(tallies: Sequence[StageTally]) -> Generator:
 
 def _sums(tallies: Sequence[StageTally]) -> dict[str, Any]:
     seconds = sum(tally.seconds for tally in tallies)
-    messages = sum(tally.messages for tally in tallies)
+    counts = sum((tally.counts for tally in tallies), Counts())
     return {
         "seconds": seconds,
-        "connections_opened": sum(tally.opened for tally in tallies),
-        "connections_failed": sum(tally.failed for tally in tallies),
-        "connections_lost": sum(tally.lost for tally in tallies),
-        "messages": messages,
-        "messages_per_second": messages / seconds if seconds else 0.0,
-        "bytes_sent": sum(tally.bytes_sent for tally in tallies),
-        "bytes_received": sum(tally.bytes_received for tally in tallies),
-        "retransmits": sum(tally.retransmits for tally in tallies),
-        "errors": dict(sum((tally.errors for tally in tallies), Counter[str]())),
+        "connections_opened": counts.opened,
+        "connections_failed": counts.failed,
+        "connections_lost": counts.lost,
+        "messages": counts.messages,
+        "messages_per_second": counts.messages / seconds if seconds else 0.0,
+        "bytes_sent": counts.bytes_sent,
+        "bytes_received": counts.bytes_received,
+        "retransmits": counts.retransmits,
+        "errors": dict(counts.errors),
     }

@@ -69,8 +69,8 @@ class EchoServer(StreamServer):
         """Echo an accepted connection from now on."""
         connection.peer = address
         connection.setblocking(False)
-        self._echo_set.add(connection)
         log.debug("connection accepted", peer=address)
+        self._echo_set.add(connection)
 
     def do_read(self) -> Any:
         """Accept one connection, for StreamServer's accept loop; None ends a wake-up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -187,6 +188,22 @@ def test_ctrl_c_reports_what_was_measured(number: signal.Signals) -> None:
     assert client.returncode == 130
     assert "INTERRUPTED" in output
     assert "50 connections" in output
+
+
+def test_ctrl_c_while_the_generators_are_born() -> None:
+    """The terminal sends it to all processes of the group at any time."""
+    client = subprocess.Popen(
+        [*STRESS, "-c", "50", "-d", "60s", "--processes", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    )
+    until(lambda: generators(client.pid), "a generator")
+    os.killpg(client.pid, signal.SIGINT)
+    _, errors = client.communicate(timeout=DEADLINE)
+    assert client.returncode == 130
+    assert b"Traceback" not in errors
 
 
 def test_ctrl_c_with_a_thousand_threads_blocked(tmp_path: Path) -> None:

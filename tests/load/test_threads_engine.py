@@ -48,7 +48,11 @@ def test_a_named_daemon_thread_a_connection_and_nothing_sent_before_the_gate(
     ]
     assert all(thread.daemon for thread in client_threads())
     snapshot = engine.snapshot()
-    assert (snapshot.opened, snapshot.messages, snapshot.bytes_sent) == (20, 0, 0)
+    assert (snapshot.counts.opened, snapshot.counts.messages, snapshot.counts.bytes_sent) == (
+        20,
+        0,
+        0,
+    )
     assert snapshot.connect.count == 20
 
     engine.start()
@@ -60,9 +64,9 @@ def test_a_named_daemon_thread_a_connection_and_nothing_sent_before_the_gate(
     assert engine.ended
     last = engine.snapshot()
     total += last.response.count
-    assert last.messages == total
-    assert last.bytes_sent == last.bytes_received
-    assert not last.errors
+    assert last.counts.messages == total
+    assert last.counts.bytes_sent == last.counts.bytes_received
+    assert not last.counts.errors
     assert not client_threads()
 
 
@@ -72,12 +76,12 @@ def test_abort_wakes_threads_that_wait_and_counts_nothing() -> None:
         engine.open()
         until(lambda: engine.settled, "all connections to be open")
         engine.start()
-        until(lambda: engine.snapshot().bytes_sent == 20 * len(b"hello 0"), "all to wait")
+        until(lambda: engine.snapshot().counts.bytes_sent == 20 * len(b"hello 0"), "all to wait")
         engine.abort()
         assert engine.join(DEADLINE)
-        snapshot = engine.snapshot()
-    assert (snapshot.opened, snapshot.messages, snapshot.lost) == (20, 0, 0)
-    assert not snapshot.errors
+        counts = engine.snapshot().counts
+    assert (counts.opened, counts.messages, counts.lost) == (20, 0, 0)
+    assert not counts.errors
 
 
 def test_so_many_connects_are_in_flight_at_once() -> None:
@@ -93,8 +97,8 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
         engine.open()
         while not engine.settled:
             most = max(most, share.connects_in_flight - engine.connects._value)
-        assert engine.snapshot().errors == {"connect_timeout": 10}
-        assert engine.snapshot().failed == 10
+        assert engine.snapshot().counts.errors == {"connect_timeout": 10}
+        assert engine.snapshot().counts.failed == 10
         assert most == 3
         for filler in fillers:
             filler.close()
@@ -113,5 +117,5 @@ def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyP
     engine = ThreadsEngine(share_of(1, 5))
     engine.open()
     until(lambda: engine.settled, "all to be refused")
-    assert engine.snapshot().errors == {"no_thread": 5}
+    assert engine.snapshot().counts.errors == {"no_thread": 5}
     assert engine.ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from echo_client.connection import Address
@@ -32,10 +32,8 @@ class Share:
 
 
 @dataclass(slots=True)
-class Snapshot:
-    """What has happened in one generator.
-
-    Counts are since its start; histograms hold what is new since the snapshot before.
+class Counts:
+    """What is counted; counts of several connections or generators can be added.
 
     Attributes:
         opened: connections that were established.
@@ -45,10 +43,7 @@ class Snapshot:
         bytes_sent: payload bytes handed to the kernel.
         bytes_received: payload bytes that came back.
         retransmits: segments that TCP sent again on connections that have ended.
-        errors: failures by kind, as `ClientError.kind` names them, and `no_reply`.
-        response: round trips, of messages.
-        connect: times to establish a connection.
-        last_reply_ns: when the last reply was in, on the monotonic clock.
+        errors: failures by kind, as `ClientError.kind` names them, and `no_reply`, `no_thread`.
     """
 
     opened: int = 0
@@ -59,6 +54,25 @@ class Snapshot:
     bytes_received: int = 0
     retransmits: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together."""
+        names = [one.name for one in fields(self)]
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What has happened in one generator.
+
+    Attributes:
+        counts: since its start.
+        response: round trips since the snapshot before.
+        connect: times to establish a connection since the snapshot before.
+        last_reply_ns: when the last reply was in, on the monotonic clock.
+    """
+
+    counts: Counts = field(default_factory=Counts)
     response: LatencyHistogram = field(default_factory=LatencyHistogram)
     connect: LatencyHistogram = field(default_factory=LatencyHistogram)
     last_reply_ns: int = 0

@@ -136,19 +136,20 @@ class _Client(threading.Thread):
 
     def add_to(self, snapshot: Snapshot, trips: array[int], connects: array[int]) -> None:
         """Add the counts to a snapshot and move the latencies to its arrays."""
-        snapshot.opened += self._opened
-        snapshot.lost += self._lost
-        snapshot.messages += self._messages
-        snapshot.retransmits += self._retransmits
+        counts = snapshot.counts
+        counts.opened += self._opened
+        counts.lost += self._lost
+        counts.messages += self._messages
+        counts.retransmits += self._retransmits
         snapshot.last_reply_ns = max(snapshot.last_reply_ns, self._last_reply_ns)
         if self._connection is not None:
-            snapshot.bytes_sent += self._connection.bytes_sent
-            snapshot.bytes_received += self._connection.bytes_received
+            counts.bytes_sent += self._connection.bytes_sent
+            counts.bytes_received += self._connection.bytes_received
         if self._mismatches:
-            snapshot.errors["mismatch"] += self._mismatches
+            counts.errors["mismatch"] += self._mismatches
         if self._error is not None:
-            snapshot.errors[self._error] += 1
-            snapshot.failed += not self._opened
+            counts.errors[self._error] += 1
+            counts.failed += not self._opened
         _move(self._trips, trips)
         _move(self._connect_times, connects)
 

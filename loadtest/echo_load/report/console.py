@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -84,32 +85,32 @@ class ConsoleReport:
     def _screen(self, progress: Progress) -> Group:
         tally = progress.tally
         duration = tally.plan.duration
-        opened, failed = tally.opened, tally.failed
+        counts = tally.counts
+        settled = counts.opened + counts.failed
         heading = Text.assemble(
             (f"stage {progress.stage} of {progress.stages}  ", "dim"),
             (tally.plan.name, "bold"),
             f"  {progress.phase}",
         )
         if progress.phase == "connecting":
-            completed, total = float(opened + failed), float(tally.plan.connections)
-            left = f"{opened + failed:,} of {tally.plan.connections:,} connected"
+            completed, total = float(settled), float(tally.plan.connections)
+            left = f"{settled:,} of {tally.plan.connections:,} connected"
         else:
             completed, total = min(progress.elapsed, duration), duration
             left = f"{max(0.0, duration - progress.elapsed):.1f} s left"
         bar = Table.grid(padding=(0, 2))
         bar.add_row(ProgressBar(total=total, completed=completed, width=50), left)
         p50, p99 = tally.response.percentiles_us([50, 99])
-        errors = tally.errors
         figures = Table.grid(padding=(0, 3))
         figures.add_row(
-            _figure("up", f"{opened - tally.lost:,}"),
-            _figure("messages", f"{tally.messages:,}"),
-            _figure("msg/s", f"{self._rate(progress.elapsed, tally.messages):,.0f}"),
+            _figure("up", f"{counts.opened - counts.lost:,}"),
+            _figure("messages", f"{counts.messages:,}"),
+            _figure("msg/s", f"{self._rate(progress.elapsed, counts.messages):,.0f}"),
             _figure("p50", f"{p50:,.0f} µs"),
             _figure("p99", f"{p99:,.0f} µs"),
-            _figure("errors", f"{errors.total():,}", "red" if errors else "green"),
+            _figure("errors", f"{counts.errors.total():,}", "red" if counts.errors else "green"),
         )
-        kinds = "  ".join(f"{kind} {count:,}" for kind, count in sorted(errors.items()))
+        kinds = "  ".join(f"{kind} {count:,}" for kind, count in sorted(counts.errors.items()))
         return Group(heading, bar, figures, *([Text(kinds, style="red")] if kinds else []))
 
     def _rate(self, elapsed: float, messages: int) -> float:
@@ -120,10 +121,10 @@ class ConsoleReport:
         return (messages - before) / (elapsed - since) if elapsed > since else 0.0
 
 
-def _console(stream: object) -> Console:
-    console = Console(file=stream, highlight=False)  # type: ignore[arg-type]  # sys.stdout and sys.stderr
+def _console(stream: TextIO) -> Console:
+    console = Console(file=stream, highlight=False)
     if not console.is_terminal:
-        console = Console(file=stream, highlight=False, width=_PLAIN_WIDTH)  # type: ignore[arg-type]  # as above
+        console = Console(file=stream, highlight=False, width=_PLAIN_WIDTH)
     return console
 
 

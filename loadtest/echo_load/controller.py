@@ -12,11 +12,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ctypes import c_int64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Literal, Self
@@ -31,7 +31,9 @@ from echo_load.plan import Plan, StagePlan, shares
 from echo_load.result import Machine, Result, StageResult
 from echo_load.tally import StageTally, generator, latencies, stage_result, totals
 
+_SPAWN = multiprocessing.get_context("spawn")
 _TICK_SECONDS = 0.1
+_NEVER_NS = 2**63 - 1
 # From sending the start to the start: enough for every generator to have read it.
 _GATE_SECONDS = 0.05
 
@@ -200,6 +202,7 @@ class _Stage:
         numbers = shares(stage.connections, plan.processes)
         self.tally = StageTally(stage, len(numbers))
         self._stage = stage
+        self._end_ns = _SPAWN.RawValue(c_int64, _NEVER_NS)
         self._shares = [
             Share(
                 addresses=tuple(addresses),
@@ -208,6 +211,7 @@ class _Stage:
                 connect_timeout=plan.connect_timeout,
                 connects_in_flight=plan.connects_in_flight,
                 core=core,
+                end_ns=self._end_ns,
             )
             for range_, core in zip(numbers, _cores(len(numbers)), strict=True)
         ]
@@ -215,15 +219,14 @@ class _Stage:
         self._pipes: list[Connection] = []
 
     def __enter__(self) -> Self:
-        context = multiprocessing.get_context("spawn")
         with _sigint_blocked():
-            self._start_generators(context)
+            self._start_generators()
         return self
 
-    def _start_generators(self, context: SpawnContext) -> None:
+    def _start_generators(self) -> None:
         for number, share in enumerate(self._shares, 1):
-            ours, theirs = context.Pipe()
-            process = context.Process(
+            ours, theirs = _SPAWN.Pipe()
+            process = _SPAWN.Process(
                 target=generate, args=(share, theirs), name=f"generator-{number}", daemon=True
             )
             process.start()
@@ -247,6 +250,7 @@ class _Stage:
         while any(state != "ended" for state in self.tally.states):
             self._receive()
             if interruption.asked and not told_to_stop:
+                self._end_ns.value = 0
                 self._tell(Interrupt())
                 told_to_stop = True
             elif self.tally.begin_ns is None and set(self.tally.states) == {"ready"}:
@@ -276,7 +280,8 @@ class _Stage:
     def _open_gate(self) -> None:
         begin_ns = time.monotonic_ns() + int(_GATE_SECONDS * 1e9)
         self.tally.begin_ns = begin_ns
-        self._tell(Start(begin_ns, begin_ns + int(self._stage.duration * 1e9)))
+        self._end_ns.value = begin_ns + int(self._stage.duration * 1e9)
+        self._tell(Start(begin_ns))
 
     def _tell(self, word: Start | Interrupt) -> None:
         for pipe, state in zip(self._pipes, self.tally.states, strict=True):

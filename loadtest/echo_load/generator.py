@@ -29,11 +29,9 @@ class Start:
 
     Attributes:
         begin_ns: when the first messages leave.
-        end_ns: when the last ones do.
     """
 
     begin_ns: int
-    end_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +83,8 @@ class _Generator:
         if start is not None:
             self._wait_until(start.begin_ns)
             self._cpu_begin = time.process_time()
-            self._engine.start()
-            if self._until(start.end_ns):
-                self._engine.stop()
-                patience = 2 * self._share.timeout + _MARGIN_SECONDS
-                self._until(time.monotonic_ns() + int(patience * 1e9))
+            self._engine.start(start.begin_ns)
+            self._until_ended()
         self._engine.abort()
         self._engine.join(_MARGIN_SECONDS)
         self._report("ended")
@@ -114,17 +109,19 @@ class _Generator:
     def _wait_until(self, instant_ns: int) -> None:
         time.sleep(max(0, instant_ns - time.monotonic_ns()) / 1e9)
 
-    def _until(self, end_ns: int) -> bool:
-        """Report until an instant, or until all has ended; False if told to break off."""
+    def _until_ended(self) -> None:
+        """Report until every connection has ended, has had its time to, or it is to break off."""
+        patience_ns = int((2 * self._share.timeout + _MARGIN_SECONDS) * 1e9)
         reported = time.monotonic()
-        while not self._engine.ended and (remaining := end_ns - time.monotonic_ns()) > 0:
-            if self._controller.poll(min(_LOOK_SECONDS, remaining / 1e9)):
+        while not self._engine.ended:
+            if time.monotonic_ns() > self._share.end_ns.value + patience_ns:
+                return
+            if self._controller.poll(_LOOK_SECONDS):
                 self._controller.recv()
-                return False
+                return
             if time.monotonic() - reported >= SNAPSHOT_SECONDS:
                 self._report("running")
                 reported = time.monotonic()
-        return True
 
     def _report(self, state: Literal["connecting", "ready", "running", "ended"]) -> None:
         cpu = time.process_time() - self._cpu_begin if self._cpu_begin else 0.0

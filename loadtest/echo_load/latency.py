@@ -41,7 +41,9 @@ class LatencyHistogram:
         """Add a batch of latencies."""
         if not nanoseconds:
             return
-        values = np.frombuffer(nanoseconds, dtype=np.int64)
+        self._record(np.frombuffer(nanoseconds, dtype=np.int64))
+
+    def _record(self, values: Integers) -> None:
         self.count += len(values)
         self._sum_ns += int(values.sum())
         self.max_ns = max(self.max_ns, int(values.max()))
@@ -113,3 +115,24 @@ class LatencyHistogram:
         LatencyHistogram.__init__(self)
         self._counts[state["filled"]] = state["counts"]
         self.count, self.clamped, self.max_ns, self._sum_ns = state["figures"]
+
+
+def by_second(
+    nanoseconds: array[int], instants_ns: array[int], begin_ns: int
+) -> dict[int, LatencyHistogram]:
+    """Record a batch of latencies by the second in which each ended.
+
+    Args:
+        nanoseconds: the latencies.
+        instants_ns: when each of them ended.
+        begin_ns: when second 0 began, on the same clock.
+    """
+    if not nanoseconds:
+        return {}
+    values = np.frombuffer(nanoseconds, dtype=np.int64)
+    seconds = (np.frombuffer(instants_ns, dtype=np.int64) - begin_ns) // 1_000_000_000
+    histograms = {}
+    for second in np.unique(seconds):
+        histograms[int(second)] = histogram = LatencyHistogram()
+        histogram._record(values[seconds == second])  # noqa: SLF001  # of its own module
+    return histograms

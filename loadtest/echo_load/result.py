@@ -119,14 +119,11 @@ class StageResult(Totals, frozen=True, kw_only=True):
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
-    """One second of a stage, as reported within it; percentiles are of its response times."""
+    """The round trips that ended in one second of a stage."""
 
     stage: str
     second: int
     messages: int
-    bytes_sent: int
-    bytes_received: int
-    errors: int
     p50_us: float
     p99_us: float
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from echo_load.engines import Counts, Snapshot
@@ -12,14 +11,8 @@ from echo_load.latency import LatencyHistogram
 from echo_load.plan import StagePlan
 from echo_load.result import Generator, Latencies, Latency, Second, StageResult, Totals
 
-
-@dataclass(slots=True)
-class _SecondTally:
-    messages: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    errors: int = 0
-    response: LatencyHistogram = field(default_factory=LatencyHistogram)
+# A generator whose threads keep it busy may report a second so much later.
+_LATEST_SECONDS = 30
 
 
 class StageTally:
@@ -42,33 +35,27 @@ class StageTally:
         self.begin_ns: int | None = None
         self.response = LatencyHistogram()
         self.connect = LatencyHistogram()
-        self._snapshots = [Snapshot() for _ in range(generators)]
+        self._snapshots: list[Snapshot | None] = [None] * generators
         self._cpu_seconds = [0.0] * generators
-        self._seconds: dict[int, _SecondTally] = {}
+        self._seconds: dict[int, LatencyHistogram] = {}
         self._series: list[Second] = []
 
     def take(self, generator: int, report: Report) -> None:
         """Add what one generator reports."""
-        before, now = self._snapshots[generator], report.snapshot
+        snapshot = report.snapshot
         self.states[generator] = report.state
-        self.response.merge(now.response)
-        self.connect.merge(now.connect)
-        self._snapshots[generator] = now
+        self._snapshots[generator] = snapshot
         self._cpu_seconds[generator] = report.cpu_seconds
-        if self.begin_ns is not None:
-            number = max(0, report.instant_ns - self.begin_ns) // 1_000_000_000
-            second = self._seconds.setdefault(number, _SecondTally())
-            second.messages += now.counts.messages - before.counts.messages
-            second.bytes_sent += now.counts.bytes_sent - before.counts.bytes_sent
-            second.bytes_received += now.counts.bytes_received - before.counts.bytes_received
-            second.errors += now.counts.errors.total() - before.counts.errors.total()
-            second.response.merge(now.response)
-            self._finish_seconds(before=number - 1)
+        self.connect.merge(snapshot.connect)
+        for number, trips in snapshot.response.items():
+            self.response.merge(trips)
+            self._seconds.setdefault(number, LatencyHistogram()).merge(trips)
+        self._finish_seconds(before=max(self._seconds, default=0) - _LATEST_SECONDS)
 
     @property
     def counts(self) -> Counts:
         """What all generators have counted so far."""
-        return sum((snapshot.counts for snapshot in self._snapshots), Counts())
+        return sum((snapshot.counts for snapshot in self._snapshots if snapshot), Counts())
 
     @property
     def cpu_seconds(self) -> float:
@@ -78,29 +65,26 @@ class StageTally:
     @property
     def seconds(self) -> float:
         """From the gate to the last reply; 0 if there was none."""
-        last = max(snapshot.last_reply_ns for snapshot in self._snapshots)
+        last = max(snapshot.last_reply_ns if snapshot else 0 for snapshot in self._snapshots)
         if self.begin_ns is None or last <= self.begin_ns:
             return 0.0
         return (last - self.begin_ns) / 1e9
 
     def series(self) -> list[Second]:
-        """One entry for each second in which something was reported."""
+        """One entry for each second in which a reply came."""
         self._finish_seconds(before=max(self._seconds, default=0) + 1)
         return self._series
 
     def _finish_seconds(self, before: int) -> None:
         """Keep a second's percentiles instead of its histogram, once it is over."""
         for number in sorted(number for number in self._seconds if number < before):
-            tally = self._seconds.pop(number)
-            p50, p99 = tally.response.percentiles_us([50, 99])
+            trips = self._seconds.pop(number)
+            p50, p99 = trips.percentiles_us([50, 99])
             self._series.append(
                 Second(
                     stage=self.plan.name,
                     second=number,
-                    messages=tally.messages,
-                    bytes_sent=tally.bytes_sent,
-                    bytes_received=tally.bytes_received,
-                    errors=tally.errors,
+                    messages=trips.count,
                     p50_us=p50,
                     p99_us=p99,
                 )

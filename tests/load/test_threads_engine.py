@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from ctypes import c_int64
 
 import pytest
 
@@ -23,6 +25,8 @@ def share_of(port: int, connections: int, in_flight: int = 8) -> Share:
         timeout=DEADLINE,
         connect_timeout=DEADLINE,
         connects_in_flight=in_flight,
+        core=None,
+        end_ns=c_int64(2**63 - 1),
     )
 
 
@@ -32,6 +36,10 @@ def engine(echo_server: EchoServerProcess) -> Iterator[ThreadsEngine]:
     yield engine
     engine.abort()
     assert engine.join(DEADLINE)
+
+
+def answered(engine: ThreadsEngine) -> int:
+    return sum(trips.count for trips in engine.snapshot().response.values())
 
 
 def client_threads() -> list[threading.Thread]:
@@ -55,15 +63,15 @@ def test_a_named_daemon_thread_a_connection_and_nothing_sent_before_the_gate(
     )
     assert snapshot.connect.count == 20
 
-    engine.start()
+    engine.start(time.monotonic_ns())
     total = 0
     while total < 1000:
-        total += engine.snapshot().response.count
-    engine.stop()
+        total += answered(engine)
+    engine.share.end_ns.value = 0
     assert engine.join(DEADLINE)
     assert engine.ended
     last = engine.snapshot()
-    total += last.response.count
+    total += sum(trips.count for trips in last.response.values())
     assert last.counts.messages == total
     assert last.counts.bytes_sent == last.counts.bytes_received
     assert not last.counts.errors
@@ -75,7 +83,7 @@ def test_abort_wakes_threads_that_wait_and_counts_nothing() -> None:
         engine = ThreadsEngine(share_of(service.port, 20))
         engine.open()
         until(lambda: engine.settled, "all connections to be open")
-        engine.start()
+        engine.start(time.monotonic_ns())
         until(lambda: engine.snapshot().counts.bytes_sent == 20 * len(b"hello 0"), "all to wait")
         engine.abort()
         assert engine.join(DEADLINE)
@@ -91,7 +99,7 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
         listener.listen(0)
         address = Address(socket.AF_INET, listener.getsockname())
         fillers = [socket.create_connection(listener.getsockname()) for _ in range(1)]
-        share = Share((address,), range(1, 11), DEADLINE, 0.2, connects_in_flight=3)
+        share = Share((address,), range(1, 11), DEADLINE, 0.2, 3, None, c_int64(0))
         engine = ThreadsEngine(share)
         most = 0
         engine.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from ctypes import c_int64
 from dataclasses import dataclass, field, fields
 from typing import Protocol
 
@@ -21,6 +22,9 @@ class Share:
         connect_timeout: seconds that opening a connection may take.
         connects_in_flight: connections to open at once.
         core: the only processor core to run on; None for any.
+        end_ns: the instant of the monotonic clock from which on nothing new is sent. It lies in
+            memory that the controller shares and moves: among a thousand threads that take turns
+            at the GIL, a thread that had to be told first could wait for seconds.
     """
 
     addresses: tuple[Address, ...]
@@ -28,7 +32,8 @@ class Share:
     timeout: float
     connect_timeout: float
     connects_in_flight: int
-    core: int | None = None
+    core: int | None
+    end_ns: c_int64
 
 
 @dataclass(slots=True)
@@ -67,15 +72,16 @@ class Snapshot:
 
     Attributes:
         counts: since its start.
-        response: round trips since the snapshot before.
+        response: round trips since the snapshot before, by the second after the gate opened in
+            which the reply was in.
         connect: times to establish a connection since the snapshot before.
-        last_reply_ns: when the last reply was in, on the monotonic clock.
+        last_reply_ns: when the last reply until now was in, on the monotonic clock.
     """
 
-    counts: Counts = field(default_factory=Counts)
-    response: LatencyHistogram = field(default_factory=LatencyHistogram)
-    connect: LatencyHistogram = field(default_factory=LatencyHistogram)
-    last_reply_ns: int = 0
+    counts: Counts
+    response: dict[int, LatencyHistogram]
+    connect: LatencyHistogram
+    last_reply_ns: int
 
 
 class Engine(Protocol):
@@ -88,11 +94,12 @@ class Engine(Protocol):
     def settled(self) -> bool:
         """Every connection is established or has failed."""
 
-    def start(self) -> None:
-        """Open the gate: every connection sends from now on."""
+    def start(self, begin_ns: int) -> None:
+        """Open the gate: every connection sends from now on, until its share's end.
 
-    def stop(self) -> None:
-        """Send nothing new; replies that are due are still waited for."""
+        Args:
+            begin_ns: the instant of the monotonic clock from which seconds are counted.
+        """
 
     def abort(self) -> None:
         """Break off at once; what is under way then is neither a message nor an error."""

@@ -9,7 +9,8 @@ from array import array
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ReplyTimeoutError
 from echo_client.payload import hello
-from echo_load.engines import Share, Snapshot
+from echo_load.engines import Counts, Share, Snapshot
+from echo_load.latency import LatencyHistogram, by_second
 
 # A thread needs little of the 8 MiB of stack that it would be given, and thousands need a lot.
 STACK_SIZE = 256 * 1024
@@ -22,8 +23,9 @@ class ThreadsEngine:
         self.share = share
         self.connects = threading.BoundedSemaphore(share.connects_in_flight)
         self.gate = threading.Event()
-        self.running = True
         self.aborted = False
+        self._begin_ns = 0
+        self._last_reply_ns = 0
         self._clients = [_Client(self, number) for number in share.numbers]
 
     def open(self) -> None:
@@ -37,19 +39,15 @@ class ThreadsEngine:
         """Every connection is established or has failed."""
         return all(client.settled for client in self._clients)
 
-    def start(self) -> None:
+    def start(self, begin_ns: int) -> None:
         """Open the gate."""
-        self.gate.set()
-
-    def stop(self) -> None:
-        """Let each thread end after the round trip that it is in."""
-        self.running = False
+        self._begin_ns = begin_ns
         self.gate.set()
 
     def abort(self) -> None:
         """Wake every thread, also out of a blocking receive."""
         self.aborted = True
-        self.stop()
+        self.gate.set()
         for client in self._clients:
             client.abort()
 
@@ -68,13 +66,15 @@ class ThreadsEngine:
 
     def snapshot(self) -> Snapshot:
         """Add up what the threads have counted."""
-        snapshot = Snapshot()
-        trips, connects = array("q"), array("q")
+        counts = Counts()
+        trips, replies, connects = array("q"), array("q"), array("q")
         for client in self._clients:
-            client.add_to(snapshot, trips, connects)
-        snapshot.response.record(trips)
-        snapshot.connect.record(connects)
-        return snapshot
+            client.add_to(counts, trips, replies, connects)
+        self._last_reply_ns = max(self._last_reply_ns, max(replies, default=0))
+        connect = LatencyHistogram()
+        connect.record(connects)
+        response = by_second(trips, replies, self._begin_ns)
+        return Snapshot(counts, response, connect, self._last_reply_ns)
 
     def _start_clients(self) -> None:
         refused = False
@@ -93,7 +93,8 @@ class ThreadsEngine:
 class _Client(threading.Thread):
     """One connection: connects, waits at the gate, then sends and checks in a closed loop.
 
-    Its counts are written by itself alone and read by the engine.
+    Its counts are written by itself alone and read by the engine; each step of taking its latencies
+    away is one operation under the GIL.
     """
 
     def __init__(self, engine: ThreadsEngine, number: int) -> None:
@@ -109,8 +110,8 @@ class _Client(threading.Thread):
         self._retransmits = 0
         self._error: str | None = None
         self._trips = array("q")
+        self._replies = array("q")
         self._connect_times = array("q")
-        self._last_reply_ns = 0
 
     def run(self) -> None:
         try:
@@ -134,14 +135,14 @@ class _Client(threading.Thread):
         if self._connection is not None and not self.ended:
             self._connection.abort()
 
-    def add_to(self, snapshot: Snapshot, trips: array[int], connects: array[int]) -> None:
-        """Add the counts to a snapshot and move the latencies to its arrays."""
-        counts = snapshot.counts
+    def add_to(
+        self, counts: Counts, trips: array[int], replies: array[int], connects: array[int]
+    ) -> None:
+        """Add what was counted, and move the latencies and the instants of the replies."""
         counts.opened += self._opened
         counts.lost += self._lost
         counts.messages += self._messages
         counts.retransmits += self._retransmits
-        snapshot.last_reply_ns = max(snapshot.last_reply_ns, self._last_reply_ns)
         if self._connection is not None:
             counts.bytes_sent += self._connection.bytes_sent
             counts.bytes_received += self._connection.bytes_received
@@ -150,13 +151,18 @@ class _Client(threading.Thread):
         if self._error is not None:
             counts.errors[self._error] += 1
             counts.failed += not self._opened
-        _move(self._trips, trips)
-        _move(self._connect_times, connects)
+        # The thread appends to replies last: each of them has its latency in trips.
+        complete = len(self._replies)
+        for source, target in ((self._trips, trips), (self._replies, replies)):
+            target.extend(source[:complete])
+            del source[:complete]
+        connects.extend(self._connect_times)
+        del self._connect_times[:]
 
     def _connect(self) -> EchoConnection | None:
         share = self._engine.share
         with self._engine.connects:
-            if not self._engine.running:
+            if self._engine.aborted:
                 return None
             begin = time.monotonic_ns()
             try:
@@ -172,20 +178,21 @@ class _Client(threading.Thread):
         return connection
 
     def _converse(self, connection: EchoConnection) -> None:
-        engine = self._engine
+        until = self._engine.share.end_ns
         clock = time.monotonic_ns
-        record = self._trips.append
+        record_trip, record_reply = self._trips.append, self._replies.append
         round_trip = connection.round_trip
+        end = clock()
         sequence = 0
         try:
-            while engine.running:
+            while end < until.value:
                 message = hello(sequence)
                 begin = clock()
                 reply = round_trip(message)
                 end = clock()
-                record(end - begin)
+                record_trip(end - begin)
+                record_reply(end)
                 self._messages += 1
-                self._last_reply_ns = end
                 if reply != message:
                     self._mismatches += 1
                 sequence += 1
@@ -207,10 +214,3 @@ class _Client(threading.Thread):
         if not self._engine.aborted:
             self._error = kind
             self._lost = True
-
-
-def _move(source: array[int], target: array[int]) -> None:
-    """Empty an array that another thread appends to; each step is atomic under the GIL."""
-    taken = source[:]
-    del source[: len(taken)]
-    target.extend(taken)

@@ -124,8 +124,9 @@ class EchoConnection:
             ReplyTimeoutError: fewer bytes came within the timeout.
             LostError: the connection broke or ended.
         """
+        deadline = time.monotonic() + self._timeout
         if len(message) > _AT_ONCE:
-            return self._exchange(message)
+            return self._exchange(message, deadline)
         try:
             self._socket.sendall(message)
             self.bytes_sent += len(message)
@@ -137,39 +138,7 @@ class EchoConnection:
             raise self._too_late(b"", len(message)) from error
         except OSError as error:
             raise _lost(error) from error
-        return reply + self.receive_exactly(len(message) - len(reply), reply)
-
-    def receive_exactly(self, size: int, already: bytes = b"") -> bytes:
-        """Receive `size` bytes, in however many pieces they come.
-
-        Args:
-            size: bytes to receive.
-            already: what has come of the same reply, for the error's sake.
-
-        Raises:
-            ReplyTimeoutError: fewer bytes came within the timeout.
-            LostError: the connection broke or ended.
-        """
-        deadline = time.monotonic() + self._timeout
-        received = bytearray()
-        try:
-            while len(received) < size:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    raise TimeoutError
-                _set_timeout(self._socket, remaining)
-                piece = self._socket.recv(min(CHUNK, size - len(received)))
-                if not piece:
-                    raise _closed(len(already) + len(received), len(already) + size)
-                received += piece
-                self.bytes_received += len(piece)
-        except _TIMEOUTS as error:
-            raise self._too_late(already + bytes(received), len(already) + size) from error
-        except OSError as error:
-            raise _lost(error) from error
-        finally:
-            _set_timeout(self._socket, self._timeout)
-        return bytes(received)
+        return self._receive_rest(reply, len(message), deadline)
 
     def send(self, data: bytes) -> None:
         """Send all of `data`.
@@ -238,9 +207,30 @@ class EchoConnection:
         """Close the socket."""
         self._socket.close()
 
-    def _exchange(self, message: bytes) -> bytes:
+    def _receive_rest(self, begun: bytes, size: int, deadline: float) -> bytes:
+        """Receive a reply that came in part, in however many pieces the rest comes."""
+        received = bytearray(begun)
+        try:
+            while len(received) < size:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise TimeoutError
+                _set_timeout(self._socket, remaining)
+                piece = self._socket.recv(CHUNK)
+                if not piece:
+                    raise _closed(len(received), size)
+                received += piece
+                self.bytes_received += len(piece)
+        except _TIMEOUTS as error:
+            raise self._too_late(bytes(received), size) from error
+        except OSError as error:
+            raise _lost(error) from error
+        finally:
+            _set_timeout(self._socket, self._timeout)
+        return bytes(received)
+
+    def _exchange(self, message: bytes, deadline: float) -> bytes:
         """Send and receive at the same time, so that neither end waits for the other."""
-        deadline = time.monotonic() + self._timeout
         received = bytearray()
         view = memoryview(message)
         poll = select.poll()

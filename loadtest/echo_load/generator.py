@@ -45,13 +45,11 @@ class Report:
 
     Attributes:
         state: `connecting`, `ready` to start, `running`, or `ended`, which is the last report.
-        instant_ns: when, on the monotonic clock.
-        snapshot: what has happened until then.
+        snapshot: what has happened.
         cpu_seconds: processor time of the process since the gate opened.
     """
 
     state: Literal["connecting", "ready", "running", "ended"]
-    instant_ns: int
     snapshot: Snapshot
     cpu_seconds: float
 
@@ -80,12 +78,13 @@ class _Generator:
 
     def run(self) -> None:
         start = self._connect()
+        in_time = True
         if start is not None:
             self._wait_until(start.begin_ns)
             self._cpu_begin = time.process_time()
             self._engine.start(start.begin_ns)
-            self._until_ended()
-        self._engine.abort()
+            in_time = self._until_ended()
+        self._engine.abort(verdict=None if in_time else "timeout")
         self._engine.join(_MARGIN_SECONDS)
         self._report("ended")
 
@@ -109,20 +108,22 @@ class _Generator:
     def _wait_until(self, instant_ns: int) -> None:
         time.sleep(max(0, instant_ns - time.monotonic_ns()) / 1e9)
 
-    def _until_ended(self) -> None:
-        """Report until every connection has ended, has had its time to, or it is to break off."""
-        patience_ns = int((2 * self._share.timeout + _MARGIN_SECONDS) * 1e9)
+    def _until_ended(self) -> bool:
+        """Report until all connections have ended or it is to break off; False if they are late."""
+        # Sending, receiving, and finding out whether a late reply still comes: a timeout each.
+        patience_ns = int((3 * self._share.timeout + _MARGIN_SECONDS) * 1e9)
         reported = time.monotonic()
         while not self._engine.ended:
             if time.monotonic_ns() > self._share.end_ns.value + patience_ns:
-                return
+                return self._share.end_ns.value == 0
             if self._controller.poll(_LOOK_SECONDS):
                 self._controller.recv()
-                return
+                return True
             if time.monotonic() - reported >= SNAPSHOT_SECONDS:
                 self._report("running")
                 reported = time.monotonic()
+        return True
 
     def _report(self, state: Literal["connecting", "ready", "running", "ended"]) -> None:
         cpu = time.process_time() - self._cpu_begin if self._cpu_begin else 0.0
-        self._controller.send(Report(state, time.monotonic_ns(), self._engine.snapshot(), cpu))
+        self._controller.send(Report(state, self._engine.snapshot(), cpu))

@@ -92,6 +92,19 @@ def test_abort_wakes_threads_that_wait_and_counts_nothing() -> None:
     assert not counts.errors
 
 
+def test_what_is_overdue_is_counted() -> None:
+    with Service(silent) as service:
+        engine = ThreadsEngine(share_of(service.port, 5))
+        engine.open()
+        until(lambda: engine.settled, "all connections to be open")
+        engine.start(time.monotonic_ns())
+        until(lambda: engine.snapshot().counts.bytes_sent == 5 * len(b"hello 0"), "all to wait")
+        engine.abort(verdict="timeout")
+        assert engine.join(DEADLINE)
+        counts = engine.snapshot().counts
+    assert (counts.lost, counts.errors) == (5, {"timeout": 5})
+
+
 def test_so_many_connects_are_in_flight_at_once() -> None:
     """Against a listener whose queue is full, connects stay in flight until they time out."""
     with socket.socket() as listener:

@@ -101,8 +101,13 @@ class Engine(Protocol):
             begin_ns: the instant of the monotonic clock from which seconds are counted.
         """
 
-    def abort(self) -> None:
-        """Break off at once; what is under way then is neither a message nor an error."""
+    def abort(self, verdict: str | None = None) -> None:
+        """Break off at once.
+
+        Args:
+            verdict: the error that a round trip under way counts as; without one it counts as
+                nothing at all.
+        """
 
     @property
     def ended(self) -> bool:

@@ -24,6 +24,7 @@ class ThreadsEngine:
         self.connects = threading.BoundedSemaphore(share.connects_in_flight)
         self.gate = threading.Event()
         self.aborted = False
+        self.verdict: str | None = None
         self._begin_ns = 0
         self._last_reply_ns = 0
         self._clients = [_Client(self, number) for number in share.numbers]
@@ -44,8 +45,9 @@ class ThreadsEngine:
         self._begin_ns = begin_ns
         self.gate.set()
 
-    def abort(self) -> None:
+    def abort(self, verdict: str | None = None) -> None:
         """Wake every thread, also out of a blocking receive."""
+        self.verdict = verdict
         self.aborted = True
         self.gate.set()
         for client in self._clients:
@@ -211,6 +213,7 @@ class _Client(threading.Thread):
             return error.kind
 
     def _give_up(self, kind: str) -> None:
-        if not self._engine.aborted:
-            self._error = kind
+        counted = self._engine.verdict if self._engine.aborted else kind
+        if counted is not None:
+            self._error = counted
             self._lost = True

@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from typing import TextIO
 
+from rich.box import HORIZONTALS
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -144,9 +145,14 @@ def _stage_table(stage: StageResult) -> Table:
         ("no failures", "green") if passed else ("FAILED", "bold red"),
     )
     table = Table(
-        title=title, title_justify="left", title_style="", show_header=False, min_width=76
+        title=title,
+        title_justify="left",
+        title_style="",
+        show_header=False,
+        box=HORIZONTALS,
+        width=84,
     )
-    table.add_column(style="dim")
+    table.add_column(style="dim", width=13)
     table.add_column()
     errors = dict(stage.errors)
     table.add_row(

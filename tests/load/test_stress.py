@@ -53,8 +53,8 @@ def nothing_is_left_behind() -> Iterator[None]:
 def test_the_two_stages_of_the_tutorial(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     result = run([*STRESS, "-d", "500ms", "-o", str(output)])
-    assert result.returncode == 0, result.stderr
     text = result.stdout.decode()
+    assert result.returncode == 0, text + result.stderr.decode()
     assert text.index("100 connections") < text.index("1,000 connections") < text.index("PASSED")
     assert "100 opened, 0 failed, 0 lost" in text
     assert "1,000 opened, 0 failed, 0 lost" in text

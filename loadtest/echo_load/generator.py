@@ -46,7 +46,7 @@ class Report:
     Attributes:
         state: `connecting`, `ready` to start, `running`, or `ended`, which is the last report.
         snapshot: what has happened.
-        cpu_seconds: processor time of the process since the gate opened.
+        cpu_seconds: processor time of the process since it was told to start.
     """
 
     state: Literal["connecting", "ready", "running", "ended"]
@@ -80,7 +80,6 @@ class _Generator:
         start = self._connect()
         in_time = True
         if start is not None:
-            self._wait_until(start.begin_ns)
             self._cpu_begin = time.process_time()
             self._engine.start(start.begin_ns)
             in_time = self._until_ended()
@@ -104,9 +103,6 @@ class _Generator:
     def _word(self) -> Start | None:
         word = self._controller.recv()
         return word if isinstance(word, Start) else None
-
-    def _wait_until(self, instant_ns: int) -> None:
-        time.sleep(max(0, instant_ns - time.monotonic_ns()) / 1e9)
 
     def _until_ended(self) -> bool:
         """Report until all connections have ended or it is to break off; False if they are late."""

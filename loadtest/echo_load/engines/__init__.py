@@ -95,10 +95,10 @@ class Engine(Protocol):
         """Every connection is established or has failed."""
 
     def start(self, begin_ns: int) -> None:
-        """Open the gate: every connection sends from now on, until its share's end.
+        """Open the gate: every connection sends from an instant on, until its share's end.
 
         Args:
-            begin_ns: the instant of the monotonic clock from which seconds are counted.
+            begin_ns: the instant, of the monotonic clock; seconds are counted from it.
         """
 
     def abort(self, verdict: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from array import array
@@ -22,7 +23,7 @@ class ThreadsEngine:
     def __init__(self, share: Share) -> None:
         self.share = share
         self.connects = threading.BoundedSemaphore(share.connects_in_flight)
-        self.gate = threading.Event()
+        self._gate = threading.Event()
         self.aborted = False
         self.verdict: str | None = None
         self._begin_ns = 0
@@ -32,6 +33,7 @@ class ThreadsEngine:
     def open(self) -> None:
         """Start the threads; each connects as soon as the semaphore lets it."""
         threading.stack_size(STACK_SIZE)
+        sys.setswitchinterval(float(__import__("os").environ.get("SI", "0.005")))
         # Starting a thread waits until it runs: with thousands that is left to one of its own.
         threading.Thread(target=self._start_clients, name="starter", daemon=True).start()
 
@@ -41,15 +43,24 @@ class ThreadsEngine:
         return all(client.settled for client in self._clients)
 
     def start(self, begin_ns: int) -> None:
-        """Open the gate."""
+        """Open the gate; what comes through waits for the instant."""
         self._begin_ns = begin_ns
-        self.gate.set()
+        self._gate.set()
+
+    def wait_at_gate(self) -> None:
+        """Wait, in a thread of this engine, until the gate is open and the instant has come.
+
+        Both, because an Event lets its threads go one after the other: the first would send, and
+        hold up the last for seconds.
+        """
+        self._gate.wait()
+        time.sleep(max(0, self._begin_ns - time.monotonic_ns()) / 1e9)
 
     def abort(self, verdict: str | None = None) -> None:
         """Wake every thread, also out of a blocking receive."""
         self.verdict = verdict
         self.aborted = True
-        self.gate.set()
+        self._gate.set()
         for client in self._clients:
             client.abort()
 
@@ -121,7 +132,7 @@ class _Client(threading.Thread):
             self.settled = True
             if connection is not None:
                 with connection:
-                    self._engine.gate.wait()
+                    self._engine.wait_at_gate()
                     self._converse(connection)
                     self._retransmits = connection.retransmits()
         finally:

@@ -142,6 +142,8 @@ def test_a_target_that_refuses(unused_port: int) -> None:
     assert result_as_text.returncode == 1
     assert b"FAILED" in result_as_text.stdout
     assert b"5 refused" in result_as_text.stdout
+    assert b"none" in result_as_text.stdout
+    assert b"p50" not in result_as_text.stdout
 
 
 def test_a_target_that_dies_midway(echo_server: EchoServerProcess) -> None:

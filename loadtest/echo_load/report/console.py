@@ -197,6 +197,8 @@ def _counts(*counts: tuple[str, int, str]) -> Text:
 
 
 def _percentiles(latency: Latency) -> Text:
+    if not latency.count:
+        return Text("none")
     figures = [
         ("p50", latency.p50),
         ("p90", latency.p90),

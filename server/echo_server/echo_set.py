@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import select
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,7 +49,7 @@ class Connection(_socket.socket):
     unsent: bytes | memoryview
 
 
-class EchoSet:
+class EchoSet(ABC):
     """Connections that are echoed by one callback of the hub.
 
     Subclasses say how readiness is learned; the echoing is the same for all.
@@ -144,14 +145,17 @@ class EchoSet:
         if not self.connections:
             self._empty.set()
 
+    @abstractmethod
     def _watch(self, connection: Connection, events: int) -> None:
-        raise NotImplementedError
+        """Begin to watch a connection for an event."""
 
+    @abstractmethod
     def _change(self, connection: Connection, events: int) -> None:
-        raise NotImplementedError
+        """Watch a connection for another event."""
 
+    @abstractmethod
     def _forget(self, connection: Connection) -> None:
-        raise NotImplementedError
+        """Stop watching a connection, which is about to be closed."""
 
 
 class EpollEchoSet(EchoSet):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,14 @@ def share_of(port: int, connections: int, in_flight: int = 8) -> Share:
         core=None,
         end_ns=c_int64(2**63 - 1),
     )
+
+
+@pytest.fixture(autouse=True)
+def restored_switch_interval() -> Iterator[None]:
+    """The engine sets what suits a process of its own."""
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture
@@ -115,9 +124,14 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
         share = Share((address,), range(1, 11), DEADLINE, 0.2, 3, None, c_int64(0))
         engine = ThreadsEngine(share)
         most = 0
-        engine.open()
-        while not engine.settled:
+
+        def settled() -> bool:
+            nonlocal most
             most = max(most, share.connects_in_flight - engine.connects._value)
+            return engine.settled
+
+        engine.open()
+        until(settled, "all connects to have timed out")
         assert engine.snapshot().counts.errors == {"connect_timeout": 10}
         assert engine.snapshot().counts.failed == 10
         assert most == 3

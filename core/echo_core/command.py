@@ -17,6 +17,8 @@ from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
 from echo_core.units import parse_count, parse_duration
 
 DISTRIBUTION = "echoswarm"
+# Longer ones do not fit what poll(2) takes.
+LONGEST_SECONDS = 7 * 24 * 3600
 
 
 class UnreadableConfigError(EchoswarmError):
@@ -61,8 +63,15 @@ def whole_number(name: str, least: int, most: int) -> Parsed:
     return Parsed(name, parse)
 
 
-def _positive_duration(text: str) -> float:
+def _duration(text: str) -> float:
     seconds = parse_duration(text)
+    if seconds > LONGEST_SECONDS:
+        raise InvalidValueError(f"{text!r} is longer than a week (168h)")
+    return seconds
+
+
+def _positive_duration(text: str) -> float:
+    seconds = _duration(text)
     if not seconds:
         raise InvalidValueError(f"{text!r} is no time at all; write it as in 10s or 250ms")
     return seconds
@@ -79,7 +88,7 @@ def _target(text: str) -> Endpoint:
     return endpoint
 
 
-DURATION = Parsed("duration", parse_duration)
+DURATION = Parsed("duration", _duration)
 POSITIVE_DURATION = Parsed("duration", _positive_duration)
 HOST = Parsed("host", _host)
 PORT = whole_number("port", 0, 65535)

@@ -59,7 +59,7 @@ class Endpoint:
             raise InvalidValueError(f"{text!r} names no host; write HOST:PORT")
         if port is None:
             return cls(host)
-        if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
             raise InvalidValueError(f"{text!r}: {port!r} is not a port between 0 and 65535")
         return cls(host, int(port))
 

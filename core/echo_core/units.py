@@ -8,7 +8,7 @@ import re
 from echo_core.errors import InvalidValueError
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"\d{1,15}(?:\.\d{1,15})?"
 _DURATION = re.compile(rf"(?:{_NUMBER}(?:us|ms|s|m|h))+")
 _DURATION_PART = re.compile(rf"({_NUMBER})(us|ms|s|m|h)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,5 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.backlog < 2**31:
             raise InvalidValueError(f"backlog {self.backlog} is not between 1 and {2**31 - 1}")
-        if not 0 <= self.drain_timeout <= 24 * 3600:
-            raise InvalidValueError(
-                f"drain timeout {self.drain_timeout} is not between 0 and {24 * 3600} seconds"
-            )
+        if not 0 <= self.drain_timeout < math.inf:
+            raise InvalidValueError(f"a drain timeout of {self.drain_timeout} seconds is no time")

@@ -42,7 +42,7 @@ SERVER_MISTAKES = {
     "--host a..b": "--host: 'a..b' is not a host name",
     "--backlog 0": "--backlog: '0' is not a whole number from 1",
     "--drain-timeout soon": "--drain-timeout: 'soon' is not a duration; write it as in 10s",
-    "--drain-timeout 25h": "drain timeout",
+    "--drain-timeout 169h": "--drain-timeout: '169h' is longer than a week (168h)",
     "--log-level loud": "--log-level: 'loud' is not one of",
     "--log-format xml": "--log-format: 'xml' is not one of",
     "--prot 1": "No such option '--prot'",
@@ -55,6 +55,8 @@ CLIENT_MISTAKES = {
     "http://localhost:80": "the scheme 'http' is not supported; write tcp://HOST:PORT",
     "--port 0": "--port: '0' is not a whole number from 1 to 65535",
     "--timeout 0s": "--timeout: '0s' is no time at all",
+    f"--timeout {'9' * 5000}h": "is not a duration",
+    f"localhost:{'9' * 5000}": "is not a port",
     "localhost:1 --port 2": "--port and tcp://localhost:1 both say where",
 }
 LOAD_MISTAKES = {

@@ -120,7 +120,7 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         address = Address(socket.AF_INET, listener.getsockname())
-        fillers = [socket.create_connection(listener.getsockname()) for _ in range(1)]
+        filler = socket.create_connection(listener.getsockname())
         share = Share((address,), range(1, 11), DEADLINE, 0.2, 3, None, c_int64(0))
         engine = ThreadsEngine(share)
         most = 0
@@ -135,8 +135,7 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
         assert engine.snapshot().counts.errors == {"connect_timeout": 10}
         assert engine.snapshot().counts.failed == 10
         assert most == 3
-        for filler in fillers:
-            filler.close()
+        filler.close()
 
 
 def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

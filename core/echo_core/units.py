@@ -15,6 +15,9 @@ _DURATION_PART = re.compile(rf"({_NUMBER})(us|ms|s|m|h)")
 _COUNT = re.compile(rf"({_NUMBER})([kM]?)")
 _MULTIPLES = {"": 1, "k": 1_000, "M": 1_000_000}
 
+_SIZE = re.compile(rf"({_NUMBER}) ?([kKMGT]?)(i?)(B?)")
+_PERCENTAGE = re.compile(rf"({_NUMBER}) ?%")
+
 
 def parse_duration(text: str) -> float:
     """Seconds from `10s`, `1m30s`, `250ms`, `1.5h`; a bare number is seconds.
@@ -45,8 +48,42 @@ def parse_count(text: str) -> int:
     if match is None or not text.isascii():
         raise InvalidValueError(f"{text!r} is not a count; write it as in 100, 10k or 1M")
     digits, suffix = match.groups()
+    return _whole(digits, _MULTIPLES[suffix], text)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `512`, `64KiB`, `1.5MiB`, `10k`, `1 MB`.
+
+    KiB, MiB, GiB and TiB are powers of 1024, kB, MB, GB and TB of 1000 (IEC 80000-13); the B may
+    be left out.
+
+    Raises:
+        InvalidValueError: the text is no size, or not one of whole bytes.
+    """
+    text = text.strip()
+    match = _SIZE.fullmatch(text)
+    if match is None or not text.isascii() or (match[3] and not match[2]):
+        raise InvalidValueError(f"{text!r} is not a size; write it as in 512, 64KiB or 10MB")
+    digits, prefix, binary, _ = match.groups()
+    base = 1024 if binary else 1000
+    return _whole(digits, base ** "_KMGT".index(prefix.upper() or "_"), text)
+
+
+def parse_percentage(text: str) -> float:
+    """A share between 0 and 1 from `10%`, `0.5%`, `100%`.
+
+    Raises:
+        InvalidValueError: the text is no percentage, or one above 100 %.
+    """
+    text = text.strip()
+    match = _PERCENTAGE.fullmatch(text)
+    if match is None or not text.isascii() or float(match[1]) > 100:
+        raise InvalidValueError(f"{text!r} is not a percentage; write it as in 0.1%, 10% or 100%")
+    return float(match[1]) / 100
+
+
+def _whole(digits: str, multiple: int, text: str) -> int:
     whole, _, fraction = digits.partition(".")
-    multiple = _MULTIPLES[suffix]
     scale: int = 10 ** len(fraction)
     parts, remainder = divmod(int(fraction or "0") * multiple, scale)
     if remainder:

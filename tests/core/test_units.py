@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_core.errors import InvalidValueError
-from echo_core.units import format_bytes, format_duration, parse_count, parse_duration
+from echo_core.units import (
+    format_bytes,
+    format_duration,
+    parse_count,
+    parse_duration,
+    parse_percentage,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +71,49 @@ def test_counts_in_thousands(thousands: int) -> None:
 )
 def test_bytes(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512", 512),
+        ("64KiB", 65536),
+        ("64 KiB", 65536),
+        ("64Ki", 65536),
+        ("1.5MiB", 1572864),
+        ("10k", 10_000),
+        ("10kB", 10_000),
+        ("10KB", 10_000),
+        ("2MB", 2_000_000),
+        ("1G", 1_000_000_000),
+        ("1TiB", 1 << 40),
+        ("7B", 7),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "KiB", "1iB", "-1", "1 m", "0.5", "1.0001kB", "1kbit", "1e3"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(InvalidValueError, match=r"not a size|not a whole number"):
+        parse_size(text)
+
+
+@given(st.integers(0, 10**12))
+def test_sizes_are_exact(size: int) -> None:
+    assert parse_size(f"{size}B") == size
+    assert parse_size(f"{size}KiB") == size * 1024
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("0%", 0), ("0.1%", 0.001), ("10 %", 0.1), ("100%", 1)]
+)
+def test_percentages(text: str, share: float) -> None:
+    assert parse_percentage(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "%", "10", "-1%", "100.1%", "1e1%", "ten%"])
+def test_no_percentages(text: str) -> None:
+    with pytest.raises(InvalidValueError, match="not a percentage"):
+        parse_percentage(text)

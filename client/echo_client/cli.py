@@ -10,7 +10,7 @@ import click
 
 from echo_client.errors import StreamError
 from echo_core import command
-from echo_core.endpoint import DEFAULT_PORT, Endpoint
+from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
 
 
 @click.command(context_settings=command.command_settings("ECHO_CLIENT"))
@@ -42,7 +42,7 @@ def echo_client(
     timeout: float,
     connect_timeout: float,
 ) -> None:
-    """Talk to an echo service at HOST:PORT or tcp://HOST:PORT.
+    """Talk to an echo service at HOST:PORT, tcp://HOST:PORT or unix:///PATH.
 
     On a terminal it is a prompt: type a line, see the reply and its round trip in microseconds.
     Elsewhere it is a pipe: what comes on standard input is sent, what comes back goes to standard
@@ -56,7 +56,7 @@ def echo_client(
         for name in ("host", "port"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} and {target} both say where to connect to")
-    endpoint = target or Endpoint(host, port)
+    endpoint = target or NetworkEndpoint(host, port)
     if sys.stdin.isatty() and sys.stdout.isatty():
         from echo_client.repl import Repl
 

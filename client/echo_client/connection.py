@@ -28,7 +28,8 @@ from echo_client.errors import (
     UnreachableError,
     UnresolvedError,
 )
-from echo_core.endpoint import Endpoint
+from echo_core.endpoint import Endpoint, NetworkEndpoint, UnixEndpoint
+from echo_core.errors import InvalidValueError
 from echo_core.units import format_duration
 
 CHUNK = 64 * 1024
@@ -43,15 +44,27 @@ class Address(NamedTuple):
     """One address that an endpoint resolved to."""
 
     family: int
-    sockaddr: tuple[Any, ...]
+    sockaddr: tuple[Any, ...] | str
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The address as people write it."""
+        if isinstance(self.sockaddr, str):
+            return UnixEndpoint(self.sockaddr)
+        return NetworkEndpoint(*self.sockaddr[:2])
 
 
 def resolve(endpoint: Endpoint) -> list[Address]:
     """Look up the addresses of an endpoint, in the order in which to try them (RFC 6724).
 
     Raises:
+        InvalidValueError: it is a descriptor, which can only be listened on.
         UnresolvedError: the host is not known.
     """
+    if isinstance(endpoint, UnixEndpoint):
+        return [Address(socket.AF_UNIX, endpoint.path)]
+    if not isinstance(endpoint, NetworkEndpoint):
+        raise InvalidValueError(f"cannot connect to {endpoint}")
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -196,8 +209,8 @@ class EchoConnection:
                 raise
 
     def retransmits(self) -> int:
-        """Segments that this end's TCP had to send again; 0 where the system does not tell."""
-        if not hasattr(socket, "TCP_INFO"):
+        """Segments that this end's TCP had to send again; 0 where there are none to tell of."""
+        if not hasattr(socket, "TCP_INFO") or self._socket.family == socket.AF_UNIX:
             return 0
         information = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         # struct tcp_info of linux/tcp.h: tcpi_total_retrans is the 32-bit word at byte 100.
@@ -265,15 +278,15 @@ class EchoConnection:
 
 
 def _connect(address: Address, timeout: float) -> socket.socket:
-    family, sockaddr = address
-    connecting = socket.socket(family, socket.SOCK_STREAM)
+    connecting = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if address.family != socket.AF_UNIX:
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connecting.settimeout(timeout)
-        connecting.connect(sockaddr)
+        connecting.connect(address.sockaddr)
     except OSError as error:
         connecting.close()
-        raise _not_connected(error, Endpoint(sockaddr[0], sockaddr[1]), timeout) from error
+        raise _not_connected(error, address.endpoint, timeout) from error
     return connecting
 
 

@@ -83,9 +83,8 @@ class Repl:
         self._disconnect()
 
     def _prompt(self) -> FormattedText:
-        host = f"[{self._endpoint.host}]" if ":" in self._endpoint.host else self._endpoint.host
         state = "" if self._connection else " (not connected)"
-        return FormattedText([("class:prompt", f"{host}:{self._endpoint.port}{state}> ")])
+        return FormattedText([("class:prompt", f"{self._endpoint.location}{state}> ")])
 
     def _guarded(self, action: Callable[[str], None], argument: str) -> None:
         """Turn what goes wrong in an action into a line, and leave no half-used connection."""

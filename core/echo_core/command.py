@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import click
 
-from echo_core.endpoint import Endpoint
+from echo_core.endpoint import DescriptorEndpoint, Endpoint, NetworkEndpoint
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
-from echo_core.units import parse_count, parse_duration
+from echo_core.units import parse_count, parse_duration, parse_percentage, parse_size
 
 DISTRIBUTION = "echoswarm"
 # Longer ones do not fit what poll(2) takes.
@@ -78,14 +78,26 @@ def _positive_duration(text: str) -> float:
 
 
 def _host(text: str) -> str:
-    return Endpoint(text).host
+    return NetworkEndpoint(text).host
 
 
 def _target(text: str) -> Endpoint:
     endpoint = Endpoint.parse(text)
-    if not endpoint.port:
-        raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
+    match endpoint:
+        case NetworkEndpoint(port=0):
+            raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
+        case NetworkEndpoint(host="*"):
+            raise InvalidValueError(f"{text!r}: * can only be listened on; write HOST:PORT")
+        case DescriptorEndpoint():
+            raise InvalidValueError(f"{text!r}: a descriptor can only be listened on")
     return endpoint
+
+
+def _rate_of_bytes(text: str) -> int:
+    size = parse_size(text.strip().removesuffix("/s"))
+    if not size:
+        raise InvalidValueError(f"{text!r} would let nothing through; write it as in 64KiB")
+    return size
 
 
 DURATION = Parsed("duration", _duration)
@@ -93,6 +105,9 @@ POSITIVE_DURATION = Parsed("duration", _positive_duration)
 HOST = Parsed("host", _host)
 PORT = whole_number("port", 0, 65535)
 TARGET_PORT = whole_number("port", 1, 65535)
+ENDPOINT = Parsed("endpoint", Endpoint.parse)
+PERCENTAGE = Parsed("percentage", parse_percentage)
+RATE_OF_BYTES = Parsed("bytes/s", _rate_of_bytes)
 TARGET = Parsed("target", _target)
 
 
@@ -210,7 +225,7 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
     options = {
         parameter.opts[-1].lstrip("-"): parameter
         for parameter in context.command.params
-        if isinstance(parameter, click.Option) and not parameter.is_eager
+        if isinstance(parameter, click.Option) and not (parameter.is_eager or parameter.hidden)
     }
     defaults: dict[str, Any] = {}
     for key, setting in table.items():

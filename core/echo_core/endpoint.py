@@ -3,21 +3,69 @@
 from __future__ import annotations
 
 import ipaddress
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Self
 
 from echo_core.errors import InvalidValueError
 
 DEFAULT_PORT = 50007
-SCHEMES = ("tcp",)
+# sun_path has 108 bytes, the last of them 0 (unix(7)).
+LONGEST_UNIX_PATH = 107
+# Every address of the machine, of both families.
+ANY_HOST = "*"
+
+
+class Endpoint(ABC):
+    """A place to listen or to connect to; `str` gives the form that `parse` reads."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def scheme(self) -> str:
+        """The transport: `tcp`, `unix` or `fd`."""
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """What stands behind the `://`: `127.0.0.1:50007`, `[::1]:50007`, `/run/echo.sock`."""
+
+    def __str__(self) -> str:
+        """The form that `parse` reads: `tcp://127.0.0.1:50007`, `unix:///run/echo.sock`."""
+        return f"{self.scheme}://{self.location}"
+
+    @staticmethod
+    def parse(text: str) -> Endpoint:
+        """Read `tcp://HOST:PORT`, `HOST:PORT`, `HOST` (port 50007), `unix://PATH` or `fd://N`.
+
+        IPv6 addresses stand in brackets (RFC 3986, section 3.2.2) wherever a port follows.
+
+        Raises:
+            InvalidValueError: the text is none of these.
+        """
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            scheme, rest = "tcp", text
+        if scheme == "tcp":
+            return _parse_network(rest, text)
+        if scheme == "unix":
+            return UnixEndpoint(rest)
+        if scheme == "fd":
+            if not (rest.isascii() and rest.isdigit() and len(rest) <= 9):
+                raise InvalidValueError(f"{text!r}: {rest!r} is no descriptor; write fd://3")
+            return DescriptorEndpoint(int(rest))
+        raise InvalidValueError(
+            f"{text!r}: the scheme {scheme!r} is not supported; write tcp://HOST:PORT, "
+            "unix://PATH or fd://N"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A host and a port to listen on or to connect to.
+class NetworkEndpoint(Endpoint):
+    """A host and a port.
 
     Attributes:
-        host: a name or an address; IPv6 addresses without brackets.
+        host: a name or an address; IPv6 addresses without brackets; `*` listens on every address.
         port: 0 to 65535; 0 asks the system for a free port when listening.
     """
 
@@ -33,35 +81,87 @@ class Endpoint:
     @property
     def scheme(self) -> str:
         """The transport; `tcp`."""
-        return SCHEMES[0]
+        return "tcp"
 
-    def __str__(self) -> str:
-        """The form that `parse` reads: `tcp://127.0.0.1:50007`, `tcp://[::1]:50007`."""
+    @property
+    def location(self) -> str:
+        """`HOST:PORT`, IPv6 addresses in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{host}:{self.port}"
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `tcp://HOST:PORT`, `HOST:PORT` or `HOST` (port 50007).
+    @property
+    def ip_version(self) -> int | None:
+        """4 or 6 where the host is an address; None where it is a name."""
+        try:
+            return ipaddress.ip_address(self.host).version
+        except ValueError:
+            return None
 
-        IPv6 addresses stand in brackets (RFC 3986, section 3.2.2) wherever a port follows.
 
-        Raises:
-            InvalidValueError: the text is none of these.
-        """
-        scheme, separator, rest = text.rpartition("://")
-        if separator and scheme not in SCHEMES:
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint(Endpoint):
+    """A stream socket in the file system (unix(7)).
+
+    Attributes:
+        path: up to 107 bytes.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        try:
+            size = len(self.path.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError as error:
+            raise InvalidValueError(f"{self.path!r} cannot be the name of a file") from error
+        if not self.path or "\0" in self.path:
+            raise InvalidValueError(f"{self!s:.80} names no file; write unix:///run/echo.sock")
+        if size > LONGEST_UNIX_PATH:
             raise InvalidValueError(
-                f"{text!r}: the scheme {scheme!r} is not supported; write tcp://HOST:PORT"
+                f"{self.path!r} has {size} bytes; the path of a unix socket may have "
+                f"{LONGEST_UNIX_PATH}"
             )
-        host, port = _split_port(rest, text)
-        if not host:
-            raise InvalidValueError(f"{text!r} names no host; write HOST:PORT")
-        if port is None:
-            return cls(host)
-        if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
-            raise InvalidValueError(f"{text!r}: {port!r} is not a port between 0 and 65535")
-        return cls(host, int(port))
+
+    @property
+    def scheme(self) -> str:
+        """The transport; `unix`."""
+        return "unix"
+
+    @property
+    def location(self) -> str:
+        """The path."""
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorEndpoint(Endpoint):
+    """A listener that this process inherited as an open descriptor.
+
+    Attributes:
+        number: the descriptor.
+    """
+
+    number: int
+
+    @property
+    def scheme(self) -> str:
+        """Not a transport: `fd`."""
+        return "fd"
+
+    @property
+    def location(self) -> str:
+        """The number of the descriptor."""
+        return str(self.number)
+
+
+def _parse_network(rest: str, text: str) -> NetworkEndpoint:
+    host, port = _split_port(rest, text)
+    if not host:
+        raise InvalidValueError(f"{text!r} names no host; write HOST:PORT")
+    if port is None:
+        return NetworkEndpoint(host)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
+        raise InvalidValueError(f"{text!r}: {port!r} is not a port between 0 and 65535")
+    return NetworkEndpoint(host, int(port))
 
 
 def _split_port(rest: str, text: str) -> tuple[str, str | None]:

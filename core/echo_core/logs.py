@@ -121,6 +121,7 @@ def configure(
     level: Level,
     log_format: Format,
     start_thread: StartThread = _thread.start_new_thread,
+    **always: object,
 ) -> DrainedStream:
     """Send every structlog logger to standard error; call it once, before the first line.
 
@@ -129,6 +130,7 @@ def configure(
         log_format: `console` for people, `json` for programs (an object a line), `auto` for
             console on a terminal and JSON elsewhere.
         start_thread: as for `DrainedStream`.
+        **always: what every line says beside its own.
 
     Returns:
         The stream the lines go through; close it at exit.
@@ -137,6 +139,7 @@ def configure(
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        lambda _logger, _method, event: {**event, **always},
     ]
     if console:
         processors.append(

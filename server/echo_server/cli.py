@@ -1,40 +1,140 @@
-"""`echo-server`: options to a configuration to a serving process.
+"""`echo-server`: options to a configuration to one serving process, or to a supervisor of several.
 
 Nothing here imports gevent or the standard library's networking: what is imported before
-monkey-patching keeps its unpatched parts.
+monkey-patching keeps its unpatched parts, and a supervisor is never patched.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from echo_core import command
-from echo_core.endpoint import DEFAULT_PORT, Endpoint
-from echo_core.errors import ExitCode
+from echo_core.endpoint import DEFAULT_PORT, DescriptorEndpoint, Endpoint, NetworkEndpoint
+from echo_core.errors import ExitCode, InvalidValueError
+from echo_server.activation import inherited_descriptors
+from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
 
 if TYPE_CHECKING:
-    from echo_core.logs import Format, Level
+    from echo_server.config import IpVersion
+
+MOST_WORKERS = 512
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return _cores()
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_WORKERS):
+        raise InvalidValueError(f"{text!r} is neither auto nor a number from 1 to {MOST_WORKERS}")
+    return int(text)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _mode(text: str) -> int:
+    digits = text.removeprefix("0o")
+    if not (1 <= len(digits) <= 4 and set(digits) <= set("01234567") and int(digits, 8) <= 0o777):
+        raise InvalidValueError(f"{text!r} is no file mode; write it as in 660 or 0600")
+    return int(digits, 8)
+
+
+def _admin(text: str) -> NetworkEndpoint:
+    endpoint = Endpoint.parse(text.removeprefix("http://").rstrip("/"))
+    if not isinstance(endpoint, NetworkEndpoint):
+        raise InvalidValueError(f"{text!r} is not HOST:PORT")
+    return endpoint
+
+
+_COUNT = command.whole_number("count", 1, 2**31 - 1)
 
 
 @click.command(context_settings=command.command_settings("ECHO_SERVER"))
 @click.option(
-    "--host", type=command.HOST, default="127.0.0.1", help="Name or address to listen on."
+    "--host",
+    type=command.HOST,
+    help="Name or address to listen on; * is all.  [default: 127.0.0.1, with -6 ::1]",
 )
 @click.option("--port", type=command.PORT, default=DEFAULT_PORT, help="0 is any free port.")
 @click.option(
-    "--backlog",
-    type=command.whole_number("count", 1, 2**31 - 1),
-    default=4096,
-    help="Connections that may wait to be accepted.",
+    "--listen",
+    type=command.ENDPOINT,
+    multiple=True,
+    metavar="URL",
+    help="Instead of --host and --port: tcp://HOST:PORT, unix:///PATH or fd://N; repeatable.",
+)
+@click.option("-4", "--ipv4", is_flag=True, help="Listen on IPv4 addresses only.")
+@click.option("-6", "--ipv6", is_flag=True, help="Listen on IPv6 addresses only.")
+@click.option(
+    "--backlog", type=_COUNT, default=4096, help="Connections that may wait to be accepted."
+)
+@click.option(
+    "--unix-mode",
+    type=command.Parsed("mode", _mode),
+    default="666",
+    help="Permissions of unix sockets.",
+)
+@click.option(
+    "--workers",
+    type=command.Parsed("count", _workers),
+    default="1",
+    metavar="COUNT|auto",
+    help="Processes that serve; auto: one a core.",
+)
+@click.option(
+    "--max-connections",
+    type=_COUNT,
+    help="Connections open at once, in all workers together.",
+)
+@click.option(
+    "--when-full",
+    type=click.Choice(["close", "wait"]),
+    default="close",
+    help="Connections beyond --max-connections are closed at once, or wait in the backlog.",
+)
+@click.option(
+    "--max-connections-per-ip",
+    type=_COUNT,
+    help="Connections open at once from one address, in each worker.",
+)
+@click.option(
+    "--idle-timeout",
+    type=command.POSITIVE_DURATION,
+    help="Close connections on which nothing moves for so long.",
+)
+@click.option(
+    "--rate-limit",
+    type=command.RATE_OF_BYTES,
+    metavar="BYTES/S",
+    help="What each connection may send: 64KiB, 10MB.",
 )
 @click.option(
     "--drain-timeout",
     type=command.DURATION,
     default="10s",
     help="What open connections get to finish after SIGTERM or SIGINT.",
+)
+@click.option(
+    "--admin",
+    type=command.Parsed("endpoint", _admin),
+    metavar="HOST:PORT",
+    help="Serve /metrics, /healthz and /readyz there.",
+)
+@click.option("--access-log", is_flag=True, help="Log a line for each connection that has ended.")
+@click.option(
+    "--access-log-sample",
+    type=command.PERCENTAGE,
+    default="100%",
+    metavar="PERCENT",
+    help="The share of them that --access-log logs, chosen at random.",
 )
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"
@@ -45,36 +145,72 @@ if TYPE_CHECKING:
     default="auto",
     help="auto: console on a terminal, JSON lines elsewhere.",
 )
+@click.option("--worker", type=command.Parsed("assignment", Assignment.parse), hidden=True)
 @command.config_option
 @command.version_option
+@click.pass_context
 def echo_server(
-    host: str,
+    context: click.Context,
+    /,
+    host: str | None,
     port: int,
-    backlog: int,
-    drain_timeout: float,
-    log_level: Level,
-    log_format: Format,
+    listen: tuple[Endpoint, ...],
+    ipv4: bool,
+    ipv6: bool,
+    access_log: bool,
+    access_log_sample: float,
+    worker: Assignment | None,
+    **settings: Any,
 ) -> ExitCode:
-    """Echo every byte of many connections at once, in one thread.
+    """Echo every byte of many connections at once, in one thread a worker.
 
-    Prints `listening tcp://HOST:PORT` on standard output once it can be connected to; logs go to
-    standard error. SIGTERM or Ctrl-C drains: no new connection is accepted, open ones may finish.
-    A second one ends the server at once.
+    Prints `listening tcp://HOST:PORT` on standard output once it can be connected to, and
+    `admin http://HOST:PORT`; logs go to standard error. Listeners that systemd hands over are
+    served where --listen is not given.
+
+    SIGTERM or Ctrl-C drains: no new connection is accepted, open ones may finish. A second one ends
+    the server at once. SIGHUP replaces each of several workers by a new process, one after the
+    other; no connection is refused.
 
     Every option can be set in the environment: ECHO_SERVER_PORT=50007.
 
-    Exit codes: 0 drained, 2 usage, 3 could not listen, 130 ended by a second signal.
+    Exit codes: 0 drained, 2 usage, 3 could not listen or start workers, 130 ended by a second
+    signal.
     """
+    if ipv4 and ipv6:
+        raise click.UsageError("-4 and -6 exclude each other; leave out both to listen on both")
+    version: IpVersion | None = 4 if ipv4 else 6 if ipv6 else None
+    if listen:
+        _refuse_both(context)
     config = ServerConfig(
-        endpoint=Endpoint(host, port),
-        backlog=backlog,
-        drain_timeout=drain_timeout,
-        log_level=log_level,
-        log_format=log_format,
+        listen=listen or _inherited() or (_short_form(host, port, version),),
+        ip_version=version,
+        access_log=access_log_sample if access_log else 0.0,
+        **settings,
     )
+    if worker is None and config.workers > 1:
+        from echo_server.supervisor import supervise
+
+        return supervise(config)
     from gevent import monkey
 
     monkey.patch_all()
-    from echo_server.worker import serve
+    from echo_server.worker import serve, serve_slot
 
-    return serve(config)
+    return serve(config) if worker is None else serve_slot(config, worker)
+
+
+def _refuse_both(context: click.Context) -> None:
+    for name in ("host", "port"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{name} and --listen exclude each other; write --listen tcp://HOST:PORT"
+            )
+
+
+def _inherited() -> tuple[Endpoint, ...]:
+    return tuple(DescriptorEndpoint(number) for number in inherited_descriptors())
+
+
+def _short_form(host: str | None, port: int, version: IpVersion | None) -> Endpoint:
+    return NetworkEndpoint(host or ("::1" if version == 6 else "127.0.0.1"), port)

@@ -7,16 +7,21 @@ its writing half gets everything it sent; then the connection is closed.
 
 from __future__ import annotations
 
-import _socket
 import select
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from errno import ECONNRESET, EPIPE, ETIMEDOUT
 from typing import Any
 
 import structlog
 from gevent import monkey
 from gevent.event import Event
 from gevent.hub import get_hub
+
+from echo_server.connection import Connection
+from echo_server.counters import Counter, Counters
+from echo_server.rate_limit import RateLimit
 
 log = structlog.get_logger()
 
@@ -30,23 +35,21 @@ SMALL = 2048
 # The same values for epoll (EPOLLIN, EPOLLOUT) and poll(2) everywhere.
 READABLE = 0x001
 WRITABLE = 0x004
+_NOTHING = 0
+_UNLIMITED = sys.maxsize
 # gevent's own numbers for the events of a watcher.
 _HUB_READ = 1
 _HUB_WRITE = 2
 
-
-class Connection(_socket.socket):
-    """An accepted connection: a raw non-blocking socket and what belongs to it.
-
-    Attributes:
-        peer: the address at the other end, where something wants to name it.
-        unsent: bytes received and not yet sent back; empty while the connection is read.
-    """
-
-    __slots__ = ("peer", "unsent")
-
-    peer: object
-    unsent: bytes | memoryview
+_CLOSED_BY_ERROR = {
+    ECONNRESET: Counter.CLOSED_RESET,
+    EPIPE: Counter.CLOSED_RESET,
+    ETIMEDOUT: Counter.CLOSED_TIMED_OUT,
+}
+# Names for the hot path: an attribute of an enumeration costs more than counting does.
+_RECEIVED_BYTES = int(Counter.RECEIVED_BYTES)
+_SENT_BYTES = int(Counter.SENT_BYTES)
+_READS = int(Counter.READS)
 
 
 class EchoSet(ABC):
@@ -54,14 +57,28 @@ class EchoSet(ABC):
 
     Subclasses say how readiness is learned; the echoing is the same for all.
 
+    Args:
+        counters: where bytes and reads are counted.
+        on_end: called with each connection that has ended, and why.
+        rate_limit: bytes a second that a connection may send; None is as many as it can.
+
     Attributes:
         connections: the open connections by descriptor.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        on_end: Callable[[Connection, Counter], None],
+        rate_limit: int | None = None,
+    ) -> None:
         self.connections: dict[int, Connection] = {}
         self._hub = get_hub()
-        self._buffer = bytearray(BUFFER_SIZE)
+        self._counters = counters
+        self._on_end = on_end
+        self._rate_limit = RateLimit(rate_limit, self._resume) if rate_limit else None
+        burst = self._rate_limit.burst if self._rate_limit else BUFFER_SIZE
+        self._buffer = bytearray(min(BUFFER_SIZE, burst))
         self._whole = memoryview(self._buffer)
         self._small = [self._whole[:size] for size in range(SMALL + 1)]
         self._empty = Event()
@@ -75,9 +92,18 @@ class EchoSet(ABC):
         Raises:
             OSError: its descriptor cannot be watched.
         """
+        connection.received = 0
         connection.unsent = b""
+        connection.progress = -1
+        connection.allowance = _UNLIMITED
+        if self._rate_limit:
+            self._rate_limit.start(connection)
         self._watch(connection, READABLE)
         self.connections[connection.fileno()] = connection
+
+    def holds(self, connection: Connection) -> bool:
+        """Whether the rate limit keeps a connection from being read."""
+        return self._rate_limit is not None and connection in self._rate_limit.held
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until no connection is open; False if one still is."""
@@ -89,41 +115,70 @@ class EchoSet(ABC):
     def close(self) -> None:
         """Close every connection, and stop watching for good."""
         for connection in list(self.connections.values()):
-            self._end(connection, "server stopped")
+            self.end(connection, Counter.CLOSED_SERVER_STOPPED)
+        if self._rate_limit:
+            self._rate_limit.close()
 
-    def echo(self, ready: Iterable[tuple[int, int]]) -> None:
+    def end(self, connection: Connection, reason: Counter) -> None:
+        """Close a connection, and count why."""
+        del self.connections[connection.fileno()]
+        self._forget(connection)
+        if self._rate_limit:
+            self._rate_limit.forget(connection)
+        connection.close()
+        self._on_end(connection, reason)
+        if not self.connections:
+            self._empty.set()
+
+    def echo(self, ready: Sequence[tuple[int, int]]) -> None:  # noqa: C901  # calls cost
         """Serve the connections that are ready, each a descriptor and its events.
 
         Whatever goes wrong with a connection ends that connection and no other.
         """
         connections = self.connections
         buffer, whole, small = self._buffer, self._whole, self._small
+        total = kept = without_data = 0
         for descriptor, events in ready:
             connection = connections[descriptor]
             try:
                 if not events & READABLE:
+                    without_data += 1
                     self._send_rest(connection)
                     continue
                 try:
                     received = connection.recv_into(buffer)
                 except BlockingIOError:
+                    without_data += 1
                     continue
                 if not received:
-                    self._end(connection, "end of stream")
+                    without_data += 1
+                    self.end(connection, Counter.CLOSED_END_OF_STREAM)
                     continue
+                total += received
+                connection.received = so_far = connection.received + received
                 view = small[received] if received <= SMALL else whole[:received]
                 try:
                     sent = connection.send(view)
                 except BlockingIOError:
                     sent = 0
+                except OSError:
+                    kept += received
+                    raise
                 if sent < received:
+                    kept += received - sent
                     connection.unsent = bytes(view[sent:])
                     self._change(connection, WRITABLE)
+                elif so_far > connection.allowance:
+                    self._limit(connection, READABLE)
             except OSError as error:
-                self._end(connection, error.strerror or repr(error))
+                self._fail(connection, error)
             except Exception:
                 log.exception("connection failed", peer=connection.peer)
-                self._end(connection, "internal error")
+                self.end(connection, Counter.CLOSED_ERROR)
+        cells = self._counters.cells
+        cells[_RECEIVED_BYTES] += total
+        cells[_SENT_BYTES] += total - kept
+        cells[_READS] += len(ready) - without_data
 
     def _send_rest(self, connection: Connection) -> None:
         """Send what did not fit before; once all of it is gone, read again."""
@@ -131,19 +186,32 @@ class EchoSet(ABC):
             sent = connection.send(connection.unsent)
         except BlockingIOError:
             return
+        self._counters.add(Counter.EXTRA_WRITES)
+        self._counters.add(Counter.SENT_BYTES, sent)
         if sent < len(connection.unsent):
             connection.unsent = connection.unsent[sent:]
         else:
             connection.unsent = b""
-            self._change(connection, READABLE)
+            self._limit(connection, WRITABLE)
 
-    def _end(self, connection: Connection, reason: str) -> None:
-        del self.connections[connection.fileno()]
-        self._forget(connection)
-        connection.close()
-        log.debug("connection closed", peer=connection.peer, reason=reason)
-        if not self.connections:
-            self._empty.set()
+    def _limit(self, connection: Connection, watched: int) -> None:
+        """Read on, or not before the rate limit allows it."""
+        over = connection.received > connection.allowance
+        wanted = _NOTHING if over and self._holds_back(connection) else READABLE
+        if wanted != watched:
+            self._change(connection, wanted)
+
+    def _holds_back(self, connection: Connection) -> bool:
+        return self._rate_limit is not None and self._rate_limit.holds(connection)
+
+    def _resume(self, connection: Connection) -> None:
+        self._change(connection, READABLE)
+
+    def _fail(self, connection: Connection, error: OSError) -> None:
+        reason = _CLOSED_BY_ERROR.get(error.errno or 0, Counter.CLOSED_ERROR)
+        if reason is Counter.CLOSED_ERROR:
+            log.debug("connection failed", peer=connection.peer, reason=error.strerror)
+        self.end(connection, reason)
 
     @abstractmethod
     def _watch(self, connection: Connection, events: int) -> None:
@@ -151,7 +219,7 @@ class EchoSet(ABC):
 
     @abstractmethod
     def _change(self, connection: Connection, events: int) -> None:
-        """Watch a connection for another event."""
+        """Watch a connection for another event, or for nothing but its failure."""
 
     @abstractmethod
     def _forget(self, connection: Connection) -> None:
@@ -165,8 +233,13 @@ class EpollEchoSet(EchoSet):
     connection.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        counters: Counters,
+        on_end: Callable[[Connection, Counter], None],
+        rate_limit: int | None = None,
+    ) -> None:
+        super().__init__(counters, on_end, rate_limit)
         # Monkey-patching takes epoll out of the select module.
         self._epoll: select.epoll = monkey.get_original("select", "epoll")()
         self._watcher = self._hub.loop.io(self._epoll.fileno(), _HUB_READ)
@@ -199,8 +272,13 @@ class EpollEchoSet(EchoSet):
 class WatcherEchoSet(EchoSet):
     """A persistent watcher of the hub for each connection, where there is no epoll."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        counters: Counters,
+        on_end: Callable[[Connection, Counter], None],
+        rate_limit: int | None = None,
+    ) -> None:
+        super().__init__(counters, on_end, rate_limit)
         self._watchers: dict[int, Any] = {}
 
     def _on_ready(self, descriptor: int, events: int) -> None:
@@ -217,14 +295,16 @@ class WatcherEchoSet(EchoSet):
 
     def _change(self, connection: Connection, events: int) -> None:
         self._forget(connection)
-        self._watch(connection, events)
+        if events:
+            self._watch(connection, events)
 
     def _forget(self, connection: Connection) -> None:
-        watcher = self._watchers.pop(connection.fileno())
-        watcher.stop()
-        watcher.close()
+        watcher = self._watchers.pop(connection.fileno(), None)
+        if watcher is not None:
+            watcher.stop()
+            watcher.close()
 
 
-def best_echo_set() -> EchoSet:
-    """The fastest kind of echo set that this system has; make it after any fork."""
-    return EpollEchoSet() if hasattr(select, "EPOLLIN") else WatcherEchoSet()
+def best_kind() -> type[EchoSet]:
+    """The fastest kind of echo set that this system has; make one after any fork."""
+    return EpollEchoSet if hasattr(select, "EPOLLIN") else WatcherEchoSet

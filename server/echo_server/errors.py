@@ -13,3 +13,9 @@ class ListenError(ServerError):
     """The server cannot listen where it was told to."""
 
     exit_code = ExitCode.SERVER
+
+
+class WorkerStartError(ServerError):
+    """The system has no room for the worker processes."""
+
+    exit_code = ExitCode.SERVER

@@ -1,46 +1,348 @@
-"""Makes the sockets that the server listens on."""
+"""Makes the sockets that the server listens on.
+
+Plain `socket` code, for the supervisor, which is never monkey-patched, and for a worker, which is.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from echo_core.endpoint import Endpoint
+from echo_core.endpoint import (
+    ANY_HOST,
+    DescriptorEndpoint,
+    Endpoint,
+    NetworkEndpoint,
+    UnixEndpoint,
+)
+from echo_server.config import IpVersion, ServerConfig
 from echo_server.errors import ListenError
 
+_FAMILIES = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+# The machine has no address of this family, or not this one of those that a name stands for.
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+# Times to look for a free port that is free on every address of a host.
+_PORT_ATTEMPTS = 20
 
-def listen(endpoint: Endpoint, backlog: int) -> socket.socket:
-    """Open a non-blocking TCP listener on the first address that the host resolves to.
 
-    TCP_NODELAY is set here because accepted connections inherit it (tcp(7)): an echo waits for
-    nothing, and no call is spent on each connection.
+@dataclass(slots=True)
+class Listening:
+    """One address that is listened on.
+
+    Attributes:
+        endpoint: the address, once port 0 has become a port.
+        sockets: a listener for each worker slot, or one that all of them share.
+    """
+
+    endpoint: Endpoint
+    sockets: list[socket.socket]
+
+    def of_slot(self, slot: int) -> socket.socket:
+        """The listener that a worker serves."""
+        return self.sockets[slot % len(self.sockets)]
+
+
+@dataclass(slots=True)
+class Listeners:
+    """Everything that a server listens on; a context manager that closes it.
+
+    Attributes:
+        listening: the addresses, in the order in which they were asked for.
+    """
+
+    listening: list[Listening] = field(default_factory=list)
+    _files: list[tuple[str, os.stat_result]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.remove_files()
+        self.close()
+
+    def of_slot(self, slot: int) -> list[socket.socket]:
+        """The listeners that one worker serves, one for each address."""
+        return [listening.of_slot(slot) for listening in self.listening]
+
+    def announce(self) -> None:
+        """Print a line for each address on standard output."""
+        for listening in self.listening:
+            print(f"listening {listening.endpoint}")
+        # Whoever reads them waits for them.
+        print(end="", flush=True)
+
+    def add_unix(self, endpoint: UnixEndpoint, config: ServerConfig) -> None:
+        """Listen on a unix socket, shared by all slots."""
+        listener = _listen_unix(endpoint, config)
+        self._files.append((endpoint.path, Path(endpoint.path).stat()))
+        self.listening.append(Listening(endpoint, [listener]))
+
+    def remove_files(self) -> None:
+        """Remove the files of unix sockets, unless another server has put its own there."""
+        for path, made in self._files:
+            try:
+                if os.path.samestat(made, Path(path).stat()):
+                    Path(path).unlink()
+            except FileNotFoundError:
+                continue
+        self._files.clear()
+
+    def close(self) -> None:
+        """Close this process's descriptors of all listeners."""
+        for listening in self.listening:
+            for listener in listening.sockets:
+                listener.close()
+
+
+def open_listeners(config: ServerConfig) -> Listeners:
+    """Open every listener of a configuration, for each worker slot; all are non-blocking.
+
+    With several workers each slot has a TCP listener of its own on the same port (SO_REUSEPORT,
+    socket(7)), and the kernel spreads connections over them. A port that another process holds
+    is an error all the same.
+
+    TCP_NODELAY is set on the listeners because accepted connections inherit it (tcp(7)): an echo
+    waits for nothing, and no call is spent on each connection.
 
     Raises:
-        ListenError: the host is unknown, or the address cannot be bound.
+        ListenError: a host is unknown, or an address cannot be listened on.
     """
-    family, kind, protocol, _, address = _resolve(endpoint)
-    listener = socket.socket(family, kind, protocol)
+    listeners = Listeners()
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setblocking(False)
-        listener.bind(address)
-        listener.listen(backlog)
+        for endpoint in config.listen:
+            match endpoint:
+                case NetworkEndpoint():
+                    listeners.listening += _listen_network(endpoint, config)
+                case UnixEndpoint():
+                    listeners.add_unix(endpoint, config)
+                case DescriptorEndpoint():
+                    listener = inherited_listener(endpoint.number)
+                    listeners.listening.append(Listening(bound_endpoint(listener), [listener]))
+    except BaseException:
+        listeners.__exit__(None, None, None)
+        raise
+    return listeners
+
+
+def inherited_listener(descriptor: int) -> socket.socket:
+    """Take over a listener that another process opened.
+
+    Raises:
+        ListenError: the descriptor is not open, or no stream socket that listens.
+    """
+    try:
+        listener = socket.socket(fileno=descriptor)
     except OSError as error:
-        listener.close()
-        raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from error
+        reason = "it is not open" if error.errno == errno.EBADF else "it is no socket"
+        raise ListenError(f"cannot listen on fd://{descriptor}: {reason}") from error
+    listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if listener.type != socket.SOCK_STREAM or not listens:
+        listener.detach()
+        raise ListenError(
+            f"cannot listen on fd://{descriptor}: it is no stream socket that listens"
+        )
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setblocking(False)
+    os.set_inheritable(descriptor, False)
     return listener
 
 
 def bound_endpoint(listener: socket.socket) -> Endpoint:
     """Where a listener really listens, once port 0 has become a port."""
-    host, port = listener.getsockname()[:2]
-    return Endpoint(host, port)
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        # Without a name there is still a listener, which a socket pair's end is not.
+        name = os.fsdecode(address) if address else "(unnamed)"
+        return UnixEndpoint(name.replace("\0", "@"))
+    return NetworkEndpoint(*address[:2])
 
 
-def _resolve(endpoint: Endpoint) -> tuple[int, int, int, str, tuple[str | int, ...]]:
+def listen_tcp(endpoint: NetworkEndpoint, backlog: int) -> socket.socket:
+    """Open a non-blocking listener on the first address that a host resolves to.
+
+    Raises:
+        ListenError: the host is unknown, or the address cannot be listened on.
+    """
+    family, sockaddr = _resolve(endpoint, None)[0]
     try:
-        return socket.getaddrinfo(  # type: ignore[return-value]  # never AF_UNIX's bare strings
-            endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        return _bound(family, sockaddr, backlog)
+    except OSError as error:
+        raise _cannot(endpoint, error) from error
+
+
+def _cannot(endpoint: Endpoint, error: OSError) -> ListenError:
+    return ListenError(f"cannot listen on {endpoint}: {error.strerror}")
+
+
+def _resolve(
+    endpoint: NetworkEndpoint, version: IpVersion | None
+) -> Sequence[tuple[int, tuple[Any, ...]]]:
+    host = None if endpoint.host == ANY_HOST else endpoint.host
+    try:
+        found = socket.getaddrinfo(
+            host,
+            endpoint.port,
+            family=_FAMILIES[version],
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
     except socket.gaierror as error:
         raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from error
+    return list(dict.fromkeys((family, tuple(address)) for family, _, _, _, address in found))
+
+
+def _listen_network(endpoint: NetworkEndpoint, config: ServerConfig) -> list[Listening]:
+    """Listen on every address of a host, all on the same port."""
+    addresses = _resolve(endpoint, config.ip_version)
+    for attempt in range(_PORT_ATTEMPTS):
+        opened: list[Listening] = []
+        try:
+            opened.extend(_listen_addresses(endpoint, addresses, config))
+        except OSError as error:
+            for listening in opened:
+                for listener in listening.sockets:
+                    listener.close()
+            # Any free port of one family may be taken in the other.
+            again = endpoint.port == 0 and opened and attempt + 1 < _PORT_ATTEMPTS
+            if not (again and error.errno == errno.EADDRINUSE):
+                raise _cannot(endpoint, error) from error
+        else:
+            return opened
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _listen_addresses(
+    endpoint: NetworkEndpoint,
+    addresses: Sequence[tuple[int, tuple[Any, ...]]],
+    config: ServerConfig,
+) -> Iterator[Listening]:
+    port = endpoint.port
+    missing: OSError | None = None
+    found = False
+    for family, sockaddr in addresses:
+        only_v6 = len(addresses) > 1 or config.ip_version == 6 or _ipv4_beside(endpoint, config)
+        address = (sockaddr[0], port, *sockaddr[2:])
+        try:
+            sockets = _slots(family, address, config, only_v6=only_v6)
+        except OSError as error:
+            if error.errno not in _NOT_HERE or len(addresses) == 1:
+                raise
+            missing = error
+            continue
+        found = True
+        port = sockets[0].getsockname()[1]
+        yield Listening(bound_endpoint(sockets[0]), sockets)
+    if missing and not found:
+        raise missing
+
+
+def _ipv4_beside(endpoint: NetworkEndpoint, config: ServerConfig) -> bool:
+    """Whether IPv4 has a listener of its own on the port: then [::] must leave it alone."""
+    return any(
+        isinstance(other, NetworkEndpoint)
+        and other != endpoint
+        and other.port == endpoint.port
+        and other.ip_version != 6
+        for other in config.listen
+    )
+
+
+def _slots(
+    family: int, address: tuple[Any, ...], config: ServerConfig, *, only_v6: bool
+) -> list[socket.socket]:
+    if config.workers == 1:
+        return [_bound(family, address, config.backlog, only_v6=only_v6)]
+    if address[1]:
+        # Listeners that share a port would share it with any server of this user's too.
+        _bound(family, address, None, only_v6=only_v6).close()
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(config.workers):
+            sockets.append(
+                _bound(family, address, config.backlog, only_v6=only_v6, share_port=True)
+            )
+            address = (address[0], sockets[0].getsockname()[1], *address[2:])
+    except OSError:
+        for listener in sockets:
+            listener.close()
+        raise
+    return sockets
+
+
+def _bound(
+    family: int,
+    address: tuple[Any, ...],
+    backlog: int | None,
+    *,
+    only_v6: bool = False,
+    share_port: bool = False,
+) -> socket.socket:
+    """A bound socket; with a backlog it listens."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only_v6))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setblocking(False)
+        listener.bind(address)
+        if backlog is not None:
+            listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        try:
+            listener.bind(endpoint.path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_stale(endpoint):
+                raise
+            Path(endpoint.path).unlink()
+            listener.bind(endpoint.path)
+        # Nobody can connect before listen: there is no moment with other permissions.
+        Path(endpoint.path).chmod(config.unix_mode)
+        listener.listen(config.backlog)
+    except OSError as error:
+        listener.close()
+        raise _cannot(endpoint, error) from error
+    except ListenError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_stale(endpoint: UnixEndpoint) -> bool:
+    """Whether a file is a socket that a server left behind: nobody listens on it."""
+    if not stat.S_ISSOCK(Path(endpoint.path).stat().st_mode):
+        raise ListenError(f"cannot listen on {endpoint}: there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(endpoint.path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            # A full backlog is a listener's too.
+            return False
+    return False

@@ -10,10 +10,12 @@ import time
 from typing import Any, cast
 
 import structlog
-from gevent import spawn_later
 from gevent.server import StreamServer
 
-from echo_server.echo_set import Connection, EchoSet
+from echo_server.admission import WARNING_PERIOD_SECONDS, Admission
+from echo_server.connection import Connection, peer_name
+from echo_server.counters import Counter, Counters
+from echo_server.echo_set import EchoSet
 
 log = structlog.get_logger()
 
@@ -36,7 +38,6 @@ _LOST_BEFORE_ACCEPT = frozenset(
 # After any other error (no descriptor left: EMFILE, ENFILE; no memory: ENOBUFS, ENOMEM) the
 # connection stays in the queue, and accepting waits until something may have been given back.
 PAUSE_SECONDS = 0.1
-WARNING_PERIOD_SECONDS = 10.0
 
 
 class EchoServer(StreamServer):
@@ -49,15 +50,22 @@ class EchoServer(StreamServer):
     Args:
         listener: a listening, non-blocking socket; `stop` closes it.
         echo_set: where the connections are echoed.
+        admission: who is let in.
+        counters: where errors are counted.
         backlog: the length of the listener's queue.
-
-    Attributes:
-        accepted: connections accepted so far.
     """
 
-    def __init__(self, listener: socket.socket, echo_set: EchoSet, backlog: int) -> None:
-        self.accepted = 0
+    def __init__(
+        self,
+        listener: socket.socket,
+        echo_set: EchoSet,
+        admission: Admission,
+        counters: Counters,
+        backlog: int,
+    ) -> None:
         self._echo_set = echo_set
+        self._admission = admission
+        self._counters = counters
         self._failures = 0
         self._warned_at = -math.inf
         self._short_of_resources = False
@@ -65,43 +73,37 @@ class EchoServer(StreamServer):
         super().__init__(cast("Any", listener))
         self.backlog = backlog
 
-    def handle(self, connection: Any, address: object) -> None:
-        """Echo an accepted connection from now on."""
-        connection.peer = address
+    def handle(self, connection: Any, sockaddr: object) -> None:
+        """Echo an accepted connection from now on, if it is let in."""
         connection.setblocking(False)
-        log.debug("connection accepted", peer=address)
-        self._echo_set.add(connection)
+        connection.sockaddr = sockaddr
+        if not self._admission.enter(connection):
+            connection.close()
+            return
+        try:
+            self._echo_set.add(connection)
+        except Exception:
+            self._admission.leave(connection, Counter.CLOSED_ERROR)
+            raise
 
     def do_read(self) -> Any:
         """Accept one connection, for StreamServer's accept loop; None ends a wake-up."""
-        try:
-            descriptor, address = cast("Any", self.socket)._accept()  # noqa: SLF001  # without a wrapper
-        except BlockingIOError:
-            self._queue_is_empty()
+        if not self._admission.waits:
+            return self._accept()
+        if not self._admission.take_place():
+            self._wait_for_room()
             return None
-        except OSError as error:
-            if error.errno not in _LOST_BEFORE_ACCEPT:
-                self._pause(error)
-            return None
-        except Exception as error:
-            log.exception("accepting failed")
-            self._pause(error)
-            return None
-        try:
-            connection = Connection(self.family, socket.SOCK_STREAM, 0, fileno=descriptor)
-        except Exception:
-            log.exception("connection failed", peer=address)
-            os.close(descriptor)
-            return None
-        self.accepted += 1
-        return connection, address
+        accepted = self._accept()
+        if accepted is None:
+            self._admission.give_back_place()
+        return accepted
 
-    def do_handle(self, connection: Any, address: object) -> None:
+    def do_handle(self, connection: Any, sockaddr: object) -> None:
         """Admit an accepted connection; a failure closes it and goes on accepting."""
         try:
-            self.handle(connection, address)
+            self.handle(connection, sockaddr)
         except Exception:
-            log.exception("connection failed", peer=address)
+            log.exception("connection failed", peer=peer_name(sockaddr))
             connection.close()
 
     def stop(self, timeout: float | None = None) -> None:
@@ -113,10 +115,32 @@ class EchoServer(StreamServer):
             self.do_handle(*accepted)
         super().stop(timeout)
 
+    def _accept(self) -> tuple[Connection, object] | None:
+        try:
+            descriptor, sockaddr = cast("Any", self.socket)._accept()  # noqa: SLF001  # without a wrapper
+        except BlockingIOError:
+            self._queue_is_empty()
+            return None
+        except OSError as error:
+            self._counters.add(Counter.ACCEPT_ERRORS)
+            if error.errno not in _LOST_BEFORE_ACCEPT:
+                self._pause(error)
+            return None
+        except Exception as error:
+            self._counters.add(Counter.ACCEPT_ERRORS)
+            log.exception("accepting failed")
+            self._pause(error)
+            return None
+        try:
+            return Connection(self.family, socket.SOCK_STREAM, 0, fileno=descriptor), sockaddr
+        except Exception:
+            log.exception("connection failed", peer=peer_name(sockaddr))
+            os.close(descriptor)
+            return None
+
     def _pause(self, error: Exception) -> None:
         self._failures += 1
-        self.stop_accepting()
-        spawn_later(PAUSE_SECONDS, self._resume)
+        self._stop_accepting_for_a_while()
         now = time.monotonic()
         if now - self._warned_at >= WARNING_PERIOD_SECONDS:
             log.warning(
@@ -128,6 +152,17 @@ class EchoServer(StreamServer):
             )
             self._warned_at = now
             self._short_of_resources = True
+
+    def _wait_for_room(self) -> None:
+        # Room that a connection of another process leaves is found by looking.
+        self._stop_accepting_for_a_while()
+        self._admission.when_room(self._resume)
+
+    def _stop_accepting_for_a_while(self) -> None:
+        self.stop_accepting()
+        # StreamServer's own timer for this: `stop_accepting` ends it.
+        self._timer = self.loop.timer(PAUSE_SECONDS)
+        self._timer.start(self._resume)
 
     def _resume(self) -> None:
         if self.started:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import gevent
 import structlog
@@ -18,10 +22,20 @@ from gevent.hub import get_hub
 from echo_core import logs
 from echo_core.errors import ExitCode
 from echo_core.limits import raise_descriptor_limit
+from echo_core.logs import DrainedStream
+from echo_server.admission import Admission
+from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
-from echo_server.echo_set import best_echo_set
-from echo_server.listeners import bound_endpoint, listen
+from echo_server.counters import Counter, Counters, CounterTable, WorkerFigures
+from echo_server.echo_set import best_kind
+from echo_server.idle import IdleSweep
+from echo_server.listeners import inherited_listener, open_listeners
+from echo_server.notifier import Notifier
 from echo_server.stream import EchoServer
+from echo_server.vitals import Vitals
+
+if TYPE_CHECKING:
+    from echo_server.admin import AdminServer
 
 log = structlog.get_logger()
 
@@ -30,65 +44,162 @@ _FLUSH_SECONDS = 1.0
 
 
 def serve(config: ServerConfig) -> ExitCode:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve in this process alone, until SIGTERM or SIGINT; then drain.
 
-    Prints `listening tcp://HOST:PORT` on standard output once it can be connected to. A second
-    signal ends the process at once, with exit code 130.
+    Prints `listening tcp://HOST:PORT` for each address on standard output once it can be connected
+    to. A second signal ends the process at once, with exit code 130.
 
     Raises:
-        ListenError: the endpoint cannot be listened on.
+        InvalidValueError: more connections are allowed than there can be descriptors.
+        ListenError: an endpoint cannot be listened on.
     """
-    stream = logs.configure(
-        config.log_level,
-        config.log_format,
-        monkey.get_original("_thread", "start_new_thread"),
-    )
-    try:
-        _log_hub_errors()
-        _serve(config)
-    finally:
-        stream.close(_FLUSH_SECONDS)
+    config.check_fit(raise_descriptor_limit())
+    with _process(config) as log_stream:
+        signals = _StopSignals()
+        gevent.signal_handler(signal.SIGHUP, _explain_hangup)
+        with open_listeners(config) as listeners:
+            notifier = Notifier()
+            worker = _Worker(config, CounterTable.create().row(0), log_stream)
+            admin = _admin(config, worker)
+            worker.start(listeners.of_slot(0))
+            listeners.announce()
+            if admin is not None:
+                admin.announce()
+            notifier.ready()
+            reason = signals.wait()
+            notifier.stopping()
+            listeners.remove_files()
+            worker.drain(reason)
     return ExitCode.OK
 
 
-def _serve(config: ServerConfig) -> None:
-    descriptors = raise_descriptor_limit()
-    signals = _SignalledStop()
-    echo_set = best_echo_set()
-    listener = listen(config.endpoint, config.backlog)
-    server = EchoServer(listener, echo_set, config.backlog)
-    server.start()
-    print(f"listening {bound_endpoint(listener)}", flush=True)
-    log.info("serving", pid=os.getpid(), descriptor_limit=descriptors)
+def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
+    """Serve as one of a supervisor's workers, until a signal or until the supervisor is gone.
 
-    signal_name = signals.wait()
-    server.stop()
-    log.info("draining", signal=signal_name, open=len(echo_set), seconds=config.drain_timeout)
-    if not echo_set.join(config.drain_timeout):
-        log.warning("closing connections that did not finish", open=len(echo_set))
-    echo_set.close()
-    log.info("stopped", accepted=server.accepted)
+    Raises:
+        ListenError: a descriptor that was handed over is no listener.
+    """
+    raise_descriptor_limit()
+    with _process(config, worker=assignment.slot) as log_stream:
+        signals = _StopSignals()
+        # Only the supervisor knows what a hangup means.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        counters = CounterTable(assignment.counters).row(assignment.row)
+        worker = _Worker(config, counters, log_stream)
+        worker.start([inherited_listener(number) for number in assignment.listeners])
+        control = socket.socket(fileno=assignment.control)
+        control.sendall(str(config.drain_timeout).encode())
+
+        def watch_supervisor() -> None:
+            control.recv(1)
+            signals.stop("the supervisor is gone")
+
+        gevent.spawn(watch_supervisor)
+        worker.drain(signals.wait())
+    return ExitCode.OK
 
 
-class _SignalledStop:
+def _admin(config: ServerConfig, worker: _Worker) -> AdminServer | None:
+    if config.admin is None:
+        return None
+    from echo_server.admin import AdminServer
+
+    return AdminServer(config.admin, worker)
+
+
+def _explain_hangup() -> None:
+    log.warning("not restarted: one worker has no supervisor; --workers 2 has", signal="SIGHUP")
+
+
+class _Worker:
+    """Accepts on some listeners and echoes, within the limits of a configuration."""
+
+    def __init__(self, config: ServerConfig, counters: Counters, log_stream: DrainedStream) -> None:
+        self._config = config
+        self._counters = counters
+        self._admission = Admission(config, counters)
+        self._echo_set = best_kind()(counters, self._admission.leave, config.rate_limit)
+        self._servers: list[EchoServer] = []
+        self._vitals = Vitals(counters, log_stream)
+        self._sweep = (
+            IdleSweep(self._echo_set, config.idle_timeout) if config.idle_timeout else None
+        )
+        self._ready = False
+
+    def start(self, listeners: Sequence[socket.socket]) -> None:
+        for listener in listeners:
+            server = EchoServer(
+                listener, self._echo_set, self._admission, self._counters, self._config.backlog
+            )
+            server.start()
+            self._servers.append(server)
+        self._ready = True
+        log.info("serving", pid=os.getpid())
+
+    def drain(self, reason: str) -> None:
+        """Stop accepting, let open connections finish, close those that do not."""
+        self._ready = False
+        for server in self._servers:
+            server.stop()
+        seconds = self._config.drain_timeout
+        log.info("draining", reason=reason, open=len(self._echo_set), seconds=seconds)
+        if not self._echo_set.join(seconds):
+            log.warning("closing connections that did not finish", open=len(self._echo_set))
+        if self._sweep is not None:
+            self._sweep.close()
+        self._echo_set.close()
+        self._vitals.close()
+        log.info("stopped", accepted=self._counters.cells[Counter.ACCEPTED])
+
+    def is_ready(self) -> bool:
+        """Whether connections are accepted, and will be; for the admin page."""
+        return self._ready
+
+    def figures(self) -> Sequence[WorkerFigures]:
+        """The figures of the only worker; for the admin page."""
+        counters = self._counters
+        return [WorkerFigures(0, os.getpid(), counters.open[0], 0, counters.cells)]
+
+
+class _StopSignals:
     """The first SIGTERM or SIGINT asks for a stop; the second ends the process."""
 
     def __init__(self) -> None:
         self._asked = Event()
-        self._name = ""
+        self._reason = ""
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_signal, number)
 
     def wait(self) -> str:
-        """Wait for the first signal and return its name."""
+        """Wait until a stop is asked for and return why."""
         self._asked.wait()
-        return self._name
+        return self._reason
+
+    def stop(self, reason: str) -> None:
+        """Ask for a stop without a signal."""
+        self._reason = self._reason or reason
+        self._asked.set()
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._asked.is_set():
             os._exit(ExitCode.INTERRUPTED)
-        self._name = number.name
-        self._asked.set()
+        self.stop(number.name)
+
+
+@contextmanager
+def _process(config: ServerConfig, **bound: object) -> Iterator[DrainedStream]:
+    """Log, in a way that never blocks the hub, while the block runs."""
+    stream = logs.configure(
+        config.log_level,
+        config.log_format,
+        monkey.get_original("_thread", "start_new_thread"),
+        **bound,
+    )
+    try:
+        _log_hub_errors()
+        yield stream
+    finally:
+        stream.close(_FLUSH_SECONDS)
 
 
 def _log_hub_errors() -> None:

@@ -18,7 +18,7 @@ from echo_client.errors import (
     ResetError,
     UnresolvedError,
 )
-from echo_core.endpoint import Endpoint
+from echo_core.endpoint import NetworkEndpoint
 from support.misbehaving import (
     Service,
     doubled,
@@ -34,7 +34,7 @@ from support.processes import DEADLINE, EchoServerProcess, run
 
 
 def connected(port: int, timeout: float = DEADLINE) -> EchoConnection:
-    return EchoConnection.open(Endpoint("127.0.0.1", port), timeout=timeout)
+    return EchoConnection.open(NetworkEndpoint("127.0.0.1", port), timeout=timeout)
 
 
 @pytest.mark.parametrize("size", [1, 7, 16 * 1024, 16 * 1024 + 1, 8 << 20])
@@ -55,8 +55,8 @@ def test_a_reply_may_arrive_in_pieces() -> None:
 def test_a_name_with_several_addresses_reaches_the_one_that_listens(
     echo_server: EchoServerProcess,
 ) -> None:
-    addresses = [*resolve(Endpoint("::1", echo_server.port))]
-    addresses += resolve(Endpoint("127.0.0.1", echo_server.port))
+    addresses = [*resolve(NetworkEndpoint("::1", echo_server.port))]
+    addresses += resolve(NetworkEndpoint("127.0.0.1", echo_server.port))
     with EchoConnection.connect(addresses, timeout=DEADLINE, connect_timeout=5) as connection:
         assert connection.round_trip(b"found") == b"found"
 
@@ -112,7 +112,7 @@ def test_nobody_listens(unused_port: int) -> None:
 
 def test_an_unknown_host() -> None:
     with pytest.raises(UnresolvedError, match=r"cannot connect to tcp://nosuchhost\.invalid:7"):
-        EchoConnection.open(Endpoint("nosuchhost.invalid", 7))
+        EchoConnection.open(NetworkEndpoint("nosuchhost.invalid", 7))
 
 
 def test_a_host_that_does_not_answer() -> None:
@@ -120,7 +120,7 @@ def test_a_host_that_does_not_answer() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        endpoint = Endpoint("127.0.0.1", listener.getsockname()[1])
+        endpoint = NetworkEndpoint("127.0.0.1", listener.getsockname()[1])
         with (
             EchoConnection.open(endpoint),
             pytest.raises(ConnectTimeoutError, match="no answer within 50ms"),
@@ -155,8 +155,8 @@ monkey.patch_all()
 import gevent, sys
 from echo_client.connection import EchoConnection
 from echo_client.errors import ReplyTimeoutError
-from echo_core.endpoint import Endpoint
-endpoint = Endpoint("127.0.0.1", int(sys.argv[1]))
+from echo_core.endpoint import NetworkEndpoint
+endpoint = NetworkEndpoint("127.0.0.1", int(sys.argv[1]))
 def trip(number):
     with EchoConnection.open(endpoint, timeout=0.2) as connection:
         try:

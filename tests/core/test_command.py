@@ -105,7 +105,7 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
     [
         ("port = ", "is not TOML"),
         ("\xff", "is not TOML"),
-        ("prot = 1", "'prot' is not an option here; it may set backlog"),
+        ("prot = 1", "'prot' is not an option here; it may set"),
         ("port = [1, 2]", "port = [1, 2] is not a value that --port takes"),
         ("port = true", "port = True is not a value"),
         ("[server]\nport = 1", "'server' is not an option here"),

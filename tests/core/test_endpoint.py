@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_core.endpoint import DEFAULT_PORT, Endpoint
+from echo_core.endpoint import (
+    DEFAULT_PORT,
+    DescriptorEndpoint,
+    Endpoint,
+    NetworkEndpoint,
+    UnixEndpoint,
+)
 from echo_core.errors import InvalidValueError
 
 names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z]{2,8})?", fullmatch=True)
@@ -16,7 +22,7 @@ hosts = names | st.ip_addresses().map(str)
 
 @given(hosts, st.integers(0, 65535))
 def test_what_is_printed_is_read_again(host: str, port: int) -> None:
-    endpoint = Endpoint(host, port)
+    endpoint = NetworkEndpoint(host, port)
     assert Endpoint.parse(str(endpoint)) == endpoint
     assert Endpoint.parse(str(endpoint).removeprefix("tcp://")) == endpoint
 
@@ -40,7 +46,7 @@ def test_any_text_is_an_endpoint_or_a_clear_error(text: str) -> None:
     ],
 )
 def test_forms(text: str, host: str, port: int) -> None:
-    assert Endpoint.parse(text) == Endpoint(host, port)
+    assert Endpoint.parse(text) == NetworkEndpoint(host, port)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,16 @@ def test_forms(text: str, host: str, port: int) -> None:
         ("localhost:-1", "not a port"),
         ("localhost:\u0661", "not a port"),
         ("ftp://localhost:21", "scheme 'ftp'"),
+        ("a://b://c", "scheme 'a'"),
+        ("tcp://", "no host"),
+        ("unix://", "names no file"),
+        ("unix://a\0b", "names no file"),
+        ("unix://" + "\u00e9" * 54, "108 bytes"),
+        ("unix://\ud800", "name of a file"),
+        ("fd://", "no descriptor"),
+        ("fd://-1", "no descriptor"),
+        ("fd://\u0661", "no descriptor"),
+        ("fd://9999999999", "no descriptor"),
         ("[::1:7", r"\[ADDRESS\]:PORT"),
         ("[localhost]:7", r"\[ADDRESS\]:PORT"),
         ("[::1]7", r"\[ADDRESS\]:PORT"),
@@ -69,4 +85,28 @@ def test_bad_input_is_named(text: str, hint: str) -> None:
 
 
 def test_ipv6_addresses_are_printed_in_brackets() -> None:
-    assert str(Endpoint(str(ipaddress.IPv6Address(1)), 7)) == "tcp://[::1]:7"
+    assert str(NetworkEndpoint(str(ipaddress.IPv6Address(1)), 7)) == "tcp://[::1]:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("unix:///run/echo.sock", UnixEndpoint("/run/echo.sock")),
+        ("unix://echo.sock", UnixEndpoint("echo.sock")),
+        ("unix:///a b/\u00e9", UnixEndpoint("/a b/\u00e9")),
+        ("unix:///" + "x" * 106, UnixEndpoint("/" + "x" * 106)),
+        ("fd://3", DescriptorEndpoint(3)),
+        ("*", NetworkEndpoint("*")),
+        ("*:7", NetworkEndpoint("*", 7)),
+    ],
+)
+def test_other_transports(text: str, endpoint: Endpoint) -> None:
+    assert Endpoint.parse(text) == endpoint
+    assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("host", "version"), [("10.0.0.1", 4), ("::1", 6), ("localhost", None), ("*", None)]
+)
+def test_the_ip_version_of_an_address(host: str, version: int | None) -> None:
+    assert NetworkEndpoint(host).ip_version == version

@@ -12,7 +12,7 @@ from ctypes import c_int64
 import pytest
 
 from echo_client.connection import Address, resolve
-from echo_core.endpoint import Endpoint
+from echo_core.endpoint import NetworkEndpoint
 from echo_load.engines import Share
 from echo_load.engines.threads import ThreadsEngine
 from support.misbehaving import Service, silent
@@ -21,7 +21,7 @@ from support.processes import DEADLINE, EchoServerProcess, until
 
 def share_of(port: int, connections: int, in_flight: int = 8) -> Share:
     return Share(
-        addresses=tuple(resolve(Endpoint("127.0.0.1", port))),
+        addresses=tuple(resolve(NetworkEndpoint("127.0.0.1", port))),
         numbers=range(1, connections + 1),
         timeout=DEADLINE,
         connect_timeout=DEADLINE,

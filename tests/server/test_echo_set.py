@@ -18,9 +18,13 @@ import gevent
 import pytest
 from gevent.hub import get_hub
 
-from echo_core.endpoint import Endpoint
-from echo_server.echo_set import Connection, EchoSet, EpollEchoSet, WatcherEchoSet
-from echo_server.listeners import listen
+from echo_core.endpoint import NetworkEndpoint
+from echo_server.admission import Admission
+from echo_server.config import ServerConfig
+from echo_server.connection import Connection
+from echo_server.counters import Counters, CounterTable
+from echo_server.echo_set import EchoSet, EpollEchoSet, WatcherEchoSet
+from echo_server.listeners import listen_tcp
 from echo_server.stream import EchoServer
 from support.processes import DEADLINE, echoes, receive_exactly, receive_to_end, reset, until
 
@@ -30,8 +34,10 @@ class InProcessServer:
 
     def __init__(
         self,
-        make_set: Callable[[], EchoSet],
-        make_server: Callable[[socket.socket, EchoSet, int], EchoServer] = EchoServer,
+        make_set: type[EchoSet],
+        make_server: Callable[
+            [socket.socket, EchoSet, Admission, Counters, int], EchoServer
+        ] = EchoServer,
     ) -> None:
         self._make_set = make_set
         self._make_server = make_server
@@ -44,10 +50,12 @@ class InProcessServer:
         hub = get_hub()
         over = hub.loop.async_()
         self._stop = over.send
-        listener = listen(Endpoint("127.0.0.1", 0), backlog=128)
+        listener = listen_tcp(NetworkEndpoint("127.0.0.1", 0), backlog=128)
         self.port: int = listener.getsockname()[1]
-        self.echo_set = self._make_set()
-        self.server = self._make_server(listener, self.echo_set, 128)
+        counters = CounterTable.create().row(0)
+        admission = Admission(ServerConfig(listen=(NetworkEndpoint("127.0.0.1"),)), counters)
+        self.echo_set = self._make_set(counters, admission.leave)
+        self.server = self._make_server(listener, self.echo_set, admission, counters, 128)
         self.server.start()
         stopped = gevent.event.Event()
         over.start(stopped.set)
@@ -116,7 +124,7 @@ def test_accepted_connections_do_not_wait_for_more(kind: type[EchoSet]) -> None:
 
 
 def test_the_backlog_is_the_kernels() -> None:
-    listener = listen(Endpoint("127.0.0.1", 0), backlog=77)
+    listener = listen_tcp(NetworkEndpoint("127.0.0.1", 0), backlog=77)
     # For a listener, tcpi_sacked of struct tcp_info is the length of its queue.
     information = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
     assert int.from_bytes(information[28:32], "little") == 77
@@ -167,7 +175,7 @@ def test_an_error_while_echoing_ends_that_connection(
 def test_an_error_while_ending_a_connection_leaves_the_others(kind: type[EchoSet]) -> None:
     """It escapes from the batch; the callback of the hub must still be called again."""
     with (
-        serving(failing(kind, "_end", BrokenError("on purpose"))) as server,
+        serving(failing(kind, "end", BrokenError("on purpose"))) as server,
         server.connect() as witness,
     ):
         assert echoes(witness)
@@ -224,8 +232,8 @@ def test_errors_while_accepting_do_not_end_it(kind: type[EchoSet]) -> None:
         BrokenError("on purpose"),
     ]
 
-    def make_server(listener: socket.socket, echo_set: EchoSet, backlog: int) -> EchoServer:
-        return EchoServer(FailingAccept(listener, errors), echo_set, backlog)  # type: ignore[arg-type]
+    def make_server(listener: socket.socket, *others: Any) -> EchoServer:
+        return EchoServer(FailingAccept(listener, errors), *others)  # type: ignore[arg-type]
 
     with serving(kind, make_server) as server:
         for _ in range(3):

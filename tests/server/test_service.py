@@ -19,6 +19,7 @@ from support.processes import (
     EchoServerProcess,
     StartServer,
     echoes,
+    fill,
     receive_exactly,
     receive_to_end,
     reset,
@@ -72,20 +73,6 @@ def test_a_mebibyte_to_a_slow_reader(echo_server: EchoServerProcess) -> None:
         assert received == sent
         sender.join(DEADLINE)
         assert echoes(connection)
-
-
-def fill(connection: socket.socket) -> int:
-    """Send without reading until the other end takes no more."""
-    connection.setblocking(False)
-    sent = 0
-    poll = select.poll()
-    poll.register(connection, select.POLLOUT)
-    while poll.poll(100):
-        try:
-            sent += connection.send(b"x" * 65536)
-        except BlockingIOError:
-            continue
-    return sent
 
 
 def test_a_reader_that_stopped_is_not_read_from(echo_server: EchoServerProcess) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 # What any step may take on a busy machine. Waiting ends as soon as the condition holds.
 DEADLINE = 60.0
@@ -65,24 +71,73 @@ class EchoServerProcess:
         log: Path,
         preexec: Callable[[], None] | None = None,
         stderr: int | None = None,
+        pass_fds: Sequence[int] = (),
+        command: Sequence[str] = SERVER,
+        wait: bool = True,
         **settings: str,
     ) -> None:
         self.log_path = log
         with log.open("wb") as log_file:
             self.process = subprocess.Popen(
-                [*SERVER, "--port", "0", *options],
+                [*command, *options],
                 stdout=subprocess.PIPE,
                 stderr=log_file if stderr is None else stderr,
-                env=environment(**settings),
+                env=environment(**{"ECHO_SERVER_PORT": "0", **settings}),
                 preexec_fn=preexec,
+                pass_fds=pass_fds,
                 text=True,
             )
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline().rstrip("\n")
+        self.pid = self.process.pid
+        if wait:
+            self.wait_for_start()
+
+    def wait_for_start(self) -> None:
+        """Read the first line, which says where the server listens."""
+        self.line = self.read_line()
         assert self.line.startswith("listening "), (self.line, self.log())
         self.url = self.line.removeprefix("listening ")
-        self.port = int(self.url.rpartition(":")[2])
-        self.pid = self.process.pid
+
+    def read_line(self) -> str:
+        """The next line of standard output."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @cached_property
+    def admin(self) -> str:
+        """Where the admin page is, of a server that listens on one address."""
+        line = self.read_line()
+        assert line.startswith("admin http://"), (line, self.log())
+        return line.removeprefix("admin ")
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and text of a page of the admin port."""
+        request = urllib.request.Request(f"{self.admin}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(self.get("/metrics")[1])
+            for sample in family.samples
+            if sample.name == f"echo_server_{name}" and labels.items() <= sample.labels.items()
+        ]
+        assert found, name
+        return sum(found)
+
+    def workers(self) -> list[int]:
+        """Process ids of a supervisor's workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def connect(self, host: str = "127.0.0.1") -> socket.socket:
         return socket.create_connection((host, self.port), timeout=DEADLINE)
@@ -110,6 +165,7 @@ class EchoServerProcess:
 
     def close(self) -> None:
         if self.process.poll() is None:
+            # With the supervisor gone its workers end by themselves.
             self.process.kill()
         self.process.wait()
         assert self.process.stdout is not None
@@ -144,3 +200,17 @@ def reset(connection: socket.socket) -> None:
 def echoes(connection: socket.socket, message: bytes = b"still there?") -> bool:
     connection.sendall(message)
     return receive_exactly(connection, len(message)) == message
+
+
+def fill(connection: socket.socket) -> int:
+    """Send without reading until the other end takes no more."""
+    connection.setblocking(False)
+    sent = 0
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    while poll.poll(100):
+        try:
+            sent += connection.send(b"x" * 65536)
+        except BlockingIOError:
+            continue
+    return sent

@@ -72,7 +72,8 @@ def stress(
 ) -> ExitCode:
     """Stress an echo service with a thread and a blocking socket a connection.
 
-    TARGET is HOST:PORT or tcp://HOST:PORT; without one, an echo-server is started, tested and
+    TARGET is HOST:PORT, tcp://HOST:PORT or unix:///PATH; without one, an echo-server is started,
+    tested and
     stopped. All connections of a stage are opened first and then released together; each sends
     `hello 0`, `hello 1` and on, the next when the reply to the last is in, and every reply is
     compared byte for byte.

@@ -1,0 +1,53 @@
+"""What a supervisor hands to each worker process that it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from echo_core.errors import InvalidValueError
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A worker's place among the others, as the descriptors and numbers it inherits.
+
+    Attributes:
+        slot: which of the workers it is, from 0; a replacement has the slot of the one before.
+        row: its row in the table of counters.
+        counters: descriptor of that table.
+        control: descriptor of a stream socket. Once it serves, the worker sends its drain timeout
+            (seconds, as text); the supervisor sends nothing, so that an end of stream means that
+            the supervisor is gone.
+        listeners: descriptors of the listeners that it serves.
+    """
+
+    slot: int
+    row: int
+    counters: int
+    control: int
+    listeners: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """The form that `parse` reads: slot, row, counters, control, listeners."""
+        return ":".join(
+            map(str, (self.slot, self.row, self.counters, self.control, *self.listeners))
+        )
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that the worker must inherit."""
+        return (self.counters, self.control, *self.listeners)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote.
+
+        Raises:
+            InvalidValueError: it is something else.
+        """
+        parts = text.split(":")
+        if len(parts) < 5 or not all(part.isascii() and part.isdecimal() for part in parts):
+            raise InvalidValueError(f"{text!r} is not what a supervisor hands to its workers")
+        slot, row, counters, control, *listeners = map(int, parts)
+        return cls(slot, row, counters, control, tuple(listeners))

@@ -1,0 +1,61 @@
+"""An accepted connection, and what is remembered about it."""
+
+from __future__ import annotations
+
+import _socket
+
+
+class Connection(_socket.socket):
+    """A raw non-blocking socket and what belongs to it.
+
+    Attributes:
+        sockaddr: the address at the other end, as accept(2) gave it.
+        since: when it was accepted, in seconds of the monotonic clock.
+        received: bytes received.
+        unsent: bytes received and not yet sent back; empty while the connection is read.
+        allowance: bytes that may have been received before the rate limit looks again.
+        refilled_at: when the allowance was worked out, in seconds of the monotonic clock.
+        progress: bytes moved both ways when the idle sweep last looked; -1 before.
+        idle_sweeps: sweeps in a row that found nothing moved.
+    """
+
+    __slots__ = (
+        "allowance",
+        "idle_sweeps",
+        "progress",
+        "received",
+        "refilled_at",
+        "since",
+        "sockaddr",
+        "unsent",
+    )
+
+    sockaddr: object
+    since: float
+    received: int
+    unsent: bytes | memoryview
+    allowance: int
+    refilled_at: float
+    progress: int
+    idle_sweeps: int
+
+    @property
+    def peer(self) -> str:
+        """The other end, as people write it: `127.0.0.1:41234`, `[::1]:41234`, `unix`."""
+        return peer_name(self.sockaddr)
+
+
+def peer_name(sockaddr: object) -> str:
+    """A peer's address as people write it: `127.0.0.1:41234`, `[::1]:41234`, `unix`."""
+    if not isinstance(sockaddr, tuple):
+        return "unix"
+    host, port = ip_address(sockaddr), sockaddr[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ip_address(sockaddr: object) -> str:
+    """A peer's IP address, an IPv4 one also where it came over IPv6; empty for unix sockets."""
+    if not isinstance(sockaddr, tuple):
+        return ""
+    host: str = sockaddr[0]
+    return host.removeprefix("::ffff:")

@@ -1,0 +1,155 @@
+"""What the server counts, in memory that all its processes share.
+
+Each serving process has a row of counters of its own and is the only one to write it; whoever
+wants a sum adds the rows up. What was counted is therefore still there when a process has died,
+and a limit on all processes together needs no message between them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, auto
+
+# Upper bounds, in seconds, of the buckets that hub lag is counted in; the last is open.
+LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Counter(IntEnum):
+    """The counters of a row; each only ever grows while its process runs."""
+
+    @staticmethod
+    def _generate_next_value_(_name: str, _start: int, count: int, _last: list[int]) -> int:
+        return count
+
+    ACCEPTED = auto()
+    REJECTED_MAX_CONNECTIONS = auto()
+    REJECTED_MAX_CONNECTIONS_PER_IP = auto()
+    CLOSED_END_OF_STREAM = auto()
+    CLOSED_RESET = auto()
+    CLOSED_TIMED_OUT = auto()
+    CLOSED_IDLE = auto()
+    CLOSED_ERROR = auto()
+    CLOSED_SERVER_STOPPED = auto()
+    CLOSED_WORKER_DIED = auto()
+    RECEIVED_BYTES = auto()
+    SENT_BYTES = auto()
+    READS = auto()
+    # Sends beyond the one that follows each read.
+    EXTRA_WRITES = auto()
+    ACCEPT_ERRORS = auto()
+    LOG_LINES_DROPPED = auto()
+    CPU_NANOSECONDS = auto()
+    HUB_LAG_NANOSECONDS = auto()
+    # The first of len(LAG_BOUNDS) + 1 cells.
+    HUB_LAG_BUCKETS = auto()
+
+    @property
+    def label(self) -> str:
+        """The reason that a counter of closed or rejected connections counts: `end_of_stream`."""
+        return self.name.partition("_")[2].lower()
+
+
+REJECTED = tuple(counter for counter in Counter if counter.name.startswith("REJECTED_"))
+CLOSED = tuple(counter for counter in Counter if counter.name.startswith("CLOSED_"))
+ROW_CELLS = Counter.HUB_LAG_BUCKETS + len(LAG_BOUNDS) + 1
+
+# Processes that may run at once: workers, and those of earlier generations that still drain.
+CAPACITY = 2048
+_CELL_BYTES = 8
+
+
+class CounterTable:
+    """A row of 64-bit counters for each serving process, in a file that lives in memory.
+
+    Its cells: how many rows have ever been used, the open connections of each row, the rows. Rows
+    beyond those in use are never touched and take no memory.
+
+    Args:
+        descriptor: the file, as `create` made it here or in the process that started this one.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        cells = memoryview(mmap.mmap(descriptor, 0)).cast("q")
+        self._used = cells[:1]
+        self._open = cells[1 : 1 + CAPACITY]
+        self._rows = cells[1 + CAPACITY :]
+
+    @classmethod
+    def create(cls) -> CounterTable:
+        """Make an empty table; its descriptor can be passed on to a process."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("echo-server-counters")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, (1 + CAPACITY * (1 + ROW_CELLS)) * _CELL_BYTES)
+        return cls(descriptor)
+
+    def row(self, number: int) -> Counters:
+        """The row of one process, from 0; all zero when it is first used.
+
+        Raises:
+            IndexError: there are only `CAPACITY` rows.
+        """
+        if not 0 <= number < CAPACITY:
+            raise IndexError(f"row {number} of {CAPACITY}")
+        self._used[0] = max(self._used[0], number + 1)
+        start = number * ROW_CELLS
+        return Counters(
+            self, self._rows[start : start + ROW_CELLS], self._open[number : number + 1]
+        )
+
+    def open_connections(self) -> int:
+        """Connections that are open in all processes together."""
+        return sum(self._open[: self._used[0]])
+
+
+class Counters:
+    """The counters of one process.
+
+    Attributes:
+        cells: a value for each `Counter`, then the other buckets of hub lag.
+        open: one cell: the connections that are open.
+        table: where the counters of the other processes are.
+    """
+
+    __slots__ = ("cells", "open", "table")
+
+    def __init__(self, table: CounterTable, cells: memoryview, open_: memoryview) -> None:
+        self.table = table
+        self.cells = cells
+        self.open = open_
+
+    def add(self, counter: Counter, amount: int = 1) -> None:
+        """Count something."""
+        self.cells[counter] += amount
+
+    def clear(self) -> None:
+        """Set all to zero, for another process to use the row."""
+        for cell in range(ROW_CELLS):
+            self.cells[cell] = 0
+        self.open[0] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFigures:
+    """What one worker slot has done, in all the processes it has had.
+
+    Attributes:
+        slot: its number, from 0.
+        pid: the process that serves now; None between two.
+        open: connections that are open.
+        restarts: how often its process was replaced because it had died.
+        cells: the sums of its counters.
+    """
+
+    slot: int
+    pid: int | None
+    open: int
+    restarts: int
+    cells: Sequence[int]

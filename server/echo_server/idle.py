@@ -1,0 +1,59 @@
+"""Ends connections on which nothing moves."""
+
+from __future__ import annotations
+
+import structlog
+from gevent.hub import get_hub
+
+from echo_server.connection import Connection
+from echo_server.counters import Counter
+from echo_server.echo_set import EchoSet
+
+log = structlog.get_logger()
+
+# A connection is ended between one timeout and 1 1/4 of it after its last byte.
+SWEEPS_PER_TIMEOUT = 4
+
+
+class IdleSweep:
+    """Looks through all connections four times a timeout, with one timer for all of them.
+
+    A connection whose peer does not read what it sent is idle too; one that the rate limit holds is
+    not.
+
+    Args:
+        echo_set: the connections.
+        timeout: seconds without a byte received or sent.
+    """
+
+    def __init__(self, echo_set: EchoSet, timeout: float) -> None:
+        self._echo_set = echo_set
+        interval = timeout / SWEEPS_PER_TIMEOUT
+        self._timer = get_hub().loop.timer(interval, interval)
+        self._timer.start(self._on_tick)
+
+    def close(self) -> None:
+        """Stop looking, for good."""
+        self._timer.stop()
+        self._timer.close()
+
+    def _on_tick(self) -> None:
+        # An exception that left a callback of the hub would stop its watcher for ever.
+        try:
+            idle = [one for one in self._echo_set.connections.values() if _is_idle(one)]
+            for connection in idle:
+                if not self._echo_set.holds(connection):
+                    self._echo_set.end(connection, Counter.CLOSED_IDLE)
+        except Exception:
+            log.exception("idle sweep failed")
+
+
+def _is_idle(connection: Connection) -> bool:
+    # Grows with every byte received and with every byte sent.
+    progress = 2 * connection.received - len(connection.unsent)
+    if progress != connection.progress:
+        connection.progress = progress
+        connection.idle_sweeps = 0
+        return False
+    connection.idle_sweeps += 1
+    return connection.idle_sweeps >= SWEEPS_PER_TIMEOUT

@@ -1,0 +1,44 @@
+"""Tells systemd, or another service manager, what the server is doing (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class Notifier:
+    """Tells the service manager what this process is doing, if there is one that listens.
+
+    The environment's NOTIFY_SOCKET is taken out of it, for the same reason.
+    """
+
+    def __init__(self) -> None:
+        path = os.environ.pop("NOTIFY_SOCKET", "")
+        # A name that begins with @ is one in the abstract namespace (unix(7)).
+        self._address = f"\0{path[1:]}" if path.startswith("@") else path
+
+    def ready(self) -> None:
+        """Say that connections are accepted."""
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """Say that a restart of the workers has begun; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """Say that the drain has begun."""
+        self._send("STOPPING=1")
+
+    def _send(self, state: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
+                notifying.sendto(state.encode(), self._address)
+        except OSError as error:
+            log.warning("service manager not notified", state=state, reason=error.strerror)

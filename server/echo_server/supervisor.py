@@ -1,0 +1,409 @@
+"""Several workers on the same ports: starts them, watches them, replaces them, drains them.
+
+The supervisor keeps every listener open, so that what waits in a worker's queue outlives the
+worker. It is never monkey-patched and has no hub: it waits in one place, for signals, for what
+workers say, and for the next thing that is due.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+import structlog
+
+from echo_core import logs
+from echo_core.errors import ExitCode
+from echo_core.limits import raise_descriptor_limit
+from echo_server.assignment import Assignment
+from echo_server.config import ServerConfig
+from echo_server.counters import CAPACITY, ROW_CELLS, Counter, CounterTable, WorkerFigures
+from echo_server.errors import WorkerStartError
+from echo_server.listeners import Listeners, open_listeners
+from echo_server.notifier import Notifier
+
+log = structlog.get_logger()
+
+# A worker that does not serve after so long has failed to start.
+START_SECONDS = 60.0
+# What a worker gets beyond the drain timeout to end.
+GRACE_SECONDS = 5.0
+# One that served for so long starts the back-off of its slot anew.
+STEADY_SECONDS = 10.0
+# The first replacement comes at once, the next ones later and later.
+BACK_OFF_SECONDS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+# After so many deaths in a row the server gives up, if no other worker serves either.
+MOST_FAILURES = 5
+_FLUSH_SECONDS = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One serving process.
+
+    Attributes:
+        slot: the slot that it serves.
+        process: its process.
+        control: the supervisor's end of the control socket.
+        row: its row in the table of counters.
+        drain_timeout: seconds that it lets connections finish, as it said when it began to serve.
+        deadline: when it is killed unless it serves or has ended by then; None is never.
+        served_at: when it began to serve; None before.
+    """
+
+    slot: _Slot
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+    row: int
+    drain_timeout: float
+    deadline: float | None
+    served_at: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A place for a worker, with listeners of its own.
+
+    Attributes:
+        number: from 0.
+        current: the worker that serves, or will.
+        replacement: the worker that a rolling restart has started and that does not serve yet.
+        start_at: when the next worker is due after one died; None when none is.
+        failures: workers that died in a row.
+        restarts: replacements of dead workers, ever.
+        ended: the sums of the counters of the processes that have ended.
+    """
+
+    number: int
+    current: _Worker | None = None
+    replacement: _Worker | None = None
+    start_at: float | None = None
+    failures: int = 0
+    restarts: int = 0
+    ended: list[int] = field(default_factory=lambda: [0] * ROW_CELLS)
+
+
+def supervise(config: ServerConfig) -> ExitCode:
+    """Serve with several worker processes until SIGTERM or SIGINT; then drain.
+
+    SIGHUP replaces each worker in turn by a new process on the same listeners. A second SIGTERM or
+    SIGINT ends everything at once, with exit code 130.
+
+    Raises:
+        InvalidValueError: more connections are allowed than there can be descriptors.
+        ListenError: an endpoint cannot be listened on.
+        WorkerStartError: no process can be started.
+    """
+    config.check_fit(raise_descriptor_limit())
+    stream = logs.configure(config.log_level, config.log_format)
+    try:
+        with open_listeners(config) as listeners:
+            return Supervisor(config, listeners).run()
+    finally:
+        stream.close(_FLUSH_SECONDS)
+
+
+class Supervisor:
+    """Starts a worker a slot and keeps each slot served until it is told to stop.
+
+    Args:
+        config: the settings of the server; workers read theirs again when they start.
+        listeners: what each slot listens on.
+    """
+
+    def __init__(self, config: ServerConfig, listeners: Listeners) -> None:
+        self._config = config
+        self._listeners = listeners
+        self._table = CounterTable.create()
+        self._free_rows = deque(range(CAPACITY))
+        self._slots = [_Slot(number) for number in range(config.workers)]
+        self._workers: list[_Worker] = []
+        self._rolling: deque[_Slot] = deque()
+        self._notifier = Notifier()
+        self._announced = False
+        self._exit_code: ExitCode | None = None
+        self._signals: deque[int] = deque()
+        self._selector = selectors.DefaultSelector()
+        # Held while a worker's counters move to its slot's sums, which another thread reads.
+        self._books = threading.Lock()
+        self._command = [sys.executable, *sys.orig_argv[1:]]
+
+    def run(self) -> ExitCode:
+        """Serve until a signal or until no worker can be started; returns the exit code."""
+        admin = None
+        if self._config.admin is not None:
+            from echo_server.admin import AdminServer
+
+            admin = AdminServer(self._config.admin, self)
+        self._catch_signals()
+        try:
+            self._start_all()
+            while self._workers or self._exit_code is None:
+                self._wait()
+                self._obey_signals()
+                self._reap()
+                self._start_due()
+                self._kill_overdue()
+                if not self._announced and all(self._serving()):
+                    self._announced = True
+                    self._listeners.announce()
+                    if admin is not None:
+                        admin.announce()
+                    self._notifier.ready()
+        finally:
+            for worker in self._workers:
+                worker.process.kill()
+        log.info("stopped", accepted=sum(one.cells[Counter.ACCEPTED] for one in self.figures()))
+        return self._exit_code
+
+    def is_ready(self) -> bool:
+        """Whether all workers have served, one still does, and none is told to stop."""
+        return self._announced and self._exit_code is None and any(self._serving())
+
+    def figures(self) -> Sequence[WorkerFigures]:
+        """What each slot has done; may be called in any thread."""
+        with self._books:
+            return [self._figures(slot) for slot in self._slots]
+
+    def _figures(self, slot: _Slot) -> WorkerFigures:
+        current = slot.current
+        rows = [self._table.row(worker.row) for worker in self._workers if worker.slot is slot]
+        return WorkerFigures(
+            slot.number,
+            current.process.pid if current else None,
+            sum(row.open[0] for row in rows),
+            slot.restarts,
+            [sum(cells) for cells in zip(slot.ended, *(row.cells for row in rows), strict=True)],
+        )
+
+    def _catch_signals(self) -> None:
+        wake_up, wakes_up = socket.socketpair()
+        wake_up.setblocking(False)
+        wakes_up.setblocking(False)
+        self._selector.register(wake_up, selectors.EVENT_READ)
+        # What is written there need not be read in full: the handlers have counted.
+        signal.set_wakeup_fd(wakes_up.detach(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _wait(self) -> None:
+        """Wait for a signal, for a word from a worker, or for the next thing that is due."""
+        dues = [slot.start_at for slot in self._slots if slot.start_at is not None]
+        dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
+        timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
+        for key, _ in self._selector.select(timeout):
+            worker = key.data
+            said: bytes = key.fileobj.recv(4096)  # type: ignore[union-attr]  # all are sockets
+            if worker is None:
+                continue
+            if said:
+                self._on_serving(worker, float(said))
+            else:
+                self._selector.unregister(worker.control)
+
+    def _obey_signals(self) -> None:
+        while self._signals:
+            number = self._signals.popleft()
+            if number == signal.SIGHUP:
+                self._roll()
+            elif number != signal.SIGCHLD:
+                if self._exit_code is not None:
+                    self._exit_code = ExitCode.INTERRUPTED
+                    for worker in self._workers:
+                        worker.process.kill()
+                else:
+                    self._stop(signal.Signals(number).name, ExitCode.OK)
+
+    def _start_all(self) -> None:
+        try:
+            for slot in self._slots:
+                slot.current = self._start(slot)
+        except OSError as error:
+            raise WorkerStartError(f"cannot start workers: {error.strerror}") from error
+
+    def _start(self, slot: _Slot) -> _Worker:
+        """Start a worker; OSError says that the system has no room for one more."""
+        slot.start_at = None
+        ours, theirs = socket.socketpair()
+        row = self._free_rows[0]
+        assignment = Assignment(
+            slot=slot.number,
+            row=row,
+            counters=self._table.descriptor,
+            control=theirs.fileno(),
+            listeners=tuple(one.fileno() for one in self._listeners.of_slot(slot.number)),
+        )
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    [*self._command, "--worker", str(assignment)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=assignment.descriptors,
+                    # Ctrl-C at the terminal is for the supervisor, which passes it on.
+                    process_group=0,
+                )
+            except OSError:
+                ours.close()
+                raise
+        self._free_rows.popleft()
+        worker = _Worker(
+            slot, process, ours, row, self._config.drain_timeout, time.monotonic() + START_SECONDS
+        )
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        self._workers.append(worker)
+        return worker
+
+    def _on_serving(self, worker: _Worker, drain_timeout: float) -> None:
+        worker.served_at = time.monotonic()
+        worker.drain_timeout = drain_timeout
+        if self._exit_code is not None:
+            return
+        worker.deadline = None
+        slot = worker.slot
+        if worker is slot.replacement:
+            old, slot.current, slot.replacement = slot.current, worker, None
+            if old is not None:
+                self._end(old)
+            self._roll_next()
+
+    def _end(self, worker: _Worker) -> None:
+        """Let a worker drain and end."""
+        worker.process.terminate()
+        worker.deadline = time.monotonic() + worker.drain_timeout + GRACE_SECONDS
+
+    def _stop(self, reason: str, exit_code: ExitCode) -> None:
+        """Let all workers drain and end."""
+        log.info("draining", reason=reason, workers=len(self._workers))
+        self._exit_code = exit_code
+        self._notifier.stopping()
+        self._rolling.clear()
+        for slot in self._slots:
+            slot.start_at = None
+        self._listeners.remove_files()
+        # With these copies gone a listener closes when its worker, having emptied the queue, does.
+        self._listeners.close()
+        for worker in self._workers:
+            self._end(worker)
+
+    def _roll(self) -> None:
+        if not self._announced or self._exit_code is not None:
+            return
+        if len(self._free_rows) <= len(self._slots):
+            log.warning("not restarted: too many earlier workers still drain")
+            return
+        idle = not self._rolling and not any(slot.replacement for slot in self._slots)
+        self._rolling = deque(self._slots)
+        if idle:
+            log.info("restarting workers", workers=len(self._slots))
+            self._notifier.reloading()
+            self._roll_next()
+
+    def _roll_next(self) -> None:
+        if not self._rolling:
+            log.info("workers restarted")
+            self._notifier.ready()
+            return
+        slot = self._rolling.popleft()
+        try:
+            slot.replacement = self._start(slot)
+        except OSError as error:
+            self._give_up_rolling(slot, str(error))
+
+    def _reap(self) -> None:
+        for worker in [one for one in self._workers if one.process.poll() is not None]:
+            self._settle(worker)
+            if self._exit_code is None:
+                self._on_death(worker)
+
+    def _settle(self, worker: _Worker) -> None:
+        """Move the counters of a worker that has ended to the sums of its slot."""
+        counters = self._table.row(worker.row)
+        with self._books:
+            counters.add(Counter.CLOSED_WORKER_DIED, counters.open[0])
+            for cell, value in enumerate(counters.cells):
+                worker.slot.ended[cell] += value
+            counters.clear()
+            self._workers.remove(worker)
+        self._free_rows.appendleft(worker.row)
+        if worker.control in self._selector.get_map():
+            self._selector.unregister(worker.control)
+        worker.control.close()
+
+    def _on_death(self, worker: _Worker) -> None:
+        slot, how = worker.slot, _how_it_ended(worker.process.returncode)
+        if worker is slot.replacement:
+            self._give_up_rolling(slot, how)
+            if slot.current is None and slot.start_at is None:
+                self._start_later(slot, worker)
+        elif worker is slot.current:
+            slot.current = None
+            log.error("worker died", worker=slot.number, pid=worker.process.pid, how=how)
+            self._start_later(slot, worker)
+
+    def _give_up_rolling(self, slot: _Slot, how: str) -> None:
+        slot.replacement = None
+        self._rolling.clear()
+        log.error("restart given up: the new worker did not serve", worker=slot.number, how=how)
+        self._notifier.ready()
+
+    def _start_later(self, slot: _Slot, worker: _Worker) -> None:
+        """Back off before the next worker; give up where none of them gets to serve."""
+        now = time.monotonic()
+        if worker.served_at and now - worker.served_at >= STEADY_SECONDS:
+            slot.failures = 0
+        hopeless = not self._announced or (
+            slot.failures >= MOST_FAILURES and not any(self._serving())
+        )
+        if not worker.served_at and hopeless:
+            self._stop("workers die at start", ExitCode.SERVER)
+            return
+        self._back_off(slot)
+
+    def _back_off(self, slot: _Slot) -> None:
+        delay = BACK_OFF_SECONDS[min(slot.failures, len(BACK_OFF_SECONDS) - 1)]
+        slot.failures += 1
+        slot.start_at = time.monotonic() + delay
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for slot in self._slots:
+            if slot.start_at is not None and slot.start_at <= now:
+                try:
+                    slot.current = self._start(slot)
+                    slot.restarts += 1
+                except OSError as error:
+                    log.error("worker not started", worker=slot.number, reason=error.strerror)  # noqa: TRY400
+                    self._back_off(slot)
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.deadline is not None and worker.deadline <= now:
+                log.error(
+                    "worker killed: it did not end or serve in time", worker=worker.slot.number
+                )
+                worker.deadline = None
+                worker.process.kill()
+
+    def _serving(self) -> list[bool]:
+        """Of each slot, whether it is served."""
+        currents = [slot.current for slot in self._slots]
+        return [current is not None and current.served_at is not None for current in currents]
+
+
+def _how_it_ended(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

@@ -1,0 +1,193 @@
+"""Metrics and health on a port of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from support.processes import (
+    DEADLINE,
+    SERVER,
+    EchoServerProcess,
+    StartServer,
+    echoes,
+    fill,
+    receive_exactly,
+    reset,
+    run,
+    until,
+)
+
+workers = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+@workers
+def test_the_counters_agree_with_what_was_done(start_server: StartServer, workers: str) -> None:
+    server = start_server("--workers", workers, "--admin", "127.0.0.1:0")
+    with server.connect() as open_one:
+        assert echoes(open_one, b"x" * 1000)
+        for _ in range(10):
+            with server.connect() as connection:
+                assert echoes(connection, b"y" * 100)
+        for _ in range(5):
+            broken = server.connect()
+            assert echoes(broken, b"z")
+            broken.sendall(b"z")
+            reset(broken)
+        until(lambda: server.metric("connections_open") == 1, "all but one to be gone")
+        closed = "connections_closed_total"
+        assert server.metric("connections_accepted_total") == 16
+        assert server.metric(closed) == 15
+        assert server.metric(closed, reason="end_of_stream") == 10
+        assert server.metric(closed, reason="reset") == 5
+        assert 2005 <= server.metric("received_bytes_total") <= 2010
+        assert server.metric("reads_total") >= 16
+        assert server.metric("writes_total") >= 16
+        assert server.metric("workers") == int(workers)
+        assert server.metric("worker_open_fds") > 0
+        assert server.metric("worker_resident_memory_bytes") > 1 << 20
+        until(lambda: server.metric("hub_lag_seconds_count") > 0, "a look at the hub")
+        until(lambda: server.metric("worker_cpu_seconds_total") > 0, "a look at the clock")
+
+
+def test_what_cannot_be_sent_back_is_not_counted_as_sent(start_server: StartServer) -> None:
+    server = start_server("--admin", "127.0.0.1:0")
+    with server.connect() as connection:
+        filled = fill(connection)
+        received, sent = server.metric("received_bytes_total"), server.metric("sent_bytes_total")
+        assert 0 < received - sent <= 65536
+        connection.settimeout(DEADLINE)
+        receive_exactly(connection, filled)
+        until(
+            lambda: server.metric("received_bytes_total") == server.metric("sent_bytes_total"),
+            "the rest to be sent",
+        )
+        assert server.metric("writes_total") > server.metric("reads_total")
+
+
+def test_both_formats(start_server: StartServer) -> None:
+    server = start_server("--admin", "127.0.0.1:0")
+    status, text = server.get("/metrics")
+    assert status == 200
+    families = {family.name: family for family in prometheus(text)}
+    assert families["echo_server_received_bytes"].type == "counter"
+    assert families["echo_server_hub_lag_seconds"].type == "histogram"
+    status, text = server.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert status == 200
+    families = {family.name: family for family in openmetrics(text)}  # type: ignore[no-untyped-call]
+    assert families["echo_server_received_bytes"].unit == "bytes"
+    assert families["echo_server_worker_cpu_seconds"].unit == "seconds"
+    assert families["echo_server_connections_open"].type == "gauge"
+    assert all(name.startswith("echo_server_") for name in families)
+    assert all(family.documentation.endswith((".", ")")) for family in families.values())
+
+
+@workers
+def test_health_from_ready_to_drained(start_server: StartServer, workers: str) -> None:
+    server = start_server("--workers", workers, "--admin", "127.0.0.1:0")
+    assert server.get("/healthz") == (200, "ok\n")
+    assert server.get("/readyz") == (200, "ready\n")
+    assert server.get("/nothing")[0] == 404
+    with server.connect() as connection:
+        assert echoes(connection)
+        server.signal(signal.SIGTERM)
+        until(lambda: server.get("/readyz") == (503, "starting or draining\n"), "draining")
+        assert server.get("/healthz")[0] == 200
+        assert server.metric("connections_open") == 1
+        assert echoes(connection)
+    assert server.wait() == 0
+
+
+def test_not_ready_while_workers_start(start_server: StartServer, tmp_path: Path) -> None:
+    """Workers read a configuration that does not come: a pipe that nobody writes to."""
+    pipe = tmp_path / "config.toml"
+    os.mkfifo(pipe)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = start_server(
+        *("--workers", "2", "--admin", f"127.0.0.1:{port}", "--config", str(pipe)), wait=False
+    )
+    server.admin = f"http://127.0.0.1:{port}"
+    until(lambda: give_configuration(pipe), "the supervisor to read")
+    until(lambda: len(server.workers()) == 2, "two workers")
+    until(lambda: accepts(port), "the admin page")
+    assert server.get("/readyz")[0] == 503
+    assert server.get("/healthz")[0] == 200
+    assert server.metric("workers") == 2
+
+    def is_ready() -> bool:
+        give_configuration(pipe)
+        return server.get("/readyz")[0] == 200
+
+    until(is_ready, "the server to be ready")
+
+
+def give_configuration(pipe: Path) -> bool:
+    """Let whoever reads the pipe now read an empty file; False if nobody does."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@workers
+def test_a_taken_admin_port(echo_server: EchoServerProcess, workers: str) -> None:
+    taken = f"127.0.0.1:{echo_server.port}"
+    result = run([*SERVER, "--port", "0", "--workers", workers, "--admin", taken])
+    assert result.returncode == 3
+    assert result.stdout == b""
+    assert result.stderr.decode() == (
+        f"echo-server: error: cannot listen on tcp://{taken}: Address already in use\n"
+    )
+
+
+def test_requests_that_are_none(start_server: StartServer) -> None:
+    server = start_server("--admin", "127.0.0.1:0")
+    admin_port = int(server.admin.rpartition(":")[2])
+    for nonsense in (b"", b"\0\1\2\3\r\n\r\n", b"GET /metrics", b"POST /readyz HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", admin_port), DEADLINE) as connection:
+            connection.sendall(nonsense)
+            reset(connection)
+    with server.connect() as connection:
+        assert echoes(connection)
+    assert server.get("/readyz")[0] == 200
+    assert "Traceback" not in server.log()
+
+
+def test_the_access_log(start_server: StartServer) -> None:
+    server = start_server("--access-log", "--workers", "2")
+    with server.connect() as connection:
+        peer = "{}:{}".format(*connection.getsockname())
+        assert echoes(connection, b"a secret of 24 bytes ...")
+    server.wait_for_log('"event": "connection"')
+    (line,) = [line for line in server.log().splitlines() if '"event": "connection"' in line]
+    entry = json.loads(line)
+    assert entry["peer"] == peer
+    assert (entry["received_bytes"], entry["sent_bytes"]) == (24, 24)
+    assert entry["reason"] == "end_of_stream"
+    assert 0 < entry["seconds"] < DEADLINE
+    assert "secret" not in server.log()
+
+
+def test_a_sampled_access_log(start_server: StartServer) -> None:
+    server = start_server("--access-log", "--access-log-sample", "50%")
+    for _ in range(200):
+        with server.connect() as connection:
+            assert echoes(connection)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    # 200 coins: outside of this once in 10**9 runs.
+    assert 55 < server.log().count('"event": "connection"') < 145

@@ -1,0 +1,255 @@
+"""Limits on connections, on idleness and on rates."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from support.processes import (
+    DEADLINE,
+    SERVER,
+    EchoServerProcess,
+    StartServer,
+    echoes,
+    receive_exactly,
+    reset,
+    run,
+    until,
+)
+
+workers = pytest.mark.parametrize("workers", ["1", "3"])
+ADMIN = ("--admin", "127.0.0.1:0")
+
+
+@contextmanager
+def held(server: EchoServerProcess, count: int) -> Iterator[list[socket.socket]]:
+    """Connections that are open and have been let in."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(count)]
+        for connection in connections:
+            assert echoes(connection)
+        yield connections
+
+
+def is_turned_away(connection: socket.socket) -> bool:
+    """Whether the server has closed a connection without a byte."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def one_error(*arguments: str) -> tuple[int, str]:
+    result = run([*SERVER, *arguments])
+    lines = result.stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    return result.returncode, lines[0]
+
+
+@workers
+def test_connections_beyond_the_limit_are_closed(start_server: StartServer, workers: str) -> None:
+    server = start_server("--max-connections", "20", "--workers", workers, *ADMIN)
+    with held(server, 20):
+        for _ in range(5):
+            with server.connect() as beyond:
+                assert is_turned_away(beyond)
+        assert server.metric("connections_open") == 20
+        rejected = server.metric("connections_rejected_total", reason="max_connections")
+        assert rejected == 5
+    until(lambda: server.metric("connections_open") == 0, "all to be gone")
+    with held(server, 20):
+        assert server.metric("connections_accepted_total") == 40
+    assert server.log().count("connection limit reached") <= int(workers)
+
+
+@workers
+def test_connections_beyond_the_limit_wait(start_server: StartServer, workers: str) -> None:
+    server = start_server(
+        "--max-connections", "10", "--when-full", "wait", "--workers", workers, *ADMIN
+    )
+    with held(server, 10) as served, ExitStack() as stack:
+        waiting = [stack.enter_context(server.connect()) for _ in range(10)]
+        for connection in waiting:
+            connection.sendall(b"I can wait")
+        server.wait_for_log("connection limit reached")
+        assert server.metric("connections_open") == 10
+        assert server.metric("connections_rejected_total") == 0
+        for connection in served:
+            connection.close()
+        for connection in waiting:
+            assert receive_exactly(connection, 10) == b"I can wait"
+
+
+def test_churn_at_a_limit_that_makes_wait(start_server: StartServer) -> None:
+    """Each that leaves lets the next one in at once: nothing waits for a timer to look."""
+    server = start_server("--max-connections", "1", "--when-full", "wait", *ADMIN)
+    for _ in range(300):
+        with server.connect() as connection:
+            assert echoes(connection)
+    assert server.metric("connections_accepted_total") == 300
+
+
+def test_the_limit_is_never_exceeded(start_server: StartServer) -> None:
+    """Workers that reach for the last places at once, again and again."""
+    server = start_server("--max-connections", "5", "--workers", "3", *ADMIN)
+    for _ in range(20):
+        with ExitStack() as stack:
+            connections = [stack.enter_context(server.connect()) for _ in range(30)]
+            let_in = [one for one in connections if not is_turned_away_or_echoes(one)]
+            assert len(let_in) <= 5
+        until(lambda: server.metric("connections_open") == 0, "all to be gone")
+    accepted = server.metric("connections_accepted_total")
+    rejected = server.metric("connections_rejected_total")
+    assert accepted + rejected == 600
+
+
+def is_turned_away_or_echoes(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(b"x")
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_connections_of_one_address(start_server: StartServer) -> None:
+    server = start_server("--max-connections-per-ip", "3", *ADMIN)
+    with held(server, 3) as connections:
+        with server.connect() as beyond:
+            assert is_turned_away(beyond)
+        with socket.create_connection(
+            ("127.0.0.1", server.port), DEADLINE, ("127.0.0.77", 0)
+        ) as elsewhere:
+            assert echoes(elsewhere)
+        assert server.metric("connections_rejected_total", reason="max_connections_per_ip") == 1
+        reset(connections[0])
+        until(lambda: server.metric("connections_open") == 2, "two to be gone")
+        with server.connect() as again:
+            assert echoes(again)
+    assert server.metric("connections_rejected_total") == 1
+
+
+def test_idle_connections_are_closed(start_server: StartServer) -> None:
+    server = start_server("--idle-timeout", "400ms", "--access-log", *ADMIN)
+    with server.connect() as busy, held(server, 20) as idle, server.connect() as silent:
+        started = time.monotonic()
+        while any(not is_closed(connection) for connection in [*idle, silent]):
+            assert echoes(busy)
+            assert time.monotonic() - started < DEADLINE
+        assert time.monotonic() - started >= 0.3
+        assert echoes(busy)
+        assert server.metric("connections_closed_total", reason="idle") == 21
+    server.wait_for_log('"reason": "idle"')
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_a_connection_that_is_not_read_is_idle(start_server: StartServer) -> None:
+    server = start_server("--idle-timeout", "200ms", *ADMIN)
+    with server.connect() as stalled:
+        stalled.settimeout(0.2)
+        with pytest.raises((TimeoutError, ConnectionError)):
+            stalled.sendall(bytes(64 << 20))
+        until(lambda: server.metric("connections_closed_total", reason="idle") == 1, "its end")
+
+
+def test_the_rate_of_a_connection(start_server: StartServer) -> None:
+    """Never faster than the limit; slower it may be on a busy machine."""
+    server = start_server("--rate-limit", "200kB/s", "--idle-timeout", "200ms", *ADMIN)
+    with server.connect() as limited, server.connect() as other:
+        sent = bytes(range(256)) * 700
+        started = time.monotonic()
+        limited.sendall(sent)
+        assert echoes(other)
+        assert receive_exactly(limited, len(sent)) == sent
+        # Two buckets of a tenth of a second may come at once.
+        assert time.monotonic() - started >= len(sent) / 200_000 - 0.2
+        assert echoes(limited)
+    assert server.metric("received_bytes_total") == server.metric("sent_bytes_total")
+
+
+def test_a_tiny_rate_with_half_close(start_server: StartServer) -> None:
+    server = start_server("--rate-limit", "100")
+    with server.connect() as connection:
+        connection.sendall(b"x" * 30)
+        connection.shutdown(socket.SHUT_WR)
+        assert receive_exactly(connection, 30) == b"x" * 30
+        assert connection.recv(1) == b""
+
+
+def test_resets_of_connections_that_are_held(start_server: StartServer) -> None:
+    server = start_server("--rate-limit", "10kB", *ADMIN)
+    with server.connect() as witness:
+        assert echoes(witness)
+        for _ in range(20):
+            broken = server.connect()
+            broken.sendall(bytes(50_000))
+            reset(broken)
+        until(lambda: server.metric("connections_open") == 1, "all but the witness to be gone")
+        assert echoes(witness)
+    assert "exception" not in server.log()
+
+
+def test_a_drain_ends_with_limits_of_every_kind(start_server: StartServer) -> None:
+    server = start_server(
+        *("--max-connections", "5", "--when-full", "wait", "--idle-timeout", "10s"),
+        *("--rate-limit", "1k", "--max-connections-per-ip", "9", "--drain-timeout", "100ms"),
+    )
+    with held(server, 5), server.connect() as held_back:
+        held_back.sendall(bytes(5000))
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert "exception" not in server.log()
+
+
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 256))
+
+
+def test_the_descriptor_limit_is_raised(start_server: StartServer) -> None:
+    server = start_server("--max-connections", "150", preexec=few_descriptors)
+    with held(server, 150):
+        pass
+
+
+def test_a_limit_that_does_not_fit() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for count in ("1", "2"):
+        code, line = one_error("--max-connections", "500M", "--workers", count)
+        assert code == 2
+        assert "--max-connections 500000000 does not fit: " in line
+        assert f"{hard} descriptors each (ulimit -Hn) can hold {(hard - 64) * int(count)}" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max-connections", "0"], "--max-connections: '0' is not a whole number from 1"),
+        (["--max-connections-per-ip", "x"], "--max-connections-per-ip: 'x' is not a whole"),
+        (["--when-full", "panic"], "--when-full: 'panic' is not one of 'close', 'wait'"),
+        (["--idle-timeout", "0"], "--idle-timeout: '0' is no time at all"),
+        (["--idle-timeout", "soon"], "--idle-timeout: 'soon' is not a duration"),
+        (["--rate-limit", "0"], "--rate-limit: '0' would let nothing through"),
+        (["--rate-limit", "fast"], "--rate-limit: 'fast' is not a size; write it as in 512"),
+        (["--access-log-sample", "2"], "--access-log-sample: '2' is not a percentage"),
+        (["--access-log-sample", "101%"], "--access-log-sample: '101%' is not a percentage"),
+        (["--access-log", "--log-level", "error"], "--access-log writes lines of level info"),
+        (["--admin", "x:y"], "--admin: 'x:y': 'y' is not a port"),
+        (["--admin", "unix:///x"], "--admin: 'unix:///x' is not HOST:PORT"),
+    ],
+)
+def test_bad_input(arguments: list[str], said: str) -> None:
+    code, line = one_error(*arguments)
+    assert code == 2
+    assert said in line

@@ -1,0 +1,306 @@
+"""Where the server listens: families, unix sockets, inherited descriptors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from support.processes import (
+    CLIENT,
+    DEADLINE,
+    SERVER,
+    EchoServerProcess,
+    StartServer,
+    echoes,
+    environment,
+    run,
+)
+
+workers = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+def connect_unix(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(DEADLINE)
+    connection.connect(str(path))
+    return connection
+
+
+def one_error(*arguments: str) -> tuple[int, str]:
+    result = run([*SERVER, *arguments])
+    lines = result.stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    return result.returncode, lines[0]
+
+
+@workers
+def test_several_listeners(start_server: StartServer, tmp_path: Path, workers: str) -> None:
+    path = tmp_path / "echo.sock"
+    server = start_server(
+        "--workers", workers, "--listen", "tcp://127.0.0.1:0", "--listen", f"unix://{path}"
+    )
+    assert server.read_line() == f"listening unix://{path}"
+    with server.connect() as connection, connect_unix(path) as local:
+        assert echoes(connection)
+        assert echoes(local)
+
+
+@workers
+def test_the_same_port_of_both_families(start_server: StartServer, workers: str) -> None:
+    """[::] leaves IPv4 alone where IPv4 has a listener of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    server = start_server(
+        *("--workers", workers, "--listen", f"tcp://0.0.0.0:{port}"),
+        *("--listen", f"tcp://[::]:{port}"),
+    )
+    assert (server.url, server.read_line()) == (
+        f"tcp://0.0.0.0:{port}",
+        f"listening tcp://[::]:{port}",
+    )
+    for host in ("127.0.0.1", "::1"):
+        with server.connect(host) as connection:
+            assert echoes(connection)
+
+
+@workers
+def test_any_ipv6_address_serves_ipv4_too(start_server: StartServer, workers: str) -> None:
+    server = start_server("--workers", workers, "--listen", "tcp://[::]:0", "--log-level", "debug")
+    for host in ("127.0.0.1", "::1"):
+        with server.connect(host) as connection:
+            assert echoes(connection)
+    server.wait_for_log('"peer": "127.0.0.1:')
+
+
+def test_only_ipv6(start_server: StartServer) -> None:
+    server = start_server("-6", "--host", "::")
+    with server.connect("::1") as connection:
+        assert echoes(connection)
+    with pytest.raises(ConnectionRefusedError):
+        server.connect("127.0.0.1")
+
+
+@workers
+def test_every_address_has_one_port(start_server: StartServer, workers: str) -> None:
+    server = start_server("--workers", workers, "--host", "*")
+    assert server.url == f"tcp://0.0.0.0:{server.port}"
+    assert server.read_line() == f"listening tcp://[::]:{server.port}"
+    for host in ("127.0.0.1", "::1"):
+        with server.connect(host) as connection:
+            assert echoes(connection)
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [(["-4", "--host", "*"], "tcp://0.0.0.0:"), (["-6"], "tcp://[::1]:")],
+)
+def test_one_family(start_server: StartServer, options: list[str], url: str) -> None:
+    server = start_server(*options, "--admin", "127.0.0.1:0")
+    assert server.url.startswith(url)
+    assert server.read_line().startswith("admin ")
+
+
+@workers
+def test_a_taken_port(echo_server: EchoServerProcess, workers: str) -> None:
+    """Also where the port could be shared with a server of the same user."""
+    code, line = one_error("--workers", workers, "--port", str(echo_server.port))
+    assert code == 3
+    assert line == f"echo-server: error: cannot listen on {echo_server.url}: Address already in use"
+
+
+def test_a_port_taken_by_workers(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
+    code, line = one_error("--workers", "2", "--port", str(server.port))
+    assert code == 3
+    assert "Address already in use" in line
+
+
+@workers
+def test_a_unix_socket_from_start_to_end(
+    start_server: StartServer, tmp_path: Path, workers: str
+) -> None:
+    path = tmp_path / "echo.sock"
+    server = start_server(
+        "--listen", f"unix://{path}", "--unix-mode", "0640", "--workers", workers,
+        "--log-level", "debug",
+    )  # fmt: skip
+    assert server.url == f"unix://{path}"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    with connect_unix(path) as connection:
+        assert echoes(connection)
+    server.wait_for_log('"peer": "unix"')
+    code, line = one_error("--listen", f"unix://{path}", "--workers", workers)
+    assert (code, "Address already in use" in line) == (3, True)
+    assert path.exists()
+    server.process.terminate()
+    assert server.wait() == 0
+    assert not path.exists()
+
+
+def test_a_stale_unix_socket_is_replaced(start_server: StartServer, tmp_path: Path) -> None:
+    path = tmp_path / "echo.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    assert path.exists()
+    start_server("--listen", f"unix://{path}")
+    with connect_unix(path) as connection:
+        assert echoes(connection)
+
+
+def test_a_full_unix_socket_is_not_stale(tmp_path: Path) -> None:
+    path = tmp_path / "echo.sock"
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting.connect(str(path))
+        assert one_error("--listen", f"unix://{path}")[0] == 3
+    assert path.exists()
+
+
+def test_the_unix_socket_of_a_successor_is_left_alone(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "echo.sock"
+    first = start_server("--listen", f"unix://{path}")
+    path.unlink()
+    start_server("--listen", f"unix://{path}")
+    first.process.terminate()
+    assert first.wait() == 0
+    with connect_unix(path) as connection:
+        assert echoes(connection)
+
+
+@workers
+def test_an_inherited_listener(start_server: StartServer, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = listener.fileno()
+        server = start_server("--listen", f"fd://{number}", "--workers", workers, pass_fds=[number])
+        assert server.port == listener.getsockname()[1]
+    with server.connect() as connection:
+        assert echoes(connection)
+
+
+def test_descriptors_that_are_no_listeners() -> None:
+    with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        for number in (unbound.fileno(), datagrams.fileno()):
+            os.set_inheritable(number, True)
+            code = os.spawnve(
+                os.P_WAIT,
+                SERVER[0],
+                [*SERVER, "--listen", f"fd://{number}"],
+                environment(),
+            )
+            assert code == 3
+    assert one_error("--listen", "fd://77") == (
+        3,
+        "echo-server: error: cannot listen on fd://77: it is not open",
+    )
+    assert one_error("--listen", "fd://0")[1].endswith("fd://0: it is no socket")
+
+
+def test_readiness_is_notified(start_server: StartServer, tmp_path: Path) -> None:
+    """What systemd is told by a service of type notify."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(DEADLINE)
+        manager.bind(str(tmp_path / "notify"))
+        server = start_server("--workers", "2", NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert manager.recv(100) == b"READY=1"
+        server.signal(signal.SIGHUP)
+        reloading = manager.recv(100).splitlines()
+        assert reloading[0] == b"RELOADING=1"
+        assert reloading[1].startswith(b"MONOTONIC_USEC=")
+        assert manager.recv(100) == b"READY=1"
+        server.process.terminate()
+        assert manager.recv(100) == b"STOPPING=1"
+        assert server.wait() == 0
+
+
+def test_readiness_of_one_worker_in_the_abstract_namespace(start_server: StartServer) -> None:
+    name = f"echo-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(DEADLINE)
+        manager.bind(f"\0{name}")
+        server = start_server(NOTIFY_SOCKET=f"@{name}")
+        assert manager.recv(100) == b"READY=1"
+        server.process.terminate()
+        assert manager.recv(100) == b"STOPPING=1"
+        assert server.wait() == 0
+
+
+def test_a_service_manager_that_is_gone(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(NOTIFY_SOCKET=str(tmp_path / "nobody"))
+    server.wait_for_log("service manager not notified")
+    with server.connect() as connection:
+        assert echoes(connection)
+
+
+def test_what_waits_at_a_unix_socket_when_the_drain_begins_is_served(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "echo.sock"
+    server = start_server("--listen", f"unix://{path}")
+    server.signal(signal.SIGSTOP)
+    connections = [connect_unix(path) for _ in range(50)]
+    server.process.terminate()
+    server.signal(signal.SIGCONT)
+    for connection in connections:
+        assert echoes(connection)
+        connection.close()
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--listen", "ftp://x"], "--listen: 'ftp://x': the scheme 'ftp' is not supported"),
+        (["--listen", "fd://x"], "--listen: 'fd://x': 'x' is no descriptor; write fd://3"),
+        (["--listen", "unix://"], "--listen: unix:// names no file"),
+        (["--listen", "unix:///" + "x" * 107], "has 108 bytes; the path of a unix socket may"),
+        (["--listen", "tcp://h:1", "--port", "7"], "--port and --listen exclude each other"),
+        (["--listen", "tcp://h:1", "--host", "x"], "--host and --listen exclude each other"),
+        (["-4", "-6"], "-4 and -6 exclude each other"),
+        (["-4", "--host", "::1"], "-4: tcp://[::1]:50007 is an IPv6 address"),
+        (["-6", "--listen", "tcp://127.0.0.1:7"], "tcp://127.0.0.1:7 is an IPv4 address"),
+        (["--unix-mode", "999"], "--unix-mode: '999' is no file mode; write it as in 660"),
+        (["--unix-mode", "1777"], "--unix-mode: '1777' is no file mode"),
+        (["--workers", "0"], "--workers: '0' is neither auto nor a number from 1 to 512"),
+        (["--workers", "many"], "--workers: 'many' is neither auto nor a number"),
+        (["--worker", "0:1"], "--worker: '0:1' is not what a supervisor hands"),
+    ],
+)
+def test_bad_input(arguments: list[str], said: str) -> None:
+    code, line = one_error(*arguments)
+    assert code == 2
+    assert said in line
+
+
+@pytest.mark.parametrize("name", ["", "missing/echo.sock"])
+def test_a_unix_socket_that_cannot_be_made(tmp_path: Path, name: str) -> None:
+    code, line = one_error("--listen", f"unix://{tmp_path / name}")
+    assert code == 3
+    assert "cannot listen on unix://" in line
+
+
+def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("precious")
+    code, line = one_error("--listen", f"unix://{path}")
+    assert (code, line.endswith("there is a file that is no socket")) == (3, True)
+    assert path.read_text() == "precious"
+
+
+def test_the_client_talks_to_a_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
+    path = tmp_path / "echo.sock"
+    start_server("--listen", f"unix://{path}")
+    result = run([*CLIENT, f"unix://{path}"], stdin=b"over a file")
+    assert (result.returncode, result.stdout) == (0, b"over a file")
+    missing = run([*CLIENT, f"unix://{path}.not"], stdin=b"x")
+    assert missing.returncode == 1
+    assert missing.stderr.decode() == (
+        f"echo-client: error: cannot connect to unix://{path}.not: No such file or directory\n"
+    )

@@ -1,0 +1,386 @@
+"""Several workers: who serves what, and what their deaths and restarts cost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from support.processes import (
+    DEADLINE,
+    SERVER,
+    EchoServerProcess,
+    StartServer,
+    echoes,
+    receive_exactly,
+    run,
+    until,
+)
+
+ADMIN = ("--admin", "127.0.0.1:0")
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    os.kill(pid, number)
+
+
+def is_over(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def connections_by_worker(
+    server: EchoServerProcess, stack: ExitStack, count: int
+) -> dict[str, list[socket.socket]]:
+    """Connections by the slot that serves them: at least so many for each of two."""
+    served: dict[str, list[socket.socket]] = {"0": [], "1": []}
+    while min(map(len, served.values())) < count:
+        before = server.metric("connections_accepted_total", worker="0")
+        connection = stack.enter_context(server.connect())
+        assert echoes(connection)
+        after = server.metric("connections_accepted_total", worker="0")
+        served["0" if after > before else "1"].append(connection)
+    return served
+
+
+def until_replaced(server: EchoServerProcess, old: set[int]) -> None:
+    until(lambda: not old & set(server.workers()), "new workers and the end of the old")
+
+
+def until_restarts(server: EchoServerProcess, count: int) -> None:
+    until(lambda: server.metric("worker_restarts_total") == count, f"{count} restarts")
+
+
+class Visitors:
+    """Threads that connect, echo, see the end of the stream and connect anew; all is counted."""
+
+    def __init__(self, port: int, threads: int, per_second: int) -> None:
+        self.visits = 0
+        self.failures: list[str] = []
+        self._port = port
+        self._interval = threads / per_second
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._visit, args=(number,)) for number in range(threads)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(DEADLINE)
+
+    def wait_for_more(self) -> None:
+        enough = self.visits + 100
+        until(lambda: self.visits > enough, "more visits")
+
+    def _visit(self, number: int) -> None:
+        turn = 0
+        due = time.monotonic()
+        while not self._over.wait(max(0.0, due - time.monotonic())):
+            due += self._interval
+            turn += 1
+            # Many source addresses: closed connections keep their ports for a while.
+            source = f"127.0.{1 + number}.{1 + turn % 250}"
+            try:
+                with socket.create_connection(
+                    ("127.0.0.1", self._port), DEADLINE, (source, 0)
+                ) as connection:
+                    connection.sendall(b"a visit")
+                    connection.shutdown(socket.SHUT_WR)
+                    assert receive_exactly(connection, 7) == b"a visit"
+                    assert connection.recv(1) == b""
+            except (OSError, AssertionError) as error:
+                self.failures.append(repr(error))
+            else:
+                self.visits += 1
+
+
+def test_the_supervisor_is_not_patched_and_has_no_hub(start_server: StartServer) -> None:
+    """Nothing of gevent is loaded in it, which is loaded in its workers."""
+    server = start_server("--workers", "2", *ADMIN)
+    assert server.get("/metrics")[0] == 200
+
+    def loaded(pid: int) -> bool:
+        return "/gevent/" in Path(f"/proc/{pid}/maps").read_text()
+
+    assert not loaded(server.pid)
+    workers = server.workers()
+    assert len(workers) == 2
+    assert all(map(loaded, workers))
+
+
+def test_one_worker_needs_no_supervisor(start_server: StartServer) -> None:
+    server = start_server("--workers", "1")
+    assert server.workers() == []
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("one worker has no supervisor")
+    with server.connect() as connection:
+        assert echoes(connection)
+
+
+def test_a_worker_for_each_core(start_server: StartServer) -> None:
+    server = start_server("--workers", "auto", *ADMIN)
+    assert server.metric("workers") == len(os.sched_getaffinity(0))
+
+
+def test_connections_reach_every_worker(start_server: StartServer) -> None:
+    server = start_server("--workers", "3", *ADMIN)
+    with ExitStack() as stack:
+        for _ in range(60):
+            assert echoes(stack.enter_context(server.connect()))
+        for worker in ("0", "1", "2"):
+            assert server.metric("connections_open", worker=worker) > 0
+
+
+def test_a_killed_worker_costs_its_own_connections_only(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    first, second = sorted(server.workers())
+    with ExitStack() as stack:
+        served = connections_by_worker(server, stack, 3)
+        open_before = server.metric("connections_open", worker="0")
+        received = server.metric("received_bytes_total")
+        # What the stopped worker does not accept waits in its queue.
+        kill(first, signal.SIGSTOP)
+        waiting = [stack.enter_context(server.connect()) for _ in range(30)]
+        for connection in waiting:
+            connection.sendall(b"I can wait")
+        kill(first, signal.SIGKILL)
+        for connection in waiting:
+            assert receive_exactly(connection, 10) == b"I can wait"
+        for connection in served["1"]:
+            assert echoes(connection)
+        for connection in served["0"]:
+            assert connection.recv(1) == b""
+        assert second in server.workers()
+        assert server.metric("worker_restarts_total", worker="0") == 1
+        assert server.metric("worker_restarts_total", worker="1") == 0
+        died = server.metric("connections_closed_total", reason="worker_died")
+        assert died == open_before
+        assert server.metric("connections_open") == len(served["1"]) + 30
+        said = len(b"still there?") * len(served["1"]) + 10 * 30
+        assert server.metric("received_bytes_total") == received + said
+        accepted = server.metric("connections_accepted_total")
+        closed = server.metric("connections_closed_total")
+        assert accepted - closed == server.metric("connections_open")
+    assert "worker died" in server.log()
+
+
+def test_a_rolling_restart_refuses_and_resets_nothing(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    with Visitors(server.port, threads=4, per_second=2000) as visitors:
+        for _ in range(2):
+            old = set(server.workers())
+            server.signal(signal.SIGHUP)
+            until_replaced(server, old)
+            visitors.wait_for_more()
+    assert visitors.failures == []
+    assert server.log().count('"event": "workers restarted"') == 2
+    until(lambda: server.metric("connections_open") == 0, "all to be gone")
+    assert server.metric("connections_accepted_total") == visitors.visits
+    assert server.metric("connections_closed_total", reason="end_of_stream") == visitors.visits
+    assert server.metric("received_bytes_total") == 7 * visitors.visits
+    assert server.metric("worker_restarts_total") == 0
+
+
+def test_a_restart_reads_the_configuration_anew(start_server: StartServer, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("max-connections-per-ip = 1\n")
+    server = start_server("--workers", "2", "--config", str(file), *ADMIN)
+    old = set(server.workers())
+    file.write_text("max-connections-per-ip = 1000\n")
+    server.signal(signal.SIGHUP)
+    until_replaced(server, old)
+    with ExitStack() as stack:
+        for _ in range(10):
+            assert echoes(stack.enter_context(server.connect()))
+
+
+def test_a_restart_into_a_bad_configuration_changes_nothing(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("backlog = 100\n")
+    server = start_server("--workers", "2", "--config", str(file))
+    old = set(server.workers())
+    file.write_text("backlog = 'long'\n")
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("restart given up")
+    assert "'long' is not a whole number" in server.log()
+    assert set(server.workers()) == old
+    file.write_text("backlog = 200\n")
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("workers restarted")
+    with server.connect() as connection:
+        assert echoes(connection)
+
+
+def test_connections_outlive_a_restart(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    old = set(server.workers())
+    with server.connect() as connection:
+        assert echoes(connection)
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("workers restarted")
+        assert echoes(connection)
+        assert server.metric("connections_open") == 1
+    until_replaced(server, old)
+
+
+def test_several_hangups_at_once(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
+    old = set(server.workers())
+    for _ in range(5):
+        server.signal(signal.SIGHUP)
+    until_replaced(server, old)
+    until(lambda: len(server.workers()) == 2, "two workers")
+    with server.connect() as connection:
+        assert echoes(connection)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_every_worker(start_server: StartServer, number: signal.Signals) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    with ExitStack() as stack:
+        served = connections_by_worker(server, stack, 1)
+        server.signal(number)
+        until(lambda: server.log().count('"event": "draining"') == 3, "the drain")
+        for connections in served.values():
+            assert all(map(echoes, connections))
+        with pytest.raises(ConnectionRefusedError):
+            until(lambda: server.connect().close(), "connections to be refused")
+    assert server.wait() == 0
+    assert "closing connections" not in server.log()
+
+
+def test_what_waits_when_the_drain_begins_is_served(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
+    workers = server.workers()
+    for pid in workers:
+        kill(pid, signal.SIGSTOP)
+    connections = [server.connect() for _ in range(100)]
+    for connection in connections:
+        connection.sendall(b"was in time")
+    server.signal(signal.SIGTERM)
+    for pid in workers:
+        kill(pid, signal.SIGCONT)
+    for connection in connections:
+        assert receive_exactly(connection, 11) == b"was in time"
+        connection.close()
+    assert server.wait() == 0
+
+
+def test_connections_that_do_not_finish_are_closed(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", "--drain-timeout", "100ms")
+    with server.connect() as connection:
+        assert echoes(connection)
+        server.signal(signal.SIGTERM)
+        assert connection.recv(1) == b""
+    assert server.wait() == 0
+
+
+def test_a_second_signal_ends_all_at_once(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
+    workers = server.workers()
+    with server.connect() as connection:
+        assert echoes(connection)
+        server.signal(signal.SIGINT)
+        server.wait_for_log("draining")
+        server.signal(signal.SIGINT)
+        assert server.wait() == 130
+    assert all(map(is_over, workers))
+
+
+def test_workers_end_with_their_supervisor(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
+    workers = server.workers()
+    with server.connect() as connection:
+        assert echoes(connection)
+        server.signal(signal.SIGKILL)
+        server.wait_for_log("the supervisor is gone")
+        # As in any drain, it may finish.
+        assert echoes(connection)
+    until(lambda: all(map(is_over, workers)), "the workers to end")
+
+
+def test_a_worker_that_ends_unasked_is_replaced(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    old = server.workers()
+    kill(old[0], signal.SIGTERM)
+    until(lambda: server.metric("worker_restarts_total") == 1, "a replacement")
+    with server.connect() as connection:
+        assert echoes(connection)
+
+
+def test_workers_that_die_again_and_again(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    for restarts in range(1, 4):
+        for pid in server.workers():
+            kill(pid, signal.SIGKILL)
+        until_restarts(server, 2 * restarts)
+        until(lambda: server.get("/readyz")[0] == 200, "one that serves")
+    with server.connect() as connection:
+        assert echoes(connection)
+
+
+def test_workers_that_die_at_start(start_server: StartServer, tmp_path: Path) -> None:
+    """The supervisor can read its configuration, its workers find another."""
+    pipe = tmp_path / "config.toml"
+    os.mkfifo(pipe)
+    server = start_server("--workers", "2", "--config", str(pipe), wait=False)
+    pipe.write_text("")
+    until(lambda: len(server.workers()) == 2, "two workers")
+    pipe.write_text("nonsense = 1\n")
+    assert server.wait() == 3
+    assert server.process.stdout is not None
+    assert server.process.stdout.read() == ""
+    log = server.log()
+    assert "'nonsense' is not an option here" in log
+    assert "workers die at start" in log
+    assert "Traceback" not in log
+
+
+def test_nothing_is_left_behind(start_server: StartServer) -> None:
+    """Restarts cost the supervisor no descriptors."""
+    server = start_server("--workers", "2")
+
+    def restart() -> int:
+        count = server.log().count("workers restarted")
+        old = set(server.workers())
+        server.signal(signal.SIGHUP)
+        until(lambda: server.log().count("workers restarted") > count, "the restart")
+        until_replaced(server, old)
+        return server.open_descriptors()
+
+    first = restart()
+    until(lambda: restart() == first, "no more descriptors than before")
+
+
+def test_no_worker_can_start_any_more(start_server: StartServer, tmp_path: Path) -> None:
+    """A configuration that went bad and then the death of every worker: the end, said aloud."""
+    file = tmp_path / "server.toml"
+    file.write_text("")
+    server = start_server("--workers", "2", "--config", str(file))
+    file.write_text("nonsense = 1\n")
+    for pid in server.workers():
+        kill(pid, signal.SIGKILL)
+    assert server.wait() == 3
+    assert "workers die at start" in server.log()
+
+
+def test_bad_input_is_said_once() -> None:
+    result = run([*SERVER, "--workers", "4", "--max-connections", "500M"])
+    assert result.returncode == 2
+    assert len(result.stderr.decode().splitlines()) == 1

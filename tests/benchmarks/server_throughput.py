@@ -1,8 +1,8 @@
-"""Measures echo-server against its peers on this machine: messages a second, memory, CPU.
+"""Measures echo-server against its peers: messages and connections a second, memory, CPU.
 
     python tests/benchmarks/server_throughput.py [--rounds 5] [--seconds 2] [--connections 100 ...]
 
-Each server has core 0 to itself and the C closed-loop generator core 1. Rounds are interleaved,
+Each server has core 0 to itself and the C generators core 1. Rounds are interleaved,
 one server after the other in each, because shared machines change their speed: every figure is
 divided by that of the C epoll server in the same round, and the median of these ratios is what
 to quote, with their spread.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,14 @@ MEMORY_CONNECTIONS = 5000
 
 REFERENCE = "C, epoll"
 OURS = "echo-server"
+LIMITED = "echo-server, all limits"
+FOUR_WORKERS = "echo-server, 4 workers"
+ALL_LIMITS = (
+    *("--max-connections", "15k", "--max-connections-per-ip", "15k", "--idle-timeout", "1m"),
+    *("--rate-limit", "100GB", "--access-log", "--access-log-sample", "1%"),
+    *("--admin", "127.0.0.1:0"),
+)
+CHURN_PLACES = 64
 PYTHON_PEERS = {
     "uvloop Protocol": "uvloop",
     "StreamServer, greenlets": "greenlet",
@@ -84,6 +93,12 @@ def generator(command: list[str]) -> subprocess.Popen[str]:
     )
 
 
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [pid, *map(int, children.split())]
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -99,14 +114,15 @@ def resident_kib(pid: int) -> int:
 
 
 def throughput(
-    server: list[str], closed_loop: str, connections: int, size: int, seconds: float
+    server: list[str], program: str, connections: int, size: int, seconds: float
 ) -> Measured:
     """Measure one server once."""
     with listening(server) as (pid, port):
         arguments = [port, connections, size, WARMUP_SECONDS, seconds]
-        before = cpu_seconds(pid)
-        output, _ = generator([closed_loop, *map(str, arguments)]).communicate()
-        cpu = cpu_seconds(pid) - before
+        pids = family(pid)
+        before = sum(map(cpu_seconds, pids))
+        output, _ = generator([program, *map(str, arguments)]).communicate()
+        cpu = sum(map(cpu_seconds, pids)) - before
     figures = json.loads(output)
     rate = figures["messages"] / figures["seconds"]
     # The server worked through the warm-up too.
@@ -116,11 +132,12 @@ def throughput(
 def memory_per_connection(server: list[str], closed_loop: str) -> float:
     """KiB that a server needs for each of many connections that each echoed once."""
     with listening(server) as (pid, port):
-        before = resident_kib(pid)
+        pids = family(pid)
+        before = sum(map(resident_kib, pids))
         holding = generator([closed_loop, str(port), str(MEMORY_CONNECTIONS), "64", "0", "0"])
         assert holding.stdout is not None
         assert holding.stdout.readline() == "open\n"
-        grown = resident_kib(pid) - before
+        grown = sum(map(resident_kib, pids)) - before
         holding.communicate()
     return grown / MEMORY_CONNECTIONS
 
@@ -128,6 +145,42 @@ def memory_per_connection(server: list[str], closed_loop: str) -> float:
 def spread(ratios: list[float]) -> str:
     """A median and its range."""
     return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}-{max(ratios):.2f}]"
+
+
+def compare(
+    servers: dict[str, list[str]],
+    program: str,
+    connections: int,
+    options: argparse.Namespace,
+    *,
+    size: int,
+    what: str,
+) -> None:
+    """Measure all servers in interleaved rounds and print a line for each."""
+    rounds = [
+        {
+            name: throughput(server, program, connections, size, options.seconds)
+            for name, server in servers.items()
+        }
+        for _ in range(options.rounds)
+    ]
+    for name in servers:
+        rate = statistics.median(one[name].messages_per_second for one in rounds)
+        cpu = statistics.median(one[name].cpu_us_per_message for one in rounds)
+        ratios = [
+            one[name].messages_per_second / one[REFERENCE].messages_per_second for one in rounds
+        ]
+        print(f"  {name:24} {rate:9,.0f} {what}/s  {spread(ratios)} of C  {cpu:5.1f} us CPU each")
+
+
+def build_go_peer(directory: Path) -> dict[str, list[str]]:
+    """The peer written in Go, on one core, where there is a Go compiler."""
+    compiler = shutil.which("go")
+    if compiler is None:
+        return {}
+    program = str(directory / "echo_goroutines")
+    subprocess.run([compiler, "build", "-o", program, PEERS / "echo_goroutines.go"], check=True)
+    return {"Go, goroutines": ["env", "GOMAXPROCS=1", program]}
 
 
 def main() -> None:
@@ -142,33 +195,23 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         closed_loop = compile_peer("closed_loop", Path(directory))
+        connect_cycles = compile_peer("connect_cycles", Path(directory))
         python_servers = [sys.executable, str(PEERS / "python_servers.py")]
+        ours = [sys.executable, "-m", "echo_server", "--port", "0"]
         servers = {
             REFERENCE: [compile_peer("echo_epoll", Path(directory)), "0"],
-            OURS: [sys.executable, "-m", "echo_server", "--port", "0"],
+            OURS: ours,
+            LIMITED: [*ours, *ALL_LIMITS],
+            FOUR_WORKERS: [*ours, "--workers", "4"],
+            **build_go_peer(Path(directory)),
             **{name: [*python_servers, kind] for name, kind in PYTHON_PEERS.items()},
         }
         for size in options.size:
             for connections in options.connections:
                 print(f"\n{connections} connections, {size} bytes, {options.rounds} rounds")
-                rounds = [
-                    {
-                        name: throughput(server, closed_loop, connections, size, options.seconds)
-                        for name, server in servers.items()
-                    }
-                    for _ in range(options.rounds)
-                ]
-                for name in servers:
-                    rate = statistics.median(one[name].messages_per_second for one in rounds)
-                    cpu = statistics.median(one[name].cpu_us_per_message for one in rounds)
-                    ratios = [
-                        one[name].messages_per_second / one[REFERENCE].messages_per_second
-                        for one in rounds
-                    ]
-                    print(
-                        f"  {name:24} {rate:9,.0f} msg/s  {spread(ratios)} of C"
-                        f"  {cpu:5.1f} us CPU a message"
-                    )
+                compare(servers, closed_loop, connections, options, size=size, what="msg")
+        print(f"\n{CHURN_PLACES} connections opened, echoed on and closed again and again")
+        compare(servers, connect_cycles, CHURN_PLACES, options, size=64, what="cycles")
         if not options.no_memory:
             print(f"\nmemory at {MEMORY_CONNECTIONS} connections")
             for name, server in servers.items():

@@ -88,6 +88,10 @@ def _target(text: str) -> Endpoint:
             raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
         case NetworkEndpoint(host="*"):
             raise InvalidValueError(f"{text!r}: * can only be listened on; write HOST:PORT")
+        case NetworkEndpoint(transport="tls" | "udp"):
+            raise InvalidValueError(
+                f"{text!r}: only TCP and unix sockets can be connected to; write tcp://HOST:PORT"
+            )
         case DescriptorEndpoint():
             raise InvalidValueError(f"{text!r}: a descriptor can only be listened on")
     return endpoint

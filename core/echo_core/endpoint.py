@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 from echo_core.errors import InvalidValueError
 
 DEFAULT_PORT = 50007
+Transport = Literal["tcp", "tls", "udp"]
+TRANSPORTS: tuple[Transport, ...] = ("tcp", "tls", "udp")
 # sun_path has 108 bytes, the last of them 0 (unix(7)).
 LONGEST_UNIX_PATH = 107
 # Every address of the machine, of both families.
@@ -23,7 +26,7 @@ class Endpoint(ABC):
     @property
     @abstractmethod
     def scheme(self) -> str:
-        """The transport: `tcp`, `unix` or `fd`."""
+        """What stands before the `://`: `tcp`, `tls`, `udp`, `unix` or `fd`."""
 
     @property
     @abstractmethod
@@ -36,7 +39,9 @@ class Endpoint(ABC):
 
     @staticmethod
     def parse(text: str) -> Endpoint:
-        """Read `tcp://HOST:PORT`, `HOST:PORT`, `HOST` (port 50007), `unix://PATH` or `fd://N`.
+        """Read `tcp://HOST:PORT` (or `tls`, `udp`), `HOST:PORT`, `HOST`, `unix://PATH` or `fd://N`.
+
+        Without a port it is 50007; without a scheme it is TCP.
 
         IPv6 addresses stand in brackets (RFC 3986, section 3.2.2) wherever a port follows.
 
@@ -46,8 +51,8 @@ class Endpoint(ABC):
         scheme, separator, rest = text.partition("://")
         if not separator:
             scheme, rest = "tcp", text
-        if scheme == "tcp":
-            return _parse_network(rest, text)
+        if scheme in TRANSPORTS:
+            return _parse_network(rest, text, scheme)
         if scheme == "unix":
             return UnixEndpoint(rest)
         if scheme == "fd":
@@ -56,7 +61,7 @@ class Endpoint(ABC):
             return DescriptorEndpoint(int(rest))
         raise InvalidValueError(
             f"{text!r}: the scheme {scheme!r} is not supported; write tcp://HOST:PORT, "
-            "unix://PATH or fd://N"
+            "tls://HOST:PORT, udp://HOST:PORT, unix://PATH or fd://N"
         )
 
 
@@ -67,10 +72,12 @@ class NetworkEndpoint(Endpoint):
     Attributes:
         host: a name or an address; IPv6 addresses without brackets; `*` listens on every address.
         port: 0 to 65535; 0 asks the system for a free port when listening.
+        transport: `tcp`, `tls` (over TCP) or `udp`.
     """
 
     host: str
     port: int = DEFAULT_PORT
+    transport: Transport = "tcp"
 
     def __post_init__(self) -> None:
         if not _is_host(self.host):
@@ -80,8 +87,8 @@ class NetworkEndpoint(Endpoint):
 
     @property
     def scheme(self) -> str:
-        """The transport; `tcp`."""
-        return "tcp"
+        """The transport."""
+        return self.transport
 
     @property
     def location(self) -> str:
@@ -153,15 +160,15 @@ class DescriptorEndpoint(Endpoint):
         return str(self.number)
 
 
-def _parse_network(rest: str, text: str) -> NetworkEndpoint:
+def _parse_network(rest: str, text: str, transport: Transport) -> NetworkEndpoint:
     host, port = _split_port(rest, text)
     if not host:
         raise InvalidValueError(f"{text!r} names no host; write HOST:PORT")
     if port is None:
-        return NetworkEndpoint(host)
+        return NetworkEndpoint(host, transport=transport)
     if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
         raise InvalidValueError(f"{text!r}: {port!r} is not a port between 0 and 65535")
-    return NetworkEndpoint(host, int(port))
+    return NetworkEndpoint(host, int(port), transport)
 
 
 def _split_port(rest: str, text: str) -> tuple[str, str | None]:

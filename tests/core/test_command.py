@@ -66,7 +66,7 @@ LOAD_MISTAKES = {
     "stress -d 5x": "--duration: '5x' is not a duration",
     "stress --processes 0": "--processes: '0' is not",
     "stress --timeout never": "--timeout: 'never' is not a duration",
-    "stress udp://localhost:1": "the scheme 'udp' is not supported",
+    "stress udp://localhost:1": "only TCP and unix sockets can be connected to",
     "stress -o /nonexistent/result.json": "cannot write /nonexistent/result.json: No such file",
     "strss": "No such command 'strss'",
 }

@@ -28,7 +28,15 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from echo_core.endpoint import NetworkEndpoint
-from echo_server.counters import CLOSED, LAG_BOUNDS, REJECTED, Counter, WorkerFigures
+from echo_server.counters import (
+    CLOSED,
+    DROPPED,
+    FAULTS,
+    LAG_BOUNDS,
+    REJECTED,
+    Counter,
+    WorkerFigures,
+)
 from echo_server.listeners import bound_endpoint, listen_tcp
 
 log = structlog.get_logger()
@@ -45,9 +53,18 @@ _PLAIN: tuple[tuple[str, str, tuple[Counter, ...], float], ...] = (
     ("sent_bytes", "Bytes sent back.", (Counter.SENT_BYTES,), 1),
     ("reads", "Receive calls that brought data.", (Counter.READS,), 1),
     ("writes", "Send calls.", (Counter.READS, Counter.EXTRA_WRITES), 1),
+    ("datagrams_received", "Datagrams received.", (Counter.DATAGRAMS_RECEIVED,), 1),
+    ("datagrams_sent", "Datagrams sent back.", (Counter.DATAGRAMS_SENT,), 1),
     ("accept_errors", "Errors while accepting.", (Counter.ACCEPT_ERRORS,), 1),
     ("log_lines_dropped", "Log lines that found the queue full.", (Counter.LOG_LINES_DROPPED,), 1),
     ("worker_cpu_seconds", "Processor time, user and system.", (Counter.CPU_NANOSECONDS,), 1e-9),
+)
+# Families that tell apart: name, help, by what, and the counters.
+_GROUPS: tuple[tuple[str, str, str, tuple[Counter, ...]], ...] = (
+    ("connections_rejected", "Connections that were turned away.", "reason", REJECTED),
+    ("connections_closed", "Connections that have ended.", "reason", CLOSED),
+    ("datagrams_dropped", "Datagrams that were not sent back.", "reason", DROPPED),
+    ("faults_injected", "Faults injected on purpose.", "kind", FAULTS),
 )
 # What prometheus_client reads of a process in /proc, and its name here.
 _PROCESS = {
@@ -99,10 +116,8 @@ class _ServiceCollector(Collector):
                 value = sum(one.cells[counter] for counter in counters)
                 family.add_metric([str(one.slot)], value * scale if scale != 1 else value)
             yield family
-        yield _by_reason(
-            "connections_rejected", "Connections that were turned away.", REJECTED, figures
-        )
-        yield _by_reason("connections_closed", "Connections that have ended.", CLOSED, figures)
+        for name, help_text, label, counters in _GROUPS:
+            yield _group(name, help_text, label, counters, figures)
         restarts = CounterMetricFamily(
             f"{_PREFIX}worker_restarts", "Workers replaced because they died.", labels=["worker"]
         )
@@ -209,10 +224,14 @@ def _gauge(name: str, help_text: str, values: dict[str | None, int | float]) -> 
     return family
 
 
-def _by_reason(
-    name: str, help_text: str, counters: Sequence[Counter], figures: Sequence[WorkerFigures]
+def _group(
+    name: str,
+    help_text: str,
+    label: str,
+    counters: Sequence[Counter],
+    figures: Sequence[WorkerFigures],
 ) -> CounterMetricFamily:
-    family = CounterMetricFamily(_PREFIX + name, help_text, labels=["worker", "reason"])
+    family = CounterMetricFamily(_PREFIX + name, help_text, labels=["worker", label])
     for one in figures:
         for counter in counters:
             family.add_metric([str(one.slot), counter.label], one.cells[counter])

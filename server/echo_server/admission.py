@@ -68,17 +68,22 @@ class Admission:
         if call not in self._on_room:
             self._on_room.append(call)
 
-    def enter(self, connection: Connection) -> bool:
-        """Let in an accepted connection, or count that it was turned away.
+    def find_place(self, connection: Connection) -> bool:
+        """Take a place for an accepted connection, or count that it was turned away.
 
         Where connections wait for a place, this one has had it since before it was accepted.
         """
-        if not self.waits and not self.take_place():
-            self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS)
-            return False
+        if self.waits or self.take_place():
+            return True
+        self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS)
+        return False
+
+    def enter(self, connection: Connection) -> bool:
+        """Let in a connection that has a place, or count that it was turned away."""
         if self._most_per_ip is not None and not self._enter_address(connection):
             self.give_back_place()
             self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS_PER_IP)
+            self._make_room()
             return False
         if self._access_log:
             connection.since = time.monotonic()
@@ -86,6 +91,15 @@ class Admission:
         if self._debug:
             log.debug("connection accepted", peer=connection.peer)
         return True
+
+    def refuse(self, connection: Connection, reason: Counter, why: str) -> None:
+        """Count a connection that has a place and ended before the echo began."""
+        self._counters.add(Counter.ACCEPTED)
+        self._counters.add(reason)
+        self.give_back_place()
+        if self._debug:
+            log.debug("handshake failed", peer=connection.peer, reason=reason.label, why=why)
+        self._make_room()
 
     def leave(self, connection: Connection, reason: Counter) -> None:
         """Count a connection that was let in and has ended."""
@@ -104,6 +118,9 @@ class Admission:
             )
         elif self._debug:
             log.debug("connection closed", peer=connection.peer, reason=reason.label)
+        self._make_room()
+
+    def _make_room(self) -> None:
         if self._on_room:
             calls, self._on_room = self._on_room, []
             for call in calls:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
 from echo_core.errors import InvalidValueError
+
+_LISTENER = re.compile(r":(tcp|tls|udp|unix)(\d{1,9})", re.ASCII)
+_FORM = re.compile(r"(\d+):(\d+):(\d+):(\d+)(?::(?:tcp|tls|udp|unix)\d{1,9})+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +23,24 @@ class Assignment:
         control: descriptor of a stream socket. Once it serves, the worker sends its drain timeout
             (seconds, as text); the supervisor sends nothing, so that an end of stream means that
             the supervisor is gone.
-        listeners: descriptors of the listeners that it serves.
+        listeners: what it serves: the scheme and the descriptor of each listener.
     """
 
     slot: int
     row: int
     counters: int
     control: int
-    listeners: tuple[int, ...]
+    listeners: tuple[tuple[str, int], ...]
 
     def __str__(self) -> str:
         """The form that `parse` reads: slot, row, counters, control, listeners."""
-        return ":".join(
-            map(str, (self.slot, self.row, self.counters, self.control, *self.listeners))
-        )
+        listeners = [f"{scheme}{number}" for scheme, number in self.listeners]
+        return ":".join(map(str, (self.slot, self.row, self.counters, self.control, *listeners)))
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that the worker must inherit."""
-        return (self.counters, self.control, *self.listeners)
+        return (self.counters, self.control, *(number for _, number in self.listeners))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -46,8 +49,9 @@ class Assignment:
         Raises:
             InvalidValueError: it is something else.
         """
-        parts = text.split(":")
-        if len(parts) < 5 or not all(part.isascii() and part.isdecimal() for part in parts):
+        match = _FORM.fullmatch(text)
+        if match is None:
             raise InvalidValueError(f"{text!r} is not what a supervisor hands to its workers")
-        slot, row, counters, control, *listeners = map(int, parts)
+        slot, row, counters, control = map(int, match.groups())
+        listeners = [(scheme, int(number)) for scheme, number in _LISTENER.findall(text)]
         return cls(slot, row, counters, control, tuple(listeners))

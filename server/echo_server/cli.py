@@ -18,6 +18,7 @@ from echo_core.errors import ExitCode, InvalidValueError
 from echo_server.activation import inherited_descriptors
 from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
+from echo_server.faults import Fault
 
 if TYPE_CHECKING:
     from echo_server.config import IpVersion
@@ -54,6 +55,7 @@ def _admin(text: str) -> NetworkEndpoint:
     return endpoint
 
 
+_FILE = click.Path(dir_okay=False)
 _COUNT = command.whole_number("count", 1, 2**31 - 1)
 
 
@@ -69,7 +71,8 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     type=command.ENDPOINT,
     multiple=True,
     metavar="URL",
-    help="Instead of --host and --port: tcp://HOST:PORT, unix:///PATH or fd://N; repeatable.",
+    help="Instead of --host and --port: tcp://HOST:PORT, tls://…, udp://…, unix:///PATH or "
+    "fd://N; repeatable.",
 )
 @click.option("-4", "--ipv4", is_flag=True, help="Listen on IPv4 addresses only.")
 @click.option("-6", "--ipv6", is_flag=True, help="Listen on IPv6 addresses only.")
@@ -121,6 +124,47 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     type=command.DURATION,
     default="10s",
     help="What open connections get to finish after SIGTERM or SIGINT.",
+)
+@click.option(
+    "--tls-cert",
+    type=_FILE,
+    metavar="FILE",
+    help="Certificate and chain in PEM form, for --listen tls://HOST:PORT.",
+)
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="Its key, without a passphrase.")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    metavar="FILE",
+    help="Clients must show a certificate of these authorities.",
+)
+@click.option(
+    "--proxy-protocol",
+    is_flag=True,
+    help="Connections begin with a PROXY header, version 1 or 2.",
+)
+@click.option(
+    "--handshake-timeout",
+    type=command.POSITIVE_DURATION,
+    default="10s",
+    help="What a connection gets for its PROXY header and its TLS handshake.",
+)
+@click.option("--udp-low-ports", is_flag=True, help="Answer datagrams from ports below 1024 too.")
+@click.option(
+    "--fault",
+    "faults",
+    type=command.Parsed("fault", Fault.parse),
+    multiple=True,
+    metavar="FAULT",
+    help="Inject a fault into a share of the reads or datagrams; repeatable. KIND@PERCENT, or "
+    "KIND=TIME[+-JITTER]@PERCENT of delay and stall. Kinds: delay, corrupt, truncate; of "
+    "connections stall, reset, close; of datagrams drop, duplicate, reorder.",
+)
+@click.option(
+    "--fault-seed",
+    type=click.IntRange(-(2**63), 2**63 - 1),
+    default=0,
+    help="Another one lets the faults strike elsewhere.",
 )
 @click.option(
     "--admin",

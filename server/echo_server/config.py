@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from echo_core.endpoint import Endpoint, NetworkEndpoint
+from echo_core.endpoint import DescriptorEndpoint, Endpoint, NetworkEndpoint
 from echo_core.errors import InvalidValueError
+from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, Fault
 
 if TYPE_CHECKING:
     from echo_core.logs import Format, Level
@@ -38,6 +39,15 @@ class ServerConfig:
             worker.
         idle_timeout: seconds after which a connection is closed on which nothing has moved.
         rate_limit: bytes a second that a connection may send.
+        handshake_timeout: seconds that a connection gets for what comes before the echo: its PROXY
+            header and its TLS handshake.
+        proxy_protocol: each connection begins with a PROXY header.
+        tls_cert: PEM file with the certificate and its chain, for `tls://` listeners.
+        tls_key: PEM file with its key.
+        tls_client_ca: PEM file with the authorities whose certificates clients must show.
+        udp_low_ports: answer datagrams from ports below 1024.
+        faults: what is injected on purpose; at most one strikes a read or a datagram.
+        fault_seed: another one lets them strike elsewhere.
         admin: where metrics and health are served.
         access_log: share of the closed connections, 0 to 1, that are logged with what they did.
         log_level: the least severe level that is logged.
@@ -58,6 +68,14 @@ class ServerConfig:
     max_connections_per_ip: int | None = None
     idle_timeout: float | None = None
     rate_limit: int | None = None
+    handshake_timeout: float = 10.0
+    proxy_protocol: bool = False
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    udp_low_ports: bool = False
+    faults: tuple[Fault, ...] = ()
+    fault_seed: int = 0
     admin: NetworkEndpoint | None = None
     access_log: float = 0.0
     log_level: Level = "info"
@@ -68,6 +86,8 @@ class ServerConfig:
             raise InvalidValueError("there is nothing to listen on; write --listen tcp://HOST:PORT")
         self._check_addresses()
         self._check_numbers()
+        self._check_tls()
+        self._check_faults()
         if self.access_log and self.log_level in {"warning", "error"}:
             raise InvalidValueError(
                 f"--access-log writes lines of level info, which --log-level {self.log_level} "
@@ -83,6 +103,34 @@ class ServerConfig:
                     f"leave out -{self.ip_version}, or name an IPv{self.ip_version} address"
                 )
 
+    def _check_tls(self) -> None:
+        if self.speaks_tls and not (self.tls_cert and self.tls_key):
+            missing = "--tls-key" if self.tls_cert else "--tls-cert"
+            raise InvalidValueError(f"a tls:// listener needs {missing} FILE")
+        for name in ("tls_cert", "tls_key", "tls_client_ca"):
+            if getattr(self, name) is not None and not self.speaks_tls:
+                raise InvalidValueError(
+                    f"--{name.replace('_', '-')} is for TLS, and nothing listens for it; "
+                    "write --listen tls://HOST:PORT"
+                )
+
+    def _check_faults(self) -> None:
+        if any(isinstance(endpoint, DescriptorEndpoint) for endpoint in self.listen):
+            # What they are shows only when they are opened.
+            return
+        datagrams = {endpoint.scheme == "udp" for endpoint in self.listen}
+        for fault in self.faults:
+            if fault.kind in DATAGRAM_ONLY and datagrams == {False}:
+                raise InvalidValueError(
+                    f"--fault {fault} strikes datagrams, and nothing listens for them; "
+                    "write --listen udp://HOST:PORT"
+                )
+            if fault.kind in STREAM_ONLY and datagrams == {True}:
+                raise InvalidValueError(
+                    f"--fault {fault} strikes connections, and nothing listens for them; "
+                    "write --listen tcp://HOST:PORT"
+                )
+
     def _check_numbers(self) -> None:
         for name in ("backlog", "workers", "max_connections", "max_connections_per_ip"):
             number = getattr(self, name)
@@ -94,10 +142,19 @@ class ServerConfig:
             raise InvalidValueError(f"a drain timeout of {self.drain_timeout} seconds is no time")
         if self.idle_timeout is not None and not 0 < self.idle_timeout < math.inf:
             raise InvalidValueError(f"an idle timeout of {self.idle_timeout} seconds is no time")
+        if not 0 < self.handshake_timeout < math.inf:
+            raise InvalidValueError(
+                f"a handshake timeout of {self.handshake_timeout} seconds is no time"
+            )
         if self.rate_limit is not None and self.rate_limit < 1:
             raise InvalidValueError(f"a rate limit of {self.rate_limit} lets nothing through")
         if not 0 <= self.access_log <= 1:
             raise InvalidValueError(f"{self.access_log} is no share of the connections")
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether a listener speaks TLS."""
+        return any(endpoint.scheme == "tls" for endpoint in self.listen)
 
     def check_fit(self, descriptors: int) -> None:
         """Check that each worker can hold its share of `max_connections`.

@@ -33,6 +33,10 @@ class Counter(IntEnum):
     CLOSED_TIMED_OUT = auto()
     CLOSED_IDLE = auto()
     CLOSED_ERROR = auto()
+    CLOSED_TLS_FAILED = auto()
+    CLOSED_PROXY_HEADER_INVALID = auto()
+    CLOSED_HANDSHAKE_TIMED_OUT = auto()
+    CLOSED_FAULT_INJECTED = auto()
     CLOSED_SERVER_STOPPED = auto()
     CLOSED_WORKER_DIED = auto()
     RECEIVED_BYTES = auto()
@@ -40,6 +44,22 @@ class Counter(IntEnum):
     READS = auto()
     # Sends beyond the one that follows each read.
     EXTRA_WRITES = auto()
+    DATAGRAMS_RECEIVED = auto()
+    DATAGRAMS_SENT = auto()
+    DROPPED_LOW_PORT = auto()
+    DROPPED_OWN_PORT = auto()
+    DROPPED_SEND_FAILED = auto()
+    # Not one by one but as the kernel says.
+    DROPPED_QUEUE_FULL = auto()
+    FAULT_DELAY = auto()
+    FAULT_STALL = auto()
+    FAULT_RESET = auto()
+    FAULT_CLOSE = auto()
+    FAULT_CORRUPT = auto()
+    FAULT_TRUNCATE = auto()
+    FAULT_DROP = auto()
+    FAULT_DUPLICATE = auto()
+    FAULT_REORDER = auto()
     ACCEPT_ERRORS = auto()
     LOG_LINES_DROPPED = auto()
     CPU_NANOSECONDS = auto()
@@ -49,12 +69,14 @@ class Counter(IntEnum):
 
     @property
     def label(self) -> str:
-        """The reason that a counter of closed or rejected connections counts: `end_of_stream`."""
+        """What a counter of a group counts: `end_of_stream` of `CLOSED_END_OF_STREAM`."""
         return self.name.partition("_")[2].lower()
 
 
 REJECTED = tuple(counter for counter in Counter if counter.name.startswith("REJECTED_"))
 CLOSED = tuple(counter for counter in Counter if counter.name.startswith("CLOSED_"))
+DROPPED = tuple(counter for counter in Counter if counter.name.startswith("DROPPED_"))
+FAULTS = tuple(counter for counter in Counter if counter.name.startswith("FAULT_"))
 ROW_CELLS = Counter.HUB_LAG_BUCKETS + len(LAG_BOUNDS) + 1
 
 # Processes that may run at once: workers, and those of earlier generations that still drain.

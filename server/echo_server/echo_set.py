@@ -61,6 +61,7 @@ class EchoSet(ABC):
         counters: where bytes and reads are counted.
         on_end: called with each connection that has ended, and why.
         rate_limit: bytes a second that a connection may send; None is as many as it can.
+        least_read: bytes that can be received at once, also under a rate limit of less.
 
     Attributes:
         connections: the open connections by descriptor.
@@ -71,6 +72,7 @@ class EchoSet(ABC):
         counters: Counters,
         on_end: Callable[[Connection, Counter], None],
         rate_limit: int | None = None,
+        least_read: int = 1,
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self._hub = get_hub()
@@ -78,7 +80,7 @@ class EchoSet(ABC):
         self._on_end = on_end
         self._rate_limit = RateLimit(rate_limit, self._resume) if rate_limit else None
         burst = self._rate_limit.burst if self._rate_limit else BUFFER_SIZE
-        self._buffer = bytearray(min(BUFFER_SIZE, burst))
+        self._buffer = bytearray(max(least_read, min(BUFFER_SIZE, burst)))
         self._whole = memoryview(self._buffer)
         self._small = [self._whole[:size] for size in range(SMALL + 1)]
         self._empty = Event()
@@ -102,7 +104,7 @@ class EchoSet(ABC):
         self.connections[connection.fileno()] = connection
 
     def holds(self, connection: Connection) -> bool:
-        """Whether the rate limit keeps a connection from being read."""
+        """Whether a connection is not read on purpose: the rate limit holds it."""
         return self._rate_limit is not None and connection in self._rate_limit.held
 
     def join(self, timeout: float) -> bool:
@@ -238,8 +240,9 @@ class EpollEchoSet(EchoSet):
         counters: Counters,
         on_end: Callable[[Connection, Counter], None],
         rate_limit: int | None = None,
+        least_read: int = 1,
     ) -> None:
-        super().__init__(counters, on_end, rate_limit)
+        super().__init__(counters, on_end, rate_limit, least_read)
         # Monkey-patching takes epoll out of the select module.
         self._epoll: select.epoll = monkey.get_original("select", "epoll")()
         self._watcher = self._hub.loop.io(self._epoll.fileno(), _HUB_READ)
@@ -277,8 +280,9 @@ class WatcherEchoSet(EchoSet):
         counters: Counters,
         on_end: Callable[[Connection, Counter], None],
         rate_limit: int | None = None,
+        least_read: int = 1,
     ) -> None:
-        super().__init__(counters, on_end, rate_limit)
+        super().__init__(counters, on_end, rate_limit, least_read)
         self._watchers: dict[int, Any] = {}
 
     def _on_ready(self, descriptor: int, events: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from echo_core.errors import EchoswarmError, ExitCode
+from echo_server.counters import Counter
 
 
 class ServerError(EchoswarmError):
@@ -13,6 +14,24 @@ class ListenError(ServerError):
     """The server cannot listen where it was told to."""
 
     exit_code = ExitCode.SERVER
+
+
+class TlsConfigError(ServerError):
+    """A certificate or a key cannot be read or used."""
+
+    exit_code = ExitCode.USAGE
+
+
+class HandshakeError(ServerError):
+    """A connection did not get as far as the echo.
+
+    Attributes:
+        counted: what it is counted as.
+    """
+
+    def __init__(self, counted: Counter, message: str) -> None:
+        super().__init__(message)
+        self.counted = counted
 
 
 class WorkerStartError(ServerError):

@@ -18,8 +18,8 @@ SWEEPS_PER_TIMEOUT = 4
 class IdleSweep:
     """Looks through all connections four times a timeout, with one timer for all of them.
 
-    A connection whose peer does not read what it sent is idle too; one that the rate limit holds is
-    not.
+    A connection whose peer does not read what it sent is idle too; one that is held back on
+    purpose is not.
 
     Args:
         echo_set: the connections.
@@ -42,7 +42,9 @@ class IdleSweep:
         try:
             idle = [one for one in self._echo_set.connections.values() if _is_idle(one)]
             for connection in idle:
-                if not self._echo_set.holds(connection):
+                if self._echo_set.holds(connection):
+                    connection.idle_sweeps = 0
+                else:
                     self._echo_set.end(connection, Counter.CLOSED_IDLE)
         except Exception:
             log.exception("idle sweep failed")

@@ -20,6 +20,7 @@ from echo_core.endpoint import (
     DescriptorEndpoint,
     Endpoint,
     NetworkEndpoint,
+    Transport,
     UnixEndpoint,
 )
 from echo_server.config import IpVersion, ServerConfig
@@ -28,6 +29,8 @@ from echo_server.errors import ListenError
 _FAMILIES = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 # The machine has no address of this family, or not this one of those that a name stands for.
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+# Bytes of datagrams that may wait; Linux cuts it to net.core.rmem_max (socket(7)).
+DATAGRAM_BUFFER = 4 * 1024 * 1024
 # Times to look for a free port that is free on every address of a host.
 _PORT_ATTEMPTS = 20
 
@@ -38,7 +41,7 @@ class Listening:
 
     Attributes:
         endpoint: the address, once port 0 has become a port.
-        sockets: a listener for each worker slot, or one that all of them share.
+        sockets: a listener (UDP: a socket) for each worker slot, or one that all of them share.
     """
 
     endpoint: Endpoint
@@ -72,9 +75,9 @@ class Listeners:
         self.remove_files()
         self.close()
 
-    def of_slot(self, slot: int) -> list[socket.socket]:
-        """The listeners that one worker serves, one for each address."""
-        return [listening.of_slot(slot) for listening in self.listening]
+    def of_slot(self, slot: int) -> list[tuple[str, socket.socket]]:
+        """What one worker serves: for each address its scheme and a listener."""
+        return [(one.endpoint.scheme, one.of_slot(slot)) for one in self.listening]
 
     def announce(self) -> None:
         """Print a line for each address on standard output."""
@@ -109,9 +112,9 @@ class Listeners:
 def open_listeners(config: ServerConfig) -> Listeners:
     """Open every listener of a configuration, for each worker slot; all are non-blocking.
 
-    With several workers each slot has a TCP listener of its own on the same port (SO_REUSEPORT,
-    socket(7)), and the kernel spreads connections over them. A port that another process holds
-    is an error all the same.
+    With several workers each slot has a TCP or UDP socket of its own on the same port
+    (SO_REUSEPORT, socket(7)), and the kernel spreads connections and datagrams over them. A port
+    that another process holds is an error all the same.
 
     TCP_NODELAY is set on the listeners because accepted connections inherit it (tcp(7)): an echo
     waits for nothing, and no call is spent on each connection.
@@ -137,37 +140,48 @@ def open_listeners(config: ServerConfig) -> Listeners:
 
 
 def inherited_listener(descriptor: int) -> socket.socket:
-    """Take over a listener that another process opened.
+    """Take over a stream listener or a datagram socket that another process opened.
 
     Raises:
-        ListenError: the descriptor is not open, or no stream socket that listens.
+        ListenError: the descriptor is not open, or neither of these.
     """
     try:
         listener = socket.socket(fileno=descriptor)
     except OSError as error:
         reason = "it is not open" if error.errno == errno.EBADF else "it is no socket"
         raise ListenError(f"cannot listen on fd://{descriptor}: {reason}") from error
-    listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if listener.type != socket.SOCK_STREAM or not listens:
+    if not _can_serve(listener):
         listener.detach()
         raise ListenError(
-            f"cannot listen on fd://{descriptor}: it is no stream socket that listens"
+            f"cannot listen on fd://{descriptor}: it is neither a stream socket that listens "
+            "nor a bound UDP socket"
         )
-    if listener.family != socket.AF_UNIX:
+    if listener.family != socket.AF_UNIX and listener.type == socket.SOCK_STREAM:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
     os.set_inheritable(descriptor, False)
     return listener
 
 
-def bound_endpoint(listener: socket.socket) -> Endpoint:
-    """Where a listener really listens, once port 0 has become a port."""
+def bound_endpoint(listener: socket.socket, transport: Transport | None = None) -> Endpoint:
+    """Where a listener really listens, once port 0 has become a port.
+
+    What a socket does not show is whether TLS is spoken there: that the transport says.
+    """
     address = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         # Without a name there is still a listener, which a socket pair's end is not.
         name = os.fsdecode(address) if address else "(unnamed)"
         return UnixEndpoint(name.replace("\0", "@"))
-    return NetworkEndpoint(*address[:2])
+    plain: Transport = "udp" if listener.type == socket.SOCK_DGRAM else "tcp"
+    return NetworkEndpoint(address[0], address[1], transport or plain)
+
+
+def _can_serve(listener: socket.socket) -> bool:
+    if listener.type == socket.SOCK_DGRAM:
+        return listener.family in {socket.AF_INET, socket.AF_INET6} and listener.getsockname()[1]
+    accepts = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    return listener.type == socket.SOCK_STREAM and bool(accepts)
 
 
 def listen_tcp(endpoint: NetworkEndpoint, backlog: int) -> socket.socket:
@@ -178,7 +192,7 @@ def listen_tcp(endpoint: NetworkEndpoint, backlog: int) -> socket.socket:
     """
     family, sockaddr = _resolve(endpoint, None)[0]
     try:
-        return _bound(family, sockaddr, backlog)
+        return _bound(family, sockaddr, socket.SOCK_STREAM, backlog)
     except OSError as error:
         raise _cannot(endpoint, error) from error
 
@@ -230,13 +244,14 @@ def _listen_addresses(
     config: ServerConfig,
 ) -> Iterator[Listening]:
     port = endpoint.port
+    kind = socket.SOCK_DGRAM if endpoint.transport == "udp" else socket.SOCK_STREAM
     missing: OSError | None = None
     found = False
     for family, sockaddr in addresses:
         only_v6 = len(addresses) > 1 or config.ip_version == 6 or _ipv4_beside(endpoint, config)
         address = (sockaddr[0], port, *sockaddr[2:])
         try:
-            sockets = _slots(family, address, config, only_v6=only_v6)
+            sockets = _slots(family, address, kind, config, only_v6=only_v6)
         except OSError as error:
             if error.errno not in _NOT_HERE or len(addresses) == 1:
                 raise
@@ -244,7 +259,7 @@ def _listen_addresses(
             continue
         found = True
         port = sockets[0].getsockname()[1]
-        yield Listening(bound_endpoint(sockets[0]), sockets)
+        yield Listening(bound_endpoint(sockets[0], endpoint.transport), sockets)
     if missing and not found:
         raise missing
 
@@ -255,24 +270,30 @@ def _ipv4_beside(endpoint: NetworkEndpoint, config: ServerConfig) -> bool:
         isinstance(other, NetworkEndpoint)
         and other != endpoint
         and other.port == endpoint.port
+        and (other.transport == "udp") == (endpoint.transport == "udp")
         and other.ip_version != 6
         for other in config.listen
     )
 
 
 def _slots(
-    family: int, address: tuple[Any, ...], config: ServerConfig, *, only_v6: bool
+    family: int,
+    address: tuple[Any, ...],
+    kind: int,
+    config: ServerConfig,
+    *,
+    only_v6: bool,
 ) -> list[socket.socket]:
     if config.workers == 1:
-        return [_bound(family, address, config.backlog, only_v6=only_v6)]
+        return [_bound(family, address, kind, config.backlog, only_v6=only_v6)]
     if address[1]:
         # Listeners that share a port would share it with any server of this user's too.
-        _bound(family, address, None, only_v6=only_v6).close()
+        _bound(family, address, kind, None, only_v6=only_v6).close()
     sockets: list[socket.socket] = []
     try:
         for _ in range(config.workers):
             sockets.append(
-                _bound(family, address, config.backlog, only_v6=only_v6, share_port=True)
+                _bound(family, address, kind, config.backlog, only_v6=only_v6, share_port=True)
             )
             address = (address[0], sockets[0].getsockname()[1], *address[2:])
     except OSError:
@@ -285,23 +306,28 @@ def _slots(
 def _bound(
     family: int,
     address: tuple[Any, ...],
+    kind: int,
     backlog: int | None,
     *,
     only_v6: bool = False,
     share_port: bool = False,
 ) -> socket.socket:
-    """A bound socket; with a backlog it listens."""
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    """A bound socket; with a backlog, one of streams listens."""
+    listener = socket.socket(family, kind)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:
+            # Not for datagrams: there it would let a second server take the same port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER)
         if share_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only_v6))
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)
         listener.bind(address)
-        if backlog is not None:
+        if backlog is not None and kind == socket.SOCK_STREAM:
             listener.listen(backlog)
     except OSError:
         listener.close()

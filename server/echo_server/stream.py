@@ -9,13 +9,18 @@ import socket
 import time
 from typing import Any, cast
 
+import gevent
 import structlog
+from gevent.pool import Group
 from gevent.server import StreamServer
 
 from echo_server.admission import WARNING_PERIOD_SECONDS, Admission
 from echo_server.connection import Connection, peer_name
 from echo_server.counters import Counter, Counters
 from echo_server.echo_set import EchoSet
+from echo_server.errors import HandshakeError
+from echo_server.handshake import Handshake
+from echo_server.tls import TlsConnection
 
 log = structlog.get_logger()
 
@@ -53,6 +58,7 @@ class EchoServer(StreamServer):
         admission: who is let in.
         counters: where errors are counted.
         backlog: the length of the listener's queue.
+        handshake: what a connection must do first, in a greenlet that it has for so long.
     """
 
     def __init__(
@@ -62,7 +68,11 @@ class EchoServer(StreamServer):
         admission: Admission,
         counters: Counters,
         backlog: int,
+        handshake: Handshake | None = None,
     ) -> None:
+        self._handshake = handshake
+        self._in_handshake = Group()
+        self._kind = TlsConnection if handshake and handshake.speaks_tls else Connection
         self._echo_set = echo_set
         self._admission = admission
         self._counters = counters
@@ -74,17 +84,15 @@ class EchoServer(StreamServer):
         self.backlog = backlog
 
     def handle(self, connection: Any, sockaddr: object) -> None:
-        """Echo an accepted connection from now on, if it is let in."""
+        """Echo an accepted connection, if it is let in, at once or after its handshake."""
         connection.setblocking(False)
         connection.sockaddr = sockaddr
-        if not self._admission.enter(connection):
+        if not self._admission.find_place(connection):
             connection.close()
-            return
-        try:
-            self._echo_set.add(connection)
-        except Exception:
-            self._admission.leave(connection, Counter.CLOSED_ERROR)
-            raise
+        elif self._handshake is None:
+            self._let_in(connection)
+        else:
+            self._in_handshake.spawn(self._shake_hands, connection, self._handshake)
 
     def do_read(self) -> Any:
         """Accept one connection, for StreamServer's accept loop; None ends a wake-up."""
@@ -106,6 +114,11 @@ class EchoServer(StreamServer):
             log.exception("connection failed", peer=peer_name(sockaddr))
             connection.close()
 
+    def join_handshakes(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for connections that are not echoed yet, then close them."""
+        self._in_handshake.join(timeout)
+        self._in_handshake.kill()
+
     def stop(self, timeout: float | None = None) -> None:
         """Accept what waits in the queue, then close the listener; echoing goes on."""
         for _ in range(self.backlog):
@@ -114,6 +127,32 @@ class EchoServer(StreamServer):
                 break
             self.do_handle(*accepted)
         super().stop(timeout)
+
+    def _let_in(self, connection: Connection) -> None:
+        if not self._admission.enter(connection):
+            connection.close()
+            return
+        try:
+            self._echo_set.add(connection)
+        except Exception:
+            self._admission.leave(connection, Counter.CLOSED_ERROR)
+            raise
+
+    def _shake_hands(self, connection: Connection, handshake: Handshake) -> None:
+        try:
+            handshake.perform(connection)
+        except HandshakeError as error:
+            self._admission.refuse(connection, error.counted, str(error))
+            connection.close()
+        except gevent.GreenletExit:
+            self._admission.refuse(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
+            connection.close()
+        except Exception:
+            log.exception("connection failed", peer=connection.peer)
+            self._admission.refuse(connection, Counter.CLOSED_ERROR, "internal error")
+            connection.close()
+        else:
+            self._let_in(connection)
 
     def _accept(self) -> tuple[Connection, object] | None:
         try:
@@ -132,7 +171,7 @@ class EchoServer(StreamServer):
             self._pause(error)
             return None
         try:
-            return Connection(self.family, socket.SOCK_STREAM, 0, fileno=descriptor), sockaddr
+            return self._kind(self.family, socket.SOCK_STREAM, 0, fileno=descriptor), sockaddr
         except Exception:
             log.exception("connection failed", peer=peer_name(sockaddr))
             os.close(descriptor)

@@ -30,6 +30,7 @@ from echo_server.counters import CAPACITY, ROW_CELLS, Counter, CounterTable, Wor
 from echo_server.errors import WorkerStartError
 from echo_server.listeners import Listeners, open_listeners
 from echo_server.notifier import Notifier
+from echo_server.tls import server_context
 
 log = structlog.get_logger()
 
@@ -101,10 +102,14 @@ def supervise(config: ServerConfig) -> ExitCode:
 
     Raises:
         InvalidValueError: more connections are allowed than there can be descriptors.
+        TlsConfigError: a certificate or a key cannot be used.
         ListenError: an endpoint cannot be listened on.
         WorkerStartError: no process can be started.
     """
     config.check_fit(raise_descriptor_limit())
+    if config.speaks_tls:
+        # Workers make their own; this one is for saying at once what is wrong.
+        server_context(config)
     stream = logs.configure(config.log_level, config.log_format)
     try:
         with open_listeners(config) as listeners:
@@ -244,7 +249,10 @@ class Supervisor:
             row=row,
             counters=self._table.descriptor,
             control=theirs.fileno(),
-            listeners=tuple(one.fileno() for one in self._listeners.of_slot(slot.number)),
+            listeners=tuple(
+                (scheme, listener.fileno())
+                for scheme, listener in self._listeners.of_slot(slot.number)
+            ),
         )
         with theirs:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 
 import structlog
 from gevent.hub import get_hub
@@ -25,9 +26,13 @@ class Vitals:
     Args:
         counters: where it is counted.
         stream: the log.
+
+    Attributes:
+        looks: called each time too, for what else is to be looked at.
     """
 
     def __init__(self, counters: Counters, stream: DrainedStream) -> None:
+        self.looks: list[Callable[[], None]] = []
         self._counters = counters
         self._stream = stream
         self._due = time.monotonic() + PERIOD_SECONDS
@@ -57,3 +62,5 @@ class Vitals:
         cells = self._counters.cells
         cells[Counter.CPU_NANOSECONDS] = time.process_time_ns()
         cells[Counter.LOG_LINES_DROPPED] = self._stream.dropped
+        for look in self.looks:
+            look()

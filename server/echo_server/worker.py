@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -27,11 +28,16 @@ from echo_server.admission import Admission
 from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
 from echo_server.counters import Counter, Counters, CounterTable, WorkerFigures
-from echo_server.echo_set import best_kind
+from echo_server.datagram import DatagramEcho, best_datagram_kind
+from echo_server.echo_set import EchoSet, best_kind
+from echo_server.faults import FaultPlan
+from echo_server.faulty import FaultyDatagramEcho, best_faulty_kind
+from echo_server.handshake import Handshake
 from echo_server.idle import IdleSweep
 from echo_server.listeners import inherited_listener, open_listeners
 from echo_server.notifier import Notifier
 from echo_server.stream import EchoServer
+from echo_server.tls import LARGEST_RECORD, server_context
 from echo_server.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -86,7 +92,9 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         counters = CounterTable(assignment.counters).row(assignment.row)
         worker = _Worker(config, counters, log_stream)
-        worker.start([inherited_listener(number) for number in assignment.listeners])
+        worker.start(
+            [(scheme, inherited_listener(number)) for scheme, number in assignment.listeners]
+        )
         control = socket.socket(fileno=assignment.control)
         control.sendall(str(config.drain_timeout).encode())
 
@@ -118,32 +126,75 @@ class _Worker:
         self._config = config
         self._counters = counters
         self._admission = Admission(config, counters)
-        self._echo_set = best_kind()(counters, self._admission.leave, config.rate_limit)
+        self._plan = FaultPlan(config.faults, config.fault_seed) if config.faults else None
+        self._echo_set = self._make_echo_set()
         self._servers: list[EchoServer] = []
+        self._datagrams: list[DatagramEcho] = []
+        self._tls = server_context(config) if config.speaks_tls else None
         self._vitals = Vitals(counters, log_stream)
         self._sweep = (
             IdleSweep(self._echo_set, config.idle_timeout) if config.idle_timeout else None
         )
         self._ready = False
 
-    def start(self, listeners: Sequence[socket.socket]) -> None:
-        for listener in listeners:
-            server = EchoServer(
-                listener, self._echo_set, self._admission, self._counters, self._config.backlog
-            )
-            server.start()
-            self._servers.append(server)
+    def start(self, listeners: Sequence[tuple[str, socket.socket]]) -> None:
+        """Serve listeners, each with its scheme."""
+        for scheme, listener in listeners:
+            if scheme == "udp":
+                self._start_datagrams(listener)
+            else:
+                self._start_stream(scheme, listener)
         self._ready = True
         log.info("serving", pid=os.getpid())
+
+    def _make_echo_set(self) -> EchoSet:
+        least_read = LARGEST_RECORD if self._config.speaks_tls else 1
+        arguments = (self._counters, self._admission.leave, self._config.rate_limit, least_read)
+        if self._plan is None:
+            return best_kind()(*arguments)
+        return best_faulty_kind()(*arguments, plan=self._plan)
+
+    def _start_stream(self, scheme: str, listener: socket.socket) -> None:
+        config = self._config
+        handshake = None
+        if scheme == "tls" or config.proxy_protocol:
+            handshake = Handshake(
+                config.handshake_timeout,
+                proxy_protocol=config.proxy_protocol,
+                context=self._tls if scheme == "tls" else None,
+            )
+        server = EchoServer(
+            listener, self._echo_set, self._admission, self._counters, config.backlog, handshake
+        )
+        server.start()
+        self._servers.append(server)
+
+    def _start_datagrams(self, listener: socket.socket) -> None:
+        low_ports = self._config.udp_low_ports
+        if self._plan is None:
+            echo = best_datagram_kind()(listener, self._counters, low_ports=low_ports)
+        else:
+            echo = FaultyDatagramEcho(
+                listener, self._counters, low_ports=low_ports, plan=self._plan
+            )
+        echo.start()
+        self._vitals.looks.append(echo.look_at_drops)
+        self._datagrams.append(echo)
 
     def drain(self, reason: str) -> None:
         """Stop accepting, let open connections finish, close those that do not."""
         self._ready = False
+        self._vitals.looks.clear()
+        for echo in self._datagrams:
+            echo.stop()
         for server in self._servers:
             server.stop()
         seconds = self._config.drain_timeout
-        log.info("draining", reason=reason, open=len(self._echo_set), seconds=seconds)
-        if not self._echo_set.join(seconds):
+        log.info("draining", reason=reason, open=self._counters.open[0], seconds=seconds)
+        deadline = time.monotonic() + seconds
+        for server in self._servers:
+            server.join_handshakes(max(0.0, deadline - time.monotonic()))
+        if not self._echo_set.join(max(0.0, deadline - time.monotonic())):
             log.warning("closing connections that did not finish", open=len(self._echo_set))
         if self._sweep is not None:
             self._sweep.close()

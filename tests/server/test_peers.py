@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import socket
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
+from support.certificates import Certificates, make_certificates
 from support.processes import (
     DEADLINE,
     SERVER,
     EchoServerProcess,
     StartServer,
     echoes,
+    program,
     run,
     until,
 )
-
-
-def program(name: str) -> str:
-    """A peer's path; without it the test is skipped, but not in continuous integration."""
-    found = shutil.which(name)
-    if found is None:
-        message = f"{name} is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 def test_socat_over_tcp_and_unix(start_server: StartServer, tmp_path: Path) -> None:
@@ -120,3 +112,67 @@ def test_activation_gives_way_to_what_is_asked_for(tmp_path: Path) -> None:
             assert echoes(connection)
     finally:
         server.close()
+
+
+@pytest.fixture
+def tls_server(start_server: StartServer, tmp_path: Path) -> tuple[EchoServerProcess, Certificates]:
+    certificates = make_certificates(tmp_path / "certificates")
+    return start_server("--listen", "tls://127.0.0.1:0", *certificates.options), certificates
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_s_client(tls_server: tuple[EchoServerProcess, Certificates], version: str) -> None:
+    openssl = program("openssl")
+    server, certificates = tls_server
+    with subprocess.Popen(
+        [
+            *(openssl, "s_client", "-quiet", "-verify_return_error", version),
+            *("-connect", f"127.0.0.1:{server.port}", "-CAfile", str(certificates.authority)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        for number in range(10):
+            line = b"line %d\n" % number
+            client.stdin.write(line)
+            client.stdin.flush()
+            assert client.stdout.readline() == line
+        client.terminate()
+
+
+def test_socat_over_tls(tls_server: tuple[EchoServerProcess, Certificates]) -> None:
+    socat = program("socat")
+    server, certificates = tls_server
+    address = f"OPENSSL:127.0.0.1:{server.port},cafile={certificates.authority}"
+    sent = os.urandom(500_000)
+    with subprocess.Popen(
+        [socat, "-", address], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        sender = threading.Thread(target=client.stdin.write, args=(sent,))
+        sender.start()
+        assert client.stdout.read(len(sent)) == sent
+        sender.join(DEADLINE)
+        client.terminate()
+
+
+def test_ncat_over_udp(start_server: StartServer) -> None:
+    ncat = program("ncat")
+    server = start_server("--listen", "udp://127.0.0.1:0")
+    with subprocess.Popen(
+        [ncat, "-u", "127.0.0.1", str(server.port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        for number in range(10):
+            line = b"datagram %d\n" % number
+            client.stdin.write(line)
+            client.stdin.flush()
+            assert client.stdout.readline() == line
+        client.terminate()

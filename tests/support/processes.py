@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 # What any step may take on a busy machine. Waiting ends as soon as the condition holds.
@@ -214,3 +216,14 @@ def fill(connection: socket.socket) -> int:
         except BlockingIOError:
             continue
     return sent
+
+
+def program(name: str) -> str:
+    """A peer's path; without it the test is skipped, but not in continuous integration."""
+    found = shutil.which(name)
+    if found is None:
+        message = f"{name} is not installed"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found

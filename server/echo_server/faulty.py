@@ -1,0 +1,250 @@
+"""Echo sets and datagrams that inject faults, in place of those that do not."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from gevent.hub import get_hub
+
+from echo_server.connection import Connection
+from echo_server.counters import Counter, Counters
+from echo_server.datagram import DatagramEcho
+from echo_server.echo_set import (
+    READABLE,
+    WRITABLE,
+    EchoSet,
+    EpollEchoSet,
+    WatcherEchoSet,
+    best_kind,
+)
+from echo_server.faults import FaultPlan, Strike
+
+log = structlog.get_logger()
+
+# A datagram that is to come after the next one does not wait for it any longer.
+REORDER_SECONDS = 0.1
+
+
+class FaultyEchoSet(EchoSet):
+    """An echo set whose reads meet faults; mixed into a kind that can watch.
+
+    Args:
+        *arguments: as of `EchoSet`.
+        plan: which faults strike.
+        **named: as of `EchoSet`.
+    """
+
+    def __init__(self, *arguments: Any, plan: FaultPlan, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._plan = plan
+        self._added = 0
+        # Of each connection its number and how many reads it has had.
+        self._reads: dict[Connection, list[int]] = {}
+        self._timers: dict[Connection, Any] = {}
+
+    def add(self, connection: Connection) -> None:
+        """Echo this connection from now on, until it ends; it must be non-blocking."""
+        self._reads[connection] = [self._added, 0]
+        self._added += 1
+        super().add(connection)
+
+    def holds(self, connection: Connection) -> bool:
+        """Whether a fault or the rate limit keeps a connection from being read."""
+        return connection in self._timers or super().holds(connection)
+
+    def end(self, connection: Connection, reason: Counter) -> None:
+        """Close a connection, and count why."""
+        self._reads.pop(connection, None)
+        self._stop_timer(connection)
+        super().end(connection, reason)
+
+    def echo(self, ready: Sequence[tuple[int, int]]) -> None:
+        """Serve the connections that are ready, each a descriptor and its events."""
+        for descriptor, events in ready:
+            connection = self.connections[descriptor]
+            try:
+                if connection in self._timers:
+                    # Watched for nothing, so this is the peer's reset.
+                    self.end(connection, Counter.CLOSED_RESET)
+                elif not events & READABLE:
+                    self._send_rest(connection)
+                else:
+                    self._read(connection)
+            except OSError as error:
+                self._fail(connection, error)
+            except Exception:
+                log.exception("connection failed", peer=connection.peer)
+                self.end(connection, Counter.CLOSED_ERROR)
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            received = connection.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        if not received:
+            self.end(connection, Counter.CLOSED_END_OF_STREAM)
+            return
+        connection.received += received
+        self._counters.add(Counter.RECEIVED_BYTES, received)
+        self._counters.add(Counter.READS)
+        number = self._reads[connection]
+        strike = self._plan.strike(*number)
+        number[1] += 1
+        data = bytes(self._whole[:received])
+        if strike is None:
+            self._send_back(connection, data)
+        else:
+            self._counters.add(strike.fault.kind)
+            self._inject(connection, data, strike)
+
+    def _inject(self, connection: Connection, data: bytes, strike: Strike) -> None:
+        match strike.fault.kind:
+            case Counter.FAULT_CORRUPT:
+                self._send_back(connection, strike.corrupted(data))
+            case Counter.FAULT_TRUNCATE:
+                self._send_now(connection, strike.truncated(data))
+                self.end(connection, Counter.CLOSED_FAULT_INJECTED)
+            case Counter.FAULT_CLOSE:
+                self.end(connection, Counter.CLOSED_FAULT_INJECTED)
+            case Counter.FAULT_RESET:
+                connection.abort_at_close()
+                self.end(connection, Counter.CLOSED_FAULT_INJECTED)
+            case Counter.FAULT_DELAY:
+                connection.unsent = data
+                self._hold(connection, strike.seconds, WRITABLE)
+            case Counter.FAULT_STALL:
+                connection.unsent = data[self._send_now(connection, data) :]
+                then = WRITABLE if connection.unsent else READABLE
+                self._hold(connection, strike.seconds, then)
+
+    def _send_now(self, connection: Connection, data: bytes) -> int:
+        try:
+            sent = connection.send(data) if data else 0
+        except BlockingIOError:
+            sent = 0
+        self._counters.add(Counter.SENT_BYTES, sent)
+        return sent
+
+    def _send_back(self, connection: Connection, data: bytes) -> None:
+        sent = self._send_now(connection, data)
+        if sent < len(data):
+            connection.unsent = data[sent:]
+            self._change(connection, WRITABLE)
+        else:
+            self._limit(connection, READABLE)
+
+    def _hold(self, connection: Connection, seconds: float, then: int) -> None:
+        """Watch a connection for nothing for a while, then for an event."""
+
+        def go_on() -> None:
+            # An exception that left a callback of the hub would only be printed.
+            try:
+                self._stop_timer(connection)
+                self._change(connection, then)
+            except Exception:
+                log.exception("fault failed", peer=connection.peer)
+
+        self._change(connection, 0)
+        timer = self._hub.loop.timer(seconds)
+        timer.start(go_on, update=True)
+        self._timers[connection] = timer
+
+    def _stop_timer(self, connection: Connection) -> None:
+        timer = self._timers.pop(connection, None)
+        if timer is not None:
+            timer.stop()
+            timer.close()
+
+
+class FaultyEpollEchoSet(FaultyEchoSet, EpollEchoSet):
+    """Faults on an epoll set."""
+
+
+class FaultyWatcherEchoSet(FaultyEchoSet, WatcherEchoSet):
+    """Faults on watchers of the hub."""
+
+
+class FaultyDatagramEcho(DatagramEcho):
+    """Echoes the datagrams of one socket and injects faults, one by one.
+
+    Args:
+        listener: as of `DatagramEcho`.
+        counters: as of `DatagramEcho`.
+        low_ports: as of `DatagramEcho`.
+        plan: which faults strike; all datagrams of a socket count as one connection.
+    """
+
+    def __init__(
+        self, listener: socket.socket, counters: Counters, *, low_ports: bool, plan: FaultPlan
+    ) -> None:
+        super().__init__(listener, counters, low_ports=low_ports)
+        self._plan = plan
+        self._number = 0
+        self._timers: set[Any] = set()
+        # Datagrams that are to come after the next one to the same address.
+        self._held: dict[Any, bytes] = {}
+
+    def stop(self) -> None:
+        """Echo what waits, without what is still delayed, then close the socket."""
+        super().stop()
+        for timer in self._timers:
+            timer.stop()
+            timer.close()
+
+    def send(self, data: memoryview | bytes, address: Any) -> None:
+        """Send a datagram back, unless a fault strikes it."""
+        data = bytes(data)
+        strike = self._plan.strike(0, self._number)
+        self._number += 1
+        if strike is None:
+            self._send(data, address)
+            return
+        self._counters.add(strike.fault.kind)
+        match strike.fault.kind:
+            case Counter.FAULT_CORRUPT:
+                self._send(strike.corrupted(data), address)
+            case Counter.FAULT_TRUNCATE:
+                self._send(strike.truncated(data), address)
+            case Counter.FAULT_DUPLICATE:
+                self._send(data, address)
+                self._send(data, address)
+            case Counter.FAULT_DELAY:
+                self._later(strike.seconds, lambda: self._send(data, address))
+            case Counter.FAULT_REORDER:
+                self._release(address)
+                self._held[address] = data
+                self._later(REORDER_SECONDS, lambda: self._release(address, data))
+
+    def _send(self, data: bytes, address: Any) -> None:
+        super().send(data, address)
+        self._release(address)
+
+    def _release(self, address: Any, only: bytes | None = None) -> None:
+        """Send what was held back for an address."""
+        held = self._held.get(address)
+        if held is not None and (only is None or only is held):
+            del self._held[address]
+            super().send(held, address)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        timer = get_hub().loop.timer(seconds)
+
+        def run() -> None:
+            # An exception that left a callback of the hub would only be printed.
+            try:
+                self._timers.discard(timer)
+                timer.close()
+                call()
+            except Exception:
+                log.exception("fault failed")
+
+        self._timers.add(timer)
+        timer.start(run, update=True)
+
+
+def best_faulty_kind() -> type[FaultyEchoSet]:
+    """The fastest kind of echo set with faults that this system has."""
+    return FaultyEpollEchoSet if best_kind() is EpollEchoSet else FaultyWatcherEchoSet

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -31,6 +32,15 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def echo_server(start_server: StartServer) -> EchoServerProcess:
     """An `echo-server` with its defaults and every log line."""
     return start_server("--log-level", "debug")
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """As many open descriptors for the test itself as the system lets it have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

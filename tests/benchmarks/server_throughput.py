@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import trustme
+
 PEERS = Path(__file__).parent / "peers"
 SERVER_CORE, GENERATOR_CORE = 0, 1
 WARMUP_SECONDS = 0.5
@@ -54,11 +56,11 @@ class Measured:
     cpu_us_per_message: float
 
 
-def compile_peer(name: str, directory: Path) -> str:
+def compile_peer(name: str, directory: Path, *libraries: str) -> str:
     """Compile a peer written in C and return its path."""
     program = directory / name
     source = PEERS / f"{name}.c"
-    subprocess.run(["cc", "-O2", "-o", str(program), str(source)], check=True)
+    subprocess.run(["cc", "-O2", "-o", str(program), str(source), *libraries], check=True)
     return str(program)
 
 
@@ -155,6 +157,7 @@ def compare(
     *,
     size: int,
     what: str,
+    reference: str = REFERENCE,
 ) -> None:
     """Measure all servers in interleaved rounds and print a line for each."""
     rounds = [
@@ -168,9 +171,12 @@ def compare(
         rate = statistics.median(one[name].messages_per_second for one in rounds)
         cpu = statistics.median(one[name].cpu_us_per_message for one in rounds)
         ratios = [
-            one[name].messages_per_second / one[REFERENCE].messages_per_second for one in rounds
+            one[name].messages_per_second / one[reference].messages_per_second for one in rounds
         ]
-        print(f"  {name:24} {rate:9,.0f} {what}/s  {spread(ratios)} of C  {cpu:5.1f} us CPU each")
+        print(
+            f"  {name:24} {rate:9,.0f} {what}/s  {spread(ratios)} of {reference}"
+            f"  {cpu:5.1f} us CPU each"
+        )
 
 
 def build_go_peer(directory: Path) -> dict[str, list[str]]:
@@ -181,6 +187,58 @@ def build_go_peer(directory: Path) -> dict[str, list[str]]:
     program = str(directory / "echo_goroutines")
     subprocess.run([compiler, "build", "-o", program, PEERS / "echo_goroutines.go"], check=True)
     return {"Go, goroutines": ["env", "GOMAXPROCS=1", program]}
+
+
+def compare_datagrams(directory: Path, options: argparse.Namespace) -> None:
+    """Measure UDP against the plain loop of recvfrom and sendto in C."""
+    reference = "C, recvfrom and sendto"
+    generator_program = compile_peer("datagram_loop", directory)
+    servers = {
+        reference: [compile_peer("echo_datagrams", directory)],
+        OURS: [sys.executable, "-m", "echo_server", "--listen", "udp://127.0.0.1:0"],
+    }
+    for sockets, size in ((16, 64), (200, 64), (200, 1400)):
+        print(f"\nUDP, {sockets} sockets, {size} bytes")
+        compare(
+            servers,
+            generator_program,
+            sockets,
+            options,
+            size=size,
+            what="msg",
+            reference=reference,
+        )
+
+
+def compare_tls(directory: Path, options: argparse.Namespace) -> None:
+    """Measure TLS against asyncio and uvloop, where there are OpenSSL's headers."""
+    try:
+        generator_program = compile_peer("tls_loop", directory, "-lssl", "-lcrypto")
+    except subprocess.CalledProcessError:
+        print("\nno TLS: OpenSSL's headers are missing")
+        return
+    cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(cert)
+    python_servers = [sys.executable, str(PEERS / "python_servers.py")]
+    ours = [sys.executable, "-m", "echo_server", "--listen", "tls://127.0.0.1:0"]
+    servers = {
+        "uvloop": [*python_servers, "uvloop", cert, key],
+        "asyncio": [*python_servers, "asyncio", cert, key],
+        OURS: [*ours, "--tls-cert", cert, "--tls-key", key],
+    }
+    for connections, size in ((100, 64), (1000, 64), (100, 16384)):
+        print(f"\nTLS, {connections} connections, {size} bytes")
+        compare(
+            servers,
+            generator_program,
+            connections,
+            options,
+            size=size,
+            what="msg",
+            reference="asyncio",
+        )
 
 
 def main() -> None:
@@ -212,6 +270,8 @@ def main() -> None:
                 compare(servers, closed_loop, connections, options, size=size, what="msg")
         print(f"\n{CHURN_PLACES} connections opened, echoed on and closed again and again")
         compare(servers, connect_cycles, CHURN_PLACES, options, size=64, what="cycles")
+        compare_datagrams(Path(directory), options)
+        compare_tls(Path(directory), options)
         if not options.no_memory:
             print(f"\nmemory at {MEMORY_CONNECTIONS} connections")
             for name, server in servers.items():

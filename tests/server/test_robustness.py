@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import socket
 from contextlib import ExitStack
 
@@ -73,19 +72,15 @@ def test_random_bytes_come_back(start_server: StartServer) -> None:
     assert "exception" not in server.log()
 
 
+@pytest.mark.usefixtures("many_descriptors")
 def test_connections_that_never_send(start_server: StartServer) -> None:
     server = start_server("--drain-timeout", "0", *ADMIN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        with ExitStack() as stack:
-            for _ in range(2000):
-                stack.enter_context(server.connect())
-            until(lambda: server.metric("connections_open") == 2000, "all to be accepted")
-            with server.connect() as busy:
-                assert echoes(busy)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ExitStack() as stack:
+        for _ in range(2000):
+            stack.enter_context(server.connect())
+        until(lambda: server.metric("connections_open") == 2000, "all to be accepted")
+        with server.connect() as busy:
+            assert echoes(busy)
     assert "exception" not in server.log()
 
 

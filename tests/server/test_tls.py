@@ -170,13 +170,14 @@ def test_what_is_no_tls_costs_itself_only(
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.usefixtures("many_descriptors")
 def test_a_thousand_slow_handshakes(start_server: StartServer, certificates: Certificates) -> None:
     """Half a handshake each, then nothing: they end at the deadline and hurt nobody."""
     server = start_server(*LISTEN, *certificates.options, "--handshake-timeout", "3s")
     context = certificates.client_context()
     with ExitStack() as stack:
         witness = stack.enter_context(connect(server, context))
-        slow = [stack.enter_context(server.connect()) for _ in range(900)]
+        slow = [stack.enter_context(server.connect()) for _ in range(1000)]
         for connection in slow:
             connection.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert echoes(witness)

@@ -1,12 +1,15 @@
 """Echo servers in Python that echo-server is measured against.
 
-    python python_servers.py KIND      KIND: uvloop, greenlet, tutorial, asyncio
+    python python_servers.py KIND [CERT KEY]      KIND: uvloop, greenlet, tutorial, asyncio
+
+With a certificate and its key, uvloop and asyncio speak TLS.
 
 Each listens on a free port of 127.0.0.1 and prints `listening tcp://127.0.0.1:PORT`.
 """
 
 import asyncio
 import socket
+import ssl
 import sys
 from typing import cast
 
@@ -64,7 +67,11 @@ class EchoProtocol(asyncio.Protocol):
 
 async def serve_protocol() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(EchoProtocol, "127.0.0.1", 0, backlog=4096)
+    context = None
+    if sys.argv[2:]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*sys.argv[2:])
+    server = await loop.create_server(EchoProtocol, "127.0.0.1", 0, backlog=4096, ssl=context)
     announce(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 

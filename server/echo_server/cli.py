@@ -162,7 +162,7 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--fault-seed",
-    type=click.IntRange(-(2**63), 2**63 - 1),
+    type=command.whole_number("number", 0, 2**63 - 1),
     default=0,
     help="Another one lets the faults strike elsewhere.",
 )

@@ -30,6 +30,10 @@ _NAME_BYTES = 32
 _CONTROL_BYTES = 64
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
+# Where the interface stands behind the 16 bytes of struct cmsghdr, in words of 4 bytes: first in
+# struct in_pktinfo, after the address in struct in6_pktinfo.
+_IPV4_INTERFACE_WORD = 4
+_IPV6_INTERFACE_WORD = 8
 
 
 class _Vector(ctypes.Structure):
@@ -89,6 +93,7 @@ class BatchedDatagramEcho(DatagramEcho):
         refused = range(1, self._lowest_port)
         # As they stand in the address: big-endian.
         self._refused = {socket.htons(port) for port in (*refused, self._own_port)}
+        self._interface_word: int | None = None
         self._ask_for_local_addresses(listener)
         self._lay_out()
 
@@ -97,18 +102,19 @@ class BatchedDatagramEcho(DatagramEcho):
         host = listener.getsockname()[0]
         if listener.family == socket.AF_INET and host == "0.0.0.0":  # noqa: S104  # not bound here
             listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            self._interface_word = _IPV4_INTERFACE_WORD
         elif listener.family == socket.AF_INET6 and host == "::":
             listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            self._interface_word = _IPV6_INTERFACE_WORD
 
     def _lay_out(self) -> None:
         names = bytearray(COUNT * _NAME_BYTES)
         vectors = bytearray(COUNT * ctypes.sizeof(_Vector))
         messages = bytearray(COUNT * ctypes.sizeof(_Message))
+        controls = bytearray(COUNT * _CONTROL_BYTES)
         # They keep their memory where it is; all addresses below are in it.
-        self._memory = [
-            _in_place(bytearray(COUNT * size)) for size in (_BUFFER_STRIDE, _CONTROL_BYTES)
-        ]
-        self._memory += [_in_place(names), _in_place(vectors), _in_place(messages)]
+        data = bytearray(COUNT * _BUFFER_STRIDE)
+        self._memory = [_in_place(one) for one in (data, controls, names, vectors, messages)]
         data_at, controls_at, names_at, vectors_at, messages_at = map(
             ctypes.addressof, self._memory
         )
@@ -128,10 +134,13 @@ class BatchedDatagramEcho(DatagramEcho):
         # The kernel writes lengths into both; before each call they are as they are now.
         self._fresh_messages = bytes(self._message_bytes)
         self._fresh_vectors = bytes(self._vector_bytes)
-        self._received_sizes = self._message_bytes.cast("I")[_SIZE_WORD::_WORDS]
-        self._vector_sizes = self._vector_bytes.cast("I")[_VECTOR_SIZE_WORD::_VECTOR_WORDS]
+        self._received_sizes = _words(messages)[_SIZE_WORD::_WORDS]
+        self._vector_sizes = _words(vectors)[_VECTOR_SIZE_WORD::_VECTOR_WORDS]
         self._ports = memoryview(names).cast("H")[1 :: _NAME_BYTES // 2]
         self._first_message = messages_at
+        word = self._interface_word
+        self._interfaces = None if word is None else _words(controls)[word :: _CONTROL_BYTES // 4]
+        self._any_interface = memoryview(bytes(4 * COUNT)).cast("I")
 
     def echo_batch(self) -> int:
         """Echo up to a batch of datagrams; returns how many came."""
@@ -143,6 +152,9 @@ class BatchedDatagramEcho(DatagramEcho):
         if count < 0:
             self._receive_failed(ctypes.get_errno())
             return 0
+        if self._interfaces is not None:
+            # The reply leaves by the route to its receiver, not by where the datagram came in.
+            self._interfaces[:] = self._any_interface
         sizes = self._received_sizes[:count]
         self._vector_sizes[:count] = sizes
         if not self._refused.isdisjoint(self._ports[:count].tolist()):
@@ -190,6 +202,11 @@ class BatchedDatagramEcho(DatagramEcho):
         if number not in {errno.EAGAIN, errno.EINTR}:
             # An ICMP error of an earlier datagram, delivered here (udp(7)).
             log.debug("datagram not received", reason=os.strerror(number))
+
+
+def _words(memory: bytearray) -> memoryview:
+    """The memory as unsigned numbers of 4 bytes."""
+    return memoryview(memory).cast("I")
 
 
 def _in_place(memory: bytearray) -> ctypes.Array[ctypes.c_char]:

@@ -28,6 +28,12 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
     """
     assert config.tls_cert is not None
     assert config.tls_key is not None
+
+    def refuse_to_ask() -> str:
+        raise TlsConfigError(
+            f"--tls-key: {config.tls_key} is encrypted; write it without a passphrase"
+        )
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     for option, path in (
@@ -38,7 +44,7 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
         if path is not None:
             _check_readable(option, path)
     try:
-        context.load_cert_chain(config.tls_cert, config.tls_key, _refuse_to_ask)
+        context.load_cert_chain(config.tls_cert, config.tls_key, refuse_to_ask)
     except ssl.SSLError as error:
         raise TlsConfigError(_why(config, error)) from error
     if config.tls_client_ca is not None:
@@ -57,10 +63,6 @@ def _check_readable(option: str, path: str) -> None:
         Path(path).read_bytes()
     except OSError as error:
         raise TlsConfigError(f"{option}: {path}: {error.strerror}") from error
-
-
-def _refuse_to_ask() -> str:
-    raise TlsConfigError("--tls-key: the key is encrypted; write it without a passphrase")
 
 
 def _why(config: ServerConfig, error: ssl.SSLError) -> str:

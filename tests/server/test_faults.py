@@ -336,3 +336,4 @@ def test_bad_input_with_datagrams() -> None:
     assert "stall=1s@100% strikes connections, and nothing listens" in result.stderr.decode()
     result = run([*SERVER, "--fault-seed", "x"])
     assert result.returncode == 2
+    assert "--fault-seed: 'x' is not a whole number from 0" in result.stderr.decode()

@@ -11,6 +11,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from support.certificates import Certificates, make_certificates
 from support.processes import (
@@ -288,16 +294,20 @@ def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path, worker
     text.write_text("not a certificate")
     missing = tmp_path / "missing.pem"
     encrypted = tmp_path / "encrypted.key"
-    encrypted.write_text(
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGbMFcGCSqGSIb3DQEFDTBK\n"
-        "-----END ENCRYPTED PRIVATE KEY-----\n"
+    broken = tmp_path / "broken.key"
+    broken.write_text("-----BEGIN PRIVATE KEY-----\nMIGb\n-----END PRIVATE KEY-----\n")
+    key = load_pem_private_key(good_key.read_bytes(), None)
+    locked = key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a passphrase")
     )
+    encrypted.write_bytes(locked)
     assert f"--tls-key: {other.key} is not the key of {good_cert}" in refused(good_cert, other.key)
     assert f"--tls-cert: {missing}: No such file" in refused(missing, good_key)
     assert f"--tls-key: {missing}: No such file" in refused(good_cert, missing)
     assert f"--tls-cert: {text} holds no certificate in PEM form" in refused(text, good_key)
     assert f"--tls-key: {text} holds no key in PEM form" in refused(good_cert, text)
-    assert str(encrypted) in refused(good_cert, encrypted)
+    assert str(broken) in refused(good_cert, broken)
+    assert f"--tls-key: {encrypted} is encrypted; write" in refused(good_cert, encrypted)
     assert f"--tls-client-ca: {text} holds no" in refused(good_cert, good_key, text)
     assert f"--tls-client-ca: {missing}: No such" in refused(good_cert, good_key, missing)
 

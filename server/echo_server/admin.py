@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -44,6 +45,7 @@ log = structlog.get_logger()
 _BACKLOG = 128
 # What a client of the admin page gets to send its request.
 _REQUEST_SECONDS = 10.0
+_RETRY_SECONDS = 0.1
 _PREFIX = "echo_server_"
 
 # Counter families without a reason: name, help, what is added up, and to which unit it is scaled.
@@ -160,6 +162,16 @@ class _HttpServer(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = listener.getsockname()[:2]
         self.setup_environ()
         self.set_app(application)
+
+    def get_request(self) -> Any:
+        """Accept; out of descriptors, wait until one may have been given back."""
+        try:
+            return super().get_request()
+        except BlockingIOError:
+            raise
+        except OSError:
+            time.sleep(_RETRY_SECONDS)
+            raise
 
     def handle_error(self, _request: object, _client_address: object) -> None:
         # A client that left is none of our business; anything else is.

@@ -78,6 +78,12 @@ class Admission:
         self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS)
         return False
 
+    def accept(self, connection: Connection) -> None:
+        """Count a connection that has a place."""
+        if self._access_log:
+            connection.since = time.monotonic()
+        self._counters.cells[_ACCEPTED] += 1
+
     def enter(self, connection: Connection) -> bool:
         """Let in a connection that has a place, or count that it was turned away."""
         if self._most_per_ip is not None and not self._enter_address(connection):
@@ -85,16 +91,12 @@ class Admission:
             self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS_PER_IP)
             self._make_room()
             return False
-        if self._access_log:
-            connection.since = time.monotonic()
-        self._counters.cells[_ACCEPTED] += 1
         if self._debug:
             log.debug("connection accepted", peer=connection.peer)
         return True
 
     def refuse(self, connection: Connection, reason: Counter, why: str) -> None:
-        """Count a connection that has a place and ended before the echo began."""
-        self._counters.add(Counter.ACCEPTED)
+        """Count the end of an accepted connection before the echo began."""
         self._counters.add(reason)
         self.give_back_place()
         if self._debug:

@@ -50,7 +50,7 @@ def _mode(text: str) -> int:
 
 def _admin(text: str) -> NetworkEndpoint:
     endpoint = Endpoint.parse(text.removeprefix("http://").rstrip("/"))
-    if not isinstance(endpoint, NetworkEndpoint):
+    if not isinstance(endpoint, NetworkEndpoint) or endpoint.transport != "tcp":
         raise InvalidValueError(f"{text!r} is not HOST:PORT")
     return endpoint
 
@@ -232,6 +232,8 @@ def echo_server(
         access_log=access_log_sample if access_log else 0.0,
         **settings,
     )
+    if worker is None:
+        config.check_faults()
     if worker is None and config.workers > 1:
         from echo_server.supervisor import supervise
 

@@ -87,7 +87,6 @@ class ServerConfig:
         self._check_addresses()
         self._check_numbers()
         self._check_tls()
-        self._check_faults()
         if self.access_log and self.log_level in {"warning", "error"}:
             raise InvalidValueError(
                 f"--access-log writes lines of level info, which --log-level {self.log_level} "
@@ -95,6 +94,10 @@ class ServerConfig:
             )
 
     def _check_addresses(self) -> None:
+        inherited = [one for one in self.listen if isinstance(one, DescriptorEndpoint)]
+        for descriptor in inherited:
+            if inherited.count(descriptor) > 1:
+                raise InvalidValueError(f"--listen {descriptor} is there twice; name it once")
         for endpoint in self.listen:
             version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
             if version and self.ip_version and version != self.ip_version:
@@ -114,7 +117,12 @@ class ServerConfig:
                     "write --listen tls://HOST:PORT"
                 )
 
-    def _check_faults(self) -> None:
+    def check_faults(self) -> None:
+        """Check that each fault has something to strike.
+
+        Raises:
+            InvalidValueError: it strikes datagrams only, or connections only, and there are none.
+        """
         if any(isinstance(endpoint, DescriptorEndpoint) for endpoint in self.listen):
             # What they are shows only when they are opened.
             return

@@ -37,6 +37,8 @@ class Counter(IntEnum):
     CLOSED_PROXY_HEADER_INVALID = auto()
     CLOSED_HANDSHAKE_TIMED_OUT = auto()
     CLOSED_FAULT_INJECTED = auto()
+    # Turned away only after its handshake had told whose it was.
+    CLOSED_REJECTED = auto()
     CLOSED_SERVER_STOPPED = auto()
     CLOSED_WORKER_DIED = auto()
     RECEIVED_BYTES = auto()
@@ -120,7 +122,9 @@ class CounterTable:
         """
         if not 0 <= number < CAPACITY:
             raise IndexError(f"row {number} of {CAPACITY}")
-        self._used[0] = max(self._used[0], number + 1)
+        if self._used[0] <= number:
+            # Only where the table was made: a supervisor asks for a row before its worker does.
+            self._used[0] = number + 1
         start = number * ROW_CELLS
         return Counters(
             self, self._rows[start : start + ROW_CELLS], self._open[number : number + 1]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from gevent.hub import get_hub
@@ -25,9 +26,30 @@ LARGEST = 65_507
 BATCH = 256
 FIRST_HIGH_PORT = 1024
 _HUB_READ = 1
+# linux/in.h, linux/in6.h
+_IP_PKTINFO = 8
+_IPV6_RECVPKTINFO = 49
+# struct cmsghdr; behind it the interface stands first in struct in_pktinfo, and after the address
+# in struct in6_pktinfo.
+_CMSG_HEADER = 16
+_IPV4_INTERFACE_WORD = 4
+_IPV6_INTERFACE_WORD = 8
+_LOCAL_BYTES = 64
 # linux/sock_diag.h: the numbers of SO_MEMINFO; the ninth is what the kernel had to drop.
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
+
+
+class Route(NamedTuple):
+    """Where a reply goes, and which local address it comes from.
+
+    Attributes:
+        address: the sender of the datagram.
+        local: ancillary data that came with it, for the reply; empty where there is one address.
+    """
+
+    address: Any
+    local: tuple[tuple[int, int, bytes], ...]
 
 
 class DatagramEcho:
@@ -37,6 +59,10 @@ class DatagramEcho:
         listener: a bound UDP socket, non-blocking; `stop` closes it.
         counters: where datagrams and bytes are counted.
         low_ports: answer ports below 1024 too.
+
+    Attributes:
+        interface_word: where the interface stands in the ancillary data of a datagram, in words of
+            4 bytes; None where there is no such data.
     """
 
     def __init__(self, listener: socket.socket, counters: Counters, *, low_ports: bool) -> None:
@@ -44,6 +70,7 @@ class DatagramEcho:
         self._counters = counters
         self._lowest_port = 1 if low_ports else FIRST_HIGH_PORT
         self._own_port: int = listener.getsockname()[1]
+        self.interface_word = self._ask_for_local_addresses()
         self._buffer = bytearray(LARGEST + 1)
         self._view = memoryview(self._buffer)
         self._dropped_by_kernel = self._kernel_drops()
@@ -68,15 +95,15 @@ class DatagramEcho:
         """Echo up to a batch of datagrams; returns how many came."""
         for number in range(BATCH):
             try:
-                size, address = self._socket.recvfrom_into(self._buffer)
+                size, route = self._receive_one()
             except BlockingIOError:
                 return number
             except OSError as error:
                 # An ICMP error of an earlier datagram, delivered here (udp(7)).
                 log.debug("datagram not received", reason=error.strerror)
                 continue
-            if self.admit(address[1], size):
-                self.send(self._view[:size], address)
+            if self.admit(route.address[1], size):
+                self.send(self._view[:size], route)
         return BATCH
 
     def admit(self, port: int, size: int) -> bool:
@@ -92,16 +119,45 @@ class DatagramEcho:
             return False
         return True
 
-    def send(self, data: memoryview | bytes, address: Any) -> None:
+    def send(self, data: memoryview | bytes, route: Route) -> None:
         """Send a datagram and count it, or that it could not be sent."""
         try:
-            self._socket.sendto(data, address)
+            self._socket.sendmsg([data], route.local, 0, route.address)
         except OSError as error:
             self._counters.add(Counter.DROPPED_SEND_FAILED)
             log.debug("datagram not sent", reason=error.strerror)
         else:
             self._counters.add(Counter.DATAGRAMS_SENT)
             self._counters.add(Counter.SENT_BYTES, len(data))
+
+    def _receive_one(self) -> tuple[int, Route]:
+        if self.interface_word is None:
+            size, address = self._socket.recvfrom_into(self._buffer)
+            return size, Route(address, ())
+        size, local, _, address = self._socket.recvmsg_into([self._buffer], _LOCAL_BYTES)
+        start = 4 * self.interface_word - _CMSG_HEADER
+        return size, Route(
+            address,
+            tuple(
+                (level, kind, value[:start] + bytes(4) + value[start + 4 :])
+                for level, kind, value in local
+            ),
+        )
+
+    def _ask_for_local_addresses(self) -> int | None:
+        """Let each datagram bring the local address that it came to, where there are several.
+
+        The reply must come from that one. Where the interface stands in what comes along is
+        returned: the reply leaves by the route to its receiver, not by where the datagram came in.
+        """
+        host = self._socket.getsockname()[0]
+        if sys.platform != "linux" or host not in {"0.0.0.0", "::"}:  # noqa: S104  # not bound here
+            return None
+        if self._socket.family == socket.AF_INET:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            return _IPV4_INTERFACE_WORD
+        self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        return _IPV6_INTERFACE_WORD
 
     def look_at_drops(self) -> None:
         """Count what the kernel had to drop since the last look, because nobody took it in time."""

@@ -28,12 +28,6 @@ COUNT = 64
 _BUFFER_STRIDE = LARGEST + 29 + 7 * 64
 _NAME_BYTES = 32
 _CONTROL_BYTES = 64
-_IP_PKTINFO = 8
-_IPV6_RECVPKTINFO = 49
-# Where the interface stands behind the 16 bytes of struct cmsghdr, in words of 4 bytes: first in
-# struct in_pktinfo, after the address in struct in6_pktinfo.
-_IPV4_INTERFACE_WORD = 4
-_IPV6_INTERFACE_WORD = 8
 
 
 class _Vector(ctypes.Structure):
@@ -93,19 +87,7 @@ class BatchedDatagramEcho(DatagramEcho):
         refused = range(1, self._lowest_port)
         # As they stand in the address: big-endian.
         self._refused = {socket.htons(port) for port in (*refused, self._own_port)}
-        self._interface_word: int | None = None
-        self._ask_for_local_addresses(listener)
         self._lay_out()
-
-    def _ask_for_local_addresses(self, listener: socket.socket) -> None:
-        """Let each datagram bring the local address that it came to, where there are several."""
-        host = listener.getsockname()[0]
-        if listener.family == socket.AF_INET and host == "0.0.0.0":  # noqa: S104  # not bound here
-            listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            self._interface_word = _IPV4_INTERFACE_WORD
-        elif listener.family == socket.AF_INET6 and host == "::":
-            listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-            self._interface_word = _IPV6_INTERFACE_WORD
 
     def _lay_out(self) -> None:
         names = bytearray(COUNT * _NAME_BYTES)
@@ -138,7 +120,7 @@ class BatchedDatagramEcho(DatagramEcho):
         self._vector_sizes = _words(vectors)[_VECTOR_SIZE_WORD::_VECTOR_WORDS]
         self._ports = memoryview(names).cast("H")[1 :: _NAME_BYTES // 2]
         self._first_message = messages_at
-        word = self._interface_word
+        word = self.interface_word
         self._interfaces = None if word is None else _words(controls)[word :: _CONTROL_BYTES // 4]
         self._any_interface = memoryview(bytes(4 * COUNT)).cast("I")
 

@@ -184,6 +184,10 @@ class EchoSet(ABC):
 
     def _send_rest(self, connection: Connection) -> None:
         """Send what did not fit before; once all of it is gone, read again."""
+        if not connection.unsent:
+            # Watched for nothing, and yet there is an event: the peer's reset.
+            self.end(connection, Counter.CLOSED_RESET)
+            return
         try:
             sent = connection.send(connection.unsent)
         except BlockingIOError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -124,15 +124,22 @@ class FaultPlan:
     Args:
         faults: in this order; at most one strikes a read, the first of those that would.
         seed: another one gives other strikes.
+        without: kinds that cannot strike here.
     """
 
-    def __init__(self, faults: Sequence[Fault], seed: int) -> None:
-        self._faults = [(fault, int(fault.share * 2**64)) for fault in faults]
+    def __init__(
+        self, faults: Sequence[Fault], seed: int, *, without: Collection[Counter] = ()
+    ) -> None:
+        self._faults = [
+            (number, fault, int(fault.share * 2**64))
+            for number, fault in enumerate(faults)
+            if fault.kind not in without
+        ]
         self._seed = seed
 
     def strike(self, connection: int, read: int) -> Strike | None:
         """What strikes this read of this connection, both counted from 0."""
-        for number, (fault, bound) in enumerate(self._faults):
+        for number, fault, bound in self._faults:
             key = _KEY.pack(self._seed, number, connection, read)
             first, second = _DRAWS.unpack(hashlib.blake2b(key, digest_size=16).digest())
             if first < bound:

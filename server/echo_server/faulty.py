@@ -11,7 +11,7 @@ from gevent.hub import get_hub
 
 from echo_server.connection import Connection
 from echo_server.counters import Counter, Counters
-from echo_server.datagram import DatagramEcho
+from echo_server.datagram import DatagramEcho, Route
 from echo_server.echo_set import (
     READABLE,
     WRITABLE,
@@ -185,7 +185,7 @@ class FaultyDatagramEcho(DatagramEcho):
         self._number = 0
         self._timers: set[Any] = set()
         # Datagrams that are to come after the next one to the same address.
-        self._held: dict[Any, bytes] = {}
+        self._held: dict[Route, bytes] = {}
 
     def stop(self) -> None:
         """Echo what waits, without what is still delayed, then close the socket."""
@@ -194,40 +194,40 @@ class FaultyDatagramEcho(DatagramEcho):
             timer.stop()
             timer.close()
 
-    def send(self, data: memoryview | bytes, address: Any) -> None:
+    def send(self, data: memoryview | bytes, route: Route) -> None:
         """Send a datagram back, unless a fault strikes it."""
         data = bytes(data)
         strike = self._plan.strike(0, self._number)
         self._number += 1
         if strike is None:
-            self._send(data, address)
+            self._send(data, route)
             return
         self._counters.add(strike.fault.kind)
         match strike.fault.kind:
             case Counter.FAULT_CORRUPT:
-                self._send(strike.corrupted(data), address)
+                self._send(strike.corrupted(data), route)
             case Counter.FAULT_TRUNCATE:
-                self._send(strike.truncated(data), address)
+                self._send(strike.truncated(data), route)
             case Counter.FAULT_DUPLICATE:
-                self._send(data, address)
-                self._send(data, address)
+                self._send(data, route)
+                self._send(data, route)
             case Counter.FAULT_DELAY:
-                self._later(strike.seconds, lambda: self._send(data, address))
+                self._later(strike.seconds, lambda: self._send(data, route))
             case Counter.FAULT_REORDER:
-                self._release(address)
-                self._held[address] = data
-                self._later(REORDER_SECONDS, lambda: self._release(address, data))
+                self._release(route)
+                self._held[route] = data
+                self._later(REORDER_SECONDS, lambda: self._release(route, data))
 
-    def _send(self, data: bytes, address: Any) -> None:
-        super().send(data, address)
-        self._release(address)
+    def _send(self, data: bytes, route: Route) -> None:
+        super().send(data, route)
+        self._release(route)
 
-    def _release(self, address: Any, only: bytes | None = None) -> None:
+    def _release(self, route: Route, only: bytes | None = None) -> None:
         """Send what was held back for an address."""
-        held = self._held.get(address)
+        held = self._held.get(route)
         if held is not None and (only is None or only is held):
-            del self._held[address]
-            super().send(held, address)
+            del self._held[route]
+            super().send(held, route)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         timer = get_hub().loop.timer(seconds)

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
+
 from echo_core.endpoint import (
     ANY_HOST,
     DescriptorEndpoint,
@@ -25,6 +27,8 @@ from echo_core.endpoint import (
 )
 from echo_server.config import IpVersion, ServerConfig
 from echo_server.errors import ListenError
+
+log = structlog.get_logger()
 
 _FAMILIES = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 # The machine has no address of this family, or not this one of those that a name stands for.
@@ -100,6 +104,8 @@ class Listeners:
                     Path(path).unlink()
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                log.warning("unix socket not removed", path=path, reason=error.strerror)
         self._files.clear()
 
     def close(self) -> None:

@@ -105,7 +105,8 @@ def _address(text: bytes, version: int) -> str:
         raise _invalid(f"{text!r} is no address") from error
     if address.version != version:
         raise _invalid(f"{text!r} is no IPv{version} address")
-    return str(address)
+    # As version 2 has it, and accept(2): ::ffff:192.0.2.1, not ::ffff:c000:201.
+    return socket.inet_ntop(socket.AF_INET if version == 4 else socket.AF_INET6, address.packed)
 
 
 def _invalid(why: str) -> HandshakeError:

@@ -49,9 +49,10 @@ class RateLimit:
         """Refill the bucket of a connection that has used it up; True if it must wait."""
         now = time.monotonic()
         refill = int((now - connection.refilled_at) * self._rate)
+        # What was too little for a byte still counts the next time.
+        connection.refilled_at += refill / self._rate
         left = min(self.burst, connection.allowance - connection.received + refill)
         connection.allowance = connection.received + left
-        connection.refilled_at = now
         if left >= 0:
             return False
         if not self.held:

@@ -72,6 +72,7 @@ class EchoServer(StreamServer):
     ) -> None:
         self._handshake = handshake
         self._in_handshake = Group()
+        self._shaking_hands: set[Connection] = set()
         self._kind = TlsConnection if handshake and handshake.speaks_tls else Connection
         self._echo_set = echo_set
         self._admission = admission
@@ -92,6 +93,8 @@ class EchoServer(StreamServer):
         elif self._handshake is None:
             self._let_in(connection)
         else:
+            self._admission.accept(connection)
+            self._shaking_hands.add(connection)
             self._in_handshake.spawn(self._shake_hands, connection, self._handshake)
 
     def do_read(self) -> Any:
@@ -118,6 +121,9 @@ class EchoServer(StreamServer):
         """Wait up to `timeout` seconds for connections that are not echoed yet, then close them."""
         self._in_handshake.join(timeout)
         self._in_handshake.kill()
+        # A greenlet that had not begun yet has ended without a word.
+        for connection in list(self._shaking_hands):
+            self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
 
     def stop(self, timeout: float | None = None) -> None:
         """Accept what waits in the queue, then close the listener; echoing goes on."""
@@ -132,6 +138,10 @@ class EchoServer(StreamServer):
         if not self._admission.enter(connection):
             connection.close()
             return
+        self._admission.accept(connection)
+        self._echo(connection)
+
+    def _echo(self, connection: Connection) -> None:
         try:
             self._echo_set.add(connection)
         except Exception:
@@ -142,17 +152,31 @@ class EchoServer(StreamServer):
         try:
             handshake.perform(connection)
         except HandshakeError as error:
-            self._admission.refuse(connection, error.counted, str(error))
-            connection.close()
+            self._give_up(connection, error.counted, str(error))
         except gevent.GreenletExit:
-            self._admission.refuse(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
-            connection.close()
+            self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
         except Exception:
             log.exception("connection failed", peer=connection.peer)
-            self._admission.refuse(connection, Counter.CLOSED_ERROR, "internal error")
-            connection.close()
+            self._give_up(connection, Counter.CLOSED_ERROR, "internal error")
         else:
-            self._let_in(connection)
+            self._shaking_hands.discard(connection)
+            self._let_in_after_handshake(connection)
+
+    def _let_in_after_handshake(self, connection: Connection) -> None:
+        if not self._admission.enter(connection):
+            self._counters.add(Counter.CLOSED_REJECTED)
+            connection.close()
+            return
+        try:
+            self._echo(connection)
+        except Exception:
+            log.exception("connection failed", peer=connection.peer)
+            connection.close()
+
+    def _give_up(self, connection: Connection, reason: Counter, why: str) -> None:
+        self._shaking_hands.discard(connection)
+        self._admission.refuse(connection, reason, why)
+        connection.close()
 
     def _accept(self) -> tuple[Connection, object] | None:
         try:

@@ -60,6 +60,7 @@ class _Worker:
         drain_timeout: seconds that it lets connections finish, as it said when it began to serve.
         deadline: when it is killed unless it serves or has ended by then; None is never.
         served_at: when it began to serve; None before.
+        draining: it was told to end; told again, it would end at once.
     """
 
     slot: _Slot
@@ -69,6 +70,7 @@ class _Worker:
     drain_timeout: float
     deadline: float | None
     served_at: float | None = None
+    draining: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +143,11 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         # Held while a worker's counters move to its slot's sums, which another thread reads.
         self._books = threading.Lock()
-        self._command = [sys.executable, *sys.orig_argv[1:]]
+        arguments = sys.orig_argv[1:]
+        if arguments[-1] == "--":
+            # What comes after it would be no option.
+            arguments.pop()
+        self._command = [sys.executable, *arguments]
 
     def run(self) -> ExitCode:
         """Serve until a signal or until no worker can be started; returns the exit code."""
@@ -244,6 +250,7 @@ class Supervisor:
         slot.start_at = None
         ours, theirs = socket.socketpair()
         row = self._free_rows[0]
+        self._table.row(row)
         assignment = Assignment(
             slot=slot.number,
             row=row,
@@ -284,12 +291,16 @@ class Supervisor:
         slot = worker.slot
         if worker is slot.replacement:
             old, slot.current, slot.replacement = slot.current, worker, None
+            slot.start_at = None
             if old is not None:
                 self._end(old)
             self._roll_next()
 
     def _end(self, worker: _Worker) -> None:
         """Let a worker drain and end."""
+        if worker.draining:
+            return
+        worker.draining = True
         worker.process.terminate()
         worker.deadline = time.monotonic() + worker.drain_timeout + GRACE_SECONDS
 

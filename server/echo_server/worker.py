@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from echo_server.config import ServerConfig
 from echo_server.counters import Counter, Counters, CounterTable, WorkerFigures
 from echo_server.datagram import DatagramEcho, best_datagram_kind
 from echo_server.echo_set import EchoSet, best_kind
-from echo_server.faults import FaultPlan
+from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, FaultPlan
 from echo_server.faulty import FaultyDatagramEcho, best_faulty_kind
 from echo_server.handshake import Handshake
 from echo_server.idle import IdleSweep
@@ -126,7 +126,6 @@ class _Worker:
         self._config = config
         self._counters = counters
         self._admission = Admission(config, counters)
-        self._plan = FaultPlan(config.faults, config.fault_seed) if config.faults else None
         self._echo_set = self._make_echo_set()
         self._servers: list[EchoServer] = []
         self._datagrams: list[DatagramEcho] = []
@@ -150,9 +149,12 @@ class _Worker:
     def _make_echo_set(self) -> EchoSet:
         least_read = LARGEST_RECORD if self._config.speaks_tls else 1
         arguments = (self._counters, self._admission.leave, self._config.rate_limit, least_read)
-        if self._plan is None:
+        if not self._config.faults:
             return best_kind()(*arguments)
-        return best_faulty_kind()(*arguments, plan=self._plan)
+        return best_faulty_kind()(*arguments, plan=self._fault_plan(without=DATAGRAM_ONLY))
+
+    def _fault_plan(self, without: Collection[Counter]) -> FaultPlan:
+        return FaultPlan(self._config.faults, self._config.fault_seed, without=without)
 
     def _start_stream(self, scheme: str, listener: socket.socket) -> None:
         config = self._config
@@ -171,11 +173,14 @@ class _Worker:
 
     def _start_datagrams(self, listener: socket.socket) -> None:
         low_ports = self._config.udp_low_ports
-        if self._plan is None:
+        if not self._config.faults:
             echo = best_datagram_kind()(listener, self._counters, low_ports=low_ports)
         else:
             echo = FaultyDatagramEcho(
-                listener, self._counters, low_ports=low_ports, plan=self._plan
+                listener,
+                self._counters,
+                low_ports=low_ports,
+                plan=self._fault_plan(without=STREAM_ONLY),
             )
         echo.start()
         self._vitals.looks.append(echo.look_at_drops)

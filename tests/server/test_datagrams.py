@@ -85,14 +85,16 @@ def test_many_datagrams_a_wake_up(start_server: StartServer, kind: tuple[str, ..
         assert [second.recv(65536) for _ in messages] == [b"b" + one for one in messages]
 
 
-@pytest.mark.skipif(not is_supported(), reason="one by one, replies leave as the route has it")
-def test_every_address_answers_from_itself(start_server: StartServer) -> None:
+@both_kinds
+def test_every_address_answers_from_itself(
+    start_server: StartServer, kind: tuple[str, ...]
+) -> None:
     """A connected socket takes only replies from the address that it sent to."""
-    server = start_server("--listen", "udp://[::]:0")
+    server = start_server("--listen", "udp://[::]:0", *kind)
     for host in ("127.0.0.1", "127.0.0.77", "::1"):
         with sender(server, host) as sending:
             assert round_trip(sending, b"from " + host.encode()) == b"from " + host.encode()
-    server = start_server("--listen", "udp://0.0.0.0:0")
+    server = start_server("--listen", "udp://0.0.0.0:0", *kind)
     for host in ("127.0.0.1", "127.0.0.77"):
         with sender(server, host) as sending:
             assert round_trip(sending, b"x") == b"x"

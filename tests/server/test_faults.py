@@ -296,6 +296,22 @@ def test_delayed_datagrams(start_server: StartServer) -> None:
     assert injected(server, "delay") > 0
 
 
+def test_each_kind_of_listener_has_its_own_faults(start_server: StartServer) -> None:
+    server = start_server(
+        *("--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0"),
+        *("--fault", "drop", "--fault", "reset", *ADMIN),
+    )
+    udp_port = int(server.read_line().rpartition(":")[2])
+    with server.connect() as connection:
+        connection.sendall(MESSAGE)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+    with socket.socket(type=socket.SOCK_DGRAM) as sending:
+        sending.sendto(MESSAGE, ("127.0.0.1", udp_port))
+        until(lambda: injected(server, "drop") == 1, "it to be dropped")
+    assert injected(server, "reset") == 1
+
+
 def test_without_faults_none_is_counted(start_server: StartServer) -> None:
     server = start_server(*ADMIN)
     with server.connect() as connection:

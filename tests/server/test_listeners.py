@@ -176,6 +176,26 @@ def test_the_unix_socket_of_a_successor_is_left_alone(
 
 
 @workers
+def test_a_unix_socket_that_cannot_be_removed(
+    start_server: StartServer, tmp_path: Path, workers: str
+) -> None:
+    """The drain goes on."""
+    room = tmp_path / "room"
+    room.mkdir()
+    server = start_server("--listen", f"unix://{room}/echo.sock", "--workers", workers)
+    with connect_unix(room / "echo.sock") as connection:
+        assert echoes(connection)
+        (room / "echo.sock").unlink()
+        room.rmdir()
+        room.write_text("in the way")
+        server.signal(signal.SIGTERM)
+        server.wait_for_log("unix socket not removed")
+        assert echoes(connection)
+    assert server.wait() == 0
+    assert "Traceback" not in server.log()
+
+
+@workers
 def test_an_inherited_listener(start_server: StartServer, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number = listener.fileno()
@@ -259,6 +279,8 @@ def test_what_waits_at_a_unix_socket_when_the_drain_begins_is_served(
     [
         (["--listen", "ftp://x"], "--listen: 'ftp://x': the scheme 'ftp' is not supported"),
         (["--listen", "fd://x"], "--listen: 'fd://x': 'x' is no descriptor; write fd://3"),
+        (["--listen", "fd://3", "--listen", "fd://3"], "--listen fd://3 is there twice"),
+        (["--admin", "udp://localhost:7"], "--admin: 'udp://localhost:7' is not HOST:PORT"),
         (["--listen", "unix://"], "--listen: unix:// names no file"),
         (["--listen", "unix:///" + "x" * 107], "has 108 bytes; the path of a unix socket may"),
         (["--listen", "tcp://h:1", "--port", "7"], "--port and --listen exclude each other"),

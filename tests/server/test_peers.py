@@ -72,6 +72,28 @@ def test_systemd_socket_activation(start_server: StartServer, tmp_path: Path, wo
     assert path.exists()
 
 
+def test_activation_of_datagrams_with_workers_and_faults(start_server: StartServer) -> None:
+    activate = program("systemd-socket-activate")
+    with socket.socket(type=socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = start_server(
+        *("--datagram", "--listen", f"127.0.0.1:{port}", *SERVER, "--workers", "2"),
+        *("--fault", "duplicate"),
+        command=[activate],
+        wait=False,
+    )
+    with socket.socket(type=socket.SOCK_DGRAM) as sending:
+        sending.settimeout(DEADLINE)
+        sending.connect(("127.0.0.1", port))
+
+        server.wait_for_log("Listening on")
+        sending.send(b"wake up")
+        server.wait_for_start()
+        assert server.url == f"udp://127.0.0.1:{port}"
+        assert (sending.recv(100), sending.recv(100)) == (b"wake up", b"wake up")
+
+
 def connected(port: int) -> socket.socket:
     connections: list[socket.socket] = []
 

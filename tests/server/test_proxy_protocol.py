@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from echo_server.connection import peer_name
 from echo_server.counters import Counter
 from echo_server.errors import HandshakeError
 from echo_server.proxy_protocol import SIGNATURE, SockAddr, read_header
@@ -70,7 +71,10 @@ def test_version_1(
 ) -> None:
     destination = data.draw(st.ip_addresses(v=source.version))
     header = v1(f"TCP{source.version}", str(source), str(destination), (source_port, port))
-    assert parsed(header + REST) == ((str(source), source_port), REST)
+    found, rest = parsed(header + REST)
+    assert found is not None
+    assert ipaddress.ip_address(found[0]) == source
+    assert (found[1], rest) == (source_port, REST)
 
 
 @given(st.ip_addresses(), st.data(), ports, ports, st.binary(max_size=200))
@@ -88,6 +92,12 @@ def test_version_2(
     assert found is not None
     assert ipaddress.ip_address(found[0]) == source
     assert (found[1], rest) == (source_port, REST)
+
+
+def test_mapped_addresses_are_written_as_the_kernel_writes_them() -> None:
+    header = v1("TCP6", "::ffff:192.0.2.1", "::ffff:192.0.2.2", (5, 6))
+    assert parsed(header) == (("::ffff:192.0.2.1", 5), b"")
+    assert peer_name(("::ffff:192.0.2.1", 5)) == "192.0.2.1:5"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +156,7 @@ def test_any_bytes_are_a_header_or_a_clear_error(data: bytes, beginning: bytes) 
     with suppress(HandshakeError):
         found = read_header(stream.receive)
         assert (beginning + data).endswith(stream.data)
-        assert found is None or str(ipaddress.ip_address(found[0])) == found[0]
+        assert found is None or ipaddress.ip_address(found[0]).version in {4, 6}
 
 
 LISTEN = ("--proxy-protocol", "--admin", "127.0.0.1:0", "--log-level", "debug", "--access-log")

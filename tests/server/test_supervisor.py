@@ -237,6 +237,41 @@ def test_connections_outlive_a_restart(start_server: StartServer) -> None:
     until_replaced(server, old)
 
 
+def test_a_stop_lets_earlier_workers_go_on_draining(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
+    with server.connect() as connection:
+        assert echoes(connection)
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("workers restarted")
+        server.signal(signal.SIGTERM)
+        until(lambda: server.log().count('"event": "draining"') >= 5, "all to drain")
+        assert echoes(connection)
+    assert server.wait() == 0
+
+
+def test_a_death_during_a_restart_leaves_no_worker_too_many(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    for restarts in range(1, 4):
+        # The back-off grows beyond what a start takes.
+        kill(sorted(server.workers())[-1], signal.SIGKILL)
+        until_restarts(server, restarts)
+    old = set(server.workers())
+    server.signal(signal.SIGHUP)
+    until(lambda: len(server.workers()) > 2, "a replacement")
+    for pid in old:
+        kill(pid, signal.SIGKILL)
+    server.wait_for_log("workers restarted")
+    server.signal(signal.SIGHUP)
+    until(lambda: server.log().count("workers restarted") == 2, "another restart")
+    until(lambda: len(server.workers()) == 2, "two workers")
+
+
+def test_options_may_end_with_two_dashes(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", "--")
+    with server.connect() as connection:
+        assert echoes(connection)
+
+
 def test_several_hangups_at_once(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     old = set(server.workers())

@@ -246,6 +246,49 @@ def test_resets_and_limits(start_server: StartServer, certificates: Certificates
     assert "Traceback" not in server.log()
 
 
+def test_a_reset_of_a_connection_that_is_held(
+    start_server: StartServer, certificates: Certificates
+) -> None:
+    """It is watched for nothing then, and yet it ends."""
+    server = start_server(*LISTEN, *certificates.options, "--rate-limit", "1000")
+    broken = connect(server, certificates.client_context())
+    broken.sendall(bytes(10_000))
+    receive_exactly(broken, 1)
+    reset(broken)
+    until(lambda: server.metric("connections_open") == 0, "its end")
+    assert closed(server, "reset") == 1
+
+
+def test_the_books_during_handshakes(start_server: StartServer, certificates: Certificates) -> None:
+    server = start_server("--workers", "2", *LISTEN, *certificates.options)
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(server.connect())
+        until(lambda: server.metric("connections_open") == 4, "all to be accepted")
+        assert server.metric("connections_accepted_total") == 4
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: closed(server, "worker_died") == 4, "the deaths to be counted")
+        assert server.metric("connections_accepted_total") == 4
+
+
+def test_the_books_after_a_drain_without_time(
+    start_server: StartServer, certificates: Certificates
+) -> None:
+    """Handshakes that were cut before they had begun are counted too."""
+    server = start_server(*LISTEN, *certificates.options, "--drain-timeout", "0")
+    server.signal(signal.SIGSTOP)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(server.connect()) for _ in range(300)]
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGCONT)
+        for connection in silent:
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+    assert server.wait() == 0
+    assert server.log().count('"reason": "server_stopped"') == 300
+
+
 def test_a_drain_waits_for_handshakes(
     start_server: StartServer, certificates: Certificates
 ) -> None:

@@ -135,13 +135,13 @@ def test_connections_of_one_address(start_server: StartServer) -> None:
 
 
 def test_idle_connections_are_closed(start_server: StartServer) -> None:
-    server = start_server("--idle-timeout", "400ms", "--access-log", *ADMIN)
+    server = start_server("--idle-timeout", "1s", "--access-log", *ADMIN)
     with server.connect() as busy, held(server, 20) as idle, server.connect() as silent:
         started = time.monotonic()
         while any(not is_closed(connection) for connection in [*idle, silent]):
             assert echoes(busy)
             assert time.monotonic() - started < DEADLINE
-        assert time.monotonic() - started >= 0.3
+        assert time.monotonic() - started >= 0.7
         assert echoes(busy)
         assert server.metric("connections_closed_total", reason="idle") == 21
     server.wait_for_log('"reason": "idle"')
@@ -166,7 +166,7 @@ def test_a_connection_that_is_not_read_is_idle(start_server: StartServer) -> Non
 
 def test_the_rate_of_a_connection(start_server: StartServer) -> None:
     """Never faster than the limit; slower it may be on a busy machine."""
-    server = start_server("--rate-limit", "200kB/s", "--idle-timeout", "200ms", *ADMIN)
+    server = start_server("--rate-limit", "200kB/s", "--idle-timeout", "1s", *ADMIN)
     with server.connect() as limited, server.connect() as other:
         sent = bytes(range(256)) * 700
         started = time.monotonic()

@@ -84,6 +84,7 @@ class EchoSet(ABC):
         self._whole = memoryview(self._buffer)
         self._small = [self._whole[:size] for size in range(SMALL + 1)]
         self._empty = Event()
+        self._prepare()
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -220,6 +221,10 @@ class EchoSet(ABC):
         self.end(connection, reason)
 
     @abstractmethod
+    def _prepare(self) -> None:
+        """Make what is needed to watch connections."""
+
+    @abstractmethod
     def _watch(self, connection: Connection, events: int) -> None:
         """Begin to watch a connection for an event."""
 
@@ -239,14 +244,7 @@ class EpollEchoSet(EchoSet):
     connection.
     """
 
-    def __init__(
-        self,
-        counters: Counters,
-        on_end: Callable[[Connection, Counter], None],
-        rate_limit: int | None = None,
-        least_read: int = 1,
-    ) -> None:
-        super().__init__(counters, on_end, rate_limit, least_read)
+    def _prepare(self) -> None:
         # Monkey-patching takes epoll out of the select module.
         self._epoll: select.epoll = monkey.get_original("select", "epoll")()
         self._watcher = self._hub.loop.io(self._epoll.fileno(), _HUB_READ)
@@ -279,14 +277,7 @@ class EpollEchoSet(EchoSet):
 class WatcherEchoSet(EchoSet):
     """A persistent watcher of the hub for each connection, where there is no epoll."""
 
-    def __init__(
-        self,
-        counters: Counters,
-        on_end: Callable[[Connection, Counter], None],
-        rate_limit: int | None = None,
-        least_read: int = 1,
-    ) -> None:
-        super().__init__(counters, on_end, rate_limit, least_read)
+    def _prepare(self) -> None:
         self._watchers: dict[int, Any] = {}
 
     def _on_ready(self, descriptor: int, events: int) -> None:

@@ -14,11 +14,15 @@ import click
 
 from echo_core.endpoint import DescriptorEndpoint, Endpoint, NetworkEndpoint
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
-from echo_core.units import parse_count, parse_duration, parse_percentage, parse_size
+from echo_core.units import (
+    LONGEST_SECONDS,
+    parse_count,
+    parse_duration,
+    parse_percentage,
+    parse_size,
+)
 
 DISTRIBUTION = "echoswarm"
-# Longer ones do not fit what poll(2) takes.
-LONGEST_SECONDS = 7 * 24 * 3600
 
 
 class UnreadableConfigError(EchoswarmError):

@@ -7,6 +7,8 @@ import re
 
 from echo_core.errors import InvalidValueError
 
+# The longest duration that a setting may have: longer ones do not fit what poll(2) takes.
+LONGEST_SECONDS = 7 * 24 * 3600
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER = r"\d{1,15}(?:\.\d{1,15})?"
 _DURATION = re.compile(rf"(?:{_NUMBER}(?:us|ms|s|m|h))+")

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from echo_core.errors import InvalidValueError
-from echo_core.units import format_duration, parse_duration, parse_percentage
+from echo_core.units import LONGEST_SECONDS, format_duration, parse_duration, parse_percentage
 from echo_server.counters import FAULTS, Counter
 
 KINDS = {counter.label: counter for counter in FAULTS}
 TIMED = {Counter.FAULT_DELAY, Counter.FAULT_STALL}
 STREAM_ONLY = {Counter.FAULT_STALL, Counter.FAULT_RESET, Counter.FAULT_CLOSE}
 DATAGRAM_ONLY = {Counter.FAULT_DROP, Counter.FAULT_DUPLICATE, Counter.FAULT_REORDER}
-# As for every duration of the command line: a week.
-LONGEST_SECONDS = 7 * 24 * 3600
 
 _FORM = re.compile(r"([a-z]+)(?:=([^@]*?)(?:\+-([^@]*))?)?(?:@(.*))?")
 _KEY = struct.Struct("=qqqq")

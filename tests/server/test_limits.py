@@ -13,13 +13,12 @@ import pytest
 
 from support.processes import (
     DEADLINE,
-    SERVER,
     EchoServerProcess,
     StartServer,
     echoes,
+    one_error,
     receive_exactly,
     reset,
-    run,
     until,
 )
 
@@ -43,13 +42,6 @@ def is_turned_away(connection: socket.socket) -> bool:
         return connection.recv(1) == b""
     except ConnectionResetError:
         return True
-
-
-def one_error(*arguments: str) -> tuple[int, str]:
-    result = run([*SERVER, *arguments])
-    lines = result.stderr.decode().splitlines()
-    assert len(lines) == 1, lines
-    return result.returncode, lines[0]
 
 
 @workers

@@ -18,6 +18,7 @@ from support.processes import (
     StartServer,
     echoes,
     environment,
+    one_error,
     run,
 )
 
@@ -29,13 +30,6 @@ def connect_unix(path: Path) -> socket.socket:
     connection.settimeout(DEADLINE)
     connection.connect(str(path))
     return connection
-
-
-def one_error(*arguments: str) -> tuple[int, str]:
-    result = run([*SERVER, *arguments])
-    lines = result.stderr.decode().splitlines()
-    assert len(lines) == 1, lines
-    return result.returncode, lines[0]
 
 
 @workers

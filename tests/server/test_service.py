@@ -15,15 +15,14 @@ import pytest
 
 from support.processes import (
     DEADLINE,
-    SERVER,
     EchoServerProcess,
     StartServer,
     echoes,
     fill,
+    one_error,
     receive_exactly,
     receive_to_end,
     reset,
-    run,
     until,
 )
 
@@ -247,15 +246,8 @@ def test_a_second_signal_ends_at_once(echo_server: EchoServerProcess) -> None:
         assert echo_server.wait() == 130
 
 
-def one_error(arguments: list[str]) -> tuple[int, str]:
-    result = run([*SERVER, *arguments])
-    lines = result.stderr.decode().splitlines()
-    assert len(lines) == 1, lines
-    return result.returncode, lines[0]
-
-
 def test_a_taken_port(echo_server: EchoServerProcess) -> None:
-    code, line = one_error(["--port", str(echo_server.port)])
+    code, line = one_error("--port", str(echo_server.port))
     assert code == 3
     assert line == (
         f"echo-server: error: cannot listen on {echo_server.url}: Address already in use"
@@ -264,7 +256,7 @@ def test_a_taken_port(echo_server: EchoServerProcess) -> None:
 
 @pytest.mark.parametrize("host", ["nosuchhost.invalid", "192.0.2.1"])
 def test_a_host_that_is_not_ours(host: str) -> None:
-    code, line = one_error(["--host", host])
+    code, line = one_error("--host", host)
     assert code == 3
     assert f"cannot listen on tcp://{host}:50007" in line
 

@@ -25,6 +25,7 @@ from support.processes import (
     EchoServerProcess,
     StartServer,
     echoes,
+    one_error,
     receive_exactly,
     receive_to_end,
     reset,
@@ -313,18 +314,11 @@ def test_a_drain_does_not_wait_for_ever(
         assert server.wait() == 0
 
 
-def error(*arguments: str) -> tuple[int, str]:
-    result = run([*SERVER, *arguments])
-    lines = result.stderr.decode().splitlines()
-    assert len(lines) == 1, lines
-    return result.returncode, lines[0]
-
-
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path, workers: str) -> None:
     def refused(cert: object, key: object, ca: object = None) -> str:
         authorities = ("--tls-client-ca", str(ca)) if ca else ()
-        code, line = error(
+        code, line = one_error(
             *("--listen", "tls://localhost:0", "--workers", workers),
             *("--tls-cert", str(cert), "--tls-key", str(key), *authorities),
         )

@@ -52,6 +52,14 @@ def run(
     )
 
 
+def one_error(*arguments: str) -> tuple[int, str]:
+    """Exit code and message of an `echo-server` that must not start and say why in one line."""
+    result = run([*SERVER, *arguments])
+    lines = result.stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    return result.returncode, lines[0]
+
+
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Wait until a condition holds and return its value; fail at the deadline."""
     deadline = time.monotonic() + DEADLINE

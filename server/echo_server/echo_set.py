@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from errno import ECONNRESET, EPIPE, ETIMEDOUT
 from typing import Any
 
@@ -19,6 +19,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.hub import get_hub
 
+from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
 from echo_server.connection import Connection
 from echo_server.counters import Counter, Counters
 from echo_server.rate_limit import RateLimit
@@ -27,14 +28,9 @@ log = structlog.get_logger()
 
 # At 16 KiB messages a buffer of 256 KiB was 40 % slower: it no longer fits the L1 and L2 caches.
 BUFFER_SIZE = 64 * 1024
-# Connections a wake-up serves before the hub gets to run everything else.
-BATCH = 256
 # Slicing a memoryview costs as much as looking up the connection; small slices are made once.
 SMALL = 2048
 
-# The same values for epoll (EPOLLIN, EPOLLOUT) and poll(2) everywhere.
-READABLE = 0x001
-WRITABLE = 0x004
 _NOTHING = 0
 _UNLIMITED = sys.maxsize
 # gevent's own numbers for the events of a watcher.
@@ -133,7 +129,7 @@ class EchoSet(ABC):
         if not self.connections:
             self._empty.set()
 
-    def echo(self, ready: Sequence[tuple[int, int]]) -> None:  # noqa: C901  # calls cost
+    def echo(self, ready: Ready) -> None:  # noqa: C901  # calls cost
         """Serve the connections that are ready, each a descriptor and its events.
 
         Whatever goes wrong with a connection ends that connection and no other.
@@ -246,29 +242,26 @@ class EpollEchoSet(EchoSet):
 
     def _prepare(self) -> None:
         # Monkey-patching takes epoll out of the select module.
-        self._epoll: select.epoll = monkey.get_original("select", "epoll")()
-        self._watcher = self._hub.loop.io(self._epoll.fileno(), _HUB_READ)
-        self._watcher.start(self._on_ready)
+        epoll: select.epoll = monkey.get_original("select", "epoll")()
+        self._set = EpollSet(self._hub.loop, epoll, self._on_ready)
 
     def close(self) -> None:
         """Close every connection, and stop watching for good."""
         super().close()
-        self._watcher.stop()
-        self._watcher.close()
-        self._epoll.close()
+        self._set.close()
 
-    def _on_ready(self) -> None:
+    def _on_ready(self, ready: Ready) -> None:
         # An exception that left a callback of the hub would stop its watcher for ever.
         try:
-            self.echo(self._epoll.poll(0, BATCH))
+            self.echo(ready)
         except Exception:
             log.exception("echo set failed")
 
     def _watch(self, connection: Connection, events: int) -> None:
-        self._epoll.register(connection.fileno(), events)
+        self._set.watch(connection.fileno(), events)
 
     def _change(self, connection: Connection, events: int) -> None:
-        self._epoll.modify(connection.fileno(), events)
+        self._set.change(connection.fileno(), events)
 
     def _forget(self, connection: Connection) -> None:
         """Do nothing: closing the socket takes it out of the epoll set."""

@@ -112,8 +112,11 @@ class Strike:
         return bytes(changed)
 
     def truncated(self, data: bytes) -> bytes:
-        """The data without its end: at least one byte is missing."""
-        return data[: self.draw % len(data)] if data else data
+        """The data without its end: at least one byte is missing, and one is left of two or more.
+
+        With none left it would be no truncated reply but none.
+        """
+        return data[: 1 + self.draw % (len(data) - 1)] if len(data) > 1 else b""
 
 
 class FaultPlan:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from gevent.hub import get_hub
 
+from echo_core.epoll_set import READABLE, WRITABLE, Ready
 from echo_server.connection import Connection
 from echo_server.counters import Counter, Counters
 from echo_server.datagram import DatagramEcho, Route
-from echo_server.echo_set import (
-    READABLE,
-    WRITABLE,
-    EchoSet,
-    EpollEchoSet,
-    WatcherEchoSet,
-    best_kind,
-)
+from echo_server.echo_set import EchoSet, EpollEchoSet, WatcherEchoSet, best_kind
 from echo_server.faults import FaultPlan, Strike
 
 log = structlog.get_logger()
@@ -61,7 +55,7 @@ class FaultyEchoSet(EchoSet):
         self._stop_timer(connection)
         super().end(connection, reason)
 
-    def echo(self, ready: Sequence[tuple[int, int]]) -> None:
+    def echo(self, ready: Ready) -> None:
         """Serve the connections that are ready, each a descriptor and its events."""
         for descriptor, events in ready:
             connection = self.connections[descriptor]

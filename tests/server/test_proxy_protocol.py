@@ -216,8 +216,9 @@ def test_what_is_no_header_is_closed_and_counted(
         assert echoes(witness)
         with server.connect() as connection:
             connection.sendall(nonsense)
-            connection.shutdown(socket.SHUT_WR)
-            with suppress(ConnectionResetError):
+            # The server may have closed it before all was sent.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
                 assert receive_to_end(connection) == b""
         invalid = "proxy_header_invalid"
         until(

@@ -2,5 +2,6 @@
 
 from echo_client.connection import EchoConnection, resolve
 from echo_client.errors import ClientError
+from echo_client.tls import TlsOptions
 
-__all__ = ["ClientError", "EchoConnection", "resolve"]
+__all__ = ["ClientError", "EchoConnection", "TlsOptions", "resolve"]

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from echo_client.errors import StreamError
 from echo_core import command
 from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
+from echo_core.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from echo_client.connection import EchoConnection
+
+
+def _ip_address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidValueError(f"{text!r} is not an IP address") from error
+    return text
 
 
 @click.command(context_settings=command.command_settings("ECHO_CLIENT"))
@@ -19,6 +34,15 @@ from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
 @click.option(
     "--port", type=command.TARGET_PORT, default=DEFAULT_PORT, help="The port to connect to."
 )
+@click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only.")
+@click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only.")
+@click.option(
+    "--source-ip",
+    type=command.Parsed("ip", _ip_address),
+    metavar="IP",
+    help="The address of this machine to connect from.",
+)
+@command.tls_options
 @click.option(
     "--timeout",
     type=command.POSITIVE_DURATION,
@@ -29,49 +53,79 @@ from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
     "--connect-timeout",
     type=command.POSITIVE_DURATION,
     default="5s",
-    help="What connecting may take.",
+    help="What connecting may take, TLS handshake included.",
 )
 @command.config_option
 @command.version_option
 @click.pass_context
 def echo_client(
     context: click.Context,
+    /,
     target: Endpoint | None,
     host: str,
     port: int,
+    ipv4: bool,
+    ipv6: bool,
+    source_ip: str | None,
     timeout: float,
     connect_timeout: float,
+    **tls: Any,
 ) -> None:
-    """Talk to an echo service at HOST:PORT, tcp://HOST:PORT or unix:///PATH.
+    """Talk to an echo service at HOST:PORT, tcp://, tls:// or udp://HOST:PORT, or unix:///PATH.
 
     On a terminal it is a prompt: type a line, see the reply and its round trip in microseconds.
     Elsewhere it is a pipe: what comes on standard input is sent, what comes back goes to standard
-    output, both at the same time, and every byte is checked.
+    output, both at the same time, and every byte is checked. Over UDP there is the prompt only.
 
     Every option can be set in the environment: ECHO_CLIENT_PORT=50007.
 
     Exit codes: 0 all came back, 1 the service failed, 2 usage, 130 interrupted.
     """
     if target is not None:
-        for name in ("host", "port"):
-            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"--{name} and {target} both say where to connect to")
+        _refuse(context, ("host", "port"), f"and {target} both say where to connect to")
     endpoint = target or NetworkEndpoint(host, port)
+    if endpoint.scheme != "tls":
+        _refuse(context, tls, f"is for tls://HOST:PORT, and the target is {endpoint}")
+    if endpoint.scheme == "unix":
+        _refuse(context, ("ipv4", "ipv6", "source_ip"), f"is for networks, and not for {endpoint}")
+    if ipv4 and ipv6:
+        raise click.UsageError("-4 and -6 leave no address to connect to")
+
+    from echo_client.connection import EchoConnection
+    from echo_client.tls import TlsOptions
+
+    options = TlsOptions(**{name.removeprefix("tls_"): value for name, value in tls.items()})
+    connect = partial(
+        EchoConnection.open,
+        endpoint,
+        timeout=timeout,
+        connect_timeout=connect_timeout,
+        tls=options,
+        source=source_ip,
+        ip_version=4 if ipv4 else 6 if ipv6 else None,
+    )
     if sys.stdin.isatty() and sys.stdout.isatty():
         from echo_client.repl import Repl
 
-        Repl(endpoint, timeout=timeout, connect_timeout=connect_timeout).run()
+        if endpoint.scheme == "tls":
+            # The prompt survives what goes wrong in it. What is wrong on the command line ends it.
+            options.context()
+        Repl(endpoint, connect).run()
     else:
-        _pipe(endpoint, timeout, connect_timeout)
+        _pipe(endpoint, connect)
 
 
-def _pipe(endpoint: Endpoint, timeout: float, connect_timeout: float) -> None:
-    from echo_client.connection import EchoConnection
-    from echo_client.pipe import stream
+def _refuse(context: click.Context, names: Iterable[str], reason: str) -> None:
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} {reason}")
 
-    with EchoConnection.open(
-        endpoint, timeout=timeout, connect_timeout=connect_timeout
-    ) as connection:
+
+def _pipe(endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:
+    from echo_client.pipe import check_stream, stream
+
+    check_stream(endpoint)
+    with connect() as connection:
         # os.read, not sys.stdin: the sending thread may still wait in it when the process ends.
         stream(connection, partial(os.read, sys.stdin.fileno()), _write_out)
 

@@ -1,4 +1,4 @@
-"""A blocking connection to an echo service, with deadlines.
+"""A connection to an echo service, with deadlines: TCP, TLS, unix sockets and UDP.
 
 Plain `socket` code: in an unpatched process it is a thread's client, in a monkey-patched one a
 greenlet's.
@@ -6,118 +6,165 @@ greenlet's.
 
 from __future__ import annotations
 
-import _socket
 import errno
 import select
 import socket
-import struct
-import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
+from echo_client import connecting
+from echo_client.addresses import Address, resolve
+from echo_client.deadlines import TIMEOUTS, seconds_until, set_timeout, wait
 from echo_client.errors import (
     ClosedError,
     ConnectError,
-    ConnectTimeoutError,
     LostError,
     RefusedError,
     ReplyTimeoutError,
     ResetError,
-    UnreachableError,
-    UnresolvedError,
 )
-from echo_core.endpoint import Endpoint, NetworkEndpoint, UnixEndpoint
+from echo_client.tcp_info import TcpInfo, read_tcp_info
+from echo_client.tls import TlsOptions
+from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
 from echo_core.units import format_duration
 
+if TYPE_CHECKING:
+    import ssl
+
+    from echo_client.tls_socket import TlsSocket
+
+__all__ = ["CHUNK", "Address", "DatagramConnection", "EchoConnection", "TcpInfo", "resolve"]
+
 CHUNK = 64 * 1024
+# What fits into a datagram behind the headers of IPv4 and UDP.
+LARGEST_DATAGRAM = 65_507
 # A message up to this size leaves whole before its reply is read. A larger one could fill the
 # buffers of both ends, each waiting for the other to read: it is sent and received at once.
 _AT_ONCE = 16 * 1024
-# What a socket raises when Python's timeout has passed, and when the kernel's has.
-_TIMEOUTS = (TimeoutError, BlockingIOError)
-
-
-class Address(NamedTuple):
-    """One address that an endpoint resolved to."""
-
-    family: int
-    sockaddr: tuple[Any, ...] | str
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """The address as people write it."""
-        if isinstance(self.sockaddr, str):
-            return UnixEndpoint(self.sockaddr)
-        return NetworkEndpoint(*self.sockaddr[:2])
-
-
-def resolve(endpoint: Endpoint) -> list[Address]:
-    """Look up the addresses of an endpoint, in the order in which to try them (RFC 6724).
-
-    Raises:
-        InvalidValueError: it is a descriptor, which can only be listened on.
-        UnresolvedError: the host is not known.
-    """
-    if isinstance(endpoint, UnixEndpoint):
-        return [Address(socket.AF_UNIX, endpoint.path)]
-    if not isinstance(endpoint, NetworkEndpoint):
-        raise InvalidValueError(f"cannot connect to {endpoint}")
-    try:
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise UnresolvedError(f"cannot connect to {endpoint}: {error.strerror}") from error
-    return [Address(family, tuple(sockaddr)) for family, _, _, _, sockaddr in found]
+_SMALL = 1024
 
 
 class EchoConnection:
     """A connected socket whose every operation ends by a deadline.
 
+    One thread may send while another receives, over TLS too.
+
     Args:
         connected: a connected stream socket; closed by `close`.
         timeout: seconds that a round trip may take, and each wait of a stream.
+        connect_ns: what connecting took.
+        handshake_ns: what the TLS handshake took.
 
     Attributes:
-        bytes_sent: bytes handed to the kernel.
-        bytes_received: bytes that came back.
+        bytes_sent: bytes handed to the kernel, before encryption.
+        bytes_received: bytes that came back, decrypted.
+        connect_ns: nanoseconds that the connect(2) took which succeeded.
+        handshake_ns: nanoseconds of the TLS handshake after it; 0 where there is none.
     """
 
-    def __init__(self, connected: socket.socket, timeout: float) -> None:
-        _set_timeout(connected, timeout)
+    def __init__(
+        self,
+        connected: socket.socket | TlsSocket,
+        timeout: float,
+        *,
+        connect_ns: int = 0,
+        handshake_ns: int = 0,
+    ) -> None:
+        set_timeout(connected, timeout)
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.connect_ns = connect_ns
+        self.handshake_ns = handshake_ns
         self._socket = connected
         self._timeout = timeout
 
-    @classmethod
+    @staticmethod
     def open(
-        cls, endpoint: Endpoint, *, timeout: float = 10.0, connect_timeout: float = 5.0
-    ) -> Self:
+        endpoint: Endpoint,
+        *,
+        timeout: float = 10.0,
+        connect_timeout: float = 5.0,
+        tls: TlsOptions | None = None,
+        source: str | None = None,
+        ip_version: int | None = None,
+    ) -> EchoConnection:
         """Resolve an endpoint and connect to the first of its addresses that answers.
 
+        Args:
+            endpoint: tcp, tls, udp or unix.
+            timeout: seconds that a round trip may take, and each wait of a stream.
+            connect_timeout: seconds that each address gets for connecting, TLS handshake included.
+            tls: whom to trust where the endpoint is tls; None for the system's authorities.
+            source: IP address of this machine to connect from.
+            ip_version: 4 or 6, to use no other addresses.
+
         Raises:
             ConnectError: none does; the error is that of the last one.
+            TlsOptionsError: a file for TLS is not what it should be.
         """
-        return cls.connect(resolve(endpoint), timeout=timeout, connect_timeout=connect_timeout)
+        options = tls or TlsOptions()
+        return EchoConnection.connect(
+            resolve(endpoint, ip_version),
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            tls=options.context() if endpoint.scheme == "tls" else None,
+            server_name=options.server_name,
+            source=source,
+        )
 
-    @classmethod
+    @staticmethod
     def connect(
-        cls, addresses: Sequence[Address], *, timeout: float, connect_timeout: float
-    ) -> Self:
+        addresses: Sequence[Address],
+        *,
+        timeout: float,
+        connect_timeout: float,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+        source: str | None = None,
+    ) -> EchoConnection:
         """Connect to the first of these addresses that answers; TCP_NODELAY is set.
 
+        Args:
+            addresses: where to.
+            timeout: seconds that a round trip may take, and each wait of a stream.
+            connect_timeout: seconds that each address gets for connecting, TLS handshake included.
+            tls: how to speak TLS to tls addresses; None makes a context that trusts the system's
+                authorities, which takes milliseconds.
+            server_name: what a certificate must be for; None for the address's own host.
+            source: IP address of this machine to connect from, a port left to the system.
+
         Raises:
             ConnectError: none does; the error is that of the last one.
+            HandshakeError: one does, but not with TLS; no other is tried.
         """
         failure: ConnectError | None = None
-        for address in addresses:
+        for address in connecting.reachable_from(source, addresses):
             try:
-                return cls(_connect(address, connect_timeout), timeout)
+                connected, connect_ns = connecting.connect(address, connect_timeout, source)
             except ConnectError as error:
                 failure = error
+                continue
+            if address.transport == "udp":
+                return DatagramConnection(connected, timeout, connect_ns=connect_ns)
+            if address.transport != "tls":
+                return EchoConnection(connected, timeout, connect_ns=connect_ns)
+            remaining = connect_timeout - connect_ns / 1e9
+            secured, handshake_ns = connecting.secure(
+                connected, address, remaining, tls, server_name
+            )
+            return EchoConnection(
+                secured, timeout, connect_ns=connect_ns, handshake_ns=handshake_ns
+            )
         raise failure or ConnectError("there is no address to connect to")
+
+    @property
+    def family(self) -> int:
+        """`AF_INET`, `AF_INET6` or `AF_UNIX`."""
+        return self._socket.family
 
     def __enter__(self) -> Self:
         return self
@@ -141,17 +188,20 @@ class EchoConnection:
         if len(message) > _AT_ONCE:
             return self._exchange(message, deadline)
         try:
+            size = len(message)
             self._socket.sendall(message)
-            self.bytes_sent += len(message)
-            reply = self._socket.recv(CHUNK)
-            self.bytes_received += len(reply)
-            if len(reply) >= len(message):
+            self.bytes_sent += size
+            # The room is allocated first, and a large one costs more than a small reply.
+            reply = self._socket.recv(_SMALL if size < _SMALL else CHUNK)
+            received = len(reply)
+            self.bytes_received += received
+            if received >= size:
                 return reply
-        except _TIMEOUTS as error:
+        except TIMEOUTS as error:
             raise self._too_late(b"", len(message)) from error
         except OSError as error:
             raise _lost(error) from error
-        return self._receive_rest(reply, len(message), deadline)
+        return self._receive_rest(reply, size, deadline)
 
     def send(self, data: bytes) -> None:
         """Send all of `data`.
@@ -163,7 +213,7 @@ class EchoConnection:
         try:
             self._socket.sendall(data)
             self.bytes_sent += len(data)
-        except _TIMEOUTS as error:
+        except TIMEOUTS as error:
             raise ReplyTimeoutError(
                 f"the server stopped reading for {format_duration(self._timeout)}"
             ) from error
@@ -180,7 +230,7 @@ class EchoConnection:
         try:
             data = self._socket.recv(CHUNK)
             self.bytes_received += len(data)
-        except _TIMEOUTS as error:
+        except TIMEOUTS as error:
             raise ReplyTimeoutError(
                 f"nothing came back for {format_duration(self._timeout)}"
             ) from error
@@ -208,13 +258,9 @@ class EchoConnection:
             if error.errno not in (errno.ENOTCONN, errno.EBADF):
                 raise
 
-    def retransmits(self) -> int:
-        """Segments that this end's TCP had to send again; 0 where there are none to tell of."""
-        if not hasattr(socket, "TCP_INFO") or self._socket.family == socket.AF_UNIX:
-            return 0
-        information = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        # struct tcp_info of linux/tcp.h: tcpi_total_retrans is the 32-bit word at byte 100.
-        return int.from_bytes(information[100:104], sys.byteorder)
+    def tcp_info(self) -> TcpInfo | None:
+        """Ask the kernel; None where there is no TCP, or no Linux."""
+        return None if self.family == socket.AF_UNIX else read_tcp_info(self._socket)
 
     def close(self) -> None:
         """Close the socket."""
@@ -225,21 +271,18 @@ class EchoConnection:
         received = bytearray(begun)
         try:
             while len(received) < size:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    raise TimeoutError
-                _set_timeout(self._socket, remaining)
+                set_timeout(self._socket, seconds_until(deadline))
                 piece = self._socket.recv(CHUNK)
                 if not piece:
                     raise _closed(len(received), size)
                 received += piece
                 self.bytes_received += len(piece)
-        except _TIMEOUTS as error:
+        except TIMEOUTS as error:
             raise self._too_late(bytes(received), size) from error
         except OSError as error:
             raise _lost(error) from error
         finally:
-            _set_timeout(self._socket, self._timeout)
+            set_timeout(self._socket, self._timeout)
         return bytes(received)
 
     def _exchange(self, message: bytes, deadline: float) -> bytes:
@@ -249,22 +292,22 @@ class EchoConnection:
         poll = select.poll()
         try:
             while len(received) < len(message):
-                remaining = deadline - time.monotonic()
                 poll.register(self._socket, select.POLLIN | (select.POLLOUT if view else 0))
-                if remaining <= 0 or not (ready := poll.poll(remaining * 1e3)):
-                    raise self._too_late(bytes(received), len(message))
-                _, events = ready[0]
+                events = wait(poll, deadline)
+                # What is ready may still not do: TLS moves whole records.
                 if view and events & select.POLLOUT:
-                    sent = self._socket.send(view, socket.MSG_DONTWAIT)
-                    self.bytes_sent += sent
-                    view = view[sent:]
+                    with suppress(BlockingIOError):
+                        sent = self._socket.send(view, socket.MSG_DONTWAIT)
+                        self.bytes_sent += sent
+                        view = view[sent:]
                 if events & ~select.POLLOUT:
-                    piece = self._socket.recv(CHUNK)
-                    if not piece:
-                        raise _closed(len(received), len(message))
-                    received += piece
-                    self.bytes_received += len(piece)
-        except _TIMEOUTS as error:
+                    with suppress(BlockingIOError):
+                        piece = self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
+                        if not piece:
+                            raise _closed(len(received), len(message))
+                        received += piece
+                        self.bytes_received += len(piece)
+        except TimeoutError as error:
             raise self._too_late(bytes(received), len(message)) from error
         except OSError as error:
             raise _lost(error) from error
@@ -277,47 +320,73 @@ class EchoConnection:
         )
 
 
-def _connect(address: Address, timeout: float) -> socket.socket:
-    connecting = socket.socket(address.family, socket.SOCK_STREAM)
-    try:
-        if address.family != socket.AF_UNIX:
-            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connecting.settimeout(timeout)
-        connecting.connect(address.sockaddr)
-    except OSError as error:
-        connecting.close()
-        raise _not_connected(error, address.endpoint, timeout) from error
-    return connecting
+class DatagramConnection(EchoConnection):
+    """A UDP socket that knows its other end: each message is one datagram, and so is each reply.
 
-
-def _set_timeout(connected: socket.socket, seconds: float) -> None:
-    """Let each receive and send wait so long at most.
-
-    A timeout of Python's costs a poll(2) before each of them, one of the kernel's nothing
-    (socket(7), SO_RCVTIMEO). Only where the socket is a native one: gevent's wraps one that never
-    blocks, and waits itself.
+    Nothing is established by connecting it, and nothing says that a datagram was lost.
     """
-    if not isinstance(connected, _socket.socket):
-        connected.settimeout(seconds)
-        return
-    connected.settimeout(None)
-    microseconds = max(1, int(seconds * 1e6))
-    interval = struct.pack("ll", microseconds // 1_000_000, microseconds % 1_000_000)
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
+    _aborted = False
 
-def _not_connected(error: OSError, endpoint: Endpoint, timeout: float) -> ConnectError:
-    if isinstance(error, TimeoutError):
-        return ConnectTimeoutError(
-            f"cannot connect to {endpoint}: no answer within {format_duration(timeout)}"
-        )
-    kind = {
-        errno.ECONNREFUSED: RefusedError,
-        errno.EHOSTUNREACH: UnreachableError,
-        errno.ENETUNREACH: UnreachableError,
-    }.get(error.errno or 0, ConnectError)
-    return kind(f"cannot connect to {endpoint}: {error.strerror}")
+    def round_trip(self, message: bytes) -> bytes:
+        """Send a datagram and receive the next one that comes, which may answer an earlier one.
+
+        Raises:
+            InvalidValueError: the message is more than a datagram holds.
+            ReplyTimeoutError: none came within the timeout.
+            RefusedError: nobody listens there, as the answer to this or an earlier one said.
+            LostError: the system cannot send, or was told that it does not arrive.
+        """
+        self.send(message)
+        return self.receive()
+
+    def send(self, data: bytes) -> None:
+        """Send a datagram; raises what `round_trip` does."""
+        if len(data) > LARGEST_DATAGRAM:
+            raise InvalidValueError(
+                f"a datagram holds {LARGEST_DATAGRAM} bytes at most, and this message has "
+                f"{len(data)}"
+            )
+        try:
+            # Not sendall: gevent's sends no empty datagram.
+            self.bytes_sent += self._socket.send(data)
+        except OSError as error:
+            raise self._undelivered(error) from error
+
+    def receive(self) -> bytes:
+        """Receive a datagram, which may be empty; raises what `round_trip` does."""
+        try:
+            data = self._socket.recv(CHUNK)
+        except OSError as error:
+            raise self._undelivered(error) from error
+        if self._aborted and not data:
+            raise ClosedError("the connection was given up")
+        self.bytes_received += len(data)
+        return data
+
+    def end_of_sending(self) -> None:
+        """Refuse: datagrams have no end.
+
+        Raises:
+            InvalidValueError: always.
+        """
+        raise InvalidValueError("datagrams have no end of sending")
+
+    def abort(self) -> None:
+        """Wake up, from any thread, whoever waits in this connection: ClosedError."""
+        self._aborted = True
+        super().abort()
+
+    def tcp_info(self) -> TcpInfo | None:
+        """None: there is no TCP."""
+        return None
+
+    def _undelivered(self, error: OSError) -> ReplyTimeoutError | RefusedError | LostError:
+        if isinstance(error, TIMEOUTS):
+            return ReplyTimeoutError(f"no datagram came within {format_duration(self._timeout)}")
+        if isinstance(error, ConnectionRefusedError):
+            return RefusedError("nobody listens there: the datagram was refused")
+        return LostError(f"the datagram cannot be delivered: {error.strerror}")
 
 
 def _lost(error: OSError) -> LostError:
@@ -327,4 +396,5 @@ def _lost(error: OSError) -> LostError:
 
 
 def _closed(received: int, size: int) -> ClosedError:
-    return ClosedError(f"the server closed the connection after {received} of {size} bytes")
+    said = f"the server closed the connection after {received} of {size} bytes"
+    return ClosedError(said, received)

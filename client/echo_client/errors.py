@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from echo_core.errors import EchoswarmError
+from echo_core.errors import EchoswarmError, ExitCode
 
 
 class ClientError(EchoswarmError):
@@ -29,7 +29,10 @@ class UnresolvedError(ConnectError):
 
 
 class RefusedError(ConnectError):
-    """Nobody listens on the port (ECONNREFUSED)."""
+    """Nobody listens on the port (ECONNREFUSED).
+
+    Over UDP that is learnt from the answer to a datagram: a round trip raises it then.
+    """
 
     kind = "refused"
 
@@ -46,10 +49,34 @@ class ConnectTimeoutError(ConnectError):
     kind = "connect_timeout"
 
 
+class HandshakeError(ConnectError):
+    """The connection was established, but no TLS on it."""
+
+    kind = "handshake"
+
+
+class NoSourceError(ConnectError):
+    """The source address is none that this machine can connect from to there."""
+
+    kind = "no_source"
+
+
+class NoPortError(ConnectError):
+    """No local port is left for one more connection to there (EADDRNOTAVAIL)."""
+
+    kind = "no_port"
+
+
+class NoDescriptorError(ConnectError):
+    """This process, or the machine, may open no more descriptors (EMFILE, ENFILE)."""
+
+    kind = "no_descriptor"
+
+
 class LostError(ClientError):
     """An open connection broke, for a reason that has no class of its own."""
 
-    kind = "lost"
+    kind = "broken"
 
 
 class ResetError(LostError):
@@ -59,9 +86,17 @@ class ResetError(LostError):
 
 
 class ClosedError(LostError):
-    """The other end closed the connection before the whole reply had come."""
+    """The other end closed the connection before the whole reply had come.
+
+    Attributes:
+        received: how many bytes of it came.
+    """
 
     kind = "closed"
+
+    def __init__(self, message: str, received: int = 0) -> None:
+        super().__init__(message)
+        self.received = received
 
 
 class ReplyTimeoutError(ClientError):
@@ -76,6 +111,13 @@ class ReplyTimeoutError(ClientError):
     def __init__(self, message: str, received: bytes = b"") -> None:
         super().__init__(message)
         self.received = received
+
+
+class TlsOptionsError(ClientError):
+    """A file of certificates or keys is not what TLS needs."""
+
+    kind = "tls_options"
+    exit_code = ExitCode.USAGE
 
 
 class MismatchError(ClientError):

@@ -16,6 +16,8 @@ from echo_client.errors import (
     ReplyTimeoutError,
     StreamError,
 )
+from echo_core.endpoint import Endpoint
+from echo_core.errors import InvalidValueError
 
 Source = Callable[[int], bytes]
 Sink = Callable[[bytes], object]
@@ -31,6 +33,19 @@ class _Half:
     def add(self, data: bytes) -> None:
         self.size += len(data)
         self.digest.update(data)
+
+
+def check_stream(endpoint: Endpoint) -> None:
+    """Refuse what a stream cannot go through.
+
+    Raises:
+        InvalidValueError: it is UDP.
+    """
+    if endpoint.scheme == "udp":
+        raise InvalidValueError(
+            f"{endpoint}: datagrams are no stream, they may get lost and overtake each other; "
+            "streams go over tcp, tls and unix"
+        )
 
 
 def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:

@@ -19,7 +19,7 @@ from prompt_toolkit.styles import Style
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError
-from echo_client.pipe import stream
+from echo_client.pipe import check_stream, stream
 from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
 from echo_core.units import format_bytes, parse_count
@@ -38,14 +38,12 @@ class Repl:
 
     Args:
         endpoint: the service.
-        timeout: seconds that a reply may take.
-        connect_timeout: seconds that connecting may take.
+        connect: opens a connection to it.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float, connect_timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:
         self._endpoint = endpoint
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
+        self._connect = connect
         self._connection: EchoConnection | None = None
         self._round_trips = array("q")
         self._bytes = 0
@@ -149,15 +147,11 @@ class Repl:
     def _send(self, argument: str) -> None:
         if not argument:
             raise InvalidValueError("which file? \\send FILE")
+        check_stream(self._endpoint)
         path = Path(_unquoted(argument)).expanduser()
         digest = hashlib.sha256()
         try:
-            with (
-                path.open("rb", buffering=0) as file,
-                EchoConnection.open(
-                    self._endpoint, timeout=self._timeout, connect_timeout=self._connect_timeout
-                ) as connection,
-            ):
+            with path.open("rb", buffering=0) as file, self._connect() as connection:
                 begin = time.perf_counter()
                 size = stream(connection, lambda most: file.read(most) or b"", digest.update)
                 seconds = time.perf_counter() - begin
@@ -195,10 +189,8 @@ class Repl:
 
     def _reconnect(self, _argument: str) -> None:
         self._disconnect()
-        self._connection = EchoConnection.open(
-            self._endpoint, timeout=self._timeout, connect_timeout=self._connect_timeout
-        )
-        _say(f"connected to {self._endpoint}")
+        self._connection = self._connect()
+        _say(f"{'sending' if self._endpoint.scheme == 'udp' else 'connected'} to {self._endpoint}")
 
     def _quit(self, _argument: str) -> None:
         self._ended = True

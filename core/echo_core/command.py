@@ -12,13 +12,14 @@ from typing import Any, NoReturn
 
 import click
 
-from echo_core.endpoint import DescriptorEndpoint, Endpoint, NetworkEndpoint
+from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
 from echo_core.units import (
     LONGEST_SECONDS,
     parse_count,
     parse_duration,
     parse_percentage,
+    parse_rate,
     parse_size,
 )
 
@@ -85,20 +86,11 @@ def _host(text: str) -> str:
     return NetworkEndpoint(text).host
 
 
-def _target(text: str) -> Endpoint:
-    endpoint = Endpoint.parse(text)
-    match endpoint:
-        case NetworkEndpoint(port=0):
-            raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
-        case NetworkEndpoint(host="*"):
-            raise InvalidValueError(f"{text!r}: * can only be listened on; write HOST:PORT")
-        case NetworkEndpoint(transport="tls" | "udp"):
-            raise InvalidValueError(
-                f"{text!r}: only TCP and unix sockets can be connected to; write tcp://HOST:PORT"
-            )
-        case DescriptorEndpoint():
-            raise InvalidValueError(f"{text!r}: a descriptor can only be listened on")
-    return endpoint
+def _rate(text: str) -> float:
+    rate = parse_rate(text)
+    if not rate:
+        raise InvalidValueError(f"{text!r} is no rate at all; write it as in 100 or 10k")
+    return rate
 
 
 def _rate_of_bytes(text: str) -> int:
@@ -115,8 +107,9 @@ PORT = whole_number("port", 0, 65535)
 TARGET_PORT = whole_number("port", 1, 65535)
 ENDPOINT = Parsed("endpoint", Endpoint.parse)
 PERCENTAGE = Parsed("percentage", parse_percentage)
+RATE = Parsed("rate", _rate)
 RATE_OF_BYTES = Parsed("bytes/s", _rate_of_bytes)
-TARGET = Parsed("target", _target)
+TARGET = Parsed("target", parse_target)
 
 
 def command_settings(environment_prefix: str) -> dict[str, Any]:
@@ -144,6 +137,41 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
         callback=_load_config,
         help="Read options from a TOML file; flags and the environment override it.",
     )(function)
+
+
+def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what a client may say of TLS, as parameters `tls_ca`, `tls_cert` and so on."""
+    file = click.Path(dir_okay=False)
+    options = (
+        click.option(
+            "--tls-ca",
+            type=file,
+            metavar="FILE",
+            help="The authorities to trust, in PEM form, instead of the system's.",
+        ),
+        click.option(
+            "--tls-cert",
+            type=file,
+            metavar="FILE",
+            help="Certificate to show, and its chain, in PEM form.",
+        ),
+        click.option(
+            "--tls-key",
+            type=file,
+            metavar="FILE",
+            help="Its key, without a passphrase, unless it is in the same file.",
+        ),
+        click.option(
+            "--tls-server-name",
+            type=HOST,
+            metavar="NAME",
+            help="What the server's certificate must be for, if not for the host.",
+        ),
+        click.option("--tls-insecure", is_flag=True, help="Trust any certificate."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def version_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -160,6 +160,23 @@ class DescriptorEndpoint(Endpoint):
         return str(self.number)
 
 
+def parse_target(text: str) -> Endpoint:
+    """Read an endpoint that can be connected to, as `Endpoint.parse`.
+
+    Raises:
+        InvalidValueError: the text is no endpoint, or one that can only be listened on.
+    """
+    endpoint = Endpoint.parse(text)
+    match endpoint:
+        case NetworkEndpoint(port=0):
+            raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
+        case NetworkEndpoint(host="*"):
+            raise InvalidValueError(f"{text!r}: * can only be listened on; write HOST:PORT")
+        case DescriptorEndpoint():
+            raise InvalidValueError(f"{text!r}: a descriptor can only be listened on")
+    return endpoint
+
+
 def _parse_network(rest: str, text: str, transport: Transport) -> NetworkEndpoint:
     host, port = _split_port(rest, text)
     if not host:

@@ -53,6 +53,19 @@ def parse_count(text: str) -> int:
     return _whole(digits, _MULTIPLES[suffix], text)
 
 
+def parse_rate(text: str) -> float:
+    """Events a second from `100`, `10k`, `0.5`, `2.5k/s`.
+
+    Raises:
+        InvalidValueError: the text is no rate.
+    """
+    text = text.strip()
+    match = _COUNT.fullmatch(text.removesuffix("/s"))
+    if match is None or not text.isascii():
+        raise InvalidValueError(f"{text!r} is not a rate; write it as in 100, 10k or 2.5k/s")
+    return float(match[1]) * _MULTIPLES[match[2]]
+
+
 def parse_size(text: str) -> int:
     """Bytes from `512`, `64KiB`, `1.5MiB`, `10k`, `1 MB`.
 

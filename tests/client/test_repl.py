@@ -13,6 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from support.certificates import make_certificates
 from support.misbehaving import Service, in_pieces, silent, wrong
 from support.processes import CLIENT, DEADLINE, EchoServerProcess, environment
 
@@ -128,6 +129,54 @@ def test_commands(terminal: Terminal, tmp_path: Path) -> None:
         "quit",
     ):
         terminal.expect(re.escape(f"\\{command}"))
+
+
+def test_tls(
+    start_server: Callable[..., EchoServerProcess], prompt: Prompt, tmp_path: Path
+) -> None:
+    certificates = make_certificates(tmp_path / "certificates")
+    server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
+    terminal = prompt(server.url, "--tls-ca", str(certificates.authority))
+    terminal.expect("connected to tls://127.0.0.1:")
+    terminal.type("你好")
+    terminal.expect_reply("你好")
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(3 << 20))
+    terminal.type(f"\\send {file}")
+    terminal.expect("3.0 MiB sent, the same came back")
+    terminal.type("\\quit")
+    assert terminal.ends() == 0
+
+
+def test_tls_that_cannot_be_trusted_or_made(
+    start_server: Callable[..., EchoServerProcess], prompt: Prompt, tmp_path: Path
+) -> None:
+    certificates = make_certificates(tmp_path / "certificates")
+    server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
+    terminal = prompt(server.url)
+    terminal.expect("certificate verify failed")
+    terminal.type("\\quit")
+    assert terminal.ends() == 0
+    terminal = prompt(server.url, "--tls-ca", "/nonexistent")
+    terminal.expect("--tls-ca: /nonexistent: No such file or directory")
+    assert terminal.ends() == 2
+
+
+def test_udp(start_server: Callable[..., EchoServerProcess], prompt: Prompt) -> None:
+    server = start_server("--listen", "udp://127.0.0.1:0")
+    terminal = prompt(server.url)
+    terminal.expect("sending to udp://127.0.0.1:")
+    terminal.type("hello")
+    terminal.expect_reply("hello")
+    terminal.type("\\send /etc/passwd")
+    terminal.expect("datagrams are no stream")
+    terminal.type("\\repeat 10 ping")
+    terminal.expect("10 sent, 10 came back as they were")
+    server.signal(signal.SIGKILL)
+    server.wait()
+    terminal.type("and now?")
+    terminal.expect("nobody listens there")
+    terminal.expect(r"\\reconnect")
 
 
 def test_ctrl_d_ends(terminal: Terminal) -> None:

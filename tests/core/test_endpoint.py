@@ -13,6 +13,7 @@ from echo_core.endpoint import (
     Endpoint,
     NetworkEndpoint,
     UnixEndpoint,
+    parse_target,
 )
 from echo_core.errors import InvalidValueError
 
@@ -110,3 +111,34 @@ def test_other_transports(text: str, endpoint: Endpoint) -> None:
 )
 def test_the_ip_version_of_an_address(host: str, version: int | None) -> None:
     assert NetworkEndpoint(host).ip_version == version
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("localhost", NetworkEndpoint("localhost")),
+        ("[::1]:7", NetworkEndpoint("::1", 7)),
+        ("tls://localhost:7", NetworkEndpoint("localhost", 7, "tls")),
+        ("udp://10.0.0.1:65535", NetworkEndpoint("10.0.0.1", 65535, "udp")),
+        ("unix:///run/echo.sock", UnixEndpoint("/run/echo.sock")),
+    ],
+)
+def test_targets(text: str, endpoint: Endpoint) -> None:
+    assert parse_target(text) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "names no host"),
+        ("localhost:0", r"'localhost:0': nothing can be reached at port 0; write HOST:PORT"),
+        ("udp://[::1]:0", "nothing can be reached at port 0"),
+        ("*", r"'\*': \* can only be listened on; write HOST:PORT"),
+        ("tls://*:7", r"\* can only be listened on"),
+        ("fd://3", "'fd://3': a descriptor can only be listened on"),
+        ("ftp://localhost:21", "scheme 'ftp'"),
+    ],
+)
+def test_what_nobody_can_connect_to(text: str, hint: str) -> None:
+    with pytest.raises(InvalidValueError, match=hint):
+        parse_target(text)

@@ -11,6 +11,7 @@ from echo_core.units import (
     parse_count,
     parse_duration,
     parse_percentage,
+    parse_rate,
     parse_size,
 )
 
@@ -63,6 +64,30 @@ def test_what_is_no_count(text: str) -> None:
 @given(st.integers(0, 10**9))
 def test_counts_in_thousands(thousands: int) -> None:
     assert parse_count(f"{thousands}k") == thousands * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("0", 0),
+        ("100", 100),
+        ("10k", 10_000),
+        ("0.5", 0.5),
+        ("2.5k/s", 2500),
+        ("1.5M", 1_500_000),
+        (" 7/s ", 7),
+    ],
+)
+def test_rates(text: str, rate: float) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/s", "-1", "10K", "10/m", "10/s/s", "10 /s", "1e3", "k", "inf", "nan", "\u0661"]
+)
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(InvalidValueError, match="is not a rate; write it as in 100, 10k or"):
+        parse_rate(text)
 
 
 @pytest.mark.parametrize(

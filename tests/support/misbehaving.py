@@ -9,7 +9,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from support.processes import DEADLINE, reset
+import msgspec
+
+from echo_load.result import Result
+from support.processes import DEADLINE, LOAD, reset, run
 
 Behaviour = Callable[[socket.socket, threading.Event], object]
 
@@ -84,6 +87,67 @@ def in_pieces(connection: socket.socket, _over: threading.Event) -> None:
             connection.sendall(bytes([byte]))
 
 
+def closes(connection: socket.socket, _over: threading.Event) -> None:
+    """Read, then close in peace."""
+    connection.recv(65536)
+
+
+def closes_at_once(_connection: socket.socket, _over: threading.Event) -> None:
+    """Close without a word."""
+
+
+def answers_http(connection: socket.socket, _over: threading.Event) -> None:
+    """Be a web server that did not understand."""
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"<p>What?" * 99)
+
+
+def greets(connection: socket.socket, over: threading.Event) -> None:
+    """Speak first, as mail servers do, then listen."""
+    connection.sendall(b"220 mail.example.org ESMTP ready when you are; say HELO first\r\n" * 2)
+    silent(connection, over)
+
+
+def swapped(size: int) -> Behaviour:
+    """Answer two messages of a size in the wrong order, each time."""
+
+    def behave(connection: socket.socket, _over: threading.Event) -> None:
+        with connection.makefile("rb") as stream:
+            while len(pair := stream.read(2 * size)) == 2 * size:
+                connection.sendall(pair[size:] + pair[:size])
+
+    return behave
+
+
+class AnswersOfAnother:
+    """Answer each connection with what the first one sent first; a behaviour."""
+
+    def __init__(self) -> None:
+        self._first = b""
+        self._lock = threading.Lock()
+
+    def __call__(self, connection: socket.socket, _over: threading.Event) -> None:
+        while data := connection.recv(65536):
+            with self._lock:
+                self._first = self._first or data
+            connection.sendall(self._first)
+
+
+class Floods:
+    """Answer endlessly, whatever comes, and read none of it; a behaviour.
+
+    Attributes:
+        bytes_sent: taken by the kernels.
+    """
+
+    def __init__(self) -> None:
+        self.bytes_sent = 0
+
+    def __call__(self, connection: socket.socket, over: threading.Event) -> None:
+        while not over.is_set():
+            self.bytes_sent += connection.send(b"x" * 65536)
+
+
 class Service:
     """Serves every connection with a behaviour in a thread of its own; a context manager."""
 
@@ -131,3 +195,12 @@ class Service:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             self._behaviour(connection, self._over)
+
+
+def loaded(*arguments: str) -> tuple[int, Result]:
+    """Exit code and result of an `echo-load` command that comes to its end."""
+    process = run([*LOAD, *arguments, "--json"])
+    said = process.stderr.decode()
+    assert "Traceback" not in said, said
+    assert process.stdout, said
+    return process.returncode, msgspec.json.decode(process.stdout, type=Result)

@@ -1,0 +1,91 @@
+"""From an endpoint to the addresses that it can be reached at."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Literal, NamedTuple, Self
+
+from echo_client.errors import UnresolvedError
+from echo_core.endpoint import Endpoint, NetworkEndpoint, UnixEndpoint
+from echo_core.errors import InvalidValueError
+
+Transport = Literal["tcp", "tls", "udp", "unix"]
+# Of the IP versions.
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class _Fields(NamedTuple):
+    family: int
+    sockaddr: tuple[Any, ...] | str
+    transport: Transport
+    host: str
+
+
+class Address(_Fields):
+    """One address that an endpoint resolved to.
+
+    Attributes:
+        family: `AF_INET`, `AF_INET6` or `AF_UNIX`.
+        sockaddr: what `connect` of a socket takes.
+        transport: `tcp`, `tls`, `udp` or `unix`; where it is not given, what the family is for.
+        host: the name that was looked up, which a TLS certificate must be for; "" for unix.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        family: int,
+        sockaddr: tuple[Any, ...] | str,
+        transport: Transport | None = None,
+        host: str = "",
+    ) -> Self:
+        """Take the fields; `tcp` or `unix` by the family where no transport is given."""
+        usual: Transport = "unix" if family == socket.AF_UNIX else "tcp"
+        return super().__new__(cls, family, sockaddr, transport or usual, host)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The address as people write it."""
+        if isinstance(self.sockaddr, str) or self.transport == "unix":
+            return UnixEndpoint(str(self.sockaddr))
+        host, port = self.sockaddr[:2]
+        return NetworkEndpoint(host, port, self.transport)
+
+
+def resolve(endpoint: Endpoint, ip_version: int | None = None) -> list[Address]:
+    """Look up the addresses of an endpoint, in the order in which to try them (RFC 6724).
+
+    Args:
+        endpoint: tcp, tls, udp or unix.
+        ip_version: 4 or 6 leaves out all other addresses.
+
+    Raises:
+        InvalidValueError: it is a descriptor, which can only be listened on.
+        UnresolvedError: the host is not known, or has no address of that version.
+    """
+    found = _look_up(endpoint)
+    if ip_version is None:
+        return found
+    of_version = [address for address in found if address.family == FAMILIES[ip_version]]
+    if not of_version:
+        raise UnresolvedError(f"cannot connect to {endpoint}: it has no IPv{ip_version} address")
+    return of_version
+
+
+def _look_up(endpoint: Endpoint) -> list[Address]:
+    if isinstance(endpoint, UnixEndpoint):
+        return [Address(socket.AF_UNIX, endpoint.path)]
+    if not isinstance(endpoint, NetworkEndpoint):
+        raise InvalidValueError(f"cannot connect to {endpoint}")
+    kind = socket.SOCK_DGRAM if endpoint.transport == "udp" else socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=kind)
+    except socket.gaierror as error:
+        raise UnresolvedError(f"cannot connect to {endpoint}: {error.strerror}") from error
+    # A certificate is for an address without the name of the interface that leads there.
+    host = endpoint.host.partition("%")[0]
+    return [
+        Address(family, tuple(sockaddr), endpoint.transport, host)
+        for family, _, _, _, sockaddr in found
+    ]

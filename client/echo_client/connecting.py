@@ -1,0 +1,201 @@
+"""Opening sockets: from where, within what time, and what it means when it fails."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import resource
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from echo_client.addresses import FAMILIES, Address
+from echo_client.errors import (
+    ConnectError,
+    ConnectTimeoutError,
+    HandshakeError,
+    NoDescriptorError,
+    NoPortError,
+    NoSourceError,
+    RefusedError,
+    UnreachableError,
+)
+from echo_client.tls import TlsOptions
+from echo_core.errors import InvalidValueError
+from echo_core.units import format_duration
+
+if TYPE_CHECKING:
+    import ssl
+
+    from echo_client.tls_socket import TlsSocket
+
+# linux/in.h: bind to an address only, and let connect choose the port. Chosen at the bind, a port
+# serves one connection; chosen at the connect, one to each target.
+_IP_BIND_ADDRESS_NO_PORT = 24
+_LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def reachable_from(source: str | None, addresses: Sequence[Address]) -> Sequence[Address]:
+    """Leave out the addresses that cannot be connected to from a local one: other IP versions'.
+
+    Raises:
+        InvalidValueError: the source is no IP address.
+        NoSourceError: none is left.
+    """
+    if source is None or not addresses:
+        return addresses
+    try:
+        version = ipaddress.ip_address(source).version
+    except ValueError as error:
+        raise InvalidValueError(f"{source!r} is not an IP address") from error
+    found = [address for address in addresses if address.family == FAMILIES[version]]
+    if not found:
+        raise NoSourceError(
+            f"cannot connect to {addresses[0].endpoint} from {source}: "
+            f"that is an IPv{version} address"
+        )
+    return found
+
+
+def connect(address: Address, timeout: float, source: str | None) -> tuple[socket.socket, int]:
+    """Open a socket and connect it; TCP_NODELAY is set where there is TCP.
+
+    Args:
+        address: where to.
+        timeout: seconds that it may take.
+        source: IP address of this machine to connect from; None for what the system chooses.
+
+    Returns:
+        The socket, and the nanoseconds that connect(2) took.
+
+    Raises:
+        ConnectError: it failed; its class says why.
+    """
+    kind = socket.SOCK_DGRAM if address.transport == "udp" else socket.SOCK_STREAM
+    try:
+        connecting = socket.socket(address.family, kind)
+        try:
+            if address.transport in {"tcp", "tls"}:
+                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source is not None:
+                _bind(connecting, source, address)
+            connecting.settimeout(timeout)
+            begin = time.monotonic_ns()
+            connecting.connect(address.sockaddr)
+            return connecting, time.monotonic_ns() - begin
+        except BaseException:
+            connecting.close()
+            raise
+    except OSError as error:
+        raise _not_connected(error, address, timeout) from error
+
+
+def secure(
+    connected: socket.socket,
+    address: Address,
+    timeout: float,
+    context: ssl.SSLContext | None,
+    server_name: str | None,
+) -> tuple[TlsSocket, int]:
+    """Shake hands on a connected socket; it is closed if that fails.
+
+    Args:
+        connected: the socket.
+        address: what it is connected to.
+        timeout: seconds that it may take.
+        context: how to speak TLS, and whom to trust; None for the system's authorities.
+        server_name: what the certificate must be for; None for the address's host.
+
+    Returns:
+        The socket that encrypts, and the nanoseconds that the handshake took.
+
+    Raises:
+        HandshakeError: the other end does not speak TLS, or the two do not agree.
+    """
+    from echo_client.tls_socket import TlsSocket
+
+    closing: socket.socket | TlsSocket = connected
+    try:
+        try:
+            name = server_name or address.host or None
+            closing = secured = TlsSocket(connected, context or TlsOptions().context(), name)
+            begin = time.monotonic_ns()
+            secured.do_handshake(timeout)
+            return secured, time.monotonic_ns() - begin
+        except BaseException:
+            closing.close()
+            raise
+    except TimeoutError as error:
+        raise _no_handshake(address, "no answer in the time for connecting") from error
+    except OSError as error:
+        raise _no_handshake(address, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise _no_handshake(address, str(error)) from error
+
+
+def _bind(connecting: socket.socket, source: str, address: Address) -> None:
+    try:
+        if sys.platform == "linux" and address.transport != "udp":
+            connecting.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        connecting.bind((source, 0))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _no_port(address) from error
+        reason = (
+            "no address of this machine"
+            if error.errno == errno.EADDRNOTAVAIL
+            else error.strerror or error
+        )
+        raise NoSourceError(
+            f"cannot connect to {address.endpoint} from {source}: {reason}"
+        ) from error
+
+
+def _not_connected(error: OSError, address: Address, timeout: float) -> ConnectError:
+    if isinstance(error, TimeoutError):
+        said = f"no answer within {format_duration(timeout)}"
+        return ConnectTimeoutError(f"cannot connect to {address.endpoint}: {said}")
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return NoDescriptorError(
+            f"cannot connect to {address.endpoint}: {error.strerror}; `ulimit -n` is {limit}"
+        )
+    if _is_out_of_ports(error, address):
+        return _no_port(address)
+    kind = {
+        errno.ECONNREFUSED: RefusedError,
+        errno.EHOSTUNREACH: UnreachableError,
+        errno.ENETUNREACH: UnreachableError,
+        errno.EADDRNOTAVAIL: UnreachableError,
+    }.get(error.errno or 0, ConnectError)
+    return kind(f"cannot connect to {address.endpoint}: {error.strerror}")
+
+
+def _is_out_of_ports(error: OSError, address: Address) -> bool:
+    """Tell ports that are used up from an address that nothing here could ever connect to."""
+    if address.transport == "udp":
+        return error.errno == errno.EAGAIN
+    if error.errno != errno.EADDRNOTAVAIL:
+        return False
+    # UDP has ports of its own.
+    with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex(address.sockaddr) != errno.EADDRNOTAVAIL
+
+
+def _no_port(address: Address) -> NoPortError:
+    try:
+        first, last = _LOCAL_PORTS.read_text().split()
+        limit = f" ({first} to {last})"
+    except (OSError, ValueError):
+        limit = ""
+    return NoPortError(
+        f"cannot connect to {address.endpoint}: all local ports of "
+        f"net.ipv4.ip_local_port_range{limit} are taken; connect from more source addresses"
+    )
+
+
+def _no_handshake(address: Address, reason: str) -> HandshakeError:
+    return HandshakeError(f"cannot connect to {address.endpoint}: TLS handshake failed: {reason}")

@@ -1,0 +1,114 @@
+"""The client over UDP: a datagram there, a datagram back, or none."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from echo_client.connection import DatagramConnection, EchoConnection, resolve
+from echo_client.errors import ClientError, ClosedError, RefusedError, ReplyTimeoutError
+from echo_core.endpoint import Endpoint, NetworkEndpoint
+from echo_core.errors import InvalidValueError
+from support.processes import CLIENT, DEADLINE, EchoServerProcess, StartServer, run
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> EchoServerProcess:
+    return start_server("--listen", "udp://127.0.0.1:0")
+
+
+@pytest.fixture
+def mute() -> Iterator[socket.socket]:
+    """A socket that receives and does not answer."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.settimeout(DEADLINE)
+        yield bound
+
+
+def to(bound: socket.socket, timeout: float = DEADLINE) -> EchoConnection:
+    endpoint = NetworkEndpoint("127.0.0.1", bound.getsockname()[1], "udp")
+    return EchoConnection.open(endpoint, timeout=timeout)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1472, 1473, 20_000, 65_507])
+def test_round_trips_of_every_size(server: EchoServerProcess, size: int) -> None:
+    message = os.urandom(size)
+    with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
+        for _ in range(3):
+            assert connection.round_trip(message) == message
+        assert connection.bytes_sent == connection.bytes_received == 3 * size
+        assert isinstance(connection, DatagramConnection)
+        assert (connection.tcp_info(), connection.handshake_ns) == (None, 0)
+
+
+def test_what_does_not_fit_is_refused_and_harms_nothing(server: EchoServerProcess) -> None:
+    with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
+        with pytest.raises(InvalidValueError, match=r"65507 bytes at most, .* has 65508"):
+            connection.round_trip(bytes(65_508))
+        with pytest.raises(InvalidValueError, match="datagrams have no end"):
+            connection.end_of_sending()
+        assert connection.round_trip(b"hello") == b"hello"
+        assert connection.bytes_sent == 5
+
+
+def test_nothing_comes_back(mute: socket.socket) -> None:
+    with (
+        to(mute, timeout=0.05) as connection,
+        pytest.raises(ReplyTimeoutError, match="no datagram came within 50ms"),
+    ):
+        connection.round_trip(b"hello")
+
+
+def test_nobody_listens() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        connection = to(bound)
+    with connection, pytest.raises(RefusedError, match="nobody listens"):
+        connection.round_trip(b"hello")
+
+
+def test_the_next_datagram_is_the_reply_whatever_it_is(mute: socket.socket) -> None:
+    with to(mute) as connection:
+        connection.send(b"one")
+        _, address = mute.recvfrom(100)
+        for answer in (b"", b"shorter", b"one"):
+            mute.sendto(answer, address)
+        assert connection.round_trip(b"another") == b""
+        assert connection.receive() == b"shorter"
+        assert connection.receive() == b"one"
+
+
+def test_abort_wakes_who_waits(mute: socket.socket) -> None:
+    errors: list[ClientError] = []
+    with to(mute) as connection:
+
+        def wait() -> None:
+            try:
+                connection.round_trip(b"hello")
+            except ClientError as error:
+                errors.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        mute.recv(100)
+        connection.abort()
+        waiting.join(DEADLINE)
+    assert [type(error) for error in errors] == [ClosedError]
+
+
+def test_addresses_say_how_to_get_there() -> None:
+    (address,) = resolve(Endpoint.parse("udp://127.0.0.1:7"))
+    assert (address.transport, address.host) == ("udp", "127.0.0.1")
+    assert str(address.endpoint) == "udp://127.0.0.1:7"
+
+
+def test_a_pipe_needs_a_stream(server: EchoServerProcess) -> None:
+    result = run([*CLIENT, server.url], stdin=b"hi")
+    (line,) = result.stderr.decode().splitlines()
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert line.startswith(f"echo-client: error: {server.url}: datagrams are no stream")

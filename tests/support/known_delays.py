@@ -1,0 +1,225 @@
+"""An echo service whose delays are known: it does nothing but keep them, and says which it kept.
+
+It is a program of its own, with one thread, so that it shares no interpreter lock with what
+measures it. It sleeps until shortly before an instant and spins for the rest. All its instants are
+of CLOCK_MONOTONIC, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+# The kernel seldom wakes a sleeper later than this, unless something else has the processor.
+_SPIN_NS = 100_000
+# Awake this often at least, to see how late that is.
+_NAP_NS = 5_000_000
+# prctl(2): by how much the kernel may delay a wake-up to save others; 50 us if nobody says.
+_PR_SET_TIMERSLACK = 29
+_MESSAGE = 65536
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the service did, in nanoseconds.
+
+    Attributes:
+        arrivals: when each message was received.
+        delays: of each answer, from when its message was received until just before it was sent.
+        stalls: begin and end of each time in which it did nothing.
+        wakes: how late the kernel woke it, whenever it slept until an instant.
+    """
+
+    arrivals: list[int]
+    delays: list[int]
+    stalls: list[tuple[int, int]]
+    wakes: list[int]
+
+
+class KnownDelays:
+    """The service in a process of its own; a context manager.
+
+    Args:
+        delay: seconds from each message to its answer.
+        first_delay: the same of the first message of each connection; None if it is no other.
+        stall: seconds for which nothing is done, in every `period`.
+        period: seconds from the begin of one stall to that of the next.
+        starve_after: messages after which the first connection is not read any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        delay: float = 0.0,
+        first_delay: float | None = None,
+        stall: float = 0.0,
+        period: float = 1.0,
+        starve_after: int | None = None,
+    ) -> None:
+        self._command = [sys.executable, "-S", __file__, "--delay", str(delay)]
+        self._command += ["--first-delay", str(delay if first_delay is None else first_delay)]
+        self._command += ["--stall", str(stall), "--period", str(period)]
+        if starve_after is not None:
+            self._command += ["--starve-after", str(starve_after)]
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.target = f"127.0.0.1:{int(self._process.stdout.readline())}"
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        # It has ended already, if it was asked what it kept.
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def kept(self) -> Kept:
+        """End the service, and say what it did."""
+        # Closes its standard input, which it watches.
+        said, _ = self._process.communicate()
+        arrivals, delays, stalls, wakes = json.loads(said)
+        return Kept(arrivals, delays, [(begin, end) for begin, end in stalls], wakes)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    due_ns: int
+    received_ns: int
+    connection: socket.socket
+    message: bytes
+
+
+class _Service:
+    """The inside: one loop over one epoll set.
+
+    A message is what one receive gives: so it is with one under way at a time on a connection.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._delays_ns = (int(options.delay * 1e9), int(options.first_delay * 1e9))
+        self._stall_ns = int(options.stall * 1e9)
+        self._period_ns = int(options.period * 1e9)
+        self._starve_after: int | None = options.starve_after
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener, select.EPOLLIN)
+        self._epoll.register(sys.stdin, select.EPOLLIN)
+        self._connections: dict[int, socket.socket] = {}
+        self._first: socket.socket | None = None
+        self._messages: dict[socket.socket, int] = {}
+        # One queue for each of the two delays: each is in order.
+        self._answers: tuple[deque[_Answer], deque[_Answer]] = (deque(), deque())
+        self._kept = Kept([], [], [], [])
+        self._over = False
+
+    def run(self) -> None:
+        print(self._listener.getsockname()[1], flush=True)
+        stall_ns = time.monotonic_ns() + self._period_ns if self._stall_ns else sys.maxsize
+        while not self._over:
+            if time.monotonic_ns() >= stall_ns:
+                self._stall()
+                stall_ns += self._period_ns
+            self._answer()
+            self._wait(min([stall_ns, *(queue[0].due_ns for queue in self._answers if queue)]))
+            for descriptor, _ in self._epoll.poll(0):
+                self._serve(descriptor)
+        kept = self._kept
+        print(json.dumps([kept.arrivals, kept.delays, kept.stalls, kept.wakes]))
+
+    def _stall(self) -> None:
+        begin = time.monotonic_ns()
+        end = begin + self._stall_ns
+        time.sleep((self._stall_ns - _SPIN_NS) / 1e9)
+        while time.monotonic_ns() < end:
+            pass
+        self._kept.stalls.append((begin, time.monotonic_ns()))
+
+    def _wait(self, instant_ns: int) -> None:
+        """For a message, or until so shortly before an instant that it pays to spin."""
+        now = time.monotonic_ns()
+        until_ns = min(instant_ns - _SPIN_NS, now + _NAP_NS)
+        if until_ns > now:
+            # Epoll's own time-outs are whole milliseconds.
+            ready, _, _ = select.select([self._epoll], [], [], (until_ns - now) / 1e9)
+            if not ready:
+                self._kept.wakes.append(time.monotonic_ns() - until_ns)
+
+    def _serve(self, descriptor: int) -> None:
+        if descriptor == self._listener.fileno():
+            connection, _ = self._listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections[connection.fileno()] = connection
+            self._first = self._first or connection
+            self._messages[connection] = 0
+            self._epoll.register(connection, select.EPOLLIN)
+            self._starve(connection)
+        elif descriptor == sys.stdin.fileno():
+            self._over = True
+        else:
+            self._receive(self._connections[descriptor])
+
+    def _receive(self, connection: socket.socket) -> None:
+        try:
+            message = connection.recv(_MESSAGE)
+        except OSError:
+            message = b""
+        now = time.monotonic_ns()
+        if not message:
+            # It stays open until all ends, so that its number is no other's.
+            self._epoll.unregister(connection)
+            return
+        self._kept.arrivals.append(now)
+        first = not self._messages[connection]
+        self._messages[connection] += 1
+        self._answers[first].append(_Answer(now + self._delays_ns[first], now, connection, message))
+        self._starve(connection)
+
+    def _starve(self, connection: socket.socket) -> None:
+        if (connection, self._messages[connection]) == (self._first, self._starve_after):
+            self._epoll.unregister(connection)
+
+    def _answer(self) -> None:
+        """Send what is due."""
+        for queue in self._answers:
+            while queue and (now := time.monotonic_ns()) >= queue[0].due_ns:
+                answer = queue.popleft()
+                self._kept.delays.append(now - answer.received_ns)
+                try:
+                    answer.connection.send(answer.message)
+                except OSError:
+                    continue
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("--delay", "--first-delay", "--stall", "--period"):
+        parser.add_argument(name, type=float)
+    parser.add_argument("--starve-after", type=int)
+    gc.disable()
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    _Service(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,1 +1,37 @@
-"""The load tester: engines that generate load, and figures that are true."""
+"""The load tester: engines that generate load, and figures that are true.
+
+From Python:
+
+    from echo_load import Plan, run
+
+    if __name__ == "__main__":
+        result = run(Plan(targets=("tcp://127.0.0.1:50007",), connections=1000, duration=10))
+        print(result.passed, result.latency_us.response.p99)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from echo_load.controller import run
+    from echo_load.plan import Plan, StagePlan, parse_stages
+    from echo_load.result import Result
+
+__all__ = ["Plan", "Result", "StagePlan", "parse_stages", "run"]
+
+_ROOMS = {
+    "Plan": "plan",
+    "Result": "result",
+    "StagePlan": "plan",
+    "parse_stages": "plan",
+    "run": "controller",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is, so that `echo-load --help` is quick."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

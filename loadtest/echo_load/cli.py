@@ -5,10 +5,13 @@ from __future__ import annotations
 import click
 
 from echo_core import command
+from echo_load.commands.hold import hold
+from echo_load.commands.run import run
+from echo_load.commands.schema import schema
 from echo_load.commands.stress import stress
 
 
-@click.group(context_settings=command.command_settings("ECHO_LOAD"))
+@click.group(no_args_is_help=False, context_settings=command.command_settings("ECHO_LOAD"))
 @command.version_option
 def echo_load() -> None:
     """Test echo services: what came back, how fast, and how late.
@@ -17,4 +20,5 @@ def echo_load() -> None:
     """
 
 
-echo_load.add_command(stress)
+for one in (run, stress, hold, schema):
+    echo_load.add_command(one)

@@ -1,4 +1,4 @@
-"""Runs a plan: starts the generators, opens the gate, adds up what they report, stops them.
+"""Runs a plan from beginning to end and makes a result of it.
 
 The controller never generates load, so that it can draw a screen without disturbing what is
 measured.
@@ -6,40 +6,28 @@ measured.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import random
 import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from ctypes import c_int64
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Literal, Self
 
-from echo_client.connection import Address, resolve
+from echo_client.addresses import resolve
+from echo_client.payload import WRONG
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
-from echo_load.engines import Share
-from echo_load.errors import GeneratorError
-from echo_load.generator import Interrupt, Report, Start, generate
-from echo_load.plan import Plan, StagePlan, shares
-from echo_load.result import Machine, Result, StageResult
-from echo_load.tally import StageTally, generator, latencies, stage_result, totals
-
-_SPAWN = multiprocessing.get_context("spawn")
-_TICK_SECONDS = 0.1
-_NEVER_NS = 2**63 - 1
-# From sending the start to the start: enough for every generator to have read it, and for each
-# of its threads to have passed the Event (measured: 0.05 s for 1000, 0.8 s for 5000).
-_GATE_SECONDS = 0.05
-_GATE_SECONDS_PER_THREAD = 0.0002
-
-Phase = Literal["connecting", "running", "finishing"]
+from echo_core.limits import raise_descriptor_limit
+from echo_load.engines import Counts
+from echo_load.local_server import LocalServer
+from echo_load.plan import Plan
+from echo_load.processes import Generators, Phase, Task
+from echo_load.reconcile import Reconciler, Reconciliation
+from echo_load.result import Latencies, Machine, Result, Spread, StageResult
+from echo_load.sources import check_ports, processes_for, source_addresses
+from echo_load.tally import Tally, generator, measured_in, totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +35,34 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        stage: number of the stage, from 1.
-        stages: how many there are.
-        phase: what the stage is doing.
-        elapsed: seconds since its gate opened.
+        part: number of the part, from 1: stages that share their connections.
+        parts: how many there are.
+        phase: what it is doing.
+        elapsed: seconds since its warm-up ended.
         tally: its figures so far.
     """
 
-    stage: int
-    stages: int
+    part: int
+    parts: int
     phase: Phase
     elapsed: float
-    tally: StageTally
+    tally: Tally
+
+
+class Observer:
+    """Hears of a run while it goes on; does nothing by itself."""
+
+    def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
+        """It is known what is tested, and nothing has been sent yet."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Called several times a second."""
+
+    def measured(self, stages: Sequence[StageResult]) -> None:
+        """A part has ended, and these are its stages."""
+
+    def ended(self, result: Result) -> None:
+        """All has ended."""
 
 
 class Interruption:
@@ -92,66 +96,90 @@ class Interruption:
 
 def run(
     plan: Plan,
-    target: Endpoint,
     *,
-    command: str,
-    interruption: Interruption,
-    on_progress: Callable[[Progress], None],
-    on_stage: Callable[[StageResult], None],
-    failure: Callable[[], str | None],
+    command: str = "run",
+    observer: Observer | None = None,
+    reconcile: str | None = None,
+    handle_signals: bool = False,
 ) -> Result:
-    """Run every stage of a plan against a target, one after the other.
+    """Run a plan: generate load, check every byte, measure, and say what came of it.
 
-    A stage in which no connection could be opened is the last one.
+    Generators are processes that are started fresh (spawned): a script that calls this does so
+    under `if __name__ == "__main__":`, as multiprocessing asks for.
 
     Args:
-        plan: what to do.
-        target: the echo service.
+        plan: what to do. Without targets an `echo-server` is started, tested, its counters
+            reconciled, and stopped.
         command: what the result calls the run.
-        interruption: asks for an early end.
-        on_progress: called several times a second.
-        on_stage: called with each stage that has ended.
-        failure: says at the end what failed besides what was counted, or None.
+        observer: hears how it goes on.
+        reconcile: the admin page of the target, an `echo-server`, whose counters are to be
+            compared: `http://HOST:PORT`.
+        handle_signals: let the first SIGINT or SIGTERM end the run early, with a result, and the
+            second end the process. Only from the main thread.
 
     Raises:
-        UnresolvedError: the target's host is not known.
+        InvalidValueError: the plan cannot be run here: no ports, descriptors or addresses for it;
+            or `reconcile` is no such page.
+        UnresolvedError: a target's host is not known.
+        LocalServerError: the echo-server did not start.
+        AdminError: the server's counters cannot be read.
         GeneratorError: a generator died.
     """
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    addresses = resolve(target)
-    tallies: list[StageTally] = []
-    results: list[StageResult] = []
-    for number, stage in enumerate(plan.stages, 1):
-        with _Stage(plan, stage, addresses) as running:
-            tallies.append(running.tally)
-            for phase, elapsed in running.phases(interruption):
-                on_progress(Progress(number, len(plan.stages), phase, elapsed, running.tally))
-        results.append(stage_result(running.tally))
-        on_stage(results[-1])
-        if interruption.asked or not running.tally.counts.opened:
-            break
-    reasons = [reason for stage_figures in results for reason in shortcomings(stage_figures)]
-    if found := failure():
-        reasons.append(found)
-    if interruption.asked:
-        reasons.append("interrupted before its end")
-    elif len(results) < len(plan.stages):
-        reasons.append(f"{len(plan.stages) - len(results)} of {len(plan.stages)} stages not run")
-    return Result(
-        command=command,
-        plan=plan,
-        target=str(target),
-        machine=Machine.here(),
-        started_at=started_at,
-        stages=results,
-        totals=totals(tallies),
-        latency_us=latencies(tallies),
-        series=[second for tally in tallies for second in tally.series()],
-        generator=generator(tallies),
-        interrupted=interruption.asked,
-        passed=not reasons,
-        reasons=reasons,
-    )
+    observer = observer or Observer()
+    descriptors = raise_descriptor_limit()
+    processes = processes_for(plan, descriptors)
+    sources = source_addresses(plan)
+    seed = random.SystemRandom().getrandbits(32)
+    payload = plan.payload(seed)
+    if plan.speaks("tls"):
+        # What is wrong with its files is better said once than by each generator.
+        plan.tls.context()
+    with ExitStack() as stack:
+        server = None
+        endpoints = plan.endpoints
+        if not endpoints:
+            server = stack.enter_context(LocalServer(plan.most_connections, descriptors))
+            endpoints = (server.endpoint,)
+        interruption = Interruption()
+        if handle_signals:
+            quit_now = server.kill if server is not None else _nothing
+            stack.enter_context(interruption.by_signals(quit_now))
+        targets = tuple(tuple(resolve(endpoint, plan.ip_version)) for endpoint in endpoints)
+        check_ports(plan, targets, sources)
+        admin = server.admin if reconcile is None and server is not None else reconcile
+        reconciler = Reconciler(admin) if admin is not None else None
+        observer.started(plan, endpoints, processes)
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        parts = [(stage,) for stage in plan.run_stages] if plan.reopen else [plan.run_stages]
+        tallies: list[Tally] = []
+        results: list[StageResult] = []
+        for stages in parts:
+            task = Task(plan, stages, targets, payload, sources, processes, seed)
+            tallies.append(_run_part(task, interruption, observer, len(tallies) + 1, len(parts)))
+            results += tallies[-1].stage_results()
+            observer.measured(results[-len(stages) :])
+            if interruption.asked or not tallies[-1].counts.opened:
+                break
+        reconciliation = None
+        if reconciler is not None and (server is None or server.failure() is None):
+            reconciliation = reconciler.compare(
+                sum((tally.counts for tally in tallies), Counts()),
+                datagrams=all(one.transport == "udp" for target in targets for one in target),
+            )
+        result = _result(
+            plan,
+            command,
+            endpoints,
+            started_at,
+            tallies,
+            results,
+            reconciliation,
+            interrupted=interruption.asked,
+            failure=server.failure() if server is not None else None,
+            missing=len(parts) - len(tallies),
+        )
+    observer.ended(result)
+    return result
 
 
 def shortcomings(stage: StageResult) -> list[str]:
@@ -161,141 +189,71 @@ def shortcomings(stage: StageResult) -> list[str]:
         found.append(f"{stage.connections_failed:,} connections could not be opened")
     if stage.connections_lost:
         found.append(f"{stage.connections_lost:,} connections were lost")
-    if mismatches := stage.errors.get("mismatch"):
-        found.append(f"{mismatches:,} replies were not what was sent")
-    if not stage.messages:
-        found.append("not one message came back")
+    if wrong := sum(stage.errors.get(kind, 0) for kind in WRONG):
+        found.append(f"{wrong:,} replies were not what was sent")
+    if unsent := stage.errors.get("unsent"):
+        found.append(f"{unsent:,} messages were due and never left: the rate was not reached")
+    if lost := stage.errors.get("lost"):
+        found.append(f"{lost:,} datagrams did not come back")
+    if not found and stage.errors:
+        found.append("there were errors")
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(stage.errors.items()))
     return [f"{stage.name}: {'; '.join(found)}" + (f" ({kinds})" if kinds else "")] if found else []
 
 
-def _cores(generators: int) -> list[int | None]:
-    """A core for each generator, if there is one for each and one left for the target.
-
-    The threads of a process take turns at one GIL. Handing it to another core costs far more
-    than to the same one: with 100 connections a generator on one core made 5 times the messages
-    of one on two.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return [None] * generators
-    cores = sorted(os.sched_getaffinity(0), reverse=True)
-    return [*cores[:generators]] if generators < len(cores) else [None] * generators
+def _nothing() -> None:
+    """There is nothing to end."""
 
 
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Let the processes started in the block be born with SIGINT blocked.
-
-    Ctrl-C reaches them too, and until they can ignore it, it would end them.
-    """
-    # Starting this helper of multiprocessing's unblocks SIGINT; it must run before.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _run_part(
+    task: Task, interruption: Interruption, observer: Observer, part: int, parts: int
+) -> Tally:
+    with Generators(task) as generators:
+        for phase, elapsed in generators.phases(lambda: interruption.asked):
+            observer.progressed(Progress(part, parts, phase, elapsed, generators.tally))
+        return generators.tally
 
 
-class _Stage:
-    """The generators of one stage; a context manager that leaves none behind."""
-
-    def __init__(self, plan: Plan, stage: StagePlan, addresses: list[Address]) -> None:
-        numbers = shares(stage.connections, plan.processes)
-        self.tally = StageTally(stage, len(numbers))
-        self._stage = stage
-        self._end_ns = _SPAWN.RawValue(c_int64, _NEVER_NS)
-        self._shares = [
-            Share(
-                addresses=tuple(addresses),
-                numbers=range_,
-                timeout=plan.timeout,
-                connect_timeout=plan.connect_timeout,
-                connects_in_flight=plan.connects_in_flight,
-                core=core,
-                end_ns=self._end_ns,
-            )
-            for range_, core in zip(numbers, _cores(len(numbers)), strict=True)
-        ]
-        self._processes: list[BaseProcess] = []
-        self._pipes: list[Connection] = []
-
-    def __enter__(self) -> Self:
-        with _sigint_blocked():
-            self._start_generators()
-        return self
-
-    def _start_generators(self) -> None:
-        for number, share in enumerate(self._shares, 1):
-            ours, theirs = _SPAWN.Pipe()
-            process = _SPAWN.Process(
-                target=generate, args=(share, theirs), name=f"generator-{number}", daemon=True
-            )
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._pipes.append(ours)
-
-    def __exit__(self, *_: object) -> None:
-        for pipe in self._pipes:
-            pipe.close()
-        for process in self._processes:
-            process.join(_TICK_SECONDS)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            process.close()
-
-    def phases(self, interruption: Interruption) -> Iterator[tuple[Phase, float]]:
-        """Run the stage; yields what it is doing and for how long, several times a second."""
-        told_to_stop = False
-        while any(state != "ended" for state in self.tally.states):
-            self._receive()
-            if interruption.asked and not told_to_stop:
-                self._end_ns.value = 0
-                self._tell(Interrupt())
-                told_to_stop = True
-            elif self.tally.begin_ns is None and set(self.tally.states) == {"ready"}:
-                self._open_gate()
-            yield self._phase()
-
-    def _receive(self) -> None:
-        open_pipes = [
-            pipe
-            for pipe, state in zip(self._pipes, self.tally.states, strict=True)
-            if state != "ended"
-        ]
-        for pipe in wait(open_pipes, _TICK_SECONDS):
-            assert isinstance(pipe, Connection)
-            number = self._pipes.index(pipe)
-            try:
-                report = pipe.recv()
-            except (EOFError, ConnectionResetError) as error:
-                process = self._processes[number]
-                process.join()
-                raise GeneratorError(
-                    f"{process.name} died with exit code {process.exitcode}"
-                ) from error
-            assert isinstance(report, Report)
-            self.tally.take(number, report)
-
-    def _open_gate(self) -> None:
-        threads = max(len(share.numbers) for share in self._shares)
-        seconds = _GATE_SECONDS + _GATE_SECONDS_PER_THREAD * threads
-        begin_ns = time.monotonic_ns() + int(seconds * 1e9)
-        self.tally.begin_ns = begin_ns
-        self._end_ns.value = begin_ns + int(self._stage.duration * 1e9)
-        self._tell(Start(begin_ns))
-
-    def _tell(self, word: Start | Interrupt) -> None:
-        for pipe, state in zip(self._pipes, self.tally.states, strict=True):
-            if state != "ended":
-                # A generator that died says so where its reports are received.
-                with suppress(BrokenPipeError):
-                    pipe.send(word)
-
-    def _phase(self) -> tuple[Phase, float]:
-        if self.tally.begin_ns is None:
-            return "connecting", 0.0
-        elapsed = max(0.0, (time.monotonic_ns() - self.tally.begin_ns) / 1e9)
-        return ("running" if elapsed < self._stage.duration else "finishing"), elapsed
+def _result(
+    plan: Plan,
+    command: str,
+    endpoints: Sequence[Endpoint],
+    started_at: str,
+    tallies: Sequence[Tally],
+    stages: list[StageResult],
+    reconciliation: Reconciliation | None,
+    *,
+    interrupted: bool,
+    failure: str | None,
+    missing: int,
+) -> Result:
+    summed = totals(tallies)
+    measured = measured_in(tallies)
+    reasons = [reason for stage in stages for reason in shortcomings(stage)]
+    if not summed.messages:
+        reasons.append("not one message came back")
+    if failure is not None:
+        reasons.append(failure)
+    if interrupted:
+        reasons.append("interrupted before its end")
+    elif missing:
+        reasons.append(f"{missing} of {missing + len(tallies)} stages not run")
+    elif reconciliation is not None:
+        reasons += reconciliation.differences
+    return Result(
+        command=command,
+        plan=plan,
+        targets=[str(endpoint) for endpoint in endpoints],
+        machine=Machine.here(),
+        started_at=started_at,
+        stages=stages,
+        totals=summed,
+        latency_us=Latencies.of(measured),
+        series=[second for tally in tallies for second in tally.series()],
+        generator=generator(tallies, measured),
+        spread=Spread.of([one for tally in tallies for one in tally.messages_by_connection]),
+        reconciliation=reconciliation,
+        interrupted=interrupted,
+        passed=not reasons,
+        reasons=reasons,
+    )

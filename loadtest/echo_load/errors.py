@@ -23,3 +23,7 @@ class OutputError(LoadError):
     """A file that was asked for cannot be written."""
 
     exit_code = ExitCode.USAGE
+
+
+class AdminError(LoadError):
+    """The counters of the server cannot be read."""

@@ -15,9 +15,17 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
+# The indices and the counts that are not 0, of what kind those are, and the other figures.
+_State = tuple[bytes, bytes, str, tuple[int, int, int, int]]
 
 HIGHEST_NS = 3_600_000_000_000
 SIGNIFICANT_DIGITS = 3
+
+# How the library lays counts out; all histograms here share it.
+_LAYOUT = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
+_MASK: int = _LAYOUT.sub_bucket_mask
+_HALF: int = _LAYOUT.sub_bucket_half_count_magnitude
+_HALF_COUNT: int = _LAYOUT.sub_bucket_half_count
 
 
 class LatencyHistogram:
@@ -30,8 +38,8 @@ class LatencyHistogram:
     """
 
     def __init__(self) -> None:
-        self._hdr = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
-        self._counts: Integers = np.frombuffer(self._hdr.counts, dtype=np.int64)
+        # As far as there are any: most histograms are of a moment, and of short times.
+        self._counts: Integers = np.zeros(0, dtype=np.int64)
         self.count = 0
         self.clamped = 0
         self.max_ns = 0
@@ -39,22 +47,27 @@ class LatencyHistogram:
 
     def record(self, nanoseconds: array[int]) -> None:
         """Add a batch of latencies."""
-        if not nanoseconds:
-            return
-        self._record(np.frombuffer(nanoseconds, dtype=np.int64))
+        self.record_values(np.frombuffer(nanoseconds, dtype=np.int64))
 
-    def _record(self, values: Integers) -> None:
+    def record_values(self, values: Integers) -> None:
+        """Add a batch of latencies, in nanoseconds."""
+        if not len(values):
+            return
+        highest = int(values.max())
         self.count += len(values)
         self._sum_ns += int(values.sum())
-        self.max_ns = max(self.max_ns, int(values.max()))
-        # The library drops what is out of range without a word; it is the tail, so keep it.
-        self.clamped += int((values > HIGHEST_NS).sum())
-        clamped = np.clip(values, 1, HIGHEST_NS)
-        self._counts += np.bincount(self._index(clamped), minlength=len(self._counts))
+        self.max_ns = max(self.max_ns, highest)
+        if highest > HIGHEST_NS:
+            # The library drops what is out of range without a word; it is the tail, so keep it.
+            self.clamped += int((values > HIGHEST_NS).sum())
+            values = np.minimum(values, HIGHEST_NS)
+        self._add(np.bincount(_index(np.maximum(values, 1))))
 
     def merge(self, other: LatencyHistogram) -> None:
         """Add everything that another histogram has recorded."""
-        self._counts += other._counts
+        if not other.count:
+            return
+        self._add(other._counts)
         self.count += other.count
         self.clamped += other.clamped
         self.max_ns = max(self.max_ns, other.max_ns)
@@ -78,13 +91,14 @@ class LatencyHistogram:
         targets = [max(1, int(percentile / 100 * self.count + 0.5)) for percentile in percentiles]
         found = []
         for index in np.searchsorted(running, targets):
-            value = self._hdr.get_value_from_index(int(index))
-            found.append(min(self._hdr.get_highest_equivalent_value(value), self.max_ns) / 1e3)
+            value = _LAYOUT.get_value_from_index(int(index))
+            found.append(min(_LAYOUT.get_highest_equivalent_value(value), self.max_ns) / 1e3)
         return found
 
     def encode(self) -> str:
         """The HdrHistogram V2 compressed encoding in base64, in nanoseconds."""
-        hdr = self._hdr
+        hdr = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
+        np.frombuffer(hdr.counts, dtype=np.int64)[: len(self._counts)] = self._counts
         filled = np.flatnonzero(self._counts)
         # The library encodes as far as what it believes to be the longest.
         hdr.set_internal_tacking_values(
@@ -93,46 +107,39 @@ class LatencyHistogram:
         encoded: bytes = hdr.encode()
         return encoded.decode("ascii")
 
-    def _index(self, values: Integers) -> Integers:
-        """Where the library counts each value: its `get_counts_array_index`, for arrays."""
-        hdr = self._hdr
-        half = hdr.sub_bucket_half_count_magnitude
-        # The exponent is the bit length: exact, as a double holds all integers below 2**53.
-        bit_length = np.frexp((values | hdr.sub_bucket_mask).astype(np.float64))[1]
-        bucket = bit_length.astype(np.int64) - (half + 1)
-        index: Integers = ((bucket + 1) << half) + (values >> bucket) - hdr.sub_bucket_half_count
-        return index
+    def _add(self, counts: Integers) -> None:
+        if len(counts) > len(self._counts):
+            longer = np.zeros(len(counts), dtype=np.int64)
+            longer[: len(self._counts)] = self._counts
+            self._counts = longer
+        self._counts[: len(counts)] += counts
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> _State:
+        # As small as can be: messages wait while it is written to a pipe.
         filled = np.flatnonzero(self._counts)
-        return {
-            "filled": filled.astype(np.int32),
-            "counts": self._counts[filled],
-            "figures": (self.count, self.clamped, self.max_ns, self._sum_ns),
-        }
+        counts = self._counts[filled]
+        kind = np.min_scalar_type(int(counts.max(initial=0))).char
+        return (
+            filled.astype(np.uint16).tobytes(),
+            counts.astype(kind).tobytes(),
+            kind,
+            (self.count, self.clamped, self.max_ns, self._sum_ns),
+        )
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: _State) -> None:
         LatencyHistogram.__init__(self)
-        self._counts[state["filled"]] = state["counts"]
-        self.count, self.clamped, self.max_ns, self._sum_ns = state["figures"]
+        indices, counts, kind, figures = state
+        filled = np.frombuffer(indices, dtype=np.uint16)
+        if len(filled):
+            self._counts = np.zeros(int(filled[-1]) + 1, dtype=np.int64)
+            self._counts[filled] = np.frombuffer(counts, dtype=kind)
+        self.count, self.clamped, self.max_ns, self._sum_ns = figures
 
 
-def by_second(
-    nanoseconds: array[int], instants_ns: array[int], begin_ns: int
-) -> dict[int, LatencyHistogram]:
-    """Record a batch of latencies by the second in which each ended.
-
-    Args:
-        nanoseconds: the latencies.
-        instants_ns: when each of them ended.
-        begin_ns: when second 0 began, on the same clock.
-    """
-    if not nanoseconds:
-        return {}
-    values = np.frombuffer(nanoseconds, dtype=np.int64)
-    seconds = (np.frombuffer(instants_ns, dtype=np.int64) - begin_ns) // 1_000_000_000
-    histograms = {}
-    for second in np.unique(seconds):
-        histograms[int(second)] = histogram = LatencyHistogram()
-        histogram._record(values[seconds == second])  # noqa: SLF001  # of its own module
-    return histograms
+def _index(values: Integers) -> Integers:
+    """Where the library counts each value: its `get_counts_array_index`, for arrays."""
+    # A double holds all integers below 2**53 exactly, and the bit length is in its exponent.
+    exponent = ((values | _MASK).astype(np.float64).view(np.int64) >> 52) - 1023
+    bucket = exponent - _HALF
+    index: Integers = ((bucket + 1) << _HALF) + (values >> bucket) - _HALF_COUNT
+    return index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -13,9 +14,11 @@ from echo_load.errors import LocalServerError
 
 _STOP_SECONDS = 5.0
 _OPTIONS = (
-    *("--host", "127.0.0.1", "--port", "0", "--drain-timeout", "1s"),
+    *("--host", "127.0.0.1", "--port", "0", "--admin", "127.0.0.1:0", "--drain-timeout", "1s"),
     *("--log-level", "warning", "--log-format", "console"),
 )
+# Descriptors that a worker needs besides its connections.
+_SPARE_DESCRIPTORS = 256
 
 
 class LocalServer:
@@ -24,19 +27,30 @@ class LocalServer:
     It runs in a session of its own, so that Ctrl-C at the terminal does not reach it: connections
     would be refused while the test is still being stopped.
 
+    Args:
+        connections: how many it must be able to hold.
+        descriptors: the most that one process may open.
+
     Attributes:
         endpoint: where it listens, once entered.
+        admin: where its counters are, once entered: `http://127.0.0.1:PORT`.
 
     Raises:
         LocalServerError: it ended before it listened.
     """
 
     endpoint: Endpoint
+    admin: str
+
+    def __init__(self, connections: int, descriptors: int) -> None:
+        # The kernel shares connections out to workers by a hash: not evenly.
+        workers = math.ceil(connections * 1.1 / max(1, descriptors - _SPARE_DESCRIPTORS))
+        self._options = (*_OPTIONS, "--workers", str(workers))
 
     def __enter__(self) -> Self:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # closed in __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "echo_server", *_OPTIONS],
+            [sys.executable, "-m", "echo_server", *self._options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -46,15 +60,17 @@ class LocalServer:
         assert self._process.stdout is not None
         try:
             line = self._process.stdout.readline()
+            admin = self._process.stdout.readline()
         except BaseException:
             self.kill()
             raise
-        if not line.startswith("listening "):
+        if not (line.startswith("listening ") and admin.startswith("admin ")):
             self._process.wait()
             reason = self._last_line()
             self.__exit__(None, None, None)
             raise LocalServerError(f"echo-server did not start: {reason}")
         self.endpoint = Endpoint.parse(line.removeprefix("listening ").strip())
+        self.admin = admin.removeprefix("admin ").strip()
         return self
 
     def __exit__(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from importlib.metadata import version
 
 import msgspec
 import psutil
 
+from echo_load.engines.recorder import Measured
 from echo_load.latency import LatencyHistogram
 from echo_load.plan import Plan
+from echo_load.reconcile import Reconciliation
 
 SCHEMA = "echoswarm/result/1"
 
@@ -58,28 +61,51 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     """The distributions of a stage or of a test.
 
     Attributes:
-        response: from when a message was meant to leave until its reply was in.
-        service: from when it left. In a closed loop a message is meant to leave when it leaves,
-            and the two are the same.
+        response: from when a message was due until its reply was in.
+        service: from when it left. In a closed loop a message is due when it leaves, and the two
+            are the same.
+        first_byte: from a connection's first message to the first byte that came back on it.
         connect: from connect(2) until the connection was established.
+        handshake: from then until TLS was.
+        kernel: round trips as the kernel's TCP smoothed them (tcp(7), TCP_INFO), one a connection.
     """
 
     response: Latency
     service: Latency
+    first_byte: Latency
     connect: Latency
+    handshake: Latency
+    kernel: Latency
+
+    @classmethod
+    def of(cls, measured: Measured) -> Latencies:
+        """Sum up what was measured."""
+        return cls(
+            response=Latency.of(measured.response),
+            service=Latency.of(measured.service_times),
+            first_byte=Latency.of(measured.first_byte),
+            connect=Latency.of(measured.connect),
+            handshake=Latency.of(measured.handshake),
+            kernel=Latency.of(measured.kernel),
+        )
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted in a stage or in a test.
 
+    The totals of a test include connections, bytes, datagrams and errors of the warm-up; messages
+    never do.
+
     Attributes:
-        seconds: from the first message to the last reply.
+        seconds: that were measured: from the first message to the last reply, or the stage.
         connections_opened: established.
-        connections_failed: not established.
+        connections_failed: attempts to establish one that failed.
         connections_lost: given up before the end, for an error.
         messages: round trips completed, right or wrong.
         bytes_sent: payload bytes handed to the kernel.
         bytes_received: payload bytes that came back.
+        datagrams_sent: datagrams handed to the kernel.
+        datagrams_received: datagrams that came back.
         retransmits: segments that this end's TCP sent again.
         errors: failures by kind.
     """
@@ -92,6 +118,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     messages_per_second: float
     bytes_sent: int
     bytes_received: int
+    datagrams_sent: int
+    datagrams_received: int
     retransmits: int
     errors: dict[str, int]
 
@@ -103,11 +131,55 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
         processes: generators.
         cpu_seconds: their processor time while they generated.
         cpu_cores: the same as cores kept busy; a threads generator keeps little more than one.
+        waited_seconds: time that they waited for a processor.
+        lateness_us: how late messages left that were due and had a free connection.
+        hub_lag_us: how late their event loops were.
+        bound: the generator was the limit, or disturbed what was measured.
+        findings: why, a line each, and what to raise.
     """
 
     processes: int
     cpu_seconds: float
     cpu_cores: float
+    waited_seconds: float
+    lateness_us: Latency
+    hub_lag_us: Latency
+    bound: bool
+    findings: list[str]
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """How evenly the messages are spread over the connections.
+
+    Attributes:
+        connections: those that there were, by their numbers.
+        least: messages of the one with the fewest.
+        median: messages of the one in the middle.
+        most: messages of the one with the most.
+        starved: connections without a single round trip.
+        fairness: 1 if all have the same, 1/connections if one has all (R. Jain, D. Chiu and
+            W. Hawe, A Quantitative Measure of Fairness, DEC-TR-301, 1984).
+    """
+
+    connections: int
+    least: int
+    median: float
+    most: int
+    starved: int
+    fairness: float
+
+    @classmethod
+    def of(cls, messages: list[int]) -> Spread:
+        """Sum up the messages of each connection."""
+        squares = sum(one * one for one in messages)
+        return cls(
+            connections=len(messages),
+            least=min(messages, default=0),
+            median=statistics.median(messages) if messages else 0.0,
+            most=max(messages, default=0),
+            starved=messages.count(0),
+            fairness=sum(messages) ** 2 / (len(messages) * squares) if squares else 1.0,
+        )
 
 
 class StageResult(Totals, frozen=True, kw_only=True):
@@ -119,7 +191,7 @@ class StageResult(Totals, frozen=True, kw_only=True):
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
-    """The round trips that ended in one second of a stage."""
+    """The round trips that ended in one second, counted from the first stage's beginning."""
 
     stage: str
     second: int
@@ -155,7 +227,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A test and what came of it.
 
     Attributes:
+        targets: what was tested.
         started_at: ISO 8601, UTC.
+        spread: of the messages over the connections.
+        reconciliation: with the server's counters; None if they were not read.
         interrupted: it was stopped before its end.
         passed: nothing failed, nothing was lost, and it came to its end.
         reasons: why it did not pass, a line each.
@@ -164,7 +239,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     schema: str = SCHEMA
     command: str
     plan: Plan
-    target: str
+    targets: list[str]
     machine: Machine
     started_at: str
     stages: list[StageResult]
@@ -172,6 +247,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: Latencies
     series: list[Second]
     generator: Generator
+    spread: Spread
+    reconciliation: Reconciliation | None
     interrupted: bool
     passed: bool
     reasons: list[str]
@@ -179,3 +256,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """The object as indented JSON, with a line feed at its end."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def json_schema() -> bytes:
+    """The JSON Schema (2020-12) of results, indented, with a line feed at its end."""
+    schema = msgspec.json.schema(Result)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = SCHEMA
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"

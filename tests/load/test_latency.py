@@ -8,7 +8,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_load.latency import HIGHEST_NS, LatencyHistogram, by_second
+from echo_load.latency import HIGHEST_NS, LatencyHistogram
 
 batches = st.lists(st.integers(1, HIGHEST_NS), max_size=50)
 
@@ -83,15 +83,3 @@ def test_nothing_recorded() -> None:
     histogram = LatencyHistogram()
     assert histogram.percentiles_us([50, 99]) == [0, 0]
     assert (histogram.mean_us, histogram.max_us) == (0, 0)
-
-
-def test_latencies_by_the_second_in_which_they_ended() -> None:
-    second = 1_000_000_000
-    ends = array("q", [second * 5, second * 6 - 1, second * 6, second * 9])
-    parts = by_second(array("q", [1000, 2000, 3000, 4000]), ends, begin_ns=second * 5)
-    assert {number: (part.count, part.max_us) for number, part in parts.items()} == {
-        0: (2, 2.0),
-        1: (1, 3.0),
-        4: (1, 4.0),
-    }
-    assert by_second(array("q"), array("q"), 0) == {}

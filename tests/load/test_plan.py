@@ -1,41 +1,350 @@
 from __future__ import annotations
 
-import os
+import math
+from collections import Counter
+from collections.abc import Sequence
+from ctypes import c_int64
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echo_client.addresses import resolve
+from echo_client.payload import FixedPayload, HelloPayload, StampedPayload
+from echo_client.tls import TlsOptions
+from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
-from echo_load.plan import Plan, StagePlan, processes_for, shares
+from echo_load.engines import Counts, Share
+from echo_load.plan import LARGEST_PAYLOAD, MOST_CONNECTIONS, Plan, StagePlan, parse_stages
+
+STAGES = parse_stages("0-100/10s,100/30s", rates=False)
+RATES = parse_stages("0-0.5/10s,0.5/30s", rates=True)
+TOO_MANY = parse_stages("1-2000001/1s", rates=False)
+TOO_FAST = parse_stages("1-101M/1s", rates=True)
+
+BAD_PLANS: list[tuple[dict[str, Any], str]] = [
+    # Numbers.
+    ({"connections": 0}, f"0 connections: it can be 1 to {MOST_CONNECTIONS}"),
+    ({"connections": MOST_CONNECTIONS + 1}, "2000001 connections: it can be 1 to"),
+    ({"stages": TOO_MANY}, "2000001 connections: it can be 1 to"),
+    ({"processes": 0}, "0 processes: it can be 1 to"),
+    ({"processes": 1025}, "1025 processes"),
+    ({"messages": 0}, "0 messages"),
+    ({"messages": 10**15 + 1}, "1000000000000001 messages"),
+    ({"pipeline": 0}, "0 pipeline"),
+    ({"pipeline": 100_001}, "100001 pipeline"),
+    ({"churn": 0}, "0 churn"),
+    ({"connects_in_flight": 0}, "0 connects in flight"),
+    ({"duration": 0.0}, "a duration of 0.0"),
+    ({"duration": math.inf}, "a duration of inf"),
+    ({"duration": math.nan}, "a duration of nan"),
+    ({"timeout": 0.0}, "a timeout of 0.0"),
+    ({"connect_timeout": -1.0}, "a connect timeout of -1.0"),
+    ({"rate": 0.0}, "a rate of 0.0"),
+    ({"rate": math.nan}, "a rate of nan"),
+    ({"rate": 100e6 + 1}, "is above 1e+08"),
+    ({"stages": TOO_FAST, "staged_rate": True}, "a rate of 1.01e+08 is above 1e+08"),
+    # The rate of the warm-up.
+    ({"stages": RATES, "staged_rate": True, "rate": 101e6}, "a rate of 1.01e+08 is above 1e+08"),
+    ({"connect_rate": 0.0}, "a connect rate of 0.0"),
+    ({"warmup": -1.0}, "a warm-up of -1.0 seconds"),
+    ({"warmup": math.nan}, "a warm-up of nan seconds"),
+    # Time.
+    ({"stages": STAGES, "duration": 90.0}, "--duration 1m30s and --stages both say how long"),
+    ({"loop": True}, "--loop repeats --stages, and there are none"),
+    ({"loop": True, "rate": 5.0}, "--loop repeats --stages"),
+    ({"staged_rate": True}, "--rate needs a number, as in --rate 10k, or --stages"),
+    ({"arrivals": "poisson"}, "--arrivals poisson says when messages are due, and without --rate"),
+    ({"arrivals": "poisson", "stages": STAGES}, "--arrivals poisson"),
+    # Payload.
+    ({"payload_size": (0, 5)}, "messages of 0 to 5 bytes"),
+    ({"payload_size": (6, 5)}, "messages of 6 to 5 bytes"),
+    ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"they can have 1 to {LARGEST_PAYLOAD}"),
+    ({"message": ""}, "an empty message is none"),
+    ({"message": "a", "payload_file": "b"}, "--message and --payload-file both say what is sent"),
+    ({"message": "a", "hello": True}, "both say what is sent"),
+    # Targets.
+    ({"targets": ("localhost:0",)}, "nothing can be reached at port 0"),
+    ({"targets": ("localhost:7", "fd://3")}, "a descriptor can only be listened on"),
+    ({"targets": ("*:7",)}, "* can only be listened on"),
+    ({"targets": ("http://localhost",)}, "the scheme 'http' is not supported"),
+    (
+        {"targets": ("localhost:7", "tls://localhost:8"), "engine": "hub"},
+        "the hub engine does not speak tls, as tls://localhost:8 needs; "
+        "use --engine greenlets or threads",
+    ),
+    (
+        {"targets": ("udp://localhost:7",), "engine": "threads"},
+        "the threads engine does not speak udp, as udp://localhost:7 needs; use --engine hub",
+    ),
+    ({"targets": ("udp://localhost:7",), "engine": "greenlets"}, "use --engine hub"),
+    ({"targets": ("udp://localhost:7", "tls://localhost:8")}, "does not speak udp"),
+    ({"message": "\udcff"}, "--payload-file sends any bytes"),
+    ({"rate": 5.0, "stages": (StagePlan(first=1, last=1, duration=1),)}, "set staged_rate"),
+    ({"stages": (StagePlan(first=0, last=0, duration=1),)}, "no stage is above 0"),
+    ({"stages": (StagePlan(first=0.5, last=1, duration=1),)}, "a whole number of connections"),
+    ({"tls": TlsOptions(insecure=True)}, "TLS options, but no target is tls://HOST:PORT"),
+    ({"tls": TlsOptions(ca="x"), "targets": ("localhost:7",)}, "TLS options, but no target is"),
+]
 
 
-@given(st.integers(1, 10_000), st.integers(1, 64))
-def test_shares_are_even_and_number_every_connection(connections: int, processes: int) -> None:
-    parts = shares(connections, processes)
-    assert list(chain(*parts)) == list(range(1, connections + 1))
-    sizes = [len(part) for part in parts]
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= 1
-
-
-def test_processes_by_cores_and_by_descriptors() -> None:
-    half = max(1, (os.cpu_count() or 1) // 2)
-    assert processes_for(100, 20_000) == half
-    assert processes_for(100_000, 1_064) == max(half, 100)
+@pytest.mark.parametrize(("fields", "said"), BAD_PLANS)
+def test_a_plan_that_cannot_be_is_refused_in_one_line(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        Plan(**fields)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("connections", "duration"), [(0, 1.0), (1_000_001, 1.0), (1, 0.0), (1, float("inf"))]
+    "fields",
+    [
+        {"stages": STAGES, "duration": 90.0, "loop": True},
+        {"stages": RATES, "staged_rate": True, "arrivals": "poisson"},
+        {"stages": RATES, "staged_rate": True, "rate": 3.0},
+        {"rate": 0.5, "arrivals": "poisson", "messages": 10**15},
+        {"targets": ("tls://localhost:7",), "tls": TlsOptions(insecure=True)},
+        {"targets": ("tls://localhost:7", "unix:///a", "localhost"), "engine": "threads"},
+        {"targets": ("udp://localhost:7", "unix:///a"), "payload_size": (65_507, 65_507)},
+        {"payload_size": (LARGEST_PAYLOAD, LARGEST_PAYLOAD)},
+        {"connections": MOST_CONNECTIONS, "processes": 1024, "pipeline": 100_000},
+    ],
 )
-def test_stages_that_are_none(connections: int, duration: float) -> None:
-    with pytest.raises(InvalidValueError):
-        StagePlan(connections=connections, duration=duration)
+def test_a_plan_is_written_and_read_again(fields: dict[str, Any]) -> None:
+    plan = Plan(**fields)
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
 
 
-def test_plans_that_are_none() -> None:
-    with pytest.raises(InvalidValueError):
-        Plan(stages=())
-    with pytest.raises(InvalidValueError):
-        Plan(stages=(StagePlan(connections=1, duration=1.0),), processes=0)
+def test_what_is_read_is_checked_too() -> None:
+    with pytest.raises(msgspec.ValidationError, match="0 connections"):
+        msgspec.json.decode(b'{"connections": 0}', type=Plan)
+
+
+# What holds where nothing was said.
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 10),
+        ({"rate": 5.0}, 10),
+        ({"duration": 3.0}, 3),
+        ({"messages": 5}, None),
+        ({"messages": 5, "duration": 3.0}, 3),
+        ({"stages": STAGES}, 40),
+        ({"stages": STAGES, "messages": 5}, 40),
+        ({"stages": STAGES, "loop": True}, None),
+        ({"stages": STAGES, "loop": True, "duration": 90.0}, 90),
+        ({"stages": (*STAGES, StagePlan(first=1, last=1, duration=None))}, None),
+    ],
+)
+def test_how_long_a_plan_is(fields: dict[str, Any], seconds: float | None) -> None:
+    assert Plan(**fields).seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("fields", "engine"),
+    [
+        ({}, "hub"),
+        ({"targets": ("localhost", "unix:///a", "udp://localhost")}, "hub"),
+        ({"targets": ("localhost", "tls://localhost")}, "greenlets"),
+        ({"targets": ("tls://localhost",), "engine": "threads"}, "threads"),
+        ({"engine": "greenlets"}, "greenlets"),
+    ],
+)
+def test_what_drives_a_plan(fields: dict[str, Any], engine: str) -> None:
+    assert Plan(**fields).driven_by == engine
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 10),
+        ({"targets": ("localhost",)}, 10),
+        ({"targets": ("localhost", "udp://localhost")}, 1),
+        ({"targets": ("udp://localhost",), "timeout": 3.0}, 3),
+    ],
+)
+def test_how_long_a_reply_may_take(fields: dict[str, Any], seconds: float) -> None:
+    assert Plan(**fields).reply_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("fields", "connections", "open_loop", "name"),
+    [
+        ({}, 100, False, "100 connections"),
+        ({"connections": 1}, 1, False, "1 connection"),
+        ({"connections": 7, "stages": STAGES}, 100, False, "0-100 connections"),
+        (
+            {"connections": 7, "stages": RATES, "staged_rate": True},
+            7,
+            True,
+            "0-0.5 msg/s on 7 connections",
+        ),
+        ({"connections": 1, "rate": 900.0}, 1, True, "900 msg/s on 1 connection"),
+        ({"rate": 1.0}, 100, True, "1 msg/s on 100 connections"),
+    ],
+)
+def test_what_stages_are_of(
+    fields: dict[str, Any], connections: int, open_loop: bool, name: str
+) -> None:
+    plan = Plan(**fields)
+    assert (plan.most_connections, plan.open_loop) == (connections, open_loop)
+    assert plan.stage_name(plan.run_stages[0]) == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "level", "duration"),
+    [
+        ({"connections": 7}, 7, 10),
+        ({"rate": 0.5, "duration": 3.0}, 0.5, 3),
+        ({"messages": 1}, 100, None),
+    ],
+)
+def test_without_stages_it_is_one(
+    fields: dict[str, Any], level: float, duration: float | None
+) -> None:
+    assert Plan(**fields).run_stages == (StagePlan(first=level, last=level, duration=duration),)
+    assert Plan(stages=STAGES).run_stages == STAGES
+
+
+# What is sent.
+
+
+def test_payloads(tmp_path: Path) -> None:
+    file = tmp_path / "payload"
+    file.write_bytes(b"\0\xff")
+    said = Plan(message="\u00e9").payload(1)
+    read = Plan(payload_file=str(file)).payload(1)
+    sized = Plan(payload_size=(24, 30)).payload(1)
+    hello = Plan(hello=True).payload(1)
+    assert (said.message(1, 5), read.message(1, 5)) == (b"\xc3\xa9", b"\0\xff")
+    assert isinstance(said, FixedPayload)
+    assert isinstance(hello, HelloPayload)
+    assert isinstance(sized, StampedPayload)
+    assert sized.message(1, 5) == StampedPayload(24, 30, 1).message(1, 5)
+    assert sized.message(1, 5) != Plan(payload_size=(24, 30)).payload(2).message(1, 5)
+
+
+def test_a_file_that_cannot_be_sent(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(LARGEST_PAYLOAD + 1)
+    for path, said in (
+        (tmp_path / "none", "none: No such file"),
+        (tmp_path, "Is a directory"),
+        (empty, "empty is empty or too large"),
+        (large, "large is empty or too large"),
+    ):
+        with pytest.raises(InvalidValueError, match=f"^--payload-file .*{said}"):
+            Plan(payload_file=str(path)).payload(1)
+
+
+# How the generators share a plan.
+
+
+def shares(
+    plan: Plan, generators: int, sources: Sequence[str] = (), connections: int | None = None
+) -> list[Share]:
+    return [
+        Share(
+            plan=plan,
+            stages=plan.run_stages,
+            targets=tuple(tuple(resolve(Endpoint.parse(one))) for one in plan.targets),
+            payload=plan.payload(1),
+            sources=tuple(sources),
+            generator=generator,
+            generators=generators,
+            connections=connections or plan.most_connections,
+            core=None,
+            seed=1,
+            end_ns=c_int64(0),
+        )
+        for generator in range(generators)
+    ]
+
+
+@given(st.integers(1, 2_000), st.integers(1, 64), st.integers(1, 100_000))
+def test_generators_share_connections_and_messages_evenly(
+    connections: int, generators: int, messages: int
+) -> None:
+    parts = shares(Plan(connections=connections, messages=messages), generators)
+    numbers = [list(part.numbers) for part in parts]
+    assert sorted(chain(*numbers)) == list(range(1, connections + 1))
+    sizes = list(map(len, numbers))
+    assert max(sizes) - min(sizes) <= 1
+    quotas = [part.quota(number) or 0 for part in parts for number in part.numbers]
+    assert sum(quotas) == messages
+    assert max(quotas) - min(quotas) <= 1
+
+
+@given(st.integers(1, 16), st.integers(0, 3000))
+def test_generators_share_the_messages_that_are_due(generators: int, messages: int) -> None:
+    plan = Plan(rate=1000.0, duration=2.0, warmup=0.1, messages=messages or None, connections=1)
+    due: list[int] = []
+    for part in shares(plan, generators):
+        schedule = part.schedule()
+        assert schedule is not None
+        due += schedule
+        # The rate limits, and no connection does.
+        assert part.quota(1) is None
+        assert part.lives is None
+    most = 2100
+    assert len(due) == min(messages or most, most)
+    assert min(due) == -100_000_000
+    assert len(set(due)) == len(due)
+
+
+def test_what_is_due_and_which_connections_are_open_when() -> None:
+    (constant,) = shares(Plan(), 1)
+    (connections,) = shares(Plan(stages=STAGES), 1)
+    (rates,) = shares(Plan(stages=RATES, staged_rate=True, rate=3.0, warmup=1), 1)
+    assert (constant.lives, constant.schedule()) == (None, None)
+    assert constant.quota(1) is None
+    assert connections.lives is not None
+    assert list(connections.lives.lives(100)) == [(10, math.inf)]
+    assert connections.schedule() is None
+    assert rates.lives is None
+    # The number is the rate of the warm-up: 3 before 0, and 2.5 + 15 from there.
+    assert [instant < 0 for instant in rates.schedule() or ()] == [True] * 3 + [False] * 18
+
+
+def test_targets_and_sources_take_turns() -> None:
+    plan = Plan(targets=("127.0.0.1:1", "127.0.0.1:2"), connections=8)
+    (share,) = shares(plan, 1, ["127.0.0.1", "127.0.0.2"])
+    ways = Counter((share.addresses(n)[0].sockaddr[1], share.source(n)) for n in share.numbers)
+    # Each target sees each source equally often.
+    assert ways == dict.fromkeys(
+        [(port, source) for port in (1, 2) for source in ("127.0.0.1", "127.0.0.2")], 2
+    )
+    assert shares(plan, 1)[0].source(1) is None
+
+
+def test_counts_are_added_and_taken_apart() -> None:
+    before = Counts(opened=2, messages=5, bytes_sent=7)
+    before.errors.update(lost=2, reset=1)
+    after = before.copy()
+    after.add(Counts(opened=1, messages=4, retransmits=1))
+    after.errors.update(timeout=1)
+    after.errors["lost"] -= 1
+    gained = after.since(before)
+    assert (gained.opened, gained.messages, gained.bytes_sent, gained.retransmits) == (1, 4, 0, 1)
+    # A datagram that was held for lost came late.
+    assert gained.errors == {"timeout": 1, "lost": -1}
+    before.add(gained)
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    "fields", [{"payload_size": (1, 65_508)}, {"message": "x" * 65_508}], ids=["size", "message"]
+)
+def test_a_message_too_large_for_a_datagram_is_refused(fields: dict[str, Any]) -> None:
+    plan = Plan(targets=("udp://localhost:7",), **fields)
+    with pytest.raises(InvalidValueError, match="messages of 65508 bytes: a datagram holds 65507"):
+        plan.payload(run=1)

@@ -11,24 +11,62 @@ from ctypes import c_int64
 
 import pytest
 
-from echo_client.connection import Address, resolve
-from echo_core.endpoint import NetworkEndpoint
+from echo_client.addresses import resolve
+from echo_core.endpoint import Endpoint
 from echo_load.engines import Share
+from echo_load.engines.recorder import Recorder
 from echo_load.engines.threads import ThreadsEngine
+from echo_load.plan import Plan
 from support.misbehaving import Service, silent
 from support.processes import DEADLINE, EchoServerProcess, until
 
 
-def share_of(port: int, connections: int, in_flight: int = 8) -> Share:
-    return Share(
-        addresses=tuple(resolve(NetworkEndpoint("127.0.0.1", port))),
-        numbers=range(1, connections + 1),
+def share_of(
+    port: int, connections: int, *, in_flight: int = 8, connect_timeout: float = DEADLINE
+) -> Share:
+    target = f"tcp://127.0.0.1:{port}"
+    plan = Plan(
+        targets=(target,),
+        engine="threads",
+        connections=connections,
+        duration=DEADLINE,
         timeout=DEADLINE,
-        connect_timeout=DEADLINE,
+        connect_timeout=connect_timeout,
         connects_in_flight=in_flight,
-        core=None,
-        end_ns=c_int64(2**63 - 1),
+        reconnect=False,
+        hello=True,
     )
+    return Share(
+        plan=plan,
+        stages=plan.run_stages,
+        targets=(tuple(resolve(Endpoint.parse(target))),),
+        payload=plan.payload(1),
+        sources=(),
+        generator=0,
+        generators=1,
+        connections=connections,
+        core=None,
+        seed=1,
+        end_ns=c_int64(2**62),
+    )
+
+
+def engine_of(share: Share) -> ThreadsEngine:
+    return ThreadsEngine(share, Recorder(share.timeline))
+
+
+def start(engine: ThreadsEngine) -> None:
+    """Open the gate now."""
+    now = time.monotonic_ns()
+    engine.recorder.start(now)
+    engine.recorder.stage = 0
+    engine.start(now)
+
+
+def answered(engine: ThreadsEngine) -> int:
+    """Round trips since the last time."""
+    snapshot = engine.recorder.take(engine.counts())
+    return sum(trips.count for trips in snapshot.response.values())
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +79,10 @@ def restored_switch_interval() -> Iterator[None]:
 
 @pytest.fixture
 def engine(echo_server: EchoServerProcess) -> Iterator[ThreadsEngine]:
-    engine = ThreadsEngine(share_of(echo_server.port, 20))
+    engine = engine_of(share_of(echo_server.port, 20))
     yield engine
     engine.abort()
     assert engine.join(DEADLINE)
-
-
-def answered(engine: ThreadsEngine) -> int:
-    return sum(trips.count for trips in engine.snapshot().response.values())
 
 
 def client_threads() -> list[threading.Thread]:
@@ -64,53 +98,49 @@ def test_a_named_daemon_thread_a_connection_and_nothing_sent_before_the_gate(
         f"conn-{number:05d}" for number in range(1, 21)
     ]
     assert all(thread.daemon for thread in client_threads())
-    snapshot = engine.snapshot()
-    assert (snapshot.counts.opened, snapshot.counts.messages, snapshot.counts.bytes_sent) == (
-        20,
-        0,
-        0,
-    )
-    assert snapshot.connect.count == 20
+    counts = engine.counts()
+    assert (counts.opened, counts.messages, counts.bytes_sent) == (20, 0, 0)
+    assert engine.recorder.take(counts).measured[0].connect.count == 20
 
-    engine.start(time.monotonic_ns())
+    start(engine)
     total = 0
     while total < 1000:
         total += answered(engine)
     engine.share.end_ns.value = 0
     assert engine.join(DEADLINE)
     assert engine.ended
-    last = engine.snapshot()
-    total += sum(trips.count for trips in last.response.values())
-    assert last.counts.messages == total
-    assert last.counts.bytes_sent == last.counts.bytes_received
-    assert not last.counts.errors
+    total += answered(engine)
+    last = engine.counts()
+    assert last.messages == sum(engine.messages_by_connection()) == total
+    assert last.bytes_sent == last.bytes_received
+    assert not last.errors
     assert not client_threads()
 
 
 def test_abort_wakes_threads_that_wait_and_counts_nothing() -> None:
     with Service(silent) as service:
-        engine = ThreadsEngine(share_of(service.port, 20))
+        engine = engine_of(share_of(service.port, 20))
         engine.open()
         until(lambda: engine.settled, "all connections to be open")
-        engine.start(time.monotonic_ns())
-        until(lambda: engine.snapshot().counts.bytes_sent == 20 * len(b"hello 0"), "all to wait")
+        start(engine)
+        until(lambda: engine.counts().bytes_sent == 20 * len(b"hello 0"), "all to wait")
         engine.abort()
         assert engine.join(DEADLINE)
-        counts = engine.snapshot().counts
+        counts = engine.counts()
     assert (counts.opened, counts.messages, counts.lost) == (20, 0, 0)
     assert not counts.errors
 
 
 def test_what_is_overdue_is_counted() -> None:
     with Service(silent) as service:
-        engine = ThreadsEngine(share_of(service.port, 5))
+        engine = engine_of(share_of(service.port, 5))
         engine.open()
         until(lambda: engine.settled, "all connections to be open")
-        engine.start(time.monotonic_ns())
-        until(lambda: engine.snapshot().counts.bytes_sent == 5 * len(b"hello 0"), "all to wait")
+        start(engine)
+        until(lambda: engine.counts().bytes_sent == 5 * len(b"hello 0"), "all to wait")
         engine.abort(verdict="timeout")
         assert engine.join(DEADLINE)
-        counts = engine.snapshot().counts
+        counts = engine.counts()
     assert (counts.lost, counts.errors) == (5, {"timeout": 5})
 
 
@@ -119,21 +149,20 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        address = Address(socket.AF_INET, listener.getsockname())
+        port = listener.getsockname()[1]
         filler = socket.create_connection(listener.getsockname())
-        share = Share((address,), range(1, 11), DEADLINE, 0.2, 3, None, c_int64(0))
-        engine = ThreadsEngine(share)
+        engine = engine_of(share_of(port, 10, in_flight=3, connect_timeout=0.2))
         most = 0
 
         def settled() -> bool:
             nonlocal most
-            most = max(most, share.connects_in_flight - engine.connects._value)
+            most = max(most, 3 - engine.connects._value)
             return engine.settled
 
         engine.open()
         until(settled, "all connects to have timed out")
-        assert engine.snapshot().counts.errors == {"connect_timeout": 10}
-        assert engine.snapshot().counts.failed == 10
+        assert engine.counts().errors == {"connect_timeout": 10}
+        assert engine.counts().failed == 10
         assert most == 3
         filler.close()
 
@@ -148,8 +177,8 @@ def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyP
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    engine = ThreadsEngine(share_of(1, 5))
+    engine = engine_of(share_of(1, 5))
     engine.open()
     until(lambda: engine.settled, "all to be refused")
-    assert engine.snapshot().counts.errors == {"no_thread": 5}
+    assert engine.counts().errors == {"no_thread": 5}
     assert engine.ended

@@ -2,38 +2,105 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
 from ctypes import c_int64
 from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from echo_client.connection import Address
-from echo_load.latency import LatencyHistogram
+from echo_client.payload import Payload
+from echo_load.pacing import Schedule, Timeline
+from echo_load.plan import Plan, StagePlan
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one generator has to do in a stage.
+    """What one generator has to do: its part of the connections, and of the messages.
 
     Attributes:
-        addresses: where to connect, in the order in which to try.
-        numbers: the numbers of its connections in the stage.
-        timeout: seconds that a reply may take.
-        connect_timeout: seconds that opening a connection may take.
-        connects_in_flight: connections to open at once.
+        plan: what all generators have to do.
+        stages: those of the plan that share their connections.
+        targets: of each target the addresses, in the order in which to try.
+        payload: what is sent.
+        sources: addresses to connect from, one per connection in turns; none for any.
+        generator: its number, from 0.
+        generators: how many there are.
+        connections: how many connections there are in all; it has every `generators`th.
         core: the only processor core to run on; None for any.
+        seed: for what is drawn.
         end_ns: the instant of the monotonic clock from which on nothing new is sent. It lies in
             memory that the controller shares and moves: among a thousand threads that take turns
             at the GIL, a thread that had to be told first could wait for seconds.
     """
 
-    addresses: tuple[Address, ...]
-    numbers: range
-    timeout: float
-    connect_timeout: float
-    connects_in_flight: int
+    plan: Plan
+    stages: tuple[StagePlan, ...]
+    targets: tuple[tuple[Address, ...], ...]
+    payload: Payload
+    sources: tuple[str, ...]
+    generator: int
+    generators: int
+    connections: int
     core: int | None
+    seed: int
     end_ns: c_int64
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its connections, of those from 1."""
+        return range(1 + self.generator, self.connections + 1, self.generators)
+
+    def quota(self, number: int) -> int | None:
+        """How many messages a connection sends in all; None if nothing limits them."""
+        if self.plan.messages is None or self.plan.open_loop:
+            return None
+        least, more = divmod(self.plan.messages, self.connections)
+        return least + (number <= more)
+
+    @property
+    def timeline(self) -> Timeline:
+        """The stages on the clock."""
+        return Timeline.of(self.plan, self.stages)
+
+    @property
+    def lives(self) -> Timeline | None:
+        """The timeline that says when connections are open; None if they always are."""
+        return None if self.plan.open_loop or not self.plan.stages else self.timeline
+
+    def schedule(self) -> Schedule | None:
+        """When its messages are due, from the beginning; None in a closed loop."""
+        if not self.plan.open_loop:
+            return None
+        messages = self.plan.messages
+        if messages is not None:
+            least, more = divmod(messages, self.generators)
+            messages = least + (self.generator < more)
+        return Schedule(
+            self.timeline,
+            self.plan.arrivals,
+            generator=self.generator,
+            generators=self.generators,
+            seed=self.seed,
+            messages=messages,
+            warm_level=self.plan.rate,
+        )
+
+    def addresses(self, number: int) -> tuple[Address, ...]:
+        """Where a connection goes: the targets take turns."""
+        return self.targets[(number - 1) % len(self.targets)]
+
+    def source(self, number: int) -> str | None:
+        """Where a connection comes from; None for any address."""
+        # With as many targets as sources each target would otherwise see one source only.
+        turn = (number - 1) // len(self.targets)
+        return self.sources[turn % len(self.sources)] if self.sources else None
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """How TLS is spoken; None if no target speaks it."""
+        if not any(address.transport == "tls" for target in self.targets for address in target):
+            return None
+        return self.plan.tls.context()
 
 
 @dataclass(slots=True)
@@ -42,13 +109,16 @@ class Counts:
 
     Attributes:
         opened: connections that were established.
-        failed: connections that could not be.
+        failed: attempts to establish one that failed.
         lost: connections that were given up before the end, for an error.
         messages: round trips completed, right or wrong.
         bytes_sent: payload bytes handed to the kernel.
         bytes_received: payload bytes that came back.
+        datagrams_sent: datagrams handed to the kernel.
+        datagrams_received: datagrams that came back.
         retransmits: segments that TCP sent again on connections that have ended.
-        errors: failures by kind, as `ClientError.kind` names them, and `no_reply`, `no_thread`.
+        errors: failures by kind, as `ClientError.kind` and `payload.WRONG` name them, and
+            `no_reply`, `no_thread`, `lost` (a datagram), `unsent`.
     """
 
     opened: int = 0
@@ -57,6 +127,8 @@ class Counts:
     messages: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    datagrams_sent: int = 0
+    datagrams_received: int = 0
     retransmits: int = 0
     errors: Counter[str] = field(default_factory=Counter)
 
@@ -65,40 +137,43 @@ class Counts:
         names = [one.name for one in fields(self)]
         return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
 
+    def since(self, other: Counts) -> Counts:
+        """What has been added to earlier counts."""
+        names = [one.name for one in fields(self) if one.name != "errors"]
+        gained = Counts(*(getattr(self, name) - getattr(other, name) for name in names))
+        # An error may be taken back: a datagram that was held for lost and came late.
+        for kind in self.errors | other.errors:
+            if change := self.errors[kind] - other.errors[kind]:
+                gained.errors[kind] = change
+        return gained
 
-@dataclass(slots=True)
-class Snapshot:
-    """What has happened in one generator.
+    def add(self, other: Counts) -> None:
+        """Add other counts to these; errors that were taken back are subtracted."""
+        for one in fields(self):
+            if one.name != "errors":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        self.errors.update(other.errors)
 
-    Attributes:
-        counts: since its start.
-        response: round trips since the snapshot before, by the second after the gate opened in
-            which the reply was in.
-        connect: times to establish a connection since the snapshot before.
-        last_reply_ns: when the last reply until now was in, on the monotonic clock.
-    """
-
-    counts: Counts
-    response: dict[int, LatencyHistogram]
-    connect: LatencyHistogram
-    last_reply_ns: int
+    def copy(self) -> Counts:
+        """The counts as they are now."""
+        return self + Counts()
 
 
 class Engine(Protocol):
     """Opens connections, waits at the gate, sends and checks, and says what happened."""
 
     def open(self) -> None:
-        """Begin to open the connections; returns at once."""
+        """Begin to open the connections of the beginning; returns at once."""
 
     @property
     def settled(self) -> bool:
-        """Every connection is established or has failed."""
+        """Every connection of the beginning is established or has failed."""
 
-    def start(self, begin_ns: int) -> None:
+    def start(self, gate_ns: int) -> None:
         """Open the gate: every connection sends from an instant on, until its share's end.
 
         Args:
-            begin_ns: the instant, of the monotonic clock; seconds are counted from it.
+            gate_ns: the instant, of the monotonic clock; the warm-up begins with it.
         """
 
     def abort(self, verdict: str | None = None) -> None:
@@ -116,5 +191,8 @@ class Engine(Protocol):
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for what `abort` woke; False if some still runs."""
 
-    def snapshot(self) -> Snapshot:
-        """What has happened until now."""
+    def counts(self) -> Counts:
+        """What has been counted since the beginning."""
+
+    def messages_by_connection(self) -> list[int]:
+        """How many round trips each connection has made."""

@@ -1,17 +1,22 @@
-"""The tutorial's stress test made real: an OS thread and a blocking socket a connection."""
+"""Blocking sockets: a thread a connection, as in the tutorial, or a greenlet.
+
+Which of the two a `threading.Thread` is depends on whether the process is monkey-patched: the
+threads engine runs in one that is not, the greenlets engine in one that is.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from array import array
+from collections import deque
 
 from echo_client.connection import EchoConnection
-from echo_client.errors import ClientError, ReplyTimeoutError
-from echo_client.payload import hello
-from echo_load.engines import Counts, Share, Snapshot
-from echo_load.latency import LatencyHistogram, by_second
+from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
+from echo_load.engines import Counts, Share
+from echo_load.engines.checking import UnderWay, check
+from echo_load.engines.recorder import Recorder, Times
+from echo_load.pacing import Schedule
 
 # A thread needs little of the 8 MiB of stack that it would be given, and thousands need a lot.
 STACK_SIZE = 256 * 1024
@@ -19,19 +24,36 @@ STACK_SIZE = 256 * 1024
 # every receive anyhow, and 5000 of them waking every 5 ms, the default, kept a core busy with that
 # alone: 200 messages a second, against 20,000.
 SWITCH_SECONDS = 0.5
+# Between two attempts to open a connection: doubled each time, up to the longest.
+_BACK_OFF_SECONDS = 0.05
+_LONGEST_BACK_OFF_SECONDS = 1.0
+# With more than this under way both ends could wait for the other to read.
+_MOST_UNDER_WAY = 64 * 1024
+_LONGEST_WAIT_SECONDS = 3600.0
 
 
 class ThreadsEngine:
-    """Runs a share of a stage's connections as threads named `conn-00001` and on."""
+    """Runs a share of the connections as threads named `conn-00001` and on.
 
-    def __init__(self, share: Share) -> None:
+    Args:
+        share: what it has to do.
+        recorder: where times are noted.
+    """
+
+    def __init__(self, share: Share, recorder: Recorder) -> None:
         self.share = share
-        self.connects = threading.BoundedSemaphore(share.connects_in_flight)
-        self._gate = threading.Event()
+        self.recorder = recorder
+        self.connects = threading.BoundedSemaphore(share.plan.connects_in_flight)
+        self.tls = share.tls_context()
+        self.tickets = _Tickets(share)
         self.aborted = False
         self.verdict: str | None = None
-        self._begin_ns = 0
-        self._last_reply_ns = 0
+        self.origin_ns = 0
+        self._gate = threading.Event()
+        self._gate_ns = 0
+        self._pace_lock = threading.Lock()
+        self._next_connect = 0.0
+        self._broken_off = threading.Event()
         self._clients = [_Client(self, number) for number in share.numbers]
 
     def open(self) -> None:
@@ -43,12 +65,19 @@ class ThreadsEngine:
 
     @property
     def settled(self) -> bool:
-        """Every connection is established or has failed."""
+        """Every connection of the beginning is established or has failed."""
         return all(client.settled for client in self._clients)
 
-    def start(self, begin_ns: int) -> None:
+    @property
+    def started(self) -> bool:
+        """The gate is open."""
+        return self._gate.is_set()
+
+    def start(self, gate_ns: int) -> None:
         """Open the gate; what comes through waits for the instant."""
-        self._begin_ns = begin_ns
+        self._gate_ns = gate_ns
+        self.origin_ns = gate_ns + int(self.share.plan.warmup * 1e9)
+        self.tickets.start(self.origin_ns)
         self._gate.set()
 
     def wait_at_gate(self) -> None:
@@ -58,12 +87,33 @@ class ThreadsEngine:
         hold up the last for seconds.
         """
         self._gate.wait()
-        time.sleep(max(0, self._begin_ns - time.monotonic_ns()) / 1e9)
+        self.sleep_until(self._gate_ns)
+
+    def sleep_until(self, instant_ns: int) -> None:
+        """Wait, in a thread of this engine, for an instant, or until it is broken off."""
+        while not self.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
+            seconds = min(left / 1e9, _LONGEST_WAIT_SECONDS)
+            if seconds < _LONGEST_SLEEP_SECONDS:
+                # As exact as the system can: waiting for an event takes longer.
+                time.sleep(seconds)
+            else:
+                self._broken_off.wait(seconds - _LONGEST_SLEEP_SECONDS / 2)
+
+    def wait_for_turn_to_connect(self) -> None:
+        """Wait, in a thread of this engine, until the rate of connecting allows one more."""
+        rate = self.share.plan.connect_rate
+        if rate is None:
+            return
+        with self._pace_lock:
+            turn = max(self._next_connect, time.monotonic())
+            self._next_connect = turn + self.share.generators / rate
+        self.sleep_until(int(turn * 1e9))
 
     def abort(self, verdict: str | None = None) -> None:
         """Wake every thread, also out of a blocking receive."""
         self.verdict = verdict
         self.aborted = True
+        self._broken_off.set()
         self._gate.set()
         for client in self._clients:
             client.abort()
@@ -81,17 +131,19 @@ class ThreadsEngine:
                 client.join(max(0.0, deadline - time.monotonic()))
         return not any(client.is_alive() for client in self._clients)
 
-    def snapshot(self) -> Snapshot:
-        """Add up what the threads have counted."""
+    def counts(self) -> Counts:
+        """Add up what the threads have counted, and collect their times."""
         counts = Counts()
-        trips, replies, connects = array("q"), array("q"), array("q")
         for client in self._clients:
-            client.add_to(counts, trips, replies, connects)
-        self._last_reply_ns = max(self._last_reply_ns, max(replies, default=0))
-        connect = LatencyHistogram()
-        connect.record(connects)
-        response = by_second(trips, replies, self._begin_ns)
-        return Snapshot(counts, response, connect, self._last_reply_ns)
+            client.counts.messages += client.times.move_to(self.recorder.times)
+            counts.add(client.counted())
+        if self.ended and (unsent := self.tickets.rest()):
+            counts.errors["unsent"] += unsent
+        return counts
+
+    def messages_by_connection(self) -> list[int]:
+        """How many round trips each connection has made."""
+        return [client.counts.messages for client in self._clients]
 
     def _start_clients(self) -> None:
         refused = False
@@ -107,116 +159,317 @@ class ThreadsEngine:
                 client.cancel("no_thread")
 
 
-class _Client(threading.Thread):
-    """One connection: connects, waits at the gate, then sends and checks in a closed loop.
+# Sleeps up to this long are not cut short by breaking off.
+_LONGEST_SLEEP_SECONDS = 0.1
 
-    Its counts are written by itself alone and read by the engine; each step of taking its latencies
-    away is one operation under the GIL.
+
+class _Tickets:
+    """Gives out the instants of an open loop's schedule, the next one to whoever is free."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._schedule: Schedule | None = share.schedule()
+        self._origin_ns = 0
+        self._lock = threading.Lock()
+        self._unsent = 0
+
+    def start(self, origin_ns: int) -> None:
+        """Set the instant 0 of the schedule."""
+        self._origin_ns = origin_ns
+
+    def take(self) -> int | None:
+        """When the next message is due, on the monotonic clock; None if none is any more."""
+        assert self._schedule is not None
+        with self._lock:
+            instant = next(self._schedule, None)
+            if instant is None:
+                return None
+            if time.monotonic_ns() > self._last_chance_ns:
+                self._unsent += 1
+                return None
+            return self._origin_ns + instant
+
+    def rest(self) -> int:
+        """How many messages were due that nobody has sent."""
+        if self._schedule is None or self._share.end_ns.value == 0:
+            return 0
+        with self._lock:
+            self._unsent += self._schedule.rest(time.monotonic_ns() - self._origin_ns)
+            return self._unsent
+
+    @property
+    def _last_chance_ns(self) -> int:
+        # What is overdue at the end still counts, but not for ever.
+        return self._share.end_ns.value + int(self._share.plan.reply_timeout * 1e9)
+
+
+class _Client(threading.Thread):
+    """One connection: connects, waits at the gate, then sends and checks.
+
+    What it counts and notes is written by itself alone and read by the engine.
     """
 
     def __init__(self, engine: ThreadsEngine, number: int) -> None:
         super().__init__(name=f"conn-{number:05d}", daemon=True)
+        self.number = number
         self.settled = False
         self.ended = False
+        self.counts = Counts()
+        self.times = Times()
         self._engine = engine
+        self._share = engine.share
         self._connection: EchoConnection | None = None
-        self._opened = False
-        self._lost = False
-        self._messages = 0
-        self._mismatches = 0
-        self._retransmits = 0
-        self._error: str | None = None
-        self._trips = array("q")
-        self._replies = array("q")
-        self._connect_times = array("q")
+        self._sequence = 0
+        self._failures = 0
+        self._stop_at = _UNLIMITED
+        self._until_ns = _UNLIMITED
 
     def run(self) -> None:
         try:
-            connection = self._connect()
-            self.settled = True
-            if connection is not None:
-                with connection:
+            lives = self._share.lives
+            if lives is None:
+                self._live(_UNLIMITED, at_once=True)
+                return
+            for begin, end in lives.lives(self.number):
+                at_once = begin == -float("inf")
+                if not at_once:
+                    self.settled = True
                     self._engine.wait_at_gate()
-                    self._converse(connection)
-                    self._retransmits = connection.retransmits()
+                    self._engine.sleep_until(self._engine.origin_ns + int(begin * 1e9))
+                self._live(end, at_once=at_once)
+                if self._is_over():
+                    return
         finally:
             self.settled = self.ended = True
 
     def cancel(self, error: str | None) -> None:
         """End without having run."""
-        self._error = error
+        if error is not None:
+            self.counts.errors[error] += 1
+            self.counts.failed += 1
         self.settled = self.ended = True
 
     def abort(self) -> None:
         """Wake the thread if it waits for a reply; the engine has said that it is over."""
-        if self._connection is not None and not self.ended:
-            self._connection.abort()
+        connection = self._connection
+        if connection is not None and not self.ended:
+            connection.abort()
 
-    def add_to(
-        self, counts: Counts, trips: array[int], replies: array[int], connects: array[int]
-    ) -> None:
-        """Add what was counted, and move the latencies and the instants of the replies."""
-        counts.opened += self._opened
-        counts.lost += self._lost
-        counts.messages += self._messages
-        counts.retransmits += self._retransmits
-        if self._connection is not None:
-            counts.bytes_sent += self._connection.bytes_sent
-            counts.bytes_received += self._connection.bytes_received
-        if self._mismatches:
-            counts.errors["mismatch"] += self._mismatches
-        if self._error is not None:
-            counts.errors[self._error] += 1
-            counts.failed += not self._opened
-        # The thread appends to replies last: each of them has its latency in trips.
-        complete = len(self._replies)
-        for source, target in ((self._trips, trips), (self._replies, replies)):
-            target.extend(source[:complete])
-            del source[:complete]
-        connects.extend(self._connect_times)
-        del self._connect_times[:]
+    def counted(self) -> Counts:
+        """What has been counted, with what the open connection has moved until now."""
+        counts = self.counts.copy()
+        if (connection := self._connection) is not None:
+            counts.bytes_sent += connection.bytes_sent
+            counts.bytes_received += connection.bytes_received
+        return counts
+
+    def _is_over(self) -> bool:
+        quota = self._share.quota(self.number)
+        return (
+            self._engine.aborted
+            or time.monotonic_ns() >= self._share.end_ns.value
+            or (quota is not None and self._sequence >= quota)
+        )
+
+    def _live(self, end: float, *, at_once: bool) -> None:
+        """Keep a connection open, and opened anew, until an end in seconds of the timeline."""
+        if not at_once:
+            self._until_ns = self._instant(end)
+        while not self._engine.aborted:
+            connection = self._connect()
+            self.settled = True
+            if not self._engine.started or at_once:
+                self._engine.wait_at_gate()
+                self._until_ns = self._instant(end)
+                at_once = False
+            if connection is not None:
+                self._use(connection)
+            if self._is_over() or time.monotonic_ns() >= self._until_ns:
+                return
+            if self._failures and not self._share.plan.reconnect:
+                return
+            if self._failures > 1 or connection is None:
+                pause = min(_BACK_OFF_SECONDS * 2**self._failures, _LONGEST_BACK_OFF_SECONDS)
+                self._engine.sleep_until(time.monotonic_ns() + int(pause * 1e9))
+
+    def _instant(self, end: float) -> int:
+        if end >= _UNLIMITED or end == float("inf"):
+            return _UNLIMITED
+        return self._engine.origin_ns + int(end * 1e9)
 
     def _connect(self) -> EchoConnection | None:
-        share = self._engine.share
-        with self._engine.connects:
-            if self._engine.aborted:
+        share, engine = self._share, self._engine
+        engine.wait_for_turn_to_connect()
+        with engine.connects:
+            if engine.aborted:
                 return None
-            begin = time.monotonic_ns()
             try:
                 connection = EchoConnection.connect(
-                    share.addresses, timeout=share.timeout, connect_timeout=share.connect_timeout
+                    share.addresses(self.number),
+                    timeout=share.plan.reply_timeout,
+                    connect_timeout=share.plan.connect_timeout,
+                    tls=engine.tls,
+                    server_name=share.plan.tls.server_name,
+                    source=share.source(self.number),
                 )
             except ClientError as error:
-                self._error = error.kind
+                self.counts.errors[error.kind] += 1
+                self.counts.failed += 1
+                self._failures += 1
                 return None
-            self._connect_times.append(time.monotonic_ns() - begin)
-        self._connection = connection
-        self._opened = True
+        self.times.connect.append(connection.connect_ns)
+        if connection.handshake_ns:
+            self.times.handshake.append(connection.handshake_ns)
+        self.counts.opened += 1
         return connection
 
-    def _converse(self, connection: EchoConnection) -> None:
-        until = self._engine.share.end_ns
-        clock = time.monotonic_ns
-        record_trip, record_reply = self._trips.append, self._replies.append
-        round_trip = connection.round_trip
-        end = clock()
-        sequence = 0
+    def _use(self, connection: EchoConnection) -> None:
+        """Send and check on a connection until it is through, lost or has sent its part."""
+        plan = self._share.plan
+        quota = self._share.quota(self.number)
+        self._stop_at = _UNLIMITED if quota is None else quota
+        if plan.churn is not None:
+            self._stop_at = min(self._stop_at, self._sequence + plan.churn)
+        # Breaking off looks for it from now on, and has been looked for after that.
+        self._connection = connection
         try:
-            while end < until.value:
-                message = hello(sequence)
-                begin = clock()
-                reply = round_trip(message)
-                end = clock()
-                record_trip(end - begin)
-                record_reply(end)
-                self._messages += 1
-                if reply != message:
-                    self._mismatches += 1
-                sequence += 1
+            with connection:
+                if not self._engine.aborted:
+                    self._converse(connection)
+                if (information := connection.tcp_info()) is not None:
+                    self.counts.retransmits += information.retransmits
+                    self.times.kernel.append(information.round_trip_us * 1000)
+        finally:
+            self._connection = None
+            self.counts.bytes_sent += connection.bytes_sent
+            self.counts.bytes_received += connection.bytes_received
+
+    def _converse(self, connection: EchoConnection) -> None:
+        if self._share.plan.open_loop:
+            converse = self._in_open_loop
+        elif self._share.plan.pipeline > 1:
+            converse = self._in_window
+        else:
+            converse = self._in_closed_loop
+        try:
+            converse(connection)
         except ReplyTimeoutError as error:
             self._give_up("timeout" if error.received else self._late_or_never(connection))
+        except ClosedError as error:
+            self._give_up("truncated" if error.received else "closed")
         except ClientError as error:
             self._give_up(error.kind)
+
+    def _in_closed_loop(self, connection: EchoConnection) -> None:
+        """Send the next message when the reply to the last is in."""
+        end = self._share.end_ns
+        until_ns, stop_at = self._until_ns, self._stop_at
+        payload, number = self._share.payload, self.number
+        head, tails = payload.head(number), payload.tails
+        clock = time.monotonic_ns
+        note_service, note_reply = self.times.service.append, self.times.replies.append
+        round_trip = connection.round_trip
+        sequence = first = self._sequence
+        now = clock()
+        try:
+            while now < end.value and now < until_ns and sequence < stop_at:
+                # In a closed loop a message leaves when the reply to the last is in.
+                begin = now
+                message = (
+                    payload.message(number, sequence) if tails is None else head + tails[sequence]
+                )
+                sequence += 1
+                reply = round_trip(message)
+                now = clock()
+                if reply != message and not self._is_in_step(sequence - 1, message, reply):
+                    return
+                note_service(now - begin)
+                note_reply(now)
+                if sequence - first == 1:
+                    self._answered(now - begin)
+        finally:
+            self._sequence = sequence
+
+    def _in_open_loop(self, connection: EchoConnection) -> None:
+        """Send when the schedule says, on this connection if it is the next that is free."""
+        take = self._engine.tickets.take
+        times, clock = self.times, time.monotonic_ns
+        first = self._sequence
+        while self._sequence < self._stop_at and not self._engine.aborted:
+            due = take()
+            if due is None:
+                self._until_ns = 0
+                return
+            waited = clock() < due
+            if waited:
+                self._engine.sleep_until(due)
+            if self._engine.aborted:
+                return
+            message = self._share.payload.message(self.number, self._sequence)
+            self._sequence += 1
+            begin = clock()
+            if waited:
+                times.lateness.append(begin - due)
+            reply = connection.round_trip(message)
+            now = clock()
+            if reply != message and not self._is_in_step(self._sequence - 1, message, reply):
+                return
+            if self._sequence - first == 1:
+                self._answered(now - begin)
+            times.service.append(now - begin)
+            times.response.append(now - due)
+            times.replies.append(now)
+
+    def _in_window(self, connection: EchoConnection) -> None:
+        """Closed loop with several messages under way."""
+        plan, payload, times = self._share.plan, self._share.payload, self.times
+        under_way: deque[UnderWay] = deque()
+        rest, size, fresh = b"", 0, True
+        while True:
+            now = time.monotonic_ns()
+            over = now >= self._share.end_ns.value or now >= self._until_ns
+            while not over and len(under_way) < plan.pipeline and self._sequence < self._stop_at:
+                message = payload.message(self.number, self._sequence)
+                if under_way and size + len(message) > _MOST_UNDER_WAY:
+                    break
+                under_way.append(UnderWay(self._sequence, message, now, now))
+                self._sequence += 1
+                size += len(message)
+                connection.send(message)
+            if not under_way:
+                return
+            data = connection.receive()
+            now = time.monotonic_ns()
+            if not data:
+                self._give_up("truncated" if rest else "closed")
+                return
+            if fresh:
+                fresh = False
+                self._answered(now - under_way[0].sent_ns)
+            checked = check(payload, self.number, self._sequence - 1, under_way, rest + data)
+            rest = checked.rest
+            for one in checked.completed:
+                size -= len(one.message)
+                times.service.append(now - one.sent_ns)
+                times.replies.append(now)
+            self.counts.errors.update(checked.wrong)
+            if not checked.in_step:
+                self._give_up(None)
+                return
+
+    def _answered(self, nanoseconds: int) -> None:
+        """The first reply of a connection is in."""
+        self._failures = 0
+        self.times.first_byte.append(nanoseconds)
+
+    def _is_in_step(self, sequence: int, message: bytes, reply: bytes) -> bool:
+        """Count what is wrong with a reply; False if the connection had to be given up for it."""
+        under_way = deque([UnderWay(sequence, message, 0, 0)])
+        checked = check(self._share.payload, self.number, sequence, under_way, reply)
+        self.counts.errors.update(checked.wrong)
+        if not checked.in_step:
+            self._give_up(None)
+        return checked.in_step
 
     def _late_or_never(self, connection: EchoConnection) -> str:
         """Tell a service that is slow from one that says nothing: wait once more as long."""
@@ -227,8 +480,16 @@ class _Client(threading.Thread):
         except ClientError as error:
             return error.kind
 
-    def _give_up(self, kind: str) -> None:
-        counted = self._engine.verdict if self._engine.aborted else kind
-        if counted is not None:
-            self._error = counted
-            self._lost = True
+    def _give_up(self, kind: str | None) -> None:
+        """The connection is lost, for an error that may have been counted already."""
+        if self._engine.aborted:
+            kind = self._engine.verdict
+            if kind is None:
+                return
+        if kind is not None:
+            self.counts.errors[kind] += 1
+        self.counts.lost += 1
+        self._failures += 1
+
+
+_UNLIMITED = 2**62

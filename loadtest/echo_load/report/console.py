@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.box import HORIZONTALS
@@ -13,50 +15,52 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from echo_client.payload import WRONG
+from echo_core.endpoint import Endpoint
 from echo_core.units import format_bytes, format_duration
-from echo_load.controller import Progress, shortcomings
+from echo_load.controller import Observer, Progress, shortcomings
 from echo_load.plan import Plan
-from echo_load.result import Latency, Result, StageResult
+from echo_load.reconcile import Reconciliation
+from echo_load.result import Generator, Latency, Result, StageResult
 
 _PLAIN_WIDTH = 100
+_TABLE_WIDTH = 84
 # The rate on the live screen is that of the last second.
 _RATE_SECONDS = 1.0
 
 
-class ConsoleReport:
+class ConsoleReport(Observer):
     """Shows a test while it runs and afterwards.
 
-    On a terminal a live screen is drawn on standard error; elsewhere a line a stage is all.
+    On a terminal a live screen is drawn on standard error; elsewhere a line a part is all.
 
     Args:
-        plan: the test.
-        target: what is tested.
         quiet: print nothing on standard output; something else will.
     """
 
-    def __init__(self, plan: Plan, target: str, *, quiet: bool) -> None:
-        self._plan = plan
+    def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._out = _console(sys.stdout)
         self._err = _console(sys.stderr)
         self._live: Live | None = None
-        self._stage = 0
+        self._part = 0
         self._recent: deque[tuple[float, int]] = deque()
-        stages = ", then ".join(stage.name for stage in plan.stages)
-        durations = {format_duration(stage.duration) for stage in plan.stages}
+
+    def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
+        """Print what is tested, and how."""
         self._err.print(
-            f"{target}: {stages}, {' / '.join(sorted(durations))} each; {plan.engine} in "
-            f"{_processes(plan.processes)}",
+            f"{', '.join(map(str, targets))}: {_described(plan)}; {plan.driven_by} in "
+            f"{_processes(processes)}",
             style="dim",
         )
 
-    def progress(self, progress: Progress) -> None:
+    def progressed(self, progress: Progress) -> None:
         """Draw how far the test is."""
-        if progress.stage != self._stage:
-            self._stage = progress.stage
+        if progress.part != self._part:
+            self._part = progress.part
             self._recent.clear()
             if not self._err.is_terminal:
-                self._err.print(f"stage {progress.stage} of {progress.stages}")
+                self._err.print(f"stage {progress.part} of {progress.parts}")
         if not self._err.is_terminal:
             return
         if self._live is None:
@@ -64,18 +68,23 @@ class ConsoleReport:
             self._live.start()
         self._live.update(self._screen(progress))
 
-    def stage(self, stage: StageResult) -> None:
-        """Print the figures of a stage that has ended."""
+    def measured(self, stages: Sequence[StageResult]) -> None:
+        """Print the figures of stages that have ended."""
         self.close()
-        if not self._quiet:
+        if self._quiet:
+            return
+        for stage in stages:
             self._out.print(_stage_table(stage))
             self._out.print()
 
-    def verdict(self, result: Result) -> None:
-        """Print whether the test passed, and why or why not."""
+    def ended(self, result: Result) -> None:
+        """Print what concerns all stages: reconciliation, the generator, the verdict."""
         self.close()
-        if not self._quiet:
-            self._out.print(_verdict(result))
+        if self._quiet:
+            return
+        self._out.print(_whole_table(result))
+        self._out.print()
+        self._out.print(_verdict(result))
 
     def close(self) -> None:
         """Take the live screen away."""
@@ -85,26 +94,23 @@ class ConsoleReport:
 
     def _screen(self, progress: Progress) -> Group:
         tally = progress.tally
-        duration = tally.plan.duration
         counts = tally.counts
-        settled = counts.opened + counts.failed
+        number = max(0, tally.timeline.stage_at(progress.elapsed))
+        stage = progress.part + number
+        stages = max(progress.parts, len(tally.stages))
         heading = Text.assemble(
-            (f"stage {progress.stage} of {progress.stages}  ", "dim"),
-            (tally.plan.name, "bold"),
+            (f"stage {stage} of {stages}  ", "dim"),
+            (tally.plan.stage_name(tally.stages[number]), "bold"),
             f"  {progress.phase}",
         )
-        if progress.phase == "connecting":
-            completed, total = float(settled), float(tally.plan.connections)
-            left = f"{settled:,} of {tally.plan.connections:,} connected"
-        else:
-            completed, total = min(progress.elapsed, duration), duration
-            left = f"{max(0.0, duration - progress.elapsed):.1f} s left"
         bar = Table.grid(padding=(0, 2))
+        completed, total, left = _completed(progress)
         bar.add_row(ProgressBar(total=total, completed=completed, width=50), left)
-        p50, p99 = tally.response.percentiles_us([50, 99])
+        response = tally.measured.response
+        p50, p99 = response.percentiles_us([50, 99])
         figures = Table.grid(padding=(0, 3))
         figures.add_row(
-            _figure("up", f"{counts.opened - counts.lost:,}"),
+            _figure("opened", f"{counts.opened:,}"),
             _figure("messages", f"{counts.messages:,}"),
             _figure("msg/s", f"{self._rate(progress.elapsed, counts.messages):,.0f}"),
             _figure("p50", f"{p50:,.0f} µs"),
@@ -137,23 +143,62 @@ def _figure(name: str, value: str, style: str = "") -> Text:
     return Text.assemble((f"{name} ", "dim"), (value, f"bold {style}".strip()))
 
 
-def _stage_table(stage: StageResult) -> Table:
-    passed = not shortcomings(stage)
-    title = Text.assemble(
-        (stage.name, "bold"),
-        f"  {stage.seconds:.1f} s  ",
-        ("no failures", "green") if passed else ("FAILED", "bold red"),
-    )
+def _described(plan: Plan) -> str:
+    """What a plan does, in a line."""
+    stages = plan.run_stages
+    names = ", then ".join(plan.stage_name(stage) for stage in stages)
+    durations = {format_duration(stage.duration) for stage in stages if stage.duration is not None}
+    each = " each" if len(stages) > 1 else ""
+    parts = [f"{names}, {' / '.join(sorted(durations))}{each}" if durations else names]
+    if plan.open_loop:
+        parts.append(f"{plan.arrivals} arrivals")
+    if plan.messages is not None:
+        parts.append(f"{plan.messages:,} messages")
+    return "; ".join(parts)
+
+
+def _completed(progress: Progress) -> tuple[float, float | None, str]:
+    """How much of what is under way is done, of how much, and in words."""
+    tally = progress.tally
+    counts, plan, timeline = tally.counts, tally.plan, tally.timeline
+    if progress.phase == "connecting":
+        settled = counts.opened + counts.failed
+        if plan.open_loop or not plan.stages:
+            total = plan.connections
+        else:
+            total = int(tally.stages[0].first)
+        return settled, total, f"{settled:,} of {total:,} connected"
+    if timeline.seconds != math.inf:
+        left = max(0.0, timeline.seconds - progress.elapsed)
+        return timeline.seconds - left, timeline.seconds, f"{left:.1f} s left"
+    if plan.messages is not None:
+        return counts.messages, plan.messages, f"{plan.messages - counts.messages:,} messages left"
+    return 0, None, f"{progress.elapsed:.1f} s; Ctrl-C ends it"
+
+
+def _table(title: Text | None = None) -> Table:
     table = Table(
         title=title,
         title_justify="left",
         title_style="",
         show_header=False,
         box=HORIZONTALS,
-        width=84,
+        width=_TABLE_WIDTH,
     )
     table.add_column(style="dim", width=13)
     table.add_column()
+    return table
+
+
+def _stage_table(stage: StageResult) -> Table:
+    passed = not shortcomings(stage)
+    table = _table(
+        Text.assemble(
+            (stage.name, "bold"),
+            f"  {stage.seconds:.1f} s  ",
+            ("no failures", "green") if passed else ("FAILED", "bold red"),
+        )
+    )
     errors = dict(stage.errors)
     table.add_row(
         "connections",
@@ -164,28 +209,77 @@ def _stage_table(stage: StageResult) -> Table:
         ),
     )
     table.add_row("messages", f"{stage.messages:,}  ({stage.messages_per_second:,.0f} msg/s)")
+    wrong = [(str(kind), errors.pop(kind), "red") for kind in WRONG if kind in errors]
     table.add_row(
         "errors",
         _counts(
-            ("mismatches", errors.pop("mismatch", 0), "red"),
+            *(wrong or [("wrong replies", 0, "")]),
             ("timeouts", errors.pop("timeout", 0), "red"),
             *((kind, count, "red") for kind, count in sorted(errors.items())),
         ),
     )
-    table.add_row("latency µs", _percentiles(stage.latency_us.response))
-    table.add_row("connect µs", _percentiles(stage.latency_us.connect))
-    table.add_row(
-        "throughput",
+    latencies = stage.latency_us
+    if latencies.response == latencies.service:
+        table.add_row("latency µs", _percentiles(latencies.response))
+    else:
+        table.add_row("response µs", _percentiles(latencies.response))
+        table.add_row("service µs", _percentiles(latencies.service))
+    for name, latency in (
+        ("connect µs", latencies.connect),
+        ("TLS µs", latencies.handshake),
+        ("first byte µs", latencies.first_byte),
+    ):
+        if latency.count:
+            table.add_row(name, _percentiles(latency))
+    through = (
         f"{_megabytes(stage.bytes_sent, stage.seconds)} MB/s out, "
-        f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s back, "
-        f"{stage.retransmits:,} TCP retransmits",
+        f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s back"
     )
-    generator = stage.generator
-    table.add_row(
-        "generator",
-        f"{_processes(generator.processes)}, {generator.cpu_cores:.2f} cores busy",
-    )
+    if latencies.kernel.count:
+        through += (
+            f", {stage.retransmits:,} retransmits, kernel's RTT {latencies.kernel.mean:,.0f} µs"
+        )
+    table.add_row("throughput", through)
     return table
+
+
+def _whole_table(result: Result) -> Table:
+    """What concerns the whole test."""
+    table = _table()
+    spread = result.spread
+    table.add_row(
+        "spread",
+        f"{spread.least:,} to {spread.most:,} messages a connection, median {spread.median:,.0f}"
+        + (f", {spread.starved:,} without any" if spread.starved else ""),
+    )
+    if result.reconciliation is not None:
+        table.add_row("reconciled", _reconciled(result.reconciliation))
+    table.add_row("generator", _generator(result.generator))
+    return table
+
+
+def _reconciled(found: Reconciliation) -> Text:
+    if found.balanced:
+        return Text.assemble(
+            f"{found.sent:,} {found.unit} sent = received by the server = sent by it = "
+            "received back"
+        )
+    return Text(
+        f"{found.sent:,} {found.unit} sent, {found.received_by_server:,} received by the server, "
+        f"{found.sent_by_server:,} sent by it, {found.received:,} received back",
+        style="bold red",
+    )
+
+
+def _generator(generator: Generator) -> Text:
+    text = Text(f"{_processes(generator.processes)}, {generator.cpu_cores:.2f} cores busy")
+    if generator.lateness_us.count:
+        text.append(f", messages late by p50 {generator.lateness_us.p50:,.0f} ")
+        text.append(f"p99 {generator.lateness_us.p99:,.0f} µs")
+    if generator.bound:
+        text.append("\ngenerator-bound", style="bold yellow")
+        text.append(": " + "; ".join(generator.findings))
+    return text
 
 
 def _counts(*counts: tuple[str, int, str]) -> Text:
@@ -216,14 +310,14 @@ def _megabytes(count: int, seconds: float) -> str:
 
 
 def _verdict(result: Result) -> Text:
-    if result.passed:
-        totals = result.totals
+    if not result.passed:
         return Text.assemble(
-            ("PASSED  ", "bold green"),
-            f"{totals.connections_opened:,} connections, none lost; all {totals.messages:,} "
-            f"replies were byte for byte what was sent ({format_bytes(totals.bytes_received)})",
+            ("INTERRUPTED  " if result.interrupted else "FAILED  ", "bold red"),
+            "\n        ".join(result.reasons),
         )
+    totals = result.totals
     return Text.assemble(
-        ("INTERRUPTED  " if result.interrupted else "FAILED  ", "bold red"),
-        "\n        ".join(result.reasons),
+        ("PASSED  ", "bold green"),
+        f"{totals.connections_opened:,} connections, none lost; all {totals.messages:,} "
+        f"replies were byte for byte what was sent ({format_bytes(totals.bytes_received)})",
     )

@@ -1,0 +1,83 @@
+"""`echo-load hold`: many connections, kept open, and proven alive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from echo_core import command
+from echo_core.endpoint import Endpoint
+from echo_core.errors import ExitCode
+from echo_load.commands import options
+
+
+@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
+@click.option(
+    "-c",
+    "--connections",
+    type=options.CONNECTIONS,
+    default="10k",
+    help="How many connections to hold.",
+)
+@click.option(
+    "-d",
+    "--duration",
+    type=command.POSITIVE_DURATION,
+    help="How long to hold them once all are open.  [default: two cycles]",
+)
+@click.option(
+    "--cycle",
+    type=command.POSITIVE_DURATION,
+    default="10s",
+    help="In which each connection is probed once with a message.",
+)
+@click.option(
+    "--payload-size",
+    type=command.Parsed("size", options.parse_payload_size),
+    default="64",
+    metavar="SIZE|FROM-TO",
+    help="Bytes of a probe.",
+)
+@options.processes_option
+@options.timeout_options
+@options.connecting_options
+@options.result_options
+@command.config_option
+def hold(
+    targets: tuple[Endpoint, ...],
+    connections: int,
+    cycle: float,
+    duration: float | None,
+    reconcile: str | None,
+    as_json: bool,
+    output: Path | None,
+    **others: Any,
+) -> ExitCode:
+    """Open many connections, keep them open, and probe each with a checked message in turns.
+
+    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH; without
+    one, an echo-server is started, tested and stopped. A connection that is lost is reported, and
+    not opened anew.
+
+    From one address there are about 28,000 connections to one target: --source-ip adds more, on
+    this machine as in `--source-ip 127.0.1.0/24`.
+
+    Exit codes: 0 all were held, 1 one was lost or failed, 2 usage, 3 the echo-server did not
+    start, 130 interrupted.
+    """
+    with command.needs_extra("load"):
+        from echo_load.plan import Plan
+    plan = Plan(
+        targets=tuple(map(str, targets)),
+        connections=connections,
+        rate=connections / cycle,
+        duration=duration or 2 * cycle,
+        connects_in_flight=256,
+        reconnect=False,
+        **options.connecting(others),
+        **others,
+    )
+    return options.run_and_report("hold", plan, reconcile=reconcile, as_json=as_json, output=output)

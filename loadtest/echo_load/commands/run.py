@@ -1,0 +1,145 @@
+"""`echo-load run`: any load on any echo service, checked and measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from echo_core import command
+from echo_core.endpoint import Endpoint
+from echo_core.errors import ExitCode, InvalidValueError
+from echo_load.commands import options
+
+# What --rate is where the stages say how high it is.
+_STAGED = "staged"
+
+
+def _rate(text: str) -> float | str:
+    rate: float | str = _STAGED if text == _STAGED else command.RATE.convert(text, None, None)
+    return rate
+
+
+@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
+@click.option(
+    "--engine",
+    type=click.Choice(["hub", "greenlets", "threads"]),
+    help="How connections are driven: hub is the fastest; a greenlet each; a thread each.  "
+    "[default: hub; greenlets where a target is tls://]",
+)
+@options.processes_option
+@click.option(
+    "-c", "--connections", type=options.CONNECTIONS, default="100", help="How many connections."
+)
+@click.option(
+    "-d",
+    "--duration",
+    type=command.POSITIVE_DURATION,
+    help="How long to send.  [default: 10s, or until --messages or --stages are through]",
+)
+@click.option(
+    "-n", "--messages", type=options.MESSAGES, help="How many messages to send in all, at most."
+)
+@click.option(
+    "-r",
+    "--rate",
+    type=command.Parsed("rate", _rate),
+    is_flag=False,
+    flag_value=_STAGED,
+    help="Messages a second in all, sent when they are due (open loop), and measured from when "
+    "they were. Without it each is sent when the reply to the last is in (closed loop). With "
+    "--stages, which then are rates, it needs no number; one is the rate of the warm-up.",
+)
+@click.option(
+    "--arrivals",
+    type=click.Choice(["constant", "poisson"]),
+    default="constant",
+    help="With --rate: messages are due at even distances, or at random ones.",
+)
+@click.option(
+    "--stages",
+    metavar="LEVELS/TIME,...",
+    help='How the number of connections changes: "0-100/10s,100/30s,100-1000/30s"; with --rate, '
+    "how the rate does.",
+)
+@click.option("--loop", is_flag=True, help="Begin the stages anew after the last, for --duration.")
+@click.option(
+    "--warmup",
+    type=command.DURATION,
+    default="0s",
+    help="Time before, at the first level, that the figures leave out.",
+)
+@click.option(
+    "--pipeline",
+    type=command.whole_number("count", 1, 100_000),
+    default="1",
+    help="Messages under way at once on a connection.",
+)
+@click.option(
+    "--payload-size",
+    type=command.Parsed("size", options.parse_payload_size),
+    default="64",
+    metavar="SIZE|FROM-TO",
+    help="Bytes of a message, or the smallest and the largest: 64-16KiB.",
+)
+@click.option(
+    "--payload-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Send what is in a file, as one message, again and again.",
+)
+@click.option("--message", metavar="TEXT", help="Send a text again and again.")
+@click.option(
+    "--churn",
+    type=options.MESSAGES,
+    help="Close a connection and open another after so many messages.",
+)
+@click.option(
+    "--reconnect/--no-reconnect",
+    default=True,
+    help="Open a connection that was lost anew.",
+)
+@options.timeout_options
+@options.connecting_options
+@options.result_options
+@command.config_option
+def run(
+    targets: tuple[Endpoint, ...],
+    rate: float | str | None,
+    stages: str | None,
+    reconcile: str | None,
+    as_json: bool,
+    output: Path | None,
+    **others: Any,
+) -> ExitCode:
+    """Put load on echo services, compare every byte that comes back, and measure.
+
+    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH; the
+    connections are spread over several. Without one, an echo-server is started, tested and
+    stopped.
+
+    Every message says whose it is, so that a wrong reply has a name: corrupt, truncated,
+    duplicated, reordered or foreign.
+
+    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 130 interrupted.
+    """
+    with command.needs_extra("load"):
+        from echo_load.plan import Plan, parse_stages
+    staged_rate = stages is not None and rate is not None
+    try:
+        parsed = parse_stages(stages, rates=staged_rate) if stages is not None else ()
+    except InvalidValueError as error:
+        raise click.BadParameter(str(error), param_hint="--stages") from error
+    if rate == _STAGED and stages is None:
+        raise click.UsageError("--rate needs a number, as in --rate 10k, or --stages")
+    plan = Plan(
+        targets=tuple(map(str, targets)),
+        rate=rate if isinstance(rate, float) else None,
+        stages=parsed,
+        staged_rate=staged_rate,
+        **options.connecting(others),
+        **others,
+    )
+    return options.run_and_report("run", plan, reconcile=reconcile, as_json=as_json, output=output)

@@ -1,0 +1,216 @@
+"""Opens the hub engine's connections: so many at once, so many a second, again after failures."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from echo_core.epoll_set import READABLE, WRITABLE, EpollSet
+from echo_load.engines import Counts, Share
+from echo_load.engines.hub_connection import HubConnection, Place
+from echo_load.engines.later import Later
+from echo_load.engines.recorder import Recorder
+
+# How often it is looked at what can be opened.
+TICK_SECONDS = 0.01
+# Between two attempts to open a connection: doubled each time, up to the longest.
+_BACK_OFF_SECONDS = 0.05
+_LONGEST_BACK_OFF_SECONDS = 1.0
+_CONNECT_ERRORS = {
+    errno.ECONNREFUSED: "refused",
+    errno.ENOENT: "refused",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ETIMEDOUT: "connect_timeout",
+    errno.EADDRNOTAVAIL: "no_port",
+    errno.EMFILE: "no_descriptor",
+    errno.ENFILE: "no_descriptor",
+}
+
+
+class Opener:
+    """Opens connections for an engine and hands over those that are established.
+
+    Args:
+        share: where they go, and how many at once.
+        epoll_set: watches them while they are being opened, and afterwards for replies.
+        counts: where successes and failures are counted.
+        recorder: where times are noted.
+        later: for another attempt.
+        on_open: called with each connection that is established.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        epoll_set: EpollSet,
+        counts: Counts,
+        recorder: Recorder,
+        later: Later,
+        on_open: Callable[[HubConnection], None],
+    ) -> None:
+        plan = share.plan
+        self.opening: dict[int, HubConnection] = {}
+        self._share = share
+        self._set = epoll_set
+        self._counts = counts
+        self._recorder = recorder
+        self._later = later
+        self._on_open = on_open
+        self._waiting: deque[Place] = deque()
+        # Places that wait for their next attempt; before the gate opens there is but one.
+        self._backing_off = 0
+        self._first: set[int] = set()
+        self._failed_first: list[Place] | None = []
+        self._timeout_ns = int(plan.connect_timeout * 1e9)
+        self._gap_ns = int(1e9 * share.generators / plan.connect_rate) if plan.connect_rate else 0
+        self._next_ns = 0
+        self._queue_full = False
+
+    @property
+    def settled(self) -> bool:
+        """Each of the places that were there before the gate opened is open, or has failed."""
+        return not self._first
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being opened, nor going to be."""
+        return not (self.opening or self._waiting or self._backing_off)
+
+    def add(self, place: Place, *, first: bool = False) -> None:
+        """Open a connection for a place, in its turn.
+
+        Args:
+            place: which.
+            first: one of those to be opened before the gate.
+        """
+        if first:
+            self._first.add(place.number)
+        self._waiting.append(place)
+
+    def start(self) -> None:
+        """From now on what fails is tried again, and what has failed too."""
+        failed, self._failed_first = self._failed_first, None
+        for place in failed or ():
+            self.again(place)
+
+    def stop(self) -> None:
+        """Open nothing more."""
+        self._waiting.clear()
+        self._first.clear()
+        self._backing_off = 0
+        for connection in list(self.opening.values()):
+            self._abandon(connection)
+
+    def again(self, place: Place) -> None:
+        """Open a connection for a place after a pause that grows with its failures."""
+        seconds = min(_BACK_OFF_SECONDS * 2**place.failures, _LONGEST_BACK_OFF_SECONDS)
+        self._backing_off += 1
+
+        def retry() -> None:
+            if self._backing_off:
+                self._backing_off -= 1
+                self._waiting.append(place)
+
+        self._later.at(time.monotonic_ns() + int(seconds * 1e9), retry)
+
+    def open_some(self) -> None:
+        """Open connections that wait for it: as many at once, and as fast, as may be."""
+        now = time.monotonic_ns()
+        # What the ticks are too coarse for is made up for; what was not wanted is not.
+        self._next_ns = max(self._next_ns, now - int(2 * TICK_SECONDS * 1e9))
+        most = self._share.plan.connects_in_flight
+        while self._waiting and len(self.opening) < most and now >= self._next_ns:
+            self._next_ns += self._gap_ns
+            self._open(self._waiting.popleft(), 0)
+            if self._queue_full:
+                # The next tick is early enough to look again.
+                self._queue_full = False
+                break
+
+    def proceed(self, connection: HubConnection) -> None:
+        """Look at a connection for which the kernel has an answer: established, or refused."""
+        del self.opening[connection.fileno()]
+        failure = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            connection.close()
+            self._try_next(connection.place(), connection.attempt, failure)
+        else:
+            self._set.change(connection.fileno(), READABLE)
+            self._established(connection)
+        self.open_some()
+
+    def sweep(self, now: int) -> None:
+        """Give up what takes longer than it may."""
+        for connection in list(self.opening.values()):
+            if now - connection.sent_ns > self._timeout_ns:
+                self._abandon(connection)
+                self._try_next(connection.place(), connection.attempt, errno.ETIMEDOUT)
+
+    def _open(self, place: Place, attempt: int) -> None:
+        address = self._share.addresses(place.number)[attempt]
+        begin = time.monotonic_ns()
+        try:
+            connection = HubConnection.of(place, address, self._share.source(place.number))
+        except OSError as error:
+            no_source = error.errno == errno.EADDRNOTAVAIL
+            kind = _CONNECT_ERRORS.get(error.errno or 0, "connect_error")
+            self._failed(place, "no_source" if no_source else kind)
+            return
+        connection.sent_ns = begin
+        connection.attempt = attempt
+        failure = connection.connect_ex(address.sockaddr)
+        if failure == errno.EINPROGRESS:
+            self._set.watch(connection.fileno(), WRITABLE)
+            self.opening[connection.fileno()] = connection
+        elif not failure:
+            self._set.watch(connection.fileno(), READABLE)
+            self._established(connection)
+        elif failure == errno.EAGAIN:
+            connection.close()
+            self._wait_for_queue(place, attempt, begin)
+        else:
+            connection.close()
+            self._try_next(place, attempt, failure)
+
+    def _wait_for_queue(self, place: Place, attempt: int, now: int) -> None:
+        """The queue of a unix socket is full, which does not say when to come again."""
+        place.refused_since_ns = place.refused_since_ns or now
+        if now - place.refused_since_ns > self._timeout_ns:
+            place.refused_since_ns = 0
+            self._try_next(place, attempt, errno.ETIMEDOUT)
+        else:
+            self._waiting.appendleft(place)
+            self._queue_full = True
+
+    def _established(self, connection: HubConnection) -> None:
+        self._counts.opened += 1
+        self._recorder.times.connect.append(time.monotonic_ns() - connection.sent_ns)
+        self._first.discard(connection.number)
+        self._on_open(connection)
+
+    def _try_next(self, place: Place, attempt: int, failure: int) -> None:
+        """Try the next address of the target, if it has one more."""
+        if attempt + 1 < len(self._share.addresses(place.number)):
+            self._open(place, attempt + 1)
+        else:
+            self._failed(place, _CONNECT_ERRORS.get(failure, "connect_error"))
+
+    def _failed(self, place: Place, kind: str) -> None:
+        self._counts.failed += 1
+        self._counts.errors[kind] += 1
+        self._first.discard(place.number)
+        place.failures += 1
+        if not self._share.plan.reconnect:
+            return
+        if self._failed_first is not None:
+            self._failed_first.append(place)
+        else:
+            self.again(place)
+
+    def _abandon(self, connection: HubConnection) -> None:
+        del self.opening[connection.fileno()]
+        connection.close()

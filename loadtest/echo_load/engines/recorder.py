@@ -1,0 +1,200 @@
+"""What an engine measures: nanoseconds are appended on the hot path and sorted later."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from echo_load.engines import Counts
+from echo_load.latency import Integers, LatencyHistogram
+from echo_load.pacing import Timeline
+
+# Round trips after which they are sorted: few enough to hold up the next ones for 0.2 ms only.
+FOLD_AT = 4096
+
+
+@dataclass(slots=True)
+class Measured:
+    """The distributions of one stage; those of several generators can be added.
+
+    Attributes:
+        response: round trips, from when a message was due.
+        service: the same, from when it left; empty in a closed loop, where they are the same.
+        first_byte: from a connection's first message to the first byte that came back on it.
+        connect: times to establish a connection.
+        handshake: times that TLS took after that.
+        kernel: round trips as the kernel's TCP smoothed them, one a connection that has ended.
+        lateness: how late messages left that were due and had a free connection.
+        hub_lag: how late the event loop was.
+    """
+
+    response: LatencyHistogram = field(default_factory=LatencyHistogram)
+    service: LatencyHistogram = field(default_factory=LatencyHistogram)
+    first_byte: LatencyHistogram = field(default_factory=LatencyHistogram)
+    connect: LatencyHistogram = field(default_factory=LatencyHistogram)
+    handshake: LatencyHistogram = field(default_factory=LatencyHistogram)
+    kernel: LatencyHistogram = field(default_factory=LatencyHistogram)
+    lateness: LatencyHistogram = field(default_factory=LatencyHistogram)
+    hub_lag: LatencyHistogram = field(default_factory=LatencyHistogram)
+
+    @property
+    def service_times(self) -> LatencyHistogram:
+        """From when messages left, also in a closed loop."""
+        return self.service if self.service.count else self.response
+
+    def add(self, other: Measured) -> None:
+        """Add what another one has."""
+        for name in self.__slots__:
+            getattr(self, name).merge(getattr(other, name))
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What has happened in one generator since the snapshot before.
+
+    Attributes:
+        stage: the stage that it is in; -1 is before the first.
+        counts: all that was counted since the generator's start.
+        response: response times by the stage in which the message was due and the second in
+            which the reply was in.
+        measured: the other distributions, by stage.
+        last_reply_ns: when the last reply until now was in, on the monotonic clock.
+    """
+
+    stage: int
+    counts: Counts
+    response: dict[tuple[int, int], LatencyHistogram]
+    measured: dict[int, Measured]
+    last_reply_ns: int
+
+
+def _times() -> array[int]:
+    return array("q")
+
+
+@dataclass(slots=True)
+class Times:
+    """Nanoseconds as an engine notes them.
+
+    Attributes:
+        service: of each round trip, from when the message left.
+        response: of each round trip, from when it was due; empty in a closed loop.
+        replies: when each reply was in, on the monotonic clock.
+    """
+
+    service: array[int] = field(default_factory=_times)
+    response: array[int] = field(default_factory=_times)
+    replies: array[int] = field(default_factory=_times)
+    first_byte: array[int] = field(default_factory=_times)
+    connect: array[int] = field(default_factory=_times)
+    handshake: array[int] = field(default_factory=_times)
+    kernel: array[int] = field(default_factory=_times)
+    lateness: array[int] = field(default_factory=_times)
+    hub_lag: array[int] = field(default_factory=_times)
+
+    def move_to(self, other: Times) -> int:
+        """Move all times to others, safely while a thread appends to these.
+
+        A thread appends to `replies` last: each of them has its times in the others.
+
+        Returns:
+            How many replies there were.
+        """
+        complete = len(self.replies)
+        for name in ("service", "response", "replies"):
+            times: array[int] = getattr(self, name)
+            getattr(other, name).extend(times[:complete])
+            del times[:complete]
+        for name in _ONCE:
+            times = getattr(self, name)
+            taken = times[:]
+            getattr(other, name).extend(taken)
+            del times[: len(taken)]
+        return complete
+
+
+# Noted once a connection or now and then; counted for the stage in which they are sorted.
+_ONCE = ("first_byte", "connect", "handshake", "kernel", "lateness", "hub_lag")
+
+
+class Recorder:
+    """Sorts an engine's times into stages and seconds.
+
+    Args:
+        timeline: the stages.
+
+    Attributes:
+        times: where the engine notes; another one after each sorting.
+        stage: where the generator is; -1 before the first.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.times = Times()
+        self._timeline = timeline
+        self._begin_ns = 0
+        self.stage = -1
+        self._measured: dict[int, Measured] = {}
+        self._response: dict[tuple[int, int], LatencyHistogram] = {}
+        self._last_reply_ns = 0
+
+    def start(self, gate_ns: int) -> None:
+        """Set when the gate opens, on the monotonic clock; the warm-up comes first."""
+        self._begin_ns = gate_ns + int(self._timeline.warmup * 1e9)
+
+    def stage_at(self, now_ns: int) -> int:
+        """The stage at an instant; -1 before the first."""
+        return self._timeline.stage_at((now_ns - self._begin_ns) / 1e9) if self._begin_ns else -1
+
+    def fold(self) -> None:
+        """Sort what was noted; the arrays are others afterwards."""
+        times = self.times
+        self.times = Times()
+        once = self._of(max(self.stage, 0))
+        for name in ("first_byte", "connect", "handshake", "kernel"):
+            getattr(once, name).record(getattr(times, name))
+        if self.stage >= 0:
+            once.lateness.record(times.lateness)
+            once.hub_lag.record(times.hub_lag)
+        if times.replies:
+            self._fold_round_trips(times)
+
+    def take(self, counts: Counts) -> Snapshot:
+        """Sort what was noted, and hand over everything since the last time."""
+        self.fold()
+        measured, self._measured = self._measured, {}
+        response, self._response = self._response, {}
+        return Snapshot(self.stage, counts, response, measured, self._last_reply_ns)
+
+    def _fold_round_trips(self, times: Times) -> None:
+        replies = np.frombuffer(times.replies, dtype=np.int64)
+        service = np.frombuffer(times.service, dtype=np.int64)
+        # In a closed loop a message is due when it leaves.
+        response = np.frombuffer(times.response, dtype=np.int64) if times.response else service
+        self._last_reply_ns = max(self._last_reply_ns, int(replies.max()))
+        stages = self._timeline.stages_at((replies - response - self._begin_ns) / 1e9)
+        seconds = (replies - self._begin_ns) // 1_000_000_000
+        for stage in _span(stages):
+            if stage < 0:
+                continue
+            of_stage = stages == stage
+            if times.response:
+                self._of(stage).service.record_values(service[of_stage])
+            for second in _span(seconds[of_stage]):
+                chosen = response[of_stage & (seconds == second)]
+                if not len(chosen):
+                    continue
+                if (histogram := self._response.get((stage, second))) is None:
+                    histogram = self._response[stage, second] = LatencyHistogram()
+                histogram.record_values(chosen)
+
+    def _of(self, stage: int) -> Measured:
+        if (measured := self._measured.get(stage)) is None:
+            measured = self._measured[stage] = Measured()
+        return measured
+
+
+def _span(values: Integers) -> range:
+    """From the least to the greatest of some values, which are close together."""
+    return range(int(values.min()), int(values.max()) + 1) if len(values) else range(0)

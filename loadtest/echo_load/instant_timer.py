@@ -1,0 +1,62 @@
+"""A timer for instants, as a descriptor (timerfd_create(2)).
+
+An event loop's own timers are late by up to a millisecond; a descriptor that becomes readable at
+an instant is served like any other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+from echo_load.errors import LoadError
+
+# timerfd_settime(2): the time is one of the clock, not a distance from now.
+_ABSOLUTE = 1
+_NANOSECONDS = 1_000_000_000
+
+
+class _Time(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+
+
+class _Setting(ctypes.Structure):
+    _fields_ = [("interval", _Time), ("value", _Time)]
+
+
+class InstantTimer:
+    """A descriptor that is readable from an instant of the monotonic clock on.
+
+    Raises:
+        LoadError: the system has no such timers.
+    """
+
+    def __init__(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            self._set_time = libc.timerfd_settime
+            self._descriptor: int = libc.timerfd_create(
+                time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC
+            )
+        except AttributeError as error:
+            raise LoadError("this system has no timers to keep a rate with; Linux has") from error
+        if self._descriptor < 0:
+            raise LoadError(f"cannot make a timer: {os.strerror(ctypes.get_errno())}")
+        self._setting = _Setting()
+        self._at = ctypes.byref(self._setting)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def set(self, instant_ns: int) -> None:
+        """Become readable at an instant, and not before; one in the past is at once."""
+        value = self._setting.value
+        value.seconds, value.nanoseconds = divmod(max(1, instant_ns), _NANOSECONDS)
+        if self._set_time(self._descriptor, _ABSOLUTE, self._at, None) < 0:
+            raise LoadError(f"cannot set a timer: {os.strerror(ctypes.get_errno())}")
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)

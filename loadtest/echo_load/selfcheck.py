@@ -1,0 +1,96 @@
+"""Was the generator the limit, and not the target?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo_core.units import format_duration
+from echo_load.latency import LatencyHistogram
+from echo_load.plan import Plan
+
+# Of the time, a generator that was busy or waiting for a processor for so much had no time left.
+BUSY_SHARE = 0.95
+# Of the time, one that waited for a processor for so much was disturbed.
+WAITING_SHARE = 0.10
+# Messages of an open loop that leave so late distort what is measured, if it is not much more.
+LATENESS_US = 1000.0
+LATENESS_SHARE = 0.10
+# An event loop that runs so late serves replies that late.
+HUB_LAG_US = 20_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one generator used.
+
+    Attributes:
+        seconds: time.
+        cpu_seconds: processor time in that time.
+        waited_seconds: time that it waited for a processor in that time.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    waited_seconds: float = 0.0
+
+    @property
+    def busy(self) -> float:
+        """Share of the time that it used a processor or waited for one."""
+        return (self.cpu_seconds + self.waited_seconds) / self.seconds if self.seconds else 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time that it waited for a processor."""
+        return self.waited_seconds / self.seconds if self.seconds else 0.0
+
+
+def limits_found(
+    plan: Plan,
+    usages: Sequence[Usage],
+    *,
+    processes: int,
+    response: LatencyHistogram,
+    lateness: LatencyHistogram,
+    hub_lag: LatencyHistogram,
+) -> list[str]:
+    """Say what of the generators was the limit, and what to raise; nothing if they were not.
+
+    Args:
+        plan: the test.
+        usages: of each generator.
+        processes: how many generators ran side by side.
+        response: what was measured.
+        lateness: of messages that were due and had a free connection.
+        hub_lag: of the generators' event loops.
+    """
+    found = []
+    busiest = max(usages, key=lambda usage: usage.busy, default=Usage())
+    if busiest.busy >= BUSY_SHARE:
+        found.append(f"a generator was busy {min(1.0, busiest.busy):.0%} of the time")
+    most_waiting = max((usage.waiting for usage in usages), default=0.0)
+    if most_waiting >= WAITING_SHARE:
+        found.append(
+            f"a generator waited for a processor {most_waiting:.0%} of the time: other programs "
+            "used them"
+        )
+    (late,) = lateness.percentiles_us([99])
+    (slow,) = response.percentiles_us([99])
+    if late >= LATENESS_US and late >= LATENESS_SHARE * slow:
+        found.append(f"messages left late, 1 % of them by {format_duration(late / 1e6)} or more")
+    (lag,) = hub_lag.percentiles_us([99])
+    if lag >= HUB_LAG_US:
+        found.append(f"an event loop was late, 1 % of the time by {format_duration(lag / 1e6)}")
+    if found:
+        found.append(_advice(plan, processes))
+    return found
+
+
+def _advice(plan: Plan, processes: int) -> str:
+    cores = os.cpu_count() or 1
+    if plan.driven_by == "threads":
+        return "use --engine hub: threads take turns at one interpreter lock a process"
+    if processes < cores:
+        return f"raise --processes, which is {processes}; this machine has {cores} cores"
+    return f"generate from more machines: {processes} processes have the {cores} cores of this one"

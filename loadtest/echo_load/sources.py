@@ -1,0 +1,123 @@
+"""Where connections come from: source addresses, their ports, and the descriptors they take.
+
+What would run out in the middle of a test is found out before it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import socket
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from echo_client.addresses import Address
+from echo_core.errors import InvalidValueError
+from echo_load.plan import Plan
+
+# Descriptors that a generator needs besides its connections: standard streams, pipes, libraries.
+SPARE_DESCRIPTORS = 64
+# The most that are tried out before a test.
+_MOST_SOURCES = 4096
+_LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# RFC 6335, section 6: the dynamic ports, where the system does not say.
+_DYNAMIC_PORTS = (49152, 65535)
+
+
+def source_addresses(plan: Plan) -> tuple[str, ...]:
+    """The addresses of a plan's `source_ips`, as many as it has connections for.
+
+    Raises:
+        InvalidValueError: one is no address, no network, or not one of this machine.
+    """
+    # Each once: twice the same has no more ports than once.
+    found: dict[str, None] = {}
+    for text in plan.source_ips:
+        try:
+            network = ipaddress.ip_network(text.strip())
+        except ValueError as error:
+            raise InvalidValueError(
+                f"--source-ip: {text!r} is no address and no network ({error}); write it as in "
+                "127.0.1.1 or 127.0.1.0/24"
+            ) from error
+        most = min(_MOST_SOURCES, plan.most_connections) - len(found)
+        found.update(dict.fromkeys(map(str, islice(network.hosts(), max(0, most)))))
+    for source in found:
+        _check_local(source)
+    return tuple(found)
+
+
+def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Sequence[str]) -> None:
+    """Find out whether there are local ports for all connections of a plan.
+
+    A local port serves one connection from each source address to each target.
+
+    Raises:
+        InvalidValueError: there are too few, or a source is of the other IP version.
+    """
+    first, last = _port_range()
+    ports = last - first + 1
+    to_one_target = math.ceil(plan.most_connections / len(targets))
+    for addresses in targets:
+        address = addresses[0]
+        if address.family == socket.AF_UNIX:
+            continue
+        for source in sources:
+            if (":" in source) != (address.family == socket.AF_INET6):
+                raise InvalidValueError(
+                    f"--source-ip: {source} cannot reach {address.endpoint}: it is of the other "
+                    "IP version"
+                )
+        if to_one_target > ports * max(1, len(sources)):
+            raise InvalidValueError(
+                f"{to_one_target} connections to {address.endpoint} need as many local ports, and "
+                f"{max(1, len(sources))} source address{'es have' if len(sources) > 1 else ' has'} "
+                f"{ports} (net.ipv4.ip_local_port_range is {first} to {last}); add source "
+                "addresses, as in --source-ip 127.0.1.0/24"
+            )
+
+
+def processes_for(plan: Plan, descriptors: int) -> int:
+    """How many generators share the connections of a plan.
+
+    By default half of the cores, so that the target has the others when it runs on the same
+    machine; more where one process may not have so many descriptors.
+
+    Args:
+        plan: the test.
+        descriptors: the most that one process may open.
+
+    Raises:
+        InvalidValueError: the plan asks for fewer than the descriptors demand.
+    """
+    needed = math.ceil(plan.most_connections / max(1, descriptors - SPARE_DESCRIPTORS))
+    if plan.processes is None:
+        return min(plan.most_connections, max(1, (os.cpu_count() or 1) // 2, needed))
+    if plan.processes < needed:
+        raise InvalidValueError(
+            f"{plan.most_connections} connections in {plan.processes} process"
+            f"{'es' if plan.processes > 1 else ''}: each may open {descriptors} descriptors "
+            f"(ulimit -n); raise that limit, or use --processes {needed}"
+        )
+    return min(plan.processes, plan.most_connections)
+
+
+def _check_local(source: str) -> None:
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((source, 0))
+    except OSError as error:
+        raise InvalidValueError(
+            f"--source-ip: {source} is no address of this machine ({error.strerror})"
+        ) from error
+
+
+def _port_range() -> tuple[int, int]:
+    try:
+        first, last = map(int, _LOCAL_PORTS.read_text().split())
+    except (OSError, ValueError):
+        return _DYNAMIC_PORTS
+    return first, last

@@ -1,0 +1,62 @@
+"""`from echo_load import Plan, run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from support.processes import StartServer, run
+
+SCRIPT = """
+import sys
+from echo_load import Plan, Result, StagePlan, parse_stages, run
+
+if __name__ == "__main__":
+    result = run(Plan(targets=(sys.argv[1],), connections=5, messages=100, processes=2))
+    assert isinstance(result, Result)
+    print(result.passed, result.totals.messages, result.latency_us.response.count)
+    stages = parse_stages("1-3/100ms,2/100ms", rates=False)
+    assert stages[0] == StagePlan(first=1, last=3, duration=0.1)
+    result = run(Plan(stages=stages, engine="threads"))
+    assert result.reconciliation is not None
+    print(result.passed, [stage.name for stage in result.stages], result.reconciliation.balanced)
+"""
+
+
+def python(code: str) -> str:
+    result = run([sys.executable, "-c", code])
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout.decode().strip()
+
+
+def test_a_script_runs_a_plan(start_server: StartServer, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    result = run([sys.executable, str(script), start_server().url])
+    assert result.stderr == b""
+    assert result.stdout.decode().splitlines() == [
+        "True 100 100",
+        "True ['1-3 connections', '2 connections'] True",
+    ]
+
+
+def test_what_is_not_used_is_not_imported() -> None:
+    heavy = "{'numpy', 'gevent', 'rich', 'psutil', 'hdrh', 'msgspec', 'locust'}"
+    loaded = f"print(sorted({heavy} & set(sys.modules)))"
+    assert python(f"import sys, echo_load; {loaded}") == "[]"
+    assert python(f"import sys, echo_load.cli; {loaded}") == "[]"
+    # What describes a test needs neither what generates the load nor what measures it.
+    assert python(f"import sys; from echo_load import Plan; {loaded}") == "['msgspec']"
+    assert "gevent" not in python(f"import sys; from echo_load import run; {loaded}")
+
+
+def test_names_that_there_are_and_that_there_are_not() -> None:
+    assert (
+        python(
+            "import echo_load\n"
+            "assert all(getattr(echo_load, name) for name in echo_load.__all__)\n"
+            "try: echo_load.nonsense\n"
+            "except AttributeError as error: print(error)"
+        )
+        == "module 'echo_load' has no attribute 'nonsense'"
+    )

@@ -1,0 +1,225 @@
+"""Bad input: one line that says what is wrong and what would be right, before anything begins."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from echo_load.__main__ import main
+from support.processes import LOAD, run
+
+TARGET = "127.0.0.1:9"
+UDP = "udp://127.0.0.1:9"
+TLS = "tls://127.0.0.1:9"
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Exit code and the one line of a command that must not begin."""
+    before, sys.argv = sys.argv, ["echo-load", *arguments]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert len(lines) == 1, lines
+    assert not said.out
+    assert lines[0].startswith("echo-load")
+    assert ": error: " in lines[0]
+    return ended.value.code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # Stages.
+        (["--stages", ""], "--stages: '' is not a stage; write it as in 100/30s or 0-100/10s"),
+        (["--stages", "10"], "--stages: '10' is not a stage; write it as"),
+        (["--stages", "10/"], "--stages: '10/' is not a stage"),
+        (["--stages", "/10s"], "--stages: '/10s' is not a stage"),
+        (["--stages", "10/1s,"], "--stages: '' is not a stage"),
+        (["--stages", "5-/1s"], "--stages: '5-/1s' is not a stage"),
+        (["--stages=-5/1s"], "--stages: '-5/1s' is not a stage"),
+        (["--stages", "1-2-3/1s"], "--stages: '1-2-3/1s' is not a stage"),
+        (["--stages", "10/1s/2s"], "--stages: '10/1s/2s' is not a stage"),
+        (["--stages", "x/1s"], "--stages: stage 'x/1s': 'x' is not a count; write it as in 100"),
+        (["--stages", "1.5/1s"], "--stages: stage '1.5/1s': '1.5' is not a whole number"),
+        (["--stages", "1/x"], "--stages: stage '1/x': 'x' is not a duration; write it as in 10s"),
+        (["--stages", "10/0s"], "--stages: stage '10/0s' takes no time; write it as in 100/30s"),
+        (["--stages", "0/1s,0/2s"], "--stages: '0/1s,0/2s': no stage is above 0"),
+        (["--stages", "x/1s", "--rate"], "--stages: stage 'x/1s': 'x' is not a rate; write it as"),
+        (["--stages", "3M/1s"], "3000000 connections: it can be 1 to 2000000"),
+        (["--stages", "1/1s", "-d", "5s"], "--duration 5s and --stages both say how long"),
+        (["--loop"], "--loop repeats --stages, and there are none"),
+        # Rates.
+        (["--rate", "x"], "--rate: 'x' is not a rate; write it as in 100, 10k or 2.5k/s"),
+        (["--rate", "0"], "--rate: '0' is no rate at all; write it as in 100 or 10k"),
+        (["--rate=-5"], "No such option '-5'"),
+        (["--rate", "1e3"], "--rate: '1e3' is not a rate"),
+        (["--rate", "nan"], "--rate: 'nan' is not a rate"),
+        (["--rate", "10/m"], "--rate: '10/m' is not a rate"),
+        (["--rate"], "--rate needs a number, as in --rate 10k, or --stages"),
+        (["--rate", "200M"], "is above"),
+        (["--rate", "--stages", "0-200M/1s"], "is above"),
+        (["--arrivals", "poisson"], "--arrivals poisson says when messages are due, and without"),
+        (["--arrivals", "now"], "--arrivals: 'now' is not one of 'constant', 'poisson'"),
+        (["--connect-rate", "0"], "--connect-rate: '0' is no rate at all; write it as"),
+        (["--connect-rate", "fast"], "--connect-rate: 'fast' is not a rate; write it as"),
+        # Numbers.
+        (["-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
+        (["-c", "x"], "--connections: 'x' is not a whole number from 1 to 2000000"),
+        (["-c", "1.5"], "--connections: '1.5' is not a whole number from 1 to 2000000"),
+        (["-c", "-5"], "--connections: '-5' is not a whole number from 1 to 2000000"),
+        (["-n", "0"], "--messages: '0' is not a whole number from 1 to 1000000000000000"),
+        (["-n"], "'-n' requires an argument"),
+        (["--pipeline", "0"], "--pipeline: '0' is not a whole number from 1 to 100000"),
+        (["--pipeline", "1M"], "--pipeline: '1M' is not a whole number from 1 to 100000"),
+        (["--churn", "0"], "--churn: '0' is not a whole number from 1"),
+        (["--processes", "0"], "--processes: '0' is not a whole number from 1 to 1024"),
+        (["--processes", "2k"], "--processes: '2k' is not a whole number from 1 to 1024"),
+        # Durations.
+        (["-d", "0"], "--duration: '0' is no time at all; write it as in 10s or 250ms"),
+        (["-d", "5x"], "--duration: '5x' is not a duration; write it as in 10s, 1m30s, 250ms"),
+        (["-d", "200h"], "--duration: '200h' is longer than a week (168h)"),
+        (["--warmup", "-1s"], "--warmup: '-1s' is not a duration; write it as in 10s"),
+        (["--timeout", "0"], "--timeout: '0' is no time at all; write it as in 10s or 250ms"),
+        (["--connect-timeout", "soon"], "--connect-timeout: 'soon' is not a duration"),
+        # What is sent.
+        (["--payload-size", "0"], "--payload-size: '0' is no range of sizes from 1 byte on"),
+        (["--payload-size", "9-5"], "--payload-size: '9-5' is no range of sizes from 1 byte on"),
+        (["--payload-size=-5"], "--payload-size: '-5' is not a size; write it as in 64, 16KiB"),
+        (["--payload-size", "1-2-3"], "--payload-size: '1-2-3' is not a size; write it as in"),
+        (["--payload-size", "5x"], "--payload-size: '5x' is not a size; write it as in 512"),
+        (["--payload-size", "1GiB"], "messages of 1073741824 to 1073741824 bytes: they can have"),
+        ([UDP, "--payload-size", "65508"], "messages of 65508 bytes: a datagram holds 65507"),
+        (["--message", ""], "an empty message is none; it needs one byte at least"),
+        (
+            ["--message", "a", "--payload-file", "/etc/hostname"],
+            "--message and --payload-file both",
+        ),
+        (["--payload-file", "/nowhere"], "--payload-file /nowhere: No such file or directory"),
+        (["--payload-file", "/dev/null"], "--payload-file /dev/null is empty or too large"),
+        (["--payload-file", "/"], "--payload-file: File '/' is a directory"),
+        # Where to, where from, and how.
+        (["nosuch://x"], "the scheme 'nosuch' is not supported; write tcp://HOST:PORT"),
+        (["127.0.0.1:99999"], "'99999' is not a port between 0 and 65535"),
+        (["127.0.0.1:0"], "'127.0.0.1:0': nothing can be reached at port 0; write HOST:PORT"),
+        (["host:1:2"], "'host:1:2' is not HOST:PORT"),
+        ([""], "'' names no host; write HOST:PORT"),
+        (["*:9"], "'*:9': * can only be listened on; write HOST:PORT"),
+        (["fd://3"], "'fd://3': a descriptor can only be listened on"),
+        (["unix://"], "unix:// names no file; write unix:///run/echo.sock"),
+        ([TARGET, "tls://"], "'tls://' names no host"),
+        (["--source-ip", "x"], "--source-ip: 'x' is no address and no network"),
+        (["--source-ip", ""], "--source-ip: '' is no address and no network"),
+        (["--source-ip", "127.0.0.2,"], "--source-ip: '' is no address and no network"),
+        (["--source-ip", "127.0.0.1/33"], "write it as in 127.0.1.1 or 127.0.1.0/24"),
+        (["--source-ip", "127.0.1.5/24"], "127.0.1.5/24 has host bits set"),
+        (["--source-ip", "192.0.2.1"], "--source-ip: 192.0.2.1 is no address of this machine"),
+        ([TARGET, "--source-ip", "::1"], "--source-ip: ::1 cannot reach tcp://127.0.0.1:9"),
+        (["-4", "-6"], "-4 and -6 leave no address; give one of them"),
+        (["--engine", "rust"], "--engine: 'rust' is not one of 'hub', 'greenlets', 'threads'"),
+        ([UDP, "--engine", "threads"], "the threads engine does not speak udp, as udp://127.0.0.1"),
+        ([TLS, "--engine", "hub"], "needs; use --engine greenlets or threads"),
+        ([UDP, TLS], "the greenlets engine does not speak udp, as udp://127.0.0.1:9 needs"),
+        ([TARGET, "--tls-insecure"], "TLS options, but no target is tls://HOST:PORT"),
+        ([TLS, "--tls-ca", "/nowhere"], "--tls-ca: /nowhere: No such file or directory"),
+        ([TLS, "--tls-key", "/nowhere"], "--tls-key: /nowhere needs --tls-cert FILE"),
+        # Everything else.
+        (["-o", "/nowhere/result"], "cannot write /nowhere/result: No such file or directory"),
+        (["--config", "/nowhere"], "--config: /nowhere: No such file or directory"),
+        (["--nosuch"], "No such option '--nosuch'"),
+        ([TARGET, "--reconcile", "ftp://x"], "--reconcile: 'ftp://x' is not http://HOST:PORT"),
+        ([TARGET, "--reconcile", ""], "--reconcile: '' is not http://HOST:PORT"),
+        ([TARGET, "--reconcile", "http://"], "--reconcile: 'http://' is not http://HOST:PORT"),
+        ([TARGET, "--reconcile", "a b:9"], "--reconcile: 'a b:9' is not http://HOST:PORT"),
+        ([TARGET, "--reconcile", "h:port"], "--reconcile: 'h:port' is not http://HOST:PORT"),
+    ],
+)
+def test_run(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = complaint(["run", *arguments], capsys)
+    assert said in line
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["hold", "-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
+        (["hold", "--cycle", "0"], "--cycle: '0' is no time at all; write it as in 10s"),
+        (["hold", "-d", "x"], "--duration: 'x' is not a duration; write it as in 10s"),
+        (["hold", "--payload-size", "0"], "--payload-size: '0' is no range of sizes"),
+        (["hold", "--rate", "5"], "No such option '--rate'"),
+        (["stress", "-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
+        (["stress", "-d", "0s"], "--duration: '0s' is no time at all; write it as in 10s"),
+        (["stress", UDP], "the threads engine does not speak udp, as udp://127.0.0.1:9 needs"),
+        (["stress", "a:1", "b:2"], "unexpected extra argument"),
+        (["schema", "x"], "unexpected extra argument"),
+        (["nosuch"], "No such command 'nosuch'"),
+        ([], "Missing command"),
+    ],
+)
+def test_other_commands(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = complaint(arguments, capsys)
+    assert said in line
+    assert code == 2
+
+
+def test_a_configuration_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "load.toml"
+    for content, said in (
+        ("connections", "is not TOML"),
+        ("conections = 5", "'conections' is not an option here; it may set arrivals, churn"),
+        ("loop = 1", "loop = 1 is not a value that --loop takes"),
+        ("connections = 0", "--connections: '0' is not a whole number from 1 to 2000000"),
+    ):
+        file.write_text(content)
+        code, line = complaint(["run", "--config", str(file)], capsys)
+        assert said in line
+        assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "arguments", "said"),
+    [
+        (
+            "500",
+            ["-c", "100k", "--processes", "1"],
+            "100000 connections in 1 process: each may open 500 descriptors (ulimit -n); raise "
+            "that limit, or use --processes 230",
+        ),
+        (
+            "70000",
+            ["-c", "69000", TARGET],
+            "69000 connections to tcp://127.0.0.1:9 need as many local ports, and 1 source "
+            "address has ",
+        ),
+        (
+            "500",
+            ["--stages", "0-200k/1s", "--source-ip", "127.0.0.2,127.0.0.3", TARGET],
+            "200000 connections to tcp://127.0.0.1:9 need as many local ports, and 2 source "
+            "addresses have ",
+        ),
+    ],
+)
+def test_what_would_run_out_is_foreseen(limit: str, arguments: list[str], said: str) -> None:
+    program = ["sh", "-c", f'ulimit -n {limit} 2>/dev/null; exec "$@"', "sh"]
+    result = run([*program, *LOAD, "run", *arguments])
+    (line,) = result.stderr.decode().splitlines()
+    assert said in line
+    assert result.returncode == 2
+    if "ports" in line:
+        assert "(net.ipv4.ip_local_port_range is " in line
+        assert "add source addresses, as in --source-ip 127.0.1.0/24" in line
+
+
+def test_environment_variables_are_looked_at_the_same_way() -> None:
+    result = run([*LOAD, "run"], ECHO_LOAD_RUN_STAGES="10/x", ECHO_LOAD_STAGES="10/x")
+    (line,) = result.stderr.decode().splitlines()
+    assert "--stages: stage '10/x': 'x' is not a duration" in line
+    assert result.returncode == 2

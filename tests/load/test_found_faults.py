@@ -1,0 +1,198 @@
+"""Each kind of fault that the server injects is found again, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import count, pairwise
+
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from echo_load.result import Latency, Result
+from echo_server.faults import Fault, FaultPlan
+from support.misbehaving import loaded
+from support.processes import EchoServerProcess, StartServer
+
+ADMIN = ("--admin", "127.0.0.1:0")
+UDP = ("--listen", "udp://127.0.0.1:0")
+ENGINES = ("hub", "threads")
+ENDING = (("truncate", "truncated"), ("close", "closed"), ("reset", "reset"))
+
+
+def injected(server: EchoServerProcess, kind: str) -> float:
+    """How often a fault struck; it must have, and no other."""
+    of_kind = server.metric("faults_injected_total", kind=kind)
+    assert of_kind == server.metric("faults_injected_total") > 0
+    return of_kind
+
+
+def at_least(latency: Latency, seconds: float) -> int:
+    """How many of the latencies are that long, give or take the histogram's three digits."""
+    histogram = HdrHistogram.decode(latency.histogram)
+    lowest = 0.99 * seconds * 1e9
+    found: int = sum(
+        one.count_added_in_this_iter_step
+        for one in histogram.get_recorded_iterator()
+        if one.value_iterated_to >= lowest
+    )
+    return found
+
+
+def seed_for(fault: str, connections: Sequence[int], *, never: Iterable[int]) -> int:
+    """A seed with which a fault strikes, but never one of these reads of a connection.
+
+    Args:
+        fault: the option.
+        connections: how many reads each has.
+        never: the reads, from 0.
+    """
+
+    def suits(seed: int) -> bool:
+        plan = FaultPlan([Fault.parse(fault)], seed)
+        strikes = [
+            (number, read)
+            for number, reads in enumerate(connections)
+            for read in range(reads)
+            if plan.strike(number, read) is not None
+        ]
+        in_a_row = any(a[0] == b[0] and b[1] - a[1] == 1 for a, b in pairwise(strikes))
+        return len(strikes) >= 3 and not in_a_row and not {read for _, read in strikes} & spared
+
+    spared = set(never)
+    return next(seed for seed in count() if suits(seed))
+
+
+def whole(result: Result, messages: int) -> None:
+    """Nothing but latency is wrong."""
+    totals = result.totals
+    assert (totals.messages, totals.errors) == (messages, {})
+    assert totals.bytes_sent == totals.bytes_received == 64 * messages
+    assert result.passed
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "greenlets"])
+def test_corrupt(start_server: StartServer, engine: str) -> None:
+    server = start_server("--fault", "corrupt@10%", *ADMIN)
+    code, result = loaded("run", server.url, "--engine", engine, "-c", "5", "-n", "500")
+    totals = result.totals
+    assert totals.errors == {"corrupt": injected(server, "corrupt")}
+    assert (code, totals.messages, totals.connections_lost) == (1, 500, 0)
+    assert totals.bytes_sent == totals.bytes_received == 64 * 500
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "engine"),
+    [
+        *((*names, engine) for names in ENDING for engine in ENGINES),
+        ("reset", "reset", "greenlets"),
+    ],
+)
+def test_what_ends_a_connection(
+    start_server: StartServer, engine: str, kind: str, error: str
+) -> None:
+    server = start_server("--fault", f"{kind}@10%", *ADMIN)
+    code, result = loaded("run", server.url, "--engine", engine, "-c", "20", "-n", "200")
+    strikes, totals = injected(server, kind), result.totals
+    assert totals.errors == {error: strikes}
+    assert (code, totals.connections_lost, totals.messages) == (1, strikes, 200 - strikes)
+    # One that is struck at its last message is not opened anew.
+    assert 20 < totals.connections_opened <= 20 + strikes
+    assert totals.connections_opened == server.metric("connections_accepted_total")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_delayed_beyond_the_timeout(start_server: StartServer, engine: str) -> None:
+    server = start_server("--fault", "delay=1h@10%", *ADMIN)
+    code, result = loaded(
+        *("run", server.url, "--engine", engine, "-c", "30", "-n", "60", "--timeout", "300ms")
+    )
+    strikes, totals = injected(server, "delay"), result.totals
+    assert totals.errors == {"no_reply": strikes}
+    assert (code, totals.connections_lost, totals.messages) == (1, strikes, 60 - strikes)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_delayed(start_server: StartServer, engine: str) -> None:
+    server = start_server("--fault", "delay=300ms@10%", *ADMIN)
+    _, result = loaded("run", server.url, "--engine", engine, "-c", "20", "-n", "60")
+    whole(result, 60)
+    assert at_least(result.latency_us.response, 0.3) == injected(server, "delay")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stalled(start_server: StartServer, engine: str) -> None:
+    """The reply passes, and the message after it waits: the last must not be struck."""
+    fault = "stall=300ms@10%"
+    seed = seed_for(fault, [5] * 20, never=[4])
+    server = start_server("--fault", fault, "--fault-seed", str(seed), *ADMIN)
+    _, result = loaded("run", server.url, "--engine", engine, "-c", "20", "-n", "100")
+    whole(result, 100)
+    assert at_least(result.latency_us.response, 0.3) == injected(server, "stall")
+
+
+def test_dropped_datagrams(start_server: StartServer) -> None:
+    server = start_server(*UDP, "--fault", "drop@10%", *ADMIN)
+    code, result = loaded("run", server.url, "-c", "50", "-n", "200", "--timeout", "300ms")
+    strikes, totals = injected(server, "drop"), result.totals
+    assert totals.errors == {"lost": strikes}
+    assert (code, totals.messages, totals.connections_lost) == (1, 200 - strikes, 0)
+    assert (totals.datagrams_sent, totals.datagrams_received) == (200, 200 - strikes)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "fault", "engine"),
+    [("udp", "drop@20%", "hub"), *(("tcp", "reset@20%", engine) for engine in ENGINES)],
+)
+def test_what_was_struck_is_no_round_trip(
+    start_server: StartServer, scheme: str, fault: str, engine: str
+) -> None:
+    server = start_server("--listen", f"{scheme}://127.0.0.1:0", "--fault", fault)
+    _, result = loaded(
+        *("run", server.url, "--engine", engine, "-c", "1", "-n", "20", "--timeout", "100ms")
+    )
+    assert result.spread.least == result.spread.most == result.totals.messages < 20
+
+
+@pytest.mark.parametrize("pipeline", ["1", "5"])
+def test_duplicated_datagrams(start_server: StartServer, pipeline: str) -> None:
+    server = start_server(*UDP, "--fault", "duplicate@10%", *ADMIN)
+    code, result = loaded("run", server.url, "-c", "5", "-n", "200", "--pipeline", pipeline)
+    strikes, totals = injected(server, "duplicate"), result.totals
+    assert totals.errors == {"duplicated": strikes}
+    assert (code, totals.messages) == (1, 200)
+    assert (totals.datagrams_sent, totals.datagrams_received) == (200, 200 + strikes)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("corrupt", "corrupt"), ("truncate", "truncated")])
+def test_wrong_datagrams(start_server: StartServer, kind: str, error: str) -> None:
+    server = start_server(*UDP, "--fault", f"{kind}@10%", *ADMIN)
+    code, result = loaded("run", server.url, "-c", "5", "-n", "200")
+    totals = result.totals
+    assert totals.errors == {error: injected(server, kind)}
+    assert (code, totals.messages, totals.connections_lost) == (1, 200, 0)
+    assert totals.datagrams_sent == totals.datagrams_received == 200
+
+
+@pytest.mark.parametrize("pipeline", ["1", "8"])
+def test_reordered_datagrams(start_server: StartServer, pipeline: str) -> None:
+    """One that is overtaken: the next must come, and not be held back itself."""
+    fault = "reorder@10%"
+    seed = seed_for(fault, [60], never=[59])
+    server = start_server(*UDP, "--fault", fault, "--fault-seed", str(seed), *ADMIN)
+    # With one under way the next leaves when this one counts as lost, which must be before the
+    # server lets it go: after 100 ms. With several under way nothing has to time out.
+    timeout = "50ms" if pipeline == "1" else "10s"
+    code, result = loaded(
+        *("run", server.url, "-c", "1", "-n", "60", "--pipeline", pipeline, "--timeout", timeout)
+    )
+    totals = result.totals
+    assert totals.errors == {"reordered": injected(server, "reorder")}
+    assert totals.datagrams_sent == totals.datagrams_received == 60
+    assert code == 1
+
+
+def test_delayed_datagrams(start_server: StartServer) -> None:
+    server = start_server(*UDP, "--fault", "delay=300ms@10%", *ADMIN)
+    _, result = loaded("run", server.url, "-c", "20", "-n", "60", "--timeout", "10s")
+    whole(result, 60)
+    assert at_least(result.latency_us.response, 0.3) == injected(server, "delay")

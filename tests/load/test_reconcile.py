@@ -1,0 +1,193 @@
+"""What was sent and received, against what the server says it received and sent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from echo_load.reconcile import Reconciliation
+from support.certificates import make_certificates
+from support.misbehaving import Service, in_pieces, loaded, silent
+from support.processes import DEADLINE, LOAD, StartServer, run
+
+ADMIN = ("--admin", "127.0.0.1:0")
+LOADS = ("-c", "5", "-n", "500")
+
+
+def reconciled(*arguments: str) -> tuple[int, Reconciliation, list[str]]:
+    code, result = loaded("run", *arguments)
+    assert result.reconciliation is not None
+    return code, result.reconciliation, result.reasons
+
+
+def balanced(found: Reconciliation, unit: str, count: int) -> None:
+    assert (found.unit, found.balanced, found.differences) == (unit, True, [])
+    assert found.sent == found.received_by_server == found.sent_by_server == found.received == count
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_the_own_server_by_itself(engine: str) -> None:
+    code, found, reasons = reconciled("--engine", engine, *LOADS)
+    balanced(found, "bytes", 500 * 64)
+    assert (code, reasons) == (0, [])
+
+
+def test_the_warm_up_and_what_is_cut_off_are_in_it() -> None:
+    code, found, _ = reconciled("-c", "50", "-d", "300ms", "--warmup", "100ms", "--processes", "2")
+    balanced(found, "bytes", found.sent)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("scheme", "unit"), [("udp", "datagrams"), ("tls", "bytes"), ("unix", "bytes")]
+)
+def test_a_server_whose_page_is_named(
+    start_server: StartServer, tmp_path: Path, scheme: str, unit: str
+) -> None:
+    where = f"unix://{tmp_path}/echo.sock" if scheme == "unix" else f"{scheme}://127.0.0.1:0"
+    options: tuple[str, ...] = ()
+    trust: tuple[str, ...] = ()
+    if scheme == "tls":
+        certificates = make_certificates(tmp_path)
+        options, trust = certificates.options, ("--tls-ca", str(certificates.authority))
+    server = start_server("--listen", where, *ADMIN, *options)
+    page = f"{server.admin.removeprefix('http://')}/metrics"
+    code, found, _ = reconciled(server.url, *trust, *LOADS, "--reconcile", page)
+    balanced(found, unit, 500 * (1 if unit == "datagrams" else 64))
+    assert (code, found.admin) == (0, server.admin)
+
+
+def test_several_workers(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", *ADMIN)
+    # What went before does not count.
+    loaded("run", server.url, *LOADS)
+    code, found, _ = reconciled(server.url, *LOADS, "--reconcile", server.admin)
+    balanced(found, "bytes", 500 * 64)
+    assert code == 0
+
+
+def test_truncated_replies(start_server: StartServer) -> None:
+    server = start_server("--fault", "truncate@5%", *ADMIN)
+    code, found, reasons = reconciled(server.url, *LOADS, "--reconcile", server.admin)
+    strikes = server.metric("faults_injected_total", kind="truncate")
+    assert not found.balanced
+    assert found.sent == found.received_by_server == 500 * 64
+    assert found.sent_by_server == found.received < found.sent
+    assert found.differences == [
+        f"the server sent back {found.sent - found.received:,} bytes fewer than it received "
+        f"({strikes:.0f} truncate injected, {strikes:.0f} connections closed by fault_injected)"
+    ]
+    assert code == 1
+    assert reasons[-1:] == found.differences
+
+
+def test_dropped_datagrams(start_server: StartServer) -> None:
+    server = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@5%", *ADMIN)
+    code, found, _ = reconciled(
+        *(server.url, "-c", "20", "-n", "200", "--timeout", "300ms", "--reconcile", server.admin)
+    )
+    drops = server.metric("faults_injected_total", kind="drop")
+    assert (found.sent, found.received_by_server) == (200, 200)
+    assert found.sent_by_server == found.received == 200 - drops
+    assert found.differences == [
+        f"the server sent back {drops:.0f} datagrams fewer than it received "
+        f"({drops:.0f} drop injected)"
+    ]
+    assert code == 1
+
+
+def test_another_server_than_the_one_that_was_tested(start_server: StartServer) -> None:
+    tested, named = start_server(), start_server(*ADMIN)
+    code, found, _ = reconciled(tested.url, *LOADS, "--reconcile", named.admin)
+    assert code == 1
+    assert found.differences == [
+        "32,000 bytes were sent that the server did not receive",
+        "32,000 bytes came back that the server did not send: something on the way adds to it",
+    ]
+
+
+def test_somebody_else_on_the_same_server(start_server: StartServer) -> None:
+    """Who talks to it in the middle of the test."""
+    server = start_server(*ADMIN)
+    with server.connect() as other:
+
+        def talk(connection: object, over: threading.Event) -> None:
+            other.sendall(b"x" * 1000)
+            silent(connection, over)  # type: ignore[arg-type]
+
+        with Service(talk) as service:
+            code, found, _ = reconciled(
+                *(server.url, service.target, "-c", "2", "-n", "2", "--timeout", "100ms"),
+                *("--no-reconnect", "--reconcile", server.admin),
+            )
+    assert code == 1
+    # A message of 64 bytes went to the service, and 1000 bytes came from elsewhere.
+    assert (found.sent, found.received_by_server) == (128, 1064)
+    assert found.differences[0].startswith("the server received 936 bytes more than were sent")
+
+
+@contextmanager
+def web_page(content: bytes, status: int = 200) -> Iterator[str]:
+    """Serve the same page at every path."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        serving = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            serving.join(DEADLINE)
+
+
+def refused(page: str, target: str = "127.0.0.1:9") -> str:
+    """What is said of a page that cannot be reconciled with, before anything is sent."""
+    result = run([*LOAD, "run", target, "-n", "1", "--reconcile", page])
+    assert result.returncode == 1
+    assert not result.stdout
+    (line,) = result.stderr.decode().splitlines()
+    return line
+
+
+def test_nobody_at_the_page(unused_port: int) -> None:
+    page = f"http://127.0.0.1:{unused_port}"
+    assert refused(page) == (
+        f"echo-load: error: cannot read {page}/metrics: [Errno 111] Connection refused"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"<html><body>Welcome!</body></html>", 200, "is not a page of metrics"),
+        (b"\xff\xfe\x00", 200, "cannot read"),
+        (b"# nothing\n", 200, "has no counters of an echo-server"),
+        (b"process_cpu_seconds_total 5\n", 200, "has no counters of an echo-server"),
+        (b"", 404, "Not Found"),
+    ],
+)
+def test_a_page_of_something_else(content: bytes, status: int, said: str) -> None:
+    with web_page(content, status) as page:
+        line = refused(page)
+    assert said in line
+    assert f"{page}/metrics" in line
+
+
+def test_a_page_that_is_no_web_page() -> None:
+    with Service(in_pieces) as service:
+        assert f"cannot read http://{service.target}/metrics: " in refused(service.target)

@@ -1,0 +1,460 @@
+"""`echo-load run` as its users run it: load of every kind, against services good and bad."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from socket import socket
+from threading import Event
+
+import msgspec
+import psutil
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from echo_load.result import SCHEMA, Latency, Result, Totals
+from support.certificates import make_certificates
+from support.misbehaving import (
+    AnswersOfAnother,
+    Floods,
+    Service,
+    answers_http,
+    closes,
+    closes_at_once,
+    doubled,
+    greets,
+    halves,
+    in_pieces,
+    late,
+    loaded,
+    resets,
+    silent,
+    swapped,
+    wrong,
+)
+from support.processes import DEADLINE, LOAD, StartServer, environment, run, until
+
+ENGINES = ("hub", "threads", "greenlets")
+ADMIN = ("--admin", "127.0.0.1:0")
+DEBUG = ("--log-level", "debug")
+
+
+def passed(*arguments: str) -> Result:
+    """The result of a run in which all went well, and whose figures agree."""
+    code, result = loaded("run", *arguments)
+    assert (code, result.reasons) == (0, [])
+    assert result.passed
+    assert result.totals.errors == {}
+    assert result.totals.connections_failed == result.totals.connections_lost == 0
+    assert result.totals.bytes_sent == result.totals.bytes_received
+    assert result.totals.datagrams_sent == result.totals.datagrams_received
+    assert result.latency_us.connect.count == result.totals.connections_opened
+    agree(result)
+    return result
+
+
+def agree(result: Result) -> None:
+    """The figures of a result do not contradict each other."""
+    totals = result.totals
+    assert totals.messages == sum(second.messages for second in result.series)
+    for name in ("messages", "connections_opened", "connections_failed", "connections_lost"):
+        assert getattr(totals, name) == sum(getattr(stage, name) for stage in result.stages), name
+    for part, latencies in (
+        (totals, result.latency_us),
+        *((stage, stage.latency_us) for stage in result.stages),
+    ):
+        assert isinstance(part, Totals)
+        assert latencies.response.count == latencies.service.count == part.messages
+        for latency in (latencies.response, latencies.service, latencies.connect):
+            check_latency(latency)
+
+
+def check_latency(latency: Latency) -> None:
+    histogram = HdrHistogram.decode(latency.histogram)
+    assert histogram.get_total_count() == latency.count
+    figures = [getattr(latency, name) for name in ("p50", "p75", "p90", "p95", "p99", "p99_9")]
+    assert [*figures, latency.max] == sorted([*figures, latency.max])
+    assert 0 <= latency.mean <= latency.max
+    if latency.count:
+        p50 = histogram.get_value_at_percentile(50) / 1000
+        assert latency.p50 == pytest.approx(min(p50, latency.max), rel=2e-3)
+
+
+def listens(start_server: StartServer, directory: Path, *schemes: str) -> list[str]:
+    """Targets of these schemes, and the options to trust them."""
+    urls = {"unix": f"unix://{directory}/echo.sock"}
+    options: tuple[str, ...] = ()
+    trust: list[str] = []
+    if "tls" in schemes:
+        certificates = make_certificates(directory)
+        options = certificates.options
+        trust = ["--tls-ca", str(certificates.authority)]
+    for scheme in schemes:
+        options += ("--listen", urls.get(scheme, f"{scheme}://127.0.0.1:0"))
+    server = start_server(*options)
+    more = [server.read_line().removeprefix("listening ") for _ in schemes[1:]]
+    return [server.url, *more, *trust]
+
+
+@pytest.mark.parametrize(
+    ("engine", "schemes"),
+    [
+        ("hub", ["tcp"]),
+        ("hub", ["unix"]),
+        ("hub", ["udp"]),
+        ("hub", ["tcp", "unix", "udp"]),
+        ("threads", ["tcp", "unix", "tls"]),
+        ("greenlets", ["tcp", "unix", "tls"]),
+    ],
+)
+def test_engines_and_what_they_speak(
+    start_server: StartServer, tmp_path: Path, engine: str, schemes: Sequence[str]
+) -> None:
+    targets = listens(start_server, tmp_path, *schemes)
+    result = passed(*targets, "--engine", engine, "-c", "6", "-n", "300")
+    totals, each = result.totals, 6 // len(schemes)
+    assert result.targets == targets[: len(schemes)]
+    assert (totals.messages, totals.bytes_sent, totals.connections_opened) == (300, 300 * 64, 6)
+    assert (result.spread.least, result.spread.most, result.spread.fairness) == (50, 50, 1.0)
+    assert totals.datagrams_sent == (50 * each if "udp" in schemes else 0)
+    assert result.latency_us.handshake.count == (each if "tls" in schemes else 0)
+    assert result.latency_us.first_byte.count == 6
+
+
+def test_tls_goes_by_greenlets_if_nothing_else_is_said(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    assert (
+        passed(*listens(start_server, tmp_path, "tls"), "-c", "2", "-n", "2").totals.messages == 2
+    )
+    untrusted, *_ = listens(start_server, tmp_path, "tls")
+    code, result = loaded("run", untrusted, "-c", "2", "-n", "2")
+    assert (code, result.totals.errors) == (1, {"handshake": 2})
+
+
+def test_several_targets_get_the_connections_in_turns(start_server: StartServer) -> None:
+    servers = [start_server(*ADMIN), start_server(*ADMIN)]
+    result = passed(*(server.url for server in servers), "-c", "5", "-n", "50", "--processes", "2")
+    accepted = [server.metric("connections_accepted_total") for server in servers]
+    received = [server.metric("received_bytes_total") for server in servers]
+    assert (accepted, received) == ([3, 2], [64 * 30, 64 * 20])
+    assert result.generator.processes == 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pipelined_messages_of_many_sizes_in_an_exact_number(
+    start_server: StartServer, engine: str
+) -> None:
+    server = start_server(*ADMIN)
+    result = passed(
+        *(server.url, "--engine", engine, "-c", "3", "-n", "200", "--pipeline", "7"),
+        *("--payload-size", "1-20KiB"),
+    )
+    assert result.totals.messages == 200
+    assert (result.spread.least, result.spread.most) == (66, 67)
+    assert result.totals.bytes_sent == server.metric("received_bytes_total")
+    # Sizes are spread evenly from the smallest to the largest.
+    assert 0.8 < result.totals.bytes_sent / (200 * 10 * 1024) < 1.2
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_messages_larger_than_what_the_kernel_buffers(
+    start_server: StartServer, engine: str
+) -> None:
+    server = start_server()
+    size = 8 << 20
+    result = passed(
+        *(server.url, "--engine", engine, "-c", "2", "-n", "4", "--payload-size", str(size))
+    )
+    assert (result.totals.messages, result.totals.bytes_sent) == (4, 4 * size)
+
+
+def test_a_text_and_a_file_are_what_is_sent(tmp_path: Path) -> None:
+    arrived = bytearray()
+
+    def echo(connection: socket, _over: Event) -> None:
+        while data := connection.recv(65536):
+            arrived.extend(data)
+            connection.sendall(data)
+
+    file = tmp_path / "payload"
+    file.write_bytes(bytes(range(256)) * 3)
+    with Service(echo) as service:
+        passed(service.target, "-c", "1", "-n", "4", "--message", "höre 1")
+        assert arrived == "höre 1".encode() * 4
+        arrived.clear()
+        passed(service.target, "-c", "1", "-n", "4", "--payload-file", str(file))
+        assert arrived == file.read_bytes() * 4
+
+
+@pytest.mark.parametrize(
+    ("engine", "pacing"),
+    [*((engine, []) for engine in ENGINES), ("hub", ["--rate", "1k"])],
+)
+def test_churn(start_server: StartServer, engine: str, pacing: list[str]) -> None:
+    server = start_server(*ADMIN)
+    result = passed(
+        *(server.url, "--engine", engine, "-c", "1", "-n", "60", "--churn", "5", *pacing)
+    )
+    # An open loop may open one more before it knows that nothing else is due.
+    assert result.totals.messages == 60
+    assert result.totals.connections_opened in ({12, 13} if pacing else {12})
+    assert server.metric("connections_accepted_total") == result.totals.connections_opened
+    assert result.spread.most == 60
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_connections_are_opened_no_faster_than_asked(engine: str) -> None:
+    begin = time.monotonic()
+    with Service(in_pieces) as service:
+        passed(
+            *(service.target, "--engine", engine, "-c", "30", "-n", "30", "--connect-rate", "20"),
+            *("--message", "x"),
+        )
+    # The thirtieth is opened 29 twentieths of a second after the first; 2 ticks are made up for.
+    assert time.monotonic() - begin > 1.4
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "expected"),
+    [
+        ("hub", ["127.0.0.2,127.0.0.3", "--source-ip", "127.0.0.5"], [2, 3, 5]),
+        ("threads", ["127.0.0.4/30"], [5, 6]),
+    ],
+)
+def test_source_addresses_take_turns(
+    start_server: StartServer, engine: str, given: list[str], expected: list[int]
+) -> None:
+    server = start_server(*DEBUG)
+    passed(server.url, "--engine", engine, "-c", "6", "-n", "6", "--source-ip", *given)
+    peers = Counter(
+        json.loads(line)["peer"].rpartition(":")[0]
+        for line in server.log().splitlines()
+        if "connection accepted" in line
+    )
+    assert peers == {f"127.0.0.{last}": 6 // len(expected) for last in expected}
+
+
+@pytest.mark.parametrize(("option", "host"), [("-4", "127.0.0.1"), ("-6", "::1")])
+def test_one_ip_version_only(start_server: StartServer, option: str, host: str) -> None:
+    server = start_server("--host", host)
+    passed(server.url, option, "-c", "2", "-n", "2")
+    other = {"-4": "-6", "-6": "-4"}[option]
+    process = run([*LOAD, "run", server.url, other])
+    assert process.returncode == 1
+    assert process.stderr.decode() == (
+        f"echo-load: error: cannot connect to {server.url}: it has no IPv{other[1]} address\n"
+    )
+
+
+def open_at_once(log: str) -> int:
+    """The most connections that were open at once, as a server's log says."""
+    now = most = 0
+    for line in log.splitlines():
+        now += ("connection accepted" in line) - ("connection closed" in line)
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_stages_of_connections(start_server: StartServer, engine: str) -> None:
+    server = start_server(*DEBUG)
+    result = passed(
+        server.url, "--engine", engine, "--stages", "2-6/300ms,6/200ms,6-1/300ms,3/100ms"
+    )
+    names = [stage.name for stage in result.stages]
+    assert names == ["2-6 connections", "6 connections", "6-1 connections", "3 connections"]
+    assert all(stage.messages for stage in result.stages)
+    # Two from the beginning, four more, and two again after all but one were closed.
+    assert result.totals.connections_opened == 8
+    assert result.stages[0].connections_opened in {5, 6}
+    until(lambda: server.log().count("connection closed") == 8, "all to be closed")
+    assert open_at_once(server.log()) == 6
+
+
+def test_a_traffic_light(start_server: StartServer) -> None:
+    server = start_server(*DEBUG)
+    result = passed(server.url, "--stages", "4/250ms,0/250ms", "--loop", "-d", "1250ms")
+    green, red = result.stages
+    assert (green.name, red.name) == ("4 connections", "0 connections")
+    assert green.connections_opened + red.connections_opened == 12
+    # Messages leave until it is noticed that it is red.
+    assert red.messages < green.messages
+    assert open_at_once(server.log()) == 4
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_rates_and_a_warm_up_that_is_left_out(start_server: StartServer, engine: str) -> None:
+    server = start_server(*ADMIN)
+    result = passed(
+        *(server.url, "--engine", engine, "-c", "10", "-d", "500ms", "--rate", "200"),
+        *("--warmup", "250ms"),
+    )
+    assert [stage.name for stage in result.stages] == ["200 msg/s on 10 connections"]
+    # Those of the warm-up were sent, and are in the bytes of the whole test alone.
+    assert result.totals.messages == 100
+    assert result.totals.bytes_sent == 150 * 64 == server.metric("received_bytes_total")
+    assert result.stages[0].bytes_sent < 150 * 64
+
+
+def test_a_closed_loop_with_a_warm_up(start_server: StartServer) -> None:
+    server = start_server(*ADMIN)
+    result = passed(server.url, "-c", "4", "-d", "200ms", "--warmup", "200ms")
+    echoed = server.metric("received_bytes_total") / 64
+    assert 0 < result.totals.messages < echoed == result.totals.bytes_sent / 64
+
+
+def test_stages_of_rates() -> None:
+    result = passed("-c", "10", "--rate", "--stages", "100-300/300ms,0/100ms,400/100ms")
+    names = [stage.name.removesuffix(" on 10 connections") for stage in result.stages]
+    assert names == ["100-300 msg/s", "0 msg/s", "400 msg/s"]
+    assert [stage.messages for stage in result.stages] == [60, 0, 40]
+
+
+def test_arrivals_at_random() -> None:
+    result = passed(
+        *("-c", "20", "--rate", "1k", "-d", "500ms"),
+        *("--arrivals", "poisson", "--processes", "2"),
+    )
+    # 500, give or take six standard deviations.
+    assert abs(result.totals.messages - 500) < 135
+
+
+def test_results_are_as_the_schema_says() -> None:
+    process = run([*LOAD, "run", "-c", "2", "-n", "20", "--json"])
+    result = msgspec.json.decode(process.stdout, type=Result)
+    # Nothing is in it that the types do not know.
+    assert json.loads(result.to_json()) == json.loads(process.stdout)
+    assert (result.schema, result.command) == (SCHEMA, "run")
+    assert result.plan.connections == 2
+    schema = json.loads(run([*LOAD, "schema"]).stdout)
+    assert schema["title"] == SCHEMA
+    properties = schema["$defs"]["Result"]["properties"]
+    assert list(properties) == list(json.loads(process.stdout))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_failure_has_its_name(unused_port: int, engine: str) -> None:
+    behaviours = (
+        *(silent, late(0.75), in_pieces, wrong, doubled, halves, resets),
+        closes,
+    )
+    services = [Service(behaviour) for behaviour in behaviours]
+    targets = [f"127.0.0.1:{unused_port}", *(service.target for service in services)]
+    count = len(targets)
+    for service in services:
+        service.__enter__()
+    try:
+        code, result = loaded(
+            *("run", *targets, "--engine", engine, "-c", str(count), "-n", str(2 * count)),
+            *("--no-reconnect", "--timeout", "500ms"),
+        )
+    finally:
+        for service in services:
+            service.__exit__(None, None, None)
+    totals = result.totals
+    assert totals.errors == {
+        "refused": 1,
+        "no_reply": 1,
+        "timeout": 1,
+        "corrupt": 2,
+        "duplicated": 1,
+        "truncated": 1,
+        "reset": 1,
+        "closed": 1,
+    }
+    assert (totals.connections_opened, totals.connections_failed) == (count - 1, 1)
+    assert (code, totals.connections_lost) == (1, 6)
+    # What came in pieces was right.
+    assert result.spread.most == 2
+    assert {name for name in totals.errors if name in " ".join(result.reasons)} == set(
+        totals.errors
+    )
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_replies_to_other_messages(engine: str) -> None:
+    with Service(swapped(64)) as service:
+        _, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "1", "-n", "2"),
+            *("--pipeline", "2", "--no-reconnect"),
+        )
+    assert result.totals.errors == {"reordered": 1}
+    with Service(AnswersOfAnother()) as service:
+        code, result = loaded("run", service.target, "--engine", engine, "-c", "2", "-n", "2")
+    assert (code, result.totals.errors) == (1, {"foreign": 1})
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_services_that_are_no_echo_service(engine: str) -> None:
+    with Service(answers_http) as web, Service(greets) as mail, Service(closes_at_once) as door:
+        code, result = loaded(
+            *("run", web.target, mail.target, door.target, "--engine", engine),
+            *("-c", "6", "-n", "12", "--timeout", "200ms"),
+        )
+    totals = result.totals
+    assert code == 1
+    assert totals.connections_lost >= 6
+    assert totals.errors["corrupt"] >= 2
+    assert totals.errors.get("closed", 0) + totals.errors.get("reset", 0) >= 2
+    assert set(totals.errors) <= {"corrupt", "foreign", "truncated", "timeout", "closed", "reset"}
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_a_target_that_dies_and_comes_back(start_server: StartServer, engine: str) -> None:
+    server = start_server(*DEBUG)
+    client = subprocess.Popen(
+        [*LOAD, "run", server.url, "--engine", engine, "-c", "5", "-d", "60s", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    until(lambda: server.log().count("connection accepted") == 5, "all to be connected")
+    server.signal(signal.SIGKILL)
+    server.wait()
+    back = start_server(*DEBUG, *ADMIN, "--port", str(server.port))
+    until(lambda: back.log().count("connection accepted") == 5, "all to be connected anew")
+    until(lambda: back.metric("received_bytes_total") > 10_000, "them to be used")
+    client.send_signal(signal.SIGINT)
+    output, _ = client.communicate(timeout=DEADLINE)
+    result = msgspec.json.decode(output, type=Result)
+    totals = result.totals
+    assert (client.returncode, result.interrupted) == (130, True)
+    assert (totals.connections_opened, totals.connections_lost) == (10, 5)
+    assert totals.errors.pop("reset", 0) + totals.errors.pop("closed", 0) == 5
+    assert set(totals.errors) <= {"refused"}
+    assert totals.messages > 0
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_memory_stays_flat_whatever_comes(engine: str) -> None:
+    floods = Floods()
+    with Service(floods) as service:
+        client = subprocess.Popen(
+            [
+                *(*LOAD, "run", service.target, "--engine", engine, "-c", "3", "-d", "60s"),
+                *("--payload-size", "64KiB", "--timeout", "1s", "--json"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+
+        def resident() -> int:
+            """Of all generators, once so much more has been sent to them."""
+            goal = floods.bytes_sent + (150 << 20)
+            until(lambda: floods.bytes_sent > goal, "the flood to rise")
+            children = psutil.Process(client.pid).children()
+            return sum(child.memory_info().rss for child in children)
+
+        before = resident()
+        after = resident()
+        client.send_signal(signal.SIGINT)
+        output, _ = client.communicate(timeout=DEADLINE)
+    assert after - before < 16 << 20
+    assert msgspec.json.decode(output, type=Result).totals.errors["corrupt"] > 0

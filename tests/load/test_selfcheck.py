@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from echo_load.latency import LatencyHistogram
+from echo_load.plan import EngineName, Plan
+from echo_load.selfcheck import Usage, limits_found
+
+CORES = os.cpu_count() or 1
+
+
+def times(*microseconds: float) -> LatencyHistogram:
+    """A histogram; the last time is that of two in a hundred."""
+    histogram = LatencyHistogram()
+    values = [*microseconds[:1]] * 98 + [*microseconds[-1:]] * 2
+    histogram.record_values((np.array(values) * 1e3).astype(np.int64))
+    return histogram
+
+
+def found(
+    usages: Sequence[Usage] = (),
+    *,
+    processes: int = CORES,
+    engine: EngineName = "hub",
+    response: LatencyHistogram | None = None,
+    lateness: LatencyHistogram | None = None,
+    hub_lag: LatencyHistogram | None = None,
+) -> list[str]:
+    return limits_found(
+        Plan(engine=engine),
+        usages,
+        processes=processes,
+        response=response or LatencyHistogram(),
+        lateness=lateness or LatencyHistogram(),
+        hub_lag=hub_lag or LatencyHistogram(),
+    )
+
+
+MORE_MACHINES = f"generate from more machines: {CORES} processes have the {CORES} cores of this one"
+
+
+def test_nothing_is_found_where_there_was_nothing() -> None:
+    assert found() == []
+    assert found([Usage()]) == []
+
+
+@pytest.mark.parametrize(
+    ("usages", "said"),
+    [
+        ([Usage(10, 9.4, 0)], []),
+        ([Usage(10, 9.5, 0)], ["a generator was busy 95% of the time"]),
+        ([Usage(10, 9, 0.5)], ["a generator was busy 95% of the time"]),
+        # Clocks are read one after the other.
+        ([Usage(10, 10.2, 0)], ["a generator was busy 100% of the time"]),
+        # The others were idle; the one was not.
+        ([Usage(10, 1, 0), Usage(10, 9.9, 0)], ["a generator was busy 99% of the time"]),
+        ([Usage(10, 1, 0.99)], []),
+        (
+            [Usage(10, 1, 0), Usage(10, 1, 1)],
+            ["a generator waited for a processor 10% of the time: other programs used them"],
+        ),
+    ],
+)
+def test_busy_and_waiting(usages: list[Usage], said: list[str]) -> None:
+    assert found(usages) == (said and [*said, MORE_MACHINES])
+
+
+@pytest.mark.parametrize(
+    ("late", "slow", "said"),
+    [
+        (950, 100, []),
+        (1050, 100, ["messages left late, 1 % of them by 1.05ms or more"]),
+        # What is measured is so much longer that this does not distort it.
+        (1050, 20_000, []),
+        (3000, 20_000, ["messages left late, 1 % of them by 3ms or more"]),
+    ],
+)
+def test_lateness(late: float, slow: float, said: list[str]) -> None:
+    findings = found(response=times(50, slow), lateness=times(1, late))
+    assert [finding.split(" by ")[0] for finding in findings[:-1]] == [
+        finding.split(" by ")[0] for finding in said
+    ]
+    assert findings[-1:] == ([MORE_MACHINES] if said else [])
+
+
+def test_a_late_event_loop() -> None:
+    assert found(hub_lag=times(100, 19_000)) == []
+    finding, advice = found(hub_lag=times(100, 21_000))
+    assert finding.startswith("an event loop was late, 1 % of the time by 21")
+    assert advice == MORE_MACHINES
+
+
+def test_the_advice_is_what_helps() -> None:
+    busy = [Usage(10, 10, 0)]
+    assert found(busy, engine="threads", processes=1)[-1] == (
+        "use --engine hub: threads take turns at one interpreter lock a process"
+    )
+    assert found(busy, processes=CORES)[-1] == MORE_MACHINES
+    if CORES > 1:
+        assert found(busy, processes=1)[-1] == (
+            f"raise --processes, which is 1; this machine has {CORES} cores"
+        )
+
+
+def test_everything_that_was_a_limit_is_said_with_one_advice() -> None:
+    findings = found([Usage(10, 8, 2)], lateness=times(2000), hub_lag=times(30_000))
+    assert len(findings) == 5

@@ -25,8 +25,9 @@ check: $(VENV)/.installed-dev  ## lint and check the types
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/.installed-bench  ## measure the server against its peers (needs a C compiler)
+bench: $(VENV)/.installed-bench  ## measure server and generator against their peers (needs a C compiler)
 	@$(BIN)/python tests/benchmarks/server_throughput.py
+	@$(BIN)/python tests/benchmarks/generator_throughput.py
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all caches

@@ -2,32 +2,38 @@
 
     python tests/benchmarks/server_throughput.py [--rounds 5] [--seconds 2] [--connections 100 ...]
 
-Each server has core 0 to itself and the C generators core 1. Rounds are interleaved,
-one server after the other in each, because shared machines change their speed: every figure is
-divided by that of the C epoll server in the same round, and the median of these ratios is what
-to quote, with their spread.
+Each server has core 0 to itself and the C generators core 1. Rounds are interleaved; how, and what
+to quote, stands in measuring.py. The reference is the C epoll server.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
 
-PEERS = Path(__file__).parent / "peers"
-SERVER_CORE, GENERATOR_CORE = 0, 1
-WARMUP_SECONDS = 0.5
+from measuring import (
+    PEERS,
+    WARMUP_SECONDS,
+    compile_peer,
+    cpu_seconds,
+    family,
+    generated,
+    generator,
+    listening,
+    option_parser,
+    peer_rate,
+    resident_kib,
+    spread,
+)
+
 MEMORY_CONNECTIONS = 5000
 
 REFERENCE = "C, epoll"
@@ -56,65 +62,6 @@ class Measured:
     cpu_us_per_message: float
 
 
-def compile_peer(name: str, directory: Path, *libraries: str) -> str:
-    """Compile a peer written in C and return its path."""
-    program = directory / name
-    source = PEERS / f"{name}.c"
-    subprocess.run(["cc", "-O2", "-o", str(program), str(source), *libraries], check=True)
-    return str(program)
-
-
-@contextmanager
-def listening(command: list[str]) -> Iterator[tuple[int, int]]:
-    """Run a server on its core; gives its process id and its port."""
-    server = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
-    )
-    assert server.stdout is not None
-    try:
-        port = int(server.stdout.readline().rpartition(":")[2])
-        yield server.pid, port
-    finally:
-        server.kill()
-        server.wait()
-        server.stdout.close()
-
-
-def generator(command: list[str]) -> subprocess.Popen[str]:
-    """Start the generator on its core."""
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {GENERATOR_CORE}),
-    )
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [pid, *map(int, children.split())]
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_kib(pid: int) -> int:
-    """Memory that a process has in RAM."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Rss:"):
-            return int(line.split()[1])
-    raise ValueError(f"no Rss of process {pid}")
-
-
 def throughput(
     server: list[str], program: str, connections: int, size: int, seconds: float
 ) -> Measured:
@@ -123,10 +70,8 @@ def throughput(
         arguments = [port, connections, size, WARMUP_SECONDS, seconds]
         pids = family(pid)
         before = sum(map(cpu_seconds, pids))
-        output, _ = generator([program, *map(str, arguments)]).communicate()
+        rate = peer_rate(generated([program, *map(str, arguments)]))
         cpu = sum(map(cpu_seconds, pids)) - before
-    figures = json.loads(output)
-    rate = figures["messages"] / figures["seconds"]
     # The server worked through the warm-up too.
     return Measured(rate, cpu / (rate * (seconds + WARMUP_SECONDS)) * 1e6)
 
@@ -139,14 +84,9 @@ def memory_per_connection(server: list[str], closed_loop: str) -> float:
         holding = generator([closed_loop, str(port), str(MEMORY_CONNECTIONS), "64", "0", "0"])
         assert holding.stdout is not None
         assert holding.stdout.readline() == "open\n"
-        grown = sum(map(resident_kib, pids)) - before
+        grown: int = sum(map(resident_kib, pids)) - before
         holding.communicate()
     return grown / MEMORY_CONNECTIONS
-
-
-def spread(ratios: list[float]) -> str:
-    """A median and its range."""
-    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}-{max(ratios):.2f}]"
 
 
 def compare(
@@ -243,10 +183,7 @@ def compare_tls(directory: Path, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--connections", type=int, nargs="+", default=[100, 1000, 5000])
+    parser = option_parser(__doc__, [100, 1000, 5000])
     parser.add_argument("--size", type=int, nargs="+", default=[64])
     parser.add_argument("--no-memory", action="store_true")
     options = parser.parse_args()

@@ -1,0 +1,71 @@
+"""A plain socket user for locust: a task is 64 bytes sent, 64 received, and a request reported.
+
+    locust -f locust_user.py --headless -u USERS -r USERS -t SECONDSs --json \
+        --host tcp://127.0.0.1:PORT --warmup-seconds WARMUP_SECONDS
+
+locust patches what blocks when it is imported, so each user is a greenlet. Its statistics begin
+anew when the warm-up is over, which begins when all users are there. Replies are not checked; a
+connection that the server closes is a failure, and locust ends with status 1.
+"""
+
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+
+# Optional: it is no dependency of the benchmarks.
+import locust  # type: ignore[import-not-found, unused-ignore]
+
+MESSAGE = b"x" * 64
+events: Any = locust.events
+
+
+def round_trip(user: "SocketUser") -> None:
+    begin = time.perf_counter()
+    error = None
+    received = 0
+    user.connection.sendall(MESSAGE)
+    while received < len(MESSAGE):
+        data = user.connection.recv(len(MESSAGE) - received)
+        if not data:
+            error = ConnectionError("the server closed the connection")
+            break
+        received += len(data)
+    user.environment.events.request.fire(
+        request_type="tcp",
+        name="echo",
+        response_time=(time.perf_counter() - begin) * 1000,
+        response_length=received,
+        exception=error,
+    )
+    if error is not None:
+        raise error
+
+
+class SocketUser(locust.User):  # type: ignore[misc, unused-ignore]
+    tasks = [round_trip]  # noqa: RUF012 (locust looks for a list)
+
+    def on_start(self) -> None:
+        target = urlsplit(self.host or "")
+        self.connection = socket.create_connection((target.hostname, target.port))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def on_stop(self) -> None:
+        self.connection.close()
+
+
+def add_option(parser: Any) -> None:
+    parser.add_argument("--warmup-seconds", type=float, default=0.0)
+
+
+def reset_after_warmup(environment: Any, **_: object) -> None:
+    def later(**_: object) -> None:
+        gevent.spawn_later(environment.parsed_options.warmup_seconds, environment.stats.reset_all)
+
+    environment.events.spawning_complete.add_listener(later)
+
+
+events.init_command_line_parser.add_listener(add_option)
+events.init.add_listener(reset_after_warmup)

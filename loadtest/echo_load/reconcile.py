@@ -162,28 +162,30 @@ def _is_page(url: str) -> bool:
 def _parse(text: str, admin: str) -> _ServerCounts:
     counts = _ServerCounts()
     try:
-        samples = [
-            sample for family in text_string_to_metric_families(text) for sample in family.samples
-        ]
-    except ValueError as error:
-        raise AdminError(f"{admin}/metrics is not a page of metrics") from error
-    for sample in samples:
-        name, value = sample.name.removeprefix(_PREFIX), int(sample.value)
-        if name == sample.name:
-            continue
-        if name == "connections_open":
-            counts.connections_open += value
-        elif name == "datagrams_dropped_total":
-            counts.dropped[sample.labels["reason"]] += value
-        elif name == "faults_injected_total":
-            counts.faults[sample.labels["kind"]] += value
-        elif name == "connections_closed_total":
-            counts.closed[sample.labels["reason"]] += value
-        elif name.endswith("_total"):
-            counts.totals[name] += value
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                _add(counts, sample.name, sample.labels, int(sample.value))
+    except (ValueError, OverflowError, KeyError) as error:
+        raise AdminError(f"{admin}/metrics is not a page of an echo-server's metrics") from error
     if "received_bytes_total" not in counts.totals:
         raise AdminError(f"{admin}/metrics has no counters of an echo-server")
     return counts
+
+
+def _add(counts: _ServerCounts, sample: str, labels: dict[str, str], value: int) -> None:
+    name = sample.removeprefix(_PREFIX)
+    if name == sample:
+        return
+    if name == "connections_open":
+        counts.connections_open += value
+    elif name == "datagrams_dropped_total":
+        counts.dropped[labels["reason"]] += value
+    elif name == "faults_injected_total":
+        counts.faults[labels["kind"]] += value
+    elif name == "connections_closed_total":
+        counts.closed[labels["reason"]] += value
+    elif name.endswith("_total"):
+        counts.totals[name] += value
 
 
 def _differences(

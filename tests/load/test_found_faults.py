@@ -10,8 +10,7 @@ from hdrh.histogram import HdrHistogram
 
 from echo_load.result import Latency, Result
 from echo_server.faults import Fault, FaultPlan
-from support.misbehaving import loaded
-from support.processes import EchoServerProcess, StartServer
+from support.processes import EchoServerProcess, StartServer, loaded
 
 ADMIN = ("--admin", "127.0.0.1:0")
 UDP = ("--listen", "udp://127.0.0.1:0")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from echo_load.result import Result
-from support.misbehaving import Service, loaded
-from support.processes import LOAD, StartServer, run
+from support.misbehaving import Service
+from support.processes import LOAD, StartServer, loaded, run
 
 
 def all_held(result: Result, connections: int) -> None:

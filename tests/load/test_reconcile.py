@@ -13,8 +13,8 @@ import pytest
 
 from echo_load.reconcile import Reconciliation
 from support.certificates import make_certificates
-from support.misbehaving import Service, in_pieces, loaded, silent
-from support.processes import DEADLINE, LOAD, StartServer, run
+from support.misbehaving import Service, in_pieces, silent
+from support.processes import DEADLINE, LOAD, StartServer, loaded, run
 
 ADMIN = ("--admin", "127.0.0.1:0")
 LOADS = ("-c", "5", "-n", "500")
@@ -174,7 +174,7 @@ def test_nobody_at_the_page(unused_port: int) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "said"),
     [
-        (b"<html><body>Welcome!</body></html>", 200, "is not a page of metrics"),
+        (b"<html><body>Welcome!</body></html>", 200, "is not a page of an echo-server's metrics"),
         (b"\xff\xfe\x00", 200, "cannot read"),
         (b"# nothing\n", 200, "has no counters of an echo-server"),
         (b"process_cpu_seconds_total 5\n", 200, "has no counters of an echo-server"),

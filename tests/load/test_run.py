@@ -31,13 +31,12 @@ from support.misbehaving import (
     halves,
     in_pieces,
     late,
-    loaded,
     resets,
     silent,
     swapped,
     wrong,
 )
-from support.processes import DEADLINE, LOAD, StartServer, environment, run, until
+from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, run, until
 
 ENGINES = ("hub", "threads", "greenlets")
 ADMIN = ("--admin", "127.0.0.1:0")
@@ -458,3 +457,23 @@ def test_memory_stays_flat_whatever_comes(engine: str) -> None:
         output, _ = client.communicate(timeout=DEADLINE)
     assert after - before < 16 << 20
     assert msgspec.json.decode(output, type=Result).totals.errors["corrupt"] > 0
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads"])
+def test_a_number_of_messages_is_not_waited_for_when_the_target_is_gone_for_good(
+    start_server: StartServer, engine: str
+) -> None:
+    server = start_server("--log-level", "debug")
+    client = subprocess.Popen(
+        [*LOAD, "run", server.url, "--engine", engine, "-c", "2", "-n", "1M", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    until(lambda: server.log().count("connection accepted") == 2, "both to be connected")
+    server.process.kill()
+    output, _ = client.communicate(timeout=DEADLINE)
+    assert client.returncode == 1
+    result = msgspec.json.decode(output, type=Result)
+    assert result.totals.errors["refused"] >= 2
+    assert not result.interrupted

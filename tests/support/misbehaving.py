@@ -9,10 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
-from echo_load.result import Result
-from support.processes import DEADLINE, LOAD, reset, run
+from support.processes import DEADLINE, reset
 
 Behaviour = Callable[[socket.socket, threading.Event], object]
 
@@ -195,12 +192,3 @@ class Service:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             self._behaviour(connection, self._over)
-
-
-def loaded(*arguments: str) -> tuple[int, Result]:
-    """Exit code and result of an `echo-load` command that comes to its end."""
-    process = run([*LOAD, *arguments, "--json"])
-    said = process.stderr.decode()
-    assert "Traceback" not in said, said
-    assert process.stdout, said
-    return process.returncode, msgspec.json.decode(process.stdout, type=Result)

@@ -17,8 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from echo_load.result import Result
 
 # What any step may take on a busy machine. Waiting ends as soon as the condition holds.
 DEADLINE = 60.0
@@ -50,6 +53,15 @@ def run(
         check=False,
         env=environment(**settings),
     )
+
+
+def loaded(*arguments: str) -> tuple[int, Result]:
+    """Exit code and result of an `echo-load` command that comes to its end."""
+    process = run([*LOAD, *arguments, "--json"])
+    said = process.stderr.decode()
+    assert "Traceback" not in said, said
+    assert process.stdout, said
+    return process.returncode, msgspec.json.decode(process.stdout, type=Result)
 
 
 def one_error(*arguments: str) -> tuple[int, str]:

@@ -13,6 +13,17 @@ from echo_client.payload import Payload
 from echo_load.pacing import Schedule, Timeline
 from echo_load.plan import Plan, StagePlan
 
+# Between two attempts to open a connection: doubled each time, up to the longest.
+_BACK_OFF_SECONDS = 0.05
+_LONGEST_BACK_OFF_SECONDS = 1.0
+# Attempts in a row after which a connection is given up where nothing else ends a test: 7 seconds.
+_MOST_FAILURES = 10
+
+
+def back_off_seconds(failures: int) -> float:
+    """How long to wait before another attempt to open a connection, after so many in a row."""
+    return min(_BACK_OFF_SECONDS * 2.0 ** min(failures, 10), _LONGEST_BACK_OFF_SECONDS)
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -57,6 +68,13 @@ class Share:
             return None
         least, more = divmod(self.plan.messages, self.connections)
         return least + (number <= more)
+
+    def gives_up(self, failures: int) -> bool:
+        """Whether a connection is not opened any more, after so many failures in a row."""
+        if not self.plan.reconnect:
+            return failures > 0
+        endless = self.plan.seconds is None and self.plan.messages is not None
+        return endless and failures >= _MOST_FAILURES
 
     @property
     def timeline(self) -> Timeline:

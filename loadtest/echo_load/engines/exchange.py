@@ -181,7 +181,8 @@ class Exchange(ABC):
             self._keep_rests(sending, taken)
         if self._datagrams:
             self._counts.datagrams_sent += sum(
-                connection.datagram and connection.unsent is None for connection in sending
+                connection.datagram and sent > 0
+                for connection, sent in zip(sending, taken, strict=True)
             )
 
     def _keep_rests(self, sending: list[HubConnection], taken: list[int]) -> None:
@@ -225,7 +226,12 @@ class Exchange(ABC):
             self._counts.datagrams_sent += 1
 
     def _keep(self, connection: HubConnection, rest: bytes) -> None:
-        """Keep what the socket did not take, and send it when it takes more."""
+        """Keep what the socket did not take, and send it when it takes more.
+
+        A datagram that it does not take is lost, as if it were on the way.
+        """
+        if connection.datagram:
+            return
         if connection.unsent is None:
             self._set.change(connection.fileno(), READABLE | WRITABLE)
             connection.unsent = bytearray()
@@ -251,7 +257,6 @@ class Exchange(ABC):
                 del connection.unsent[:taken]
                 if not connection.unsent:
                     connection.unsent = None
-                    self._counts.datagrams_sent += connection.datagram
                     self._set.change(connection.fileno(), READABLE)
             if events & ~WRITABLE:
                 data = connection.recv(CHUNK)

@@ -214,7 +214,7 @@ class HubEngine(Exchange):
         through = self._is_through(connection)
         self._close(connection)
         self._missed[connection.number] += connection.messages_under_way
-        if through or self._ending or not self._share.plan.reconnect:
+        if through or self._ending or self._share.gives_up(connection.failures):
             return
         if connection.failures == 1:
             self._opener.add(connection.place())

@@ -9,16 +9,13 @@ from collections import deque
 from collections.abc import Callable
 
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet
-from echo_load.engines import Counts, Share
+from echo_load.engines import Counts, Share, back_off_seconds
 from echo_load.engines.hub_connection import HubConnection, Place
 from echo_load.engines.later import Later
 from echo_load.engines.recorder import Recorder
 
 # How often it is looked at what can be opened.
 TICK_SECONDS = 0.01
-# Between two attempts to open a connection: doubled each time, up to the longest.
-_BACK_OFF_SECONDS = 0.05
-_LONGEST_BACK_OFF_SECONDS = 1.0
 _CONNECT_ERRORS = {
     errno.ECONNREFUSED: "refused",
     errno.ENOENT: "refused",
@@ -107,7 +104,7 @@ class Opener:
 
     def again(self, place: Place) -> None:
         """Open a connection for a place after a pause that grows with its failures."""
-        seconds = min(_BACK_OFF_SECONDS * 2**place.failures, _LONGEST_BACK_OFF_SECONDS)
+        seconds = back_off_seconds(place.failures)
         self._backing_off += 1
 
         def retry() -> None:
@@ -204,7 +201,7 @@ class Opener:
         self._counts.errors[kind] += 1
         self._first.discard(place.number)
         place.failures += 1
-        if not self._share.plan.reconnect:
+        if self._share.gives_up(place.failures):
             return
         if self._failed_first is not None:
             self._failed_first.append(place)

@@ -13,7 +13,7 @@ from collections import deque
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
-from echo_load.engines import Counts, Share
+from echo_load.engines import Counts, Share, back_off_seconds
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.recorder import Recorder, Times
 from echo_load.pacing import Schedule
@@ -24,9 +24,6 @@ STACK_SIZE = 256 * 1024
 # every receive anyhow, and 5000 of them waking every 5 ms, the default, kept a core busy with that
 # alone: 200 messages a second, against 20,000.
 SWITCH_SECONDS = 0.5
-# Between two attempts to open a connection: doubled each time, up to the longest.
-_BACK_OFF_SECONDS = 0.05
-_LONGEST_BACK_OFF_SECONDS = 1.0
 # With more than this under way both ends could wait for the other to read.
 _MOST_UNDER_WAY = 64 * 1024
 _LONGEST_WAIT_SECONDS = 3600.0
@@ -286,10 +283,10 @@ class _Client(threading.Thread):
                 self._use(connection)
             if self._is_over() or time.monotonic_ns() >= self._until_ns:
                 return
-            if self._failures and not self._share.plan.reconnect:
+            if self._share.gives_up(self._failures):
                 return
             if self._failures > 1 or connection is None:
-                pause = min(_BACK_OFF_SECONDS * 2**self._failures, _LONGEST_BACK_OFF_SECONDS)
+                pause = back_off_seconds(self._failures)
                 self._engine.sleep_until(time.monotonic_ns() + int(pause * 1e9))
 
     def _instant(self, end: float) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from echo_core.epoll_set import READABLE, EpollSet
 from echo_load.engines.hub_connection import HubConnection
 from echo_load.engines.recorder import Recorder
-from echo_load.instant_timer import InstantTimer
 from echo_load.pacing import Schedule
+from echo_load.timers import InstantTimer
 
 NEVER_NS = 2**62
 # Waking up for one message costs more than sending it: what is due within this time of another

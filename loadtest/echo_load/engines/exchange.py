@@ -88,8 +88,8 @@ class Exchange(ABC):
         now = time.monotonic_ns()
         for begin in range(0, len(ready), self._step):
             self._serve_some(ready[begin : begin + self._step], now)
-        if self._dispatcher is not None:
-            self._dispatcher.dispatch()
+            if self._dispatcher is not None:
+                self._dispatcher.dispatch()
         if len(self._recorder.times.replies) >= FOLD_AT:
             self._recorder.fold()
 

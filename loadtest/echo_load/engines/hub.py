@@ -79,6 +79,9 @@ class HubEngine(Exchange):
     def start(self, gate_ns: int) -> None:
         """Open the gate: every connection sends from an instant on, until its share's end."""
         self._origin_ns = gate_ns + int(self._share.plan.warmup * 1e9)
+        if self._dispatcher is not None:
+            self._dispatcher.start(self._origin_ns)
+            self._dispatcher.dispatch()
         delay = max(0, gate_ns - time.monotonic_ns()) / 1e9
         self._gate = self._hub.loop.timer(delay)
         self._gate.start(self._guarded, self._begin)
@@ -121,10 +124,7 @@ class HubEngine(Exchange):
         self._opener.start()
         if self._lives:
             self._lives.start(self._origin_ns, self._later, self._begin_life, self._end_life)
-        if self._dispatcher is not None:
-            self._dispatcher.start(self._origin_ns)
-            self._dispatcher.dispatch()
-        else:
+        if self._dispatcher is None:
             self._begin_some(deque(self._connections.values()))
 
     def _begin_some(self, waiting: deque[HubConnection]) -> None:

@@ -12,7 +12,7 @@ from echo_load.latency import Integers, LatencyHistogram
 from echo_load.pacing import Timeline
 
 # Round trips after which they are sorted: few enough to hold up the next ones for 0.2 ms only.
-FOLD_AT = 4096
+FOLD_AT = 1024
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from echo_load.engines import Counts, Share, back_off_seconds
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.recorder import Recorder, Times
 from echo_load.pacing import Schedule
+from echo_load.timers import sleep_exactly
 
 # A thread needs little of the 8 MiB of stack that it would be given, and thousands need a lot.
 STACK_SIZE = 256 * 1024
@@ -57,6 +58,7 @@ class ThreadsEngine:
         """Start the threads; each connects as soon as the semaphore lets it."""
         threading.stack_size(STACK_SIZE)
         sys.setswitchinterval(SWITCH_SECONDS)
+        sleep_exactly()
         # Starting a thread waits until it runs: with thousands that is left to one of its own.
         threading.Thread(target=self._start_clients, name="starter", daemon=True).start()
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from echo_load.engines.dispatcher import NEVER_NS
-from echo_load.instant_timer import InstantTimer
+from echo_load.timers import InstantTimer
 
 DEADLINE = 10.0
 

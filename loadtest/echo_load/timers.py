@@ -1,4 +1,4 @@
-"""A timer for instants, as a descriptor (timerfd_create(2)).
+"""Timers that are not late: one for instants, as a descriptor (timerfd_create(2)), and sleeps.
 
 An event loop's own timers are late by up to a millisecond; a descriptor that becomes readable at
 an instant is served like any other.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from contextlib import suppress
 
 from echo_load.errors import LoadError
 
 # timerfd_settime(2): the time is one of the clock, not a distance from now.
 _ABSOLUTE = 1
 _NANOSECONDS = 1_000_000_000
+_PR_SET_TIMERSLACK = 29
 
 
 class _Time(ctypes.Structure):
@@ -23,6 +25,16 @@ class _Time(ctypes.Structure):
 
 class _Setting(ctypes.Structure):
     _fields_ = [("interval", _Time), ("value", _Time)]
+
+
+def sleep_exactly() -> None:
+    """Let the sleeps of this thread, and of those that it starts, end when they are to.
+
+    By default the kernel may end them 50 us later, together with others (prctl(2),
+    PR_SET_TIMERSLACK). Where it cannot be asked, they do.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)
 
 
 class InstantTimer:

@@ -174,7 +174,7 @@ class Tails(dict[int, bytes]):
         super().__init__()
         self._make = make
         self._size = size
-        self._most = max(_FEWEST_TAILS, _BYTES_OF_TAILS // (size + _BYTES_OF_ENTRY))
+        self._most = max(1, _BYTES_OF_TAILS // (size + _BYTES_OF_ENTRY))
 
     def __missing__(self, sequence: int) -> bytes:
         if len(self) >= self._most:
@@ -210,7 +210,6 @@ _TAIL = struct.Struct(">QI")
 STAMP_BYTES = _HEAD.size + _TAIL.size
 _BYTES_OF_TAILS = 4 << 20
 _BYTES_OF_ENTRY = 150
-_FEWEST_TAILS = 64
 # Sizes that look drawn, and are worked out: the fractional parts of multiples of irrational
 # numbers (D. E. Knuth, The Art of Computer Programming, volume 3, section 6.4).
 _64_BITS = (1 << 64) - 1

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -188,6 +188,9 @@ def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def run(command: click.Command, program: str) -> NoReturn:
     """Run a command as a program: every failure is one line on standard error and an exit code."""
+    # A stream that was closed before the start is none to Python, and printing to it would fail.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     try:
         code = command.main(prog_name=program, standalone_mode=False)
         sys.stdout.flush()
@@ -204,6 +207,10 @@ def run(command: click.Command, program: str) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.FAILED
     sys.exit(int(code or 0))
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")  # noqa: PTH123  # for as long as the process lives
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_core.limits import raise_descriptor_limit
 from echo_load.engines import Counts
+from echo_load.generator import STOP_SIGNALS
 from echo_load.local_server import LocalServer
 from echo_load.plan import Plan
 from echo_load.processes import Generators, Phase, Task
@@ -28,6 +30,17 @@ from echo_load.reconcile import Reconciler, Reconciliation
 from echo_load.result import Latencies, Machine, Result, Spread, StageResult
 from echo_load.sources import check_ports, processes_for, source_addresses
 from echo_load.tally import Tally, generator, measured_in, totals
+
+# What a live screen hides (xterm's control sequences, DECTCEM).
+_SHOW_CURSOR = b"\x1b[?25h"
+# What helps against errors that are none of the target's.
+_HINTS = {
+    "no_port": "local ports ran out (net.ipv4.ip_local_port_range): add --source-ip addresses",
+    "no_descriptor": "descriptors ran out: raise ulimit -n, or --processes",
+    "no_source": "a --source-ip address is none of this machine",
+    "no_thread": "threads ran out (ulimit -u, memory): use --engine hub",
+    "handshake": "TLS: see with `echo-client`, which says why; --tls-ca names whom to trust",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,7 @@ class Interruption:
 
     @contextmanager
     def by_signals(self, quit_now: Callable[[], None]) -> Iterator[None]:
-        """While in the block, SIGINT and SIGTERM ask; the second one quits the process at once.
+        """While in the block, signals to stop ask; the second one quits the process at once.
 
         Args:
             quit_now: called before the process quits, to end what it started.
@@ -82,15 +95,16 @@ class Interruption:
         def on_signal(_number: int, _frame: FrameType | None) -> None:
             if self.asked:
                 quit_now()
+                if os.isatty(sys.stderr.fileno()):
+                    os.write(sys.stderr.fileno(), _SHOW_CURSOR)
                 os._exit(ExitCode.INTERRUPTED)
             self.asked = True
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, on_signal) for number in numbers]
+        before = [signal.signal(number, on_signal) for number in STOP_SIGNALS]
         try:
             yield
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in zip(STOP_SIGNALS, before, strict=True):
                 signal.signal(number, handler)
 
 
@@ -114,8 +128,8 @@ def run(
         observer: hears how it goes on.
         reconcile: the admin page of the target, an `echo-server`, whose counters are to be
             compared: `http://HOST:PORT`.
-        handle_signals: let the first SIGINT or SIGTERM end the run early, with a result, and the
-            second end the process. Only from the main thread.
+        handle_signals: let the first SIGINT, SIGTERM or SIGHUP end the run early, with a result,
+            and the second end the process. Only from the main thread.
 
     Raises:
         InvalidValueError: the plan cannot be run here: no ports, descriptors or addresses for it;
@@ -192,9 +206,9 @@ def shortcomings(stage: StageResult) -> list[str]:
     if wrong := sum(stage.errors.get(kind, 0) for kind in WRONG):
         found.append(f"{wrong:,} replies were not what was sent")
     if unsent := stage.errors.get("unsent"):
-        found.append(f"{unsent:,} messages were due and never left: the rate was not reached")
+        found.append(f"of the messages that were due {unsent:,} never left")
     if lost := stage.errors.get("lost"):
-        found.append(f"{lost:,} datagrams did not come back")
+        found.append(f"of the datagrams {lost:,} did not come back")
     if not found and stage.errors:
         found.append("there were errors")
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(stage.errors.items()))
@@ -232,6 +246,7 @@ def _result(
     reasons = [reason for stage in stages for reason in shortcomings(stage)]
     if not summed.messages:
         reasons.append("not one message came back")
+    reasons += [hint for kind, hint in _HINTS.items() if summed.errors.get(kind)]
     if failure is not None:
         reasons.append(failure)
     if interrupted:

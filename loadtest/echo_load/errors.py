@@ -25,5 +25,9 @@ class OutputError(LoadError):
     exit_code = ExitCode.USAGE
 
 
+class StandardOutputError(LoadError):
+    """The result cannot be printed."""
+
+
 class AdminError(LoadError):
     """The counters of the server cannot be read."""

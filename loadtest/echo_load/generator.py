@@ -28,6 +28,9 @@ _MARGIN_SECONDS = 1.0
 # A core that is idle for less than this share of the time has no time left.
 _IDLE_SHARE = 0.05
 
+# What asks the controller to stop: Ctrl-C, a service manager, a terminal that was closed.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 State = Literal["connecting", "ready", "running", "ended", "failed"]
 
 
@@ -77,8 +80,9 @@ def generate(share: Share, controller: Connection) -> None:
 
     The controller's end closing means that nobody is interested any more: the process ends.
     """
-    # The terminal sends Ctrl-C to every process of the group; the controller decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # They reach every process of the group; the controller decides, and its end is noticed.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if share.core is not None:
         os.sched_setaffinity(0, {share.core})
     raise_descriptor_limit()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
 
@@ -13,12 +16,19 @@ from echo_core.endpoint import Endpoint
 from echo_load.errors import LocalServerError
 
 _STOP_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
 _OPTIONS = (
     *("--host", "127.0.0.1", "--port", "0", "--admin", "127.0.0.1:0", "--drain-timeout", "1s"),
     *("--log-level", "warning", "--log-format", "console"),
 )
 # Descriptors that a worker needs besides its connections.
 _SPARE_DESCRIPTORS = 256
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when its parent has ended, however that did (prctl(2))."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class LocalServer:
@@ -55,6 +65,7 @@ class LocalServer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  # it only makes a system call
             text=True,
         )
         assert self._process.stdout is not None

@@ -19,7 +19,7 @@ from echo_client.addresses import Address
 from echo_client.payload import Payload
 from echo_load.engines import Share
 from echo_load.errors import GeneratorError
-from echo_load.generator import Interrupt, Report, Start, generate
+from echo_load.generator import STOP_SIGNALS, Interrupt, Report, Start, generate
 from echo_load.plan import Plan, StagePlan
 from echo_load.tally import Tally
 
@@ -100,7 +100,7 @@ class Generators:
         self._pipes: list[Connection] = []
 
     def __enter__(self) -> Self:
-        with _sigint_blocked():
+        with _stop_signals_blocked():
             for number, share in enumerate(self._shares, 1):
                 ours, theirs = _SPAWN.Pipe()
                 process = _SPAWN.Process(
@@ -215,14 +215,14 @@ def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
 
 
 @contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Let the processes started in the block be born with SIGINT blocked.
+def _stop_signals_blocked() -> Iterator[None]:
+    """Let the processes started in the block be born with these signals blocked.
 
-    Ctrl-C reaches them too, and until they can ignore it, it would end them.
+    They reach them too, and until they can ignore them, these would end them.
     """
     # Starting this helper of multiprocessing's unblocks SIGINT; it must run before.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

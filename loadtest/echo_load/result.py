@@ -149,7 +149,7 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """How evenly the messages are spread over the connections.
+    """How evenly the messages are spread over the connections, the warm-up included.
 
     Attributes:
         connections: those that there were, by their numbers.
@@ -183,7 +183,11 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageResult(Totals, frozen=True, kw_only=True):
-    """The totals of one stage, its latencies and its generators."""
+    """The totals of one stage, its latencies and its generators.
+
+    Messages and their times are those that were due in the stage, exactly. What else is counted
+    belongs to it to within a fiftieth of a second.
+    """
 
     name: str
     latency_us: Latencies
@@ -191,7 +195,15 @@ class StageResult(Totals, frozen=True, kw_only=True):
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
-    """The round trips that ended in one second, counted from the first stage's beginning."""
+    """The round trips of a stage that ended in one second.
+
+    Attributes:
+        stage: the one in which the messages were due.
+        second: counted from the beginning of the first stage.
+        messages: how many.
+        p50_us: response time of half of them, in microseconds.
+        p99_us: response time of all but 1 %.
+    """
 
     stage: str
     second: int

@@ -9,6 +9,7 @@ import ipaddress
 import math
 import os
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -59,9 +60,10 @@ def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Seque
     """
     first, last = _port_range()
     ports = last - first + 1
-    to_one_target = math.ceil(plan.most_connections / len(targets))
-    for addresses in targets:
-        address = addresses[0]
+    to_target = Counter(
+        targets[number % len(targets)][0] for number in range(plan.most_connections)
+    )
+    for address, connections in to_target.items():
         if address.family == socket.AF_UNIX:
             continue
         for source in sources:
@@ -70,9 +72,9 @@ def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Seque
                     f"--source-ip: {source} cannot reach {address.endpoint}: it is of the other "
                     "IP version"
                 )
-        if to_one_target > ports * max(1, len(sources)):
+        if connections > ports * max(1, len(sources)):
             raise InvalidValueError(
-                f"{to_one_target} connections to {address.endpoint} need as many local ports, and "
+                f"{connections} connections to {address.endpoint} need as many local ports, and "
                 f"{max(1, len(sources))} source address{'es have' if len(sources) > 1 else ' has'} "
                 f"{ports} (net.ipv4.ip_local_port_range is {first} to {last}); add source "
                 "addresses, as in --source-ip 127.0.1.0/24"

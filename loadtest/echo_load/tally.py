@@ -48,7 +48,7 @@ class Tally:
         self._by_stage = [(Counts(), Measured()) for _ in stages]
         self._last_counts = [Counts() for _ in range(generators)]
         self._last_reply_ns = 0
-        self._seconds: dict[int, LatencyHistogram] = {}
+        self._seconds: dict[tuple[int, int], LatencyHistogram] = {}
         self._series: list[Second] = []
 
     def take(self, generator: int, report: Report) -> None:
@@ -73,15 +73,14 @@ class Tally:
         for (stage, second), times in snapshot.response.items():
             self._by_stage[stage][1].response.merge(times)
             self.measured.response.merge(times)
-            if second not in self._seconds:
-                self._seconds[second] = LatencyHistogram()
-            self._seconds[second].merge(times)
-        self._finish_seconds(before=max(self._seconds, default=0) - _LATEST_SECONDS)
+            if (second, stage) not in self._seconds:
+                self._seconds[second, stage] = LatencyHistogram()
+            self._seconds[second, stage].merge(times)
+        self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
 
     @property
-    def messages(self) -> int:
-        """Round trips without those of the warm-up."""
-        return self.measured.response.count
+    def _latest_second(self) -> int:
+        return max((second for second, _ in self._seconds), default=0)
 
     @property
     def seconds(self) -> float:
@@ -92,8 +91,8 @@ class Tally:
         return max(0.0, (self._last_reply_ns - begin_ns) / 1e9)
 
     def series(self) -> list[Second]:
-        """One entry for each second in which a reply came."""
-        self._finish_seconds(before=max(self._seconds, default=0) + 1)
+        """One entry for each second in which a reply came, or more where stages meet in it."""
+        self._finish_seconds(before=self._latest_second + 1)
         return self._series
 
     def stage_results(self) -> list[StageResult]:
@@ -128,14 +127,13 @@ class Tally:
 
     def _finish_seconds(self, before: int) -> None:
         """Keep a second's percentiles instead of its histogram, once it is over."""
-        for number in sorted(number for number in self._seconds if number < before):
-            times = self._seconds.pop(number)
+        for second, stage in sorted(key for key in self._seconds if key[0] < before):
+            times = self._seconds.pop((second, stage))
             p50, p99 = times.percentiles_us([50, 99])
-            stage = self.stages[max(0, self.timeline.stage_at(number))]
             self._series.append(
                 Second(
-                    stage=self.plan.stage_name(stage),
-                    second=number,
+                    stage=self.plan.stage_name(self.stages[stage]),
+                    second=second,
                     messages=times.count,
                     p50_us=p50,
                     p99_us=p99,

@@ -18,6 +18,7 @@ from echo_client.payload import (
     Payload,
     Stamp,
     StampedPayload,
+    Tails,
     Wrong,
 )
 
@@ -242,3 +243,10 @@ def test_tails_are_kept_for_other_connections_and_not_for_ever() -> None:
     kept = payload.tails[299]
     assert payload.tails[299] is kept
     assert [payload.tails[sequence][:64] for sequence in range(300)] == ends
+
+
+def test_large_messages_are_not_kept() -> None:
+    size = 8 << 20
+    tails = Tails(lambda sequence: bytes([sequence]) * size, size)
+    assert [tails[sequence][0] for sequence in range(5)] == list(range(5))
+    assert len(tails) == 1

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from socket import socket
+from socket import AF_INET, SOCK_DGRAM, socket
 from threading import Event
 
 import msgspec
@@ -36,7 +36,16 @@ from support.misbehaving import (
     swapped,
     wrong,
 )
-from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, run, until
+from support.processes import (
+    DEADLINE,
+    LOAD,
+    EchoServerProcess,
+    StartServer,
+    environment,
+    loaded,
+    run,
+    until,
+)
 
 ENGINES = ("hub", "threads", "greenlets")
 ADMIN = ("--admin", "127.0.0.1:0")
@@ -477,3 +486,68 @@ def test_a_number_of_messages_is_not_waited_for_when_the_target_is_gone_for_good
     result = msgspec.json.decode(output, type=Result)
     assert result.totals.errors["refused"] >= 2
     assert not result.interrupted
+
+
+@pytest.mark.parametrize("target", ["tcp", "udp"])
+def test_a_number_of_messages_holds_over_all_rounds_of_stages(
+    start_server: StartServer, target: str
+) -> None:
+    """Also where the next round begins before a socket of the last one is closed."""
+    server = start_server("--listen", f"{target}://127.0.0.1:0", ECHO_SERVER_PORT="")
+    code, result = loaded(
+        *("run", server.url, "-c", "4", "--stages", "4/150ms,0/50ms", "--loop"),
+        *("-n", "20k", "-d", "60s"),
+    )
+    assert code == 0
+    assert result.totals.messages == 20_000
+    assert (result.spread.least, result.spread.most) == (5000, 5000)
+
+
+def test_lost_datagrams_do_not_multiply_connections() -> None:
+    with socket(AF_INET, SOCK_DGRAM) as sink:
+        sink.bind(("127.0.0.1", 0))
+        code, result = loaded(
+            *("run", f"udp://127.0.0.1:{sink.getsockname()[1]}", "-c", "2", "--pipeline", "4"),
+            *("--churn", "4", "--timeout", "50ms", "-n", "80"),
+        )
+    assert code == 1
+    assert result.totals.errors == {"lost": 80}
+    assert result.totals.connections_opened == 20
+    assert result.spread.least == 0
+
+
+def test_a_stage_after_an_outage_has_no_more_connections_than_it_says(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--log-level", "debug", "--admin", "127.0.0.1:0")
+    port, admin = server.port, server.admin
+    client = subprocess.Popen(
+        [*LOAD, "run", server.url, "--stages", "3/100ms,0/50ms", "--loop", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    until(lambda: server.log().count("connection accepted") > 6, "several rounds")
+    server.process.kill()
+    server.wait()
+    again = start_server(
+        *("--port", str(port), "--log-level", "debug"),
+        *("--admin", admin.removeprefix("http://")),
+    )
+    until(lambda: again.log().count("connection accepted") > 12, "several rounds more")
+    assert again.metric("connections_open") <= 3
+    client.send_signal(signal.SIGINT)
+    output, _ = client.communicate(timeout=DEADLINE)
+    assert msgspec.json.decode(output, type=Result).interrupted
+
+
+@pytest.mark.parametrize("engine", ["threads", "greenlets"])
+def test_a_pipeline_of_messages_larger_than_the_buffers(
+    echo_server: EchoServerProcess, engine: str
+) -> None:
+    code, result = loaded(
+        *("run", echo_server.url, "-c", "1", "--engine", engine, "--pipeline", "2"),
+        *("--payload-size", "24MiB", "-n", "2"),
+    )
+    assert code == 0
+    assert result.totals.messages == 2

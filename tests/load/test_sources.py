@@ -72,7 +72,7 @@ def test_a_port_serves_one_connection_from_a_source_to_a_target() -> None:
     for connections, targets, number, said in (
         (PORTS + 1, [TARGET], 0, f"1 source address has {PORTS} "),
         (3 * PORTS + 1, [TARGET], 3, f"3 source addresses have {PORTS} "),
-        (2 * PORTS + 1, [UNIX, OTHER], 1, f"1 source address has {PORTS} "),
+        (2 * PORTS + 2, [UNIX, OTHER], 1, f"1 source address has {PORTS} "),
     ):
         needed = math.ceil(connections / len(targets))
         with pytest.raises(InvalidValueError) as caught:
@@ -111,3 +111,11 @@ def test_fewer_generators_than_the_descriptors_demand() -> None:
         "2001 connections in 2 processes: each may open 1064 descriptors (ulimit -n); "
         "raise that limit, or use --processes 3"
     )
+
+
+def test_a_target_that_is_named_twice_has_no_more_ports() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    target = (Address(socket.AF_INET, ("127.0.0.1", 7)),)
+    plan = Plan(targets=("127.0.0.1:7",) * 3, connections=last - first + 2)
+    with pytest.raises(InvalidValueError, match="add source addresses"):
+        check_ports(plan, (target,) * 3, ())

@@ -145,10 +145,12 @@ def run_and_report(
         )
     finally:
         report.close()
-    if as_json:
-        click.echo(result.to_json(), nl=False)
+    # First what does not depend on who reads the screen.
     if output is not None:
         write(output, result.to_json())
+    if as_json:
+        report.print_json(result)
+    report.raise_failure()
     if result.interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.OK if result.passed else ExitCode.FAILED

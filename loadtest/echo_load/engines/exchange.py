@@ -79,7 +79,7 @@ class Exchange(ABC):
         """Give a connection up, for an error that may have been counted already."""
 
     @abstractmethod
-    def _serve_stranger(self, descriptor: int) -> None:
+    def _serve_stranger(self, descriptor: int, events: int) -> None:
         """Serve a descriptor that is no open connection's."""
 
     def _serve(self, ready: Ready) -> None:
@@ -246,7 +246,7 @@ class Exchange(ABC):
         elif self._dispatcher is not None and descriptor == self._dispatcher.descriptor:
             self._dispatcher.timer_is_ready()
         else:
-            self._serve_stranger(descriptor)
+            self._serve_stranger(descriptor, events)
 
     def _move(self, connection: HubConnection, events: int) -> None:
         """Send what did not fit before, and find out what is wrong with a connection."""

@@ -14,7 +14,7 @@ from typing import Any
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from echo_core.epoll_set import BATCH, Ready
+from echo_core.epoll_set import BATCH, READABLE, Ready
 from echo_load.engines import Counts, Share, datagrams
 from echo_load.engines.dispatcher import NEVER_NS
 from echo_load.engines.exchange import Exchange
@@ -59,14 +59,22 @@ class HubEngine(Exchange):
 
         self._hub = get_hub()
         self._later = Later(self._hub.loop, self._guarded)
-        self._opener = Opener(share, self._set, self._counts, recorder, self._later, self._on_open)
+        self._opener = Opener(
+            share,
+            self._set,
+            self._counts,
+            recorder,
+            self._later,
+            on_open=self._on_open,
+            is_wanted=self._lives.is_alive if self._lives else lambda _place: True,
+        )
         self._tick: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
 
     def open(self) -> None:
         """Begin to open the connections of the beginning; returns at once."""
-        numbers = self._lives.first() if self._lives else self._share.numbers
-        for number in numbers:
-            self._opener.add(Place(number), first=True)
+        places = self._lives.first() if self._lives else map(Place, self._share.numbers)
+        for place in places:
+            self._opener.add(place, first=True)
         self._tick.start(self._on_tick)
         self._guarded(self._opener.open_some)
 
@@ -153,7 +161,7 @@ class HubEngine(Exchange):
             self._send_on(connection)
 
     def _begin_life(self, place: Place) -> None:
-        if not self._ending:
+        if time.monotonic_ns() < self._share.end_ns.value:
             self._opener.add(place)
 
     def _end_life(self, connection: HubConnection) -> None:
@@ -215,6 +223,7 @@ class HubEngine(Exchange):
         self._close(connection)
         self._missed[connection.number] += connection.messages_under_way
         if through or self._ending or self._share.gives_up(connection.failures):
+            self._rest(connection)
             return
         if connection.failures == 1:
             self._opener.add(connection.place())
@@ -223,6 +232,8 @@ class HubEngine(Exchange):
 
     def _renew(self, connection: HubConnection) -> None:
         """Close a connection that has sent as much as one may, and open another in its place."""
+        if connection.fileno() < 0:
+            return
         self._close(connection)
         self._opener.add(connection.place())
         self._opener.open_some()
@@ -230,18 +241,28 @@ class HubEngine(Exchange):
     def _finish(self, connection: HubConnection) -> None:
         """Close a connection that has nothing more to do."""
         if not connection.datagram:
+            self._end_connection(connection)
+        elif not connection.lingers:
+            connection.over = connection.lingers = True
+            instant = time.monotonic_ns() + int(_LINGER_SECONDS * 1e9)
+            self._later.at(instant, lambda: self._end_connection(connection))
+
+    def _end_connection(self, connection: HubConnection) -> None:
+        if connection.fileno() >= 0:
             self._close(connection)
-            return
-        connection.over = True
-        instant = time.monotonic_ns() + int(_LINGER_SECONDS * 1e9)
-        self._later.at(instant, lambda: self._close(connection))
+            self._rest(connection)
+
+    def _rest(self, connection: HubConnection) -> None:
+        """A connection was closed and is not opened anew, but for another stage."""
+        if self._lives:
+            self._lives.rest(connection.number)
 
     def _close(self, connection: HubConnection) -> None:
         if connection.fileno() < 0:
             return
         self._note_made(connection)
         if self._lives:
-            self._lives.remove(connection)
+            self._lives.close(connection)
         information = connection.tcp_info()
         if information is not None and not connection.fresh:
             self._counts.retransmits += information.retransmits
@@ -254,9 +275,13 @@ class HubEngine(Exchange):
         given_up = connection.messages_under_way + self._missed[connection.number]
         self._made[connection.number] = connection.sequence - given_up
 
-    def _serve_stranger(self, descriptor: int) -> None:
-        """Serve a connection that is being opened; one closed in this batch is nobody's."""
-        if (opening := self._opener.opening.get(descriptor)) is not None:
+    def _serve_stranger(self, descriptor: int, events: int) -> None:
+        """Serve a connection that is being opened; one closed in this batch is nobody's.
+
+        Its descriptor may be another's already, who is watched for other events.
+        """
+        opening = self._opener.opening.get(descriptor)
+        if opening is not None and events != READABLE:
             self._opener.proceed(opening)
 
     # Time passing.
@@ -317,7 +342,8 @@ class HubEngine(Exchange):
         lost = datagrams.expire(connection, now - self._timeout_ns, self._counts.errors)
         self._missed[connection.number] += lost
         for _ in range(lost):
-            self._answered(connection)
+            if connection.fileno() >= 0:
+                self._answered(connection)
 
     def _look_at_end(self, now: int) -> None:
         """End what is idle once nothing is to be sent any more, and the engine when all has."""
@@ -327,7 +353,7 @@ class HubEngine(Exchange):
             for connection in list(self._connections.values()):
                 if not connection.waits and not connection.over:
                     self._finish(connection)
-        unborn = self._lives is not None and not self._lives.over and not self._ending
+        unborn = self._lives is not None and not self._ending and self._lives.is_to_go_on()
         if not self._connections and self._opener.idle and not unborn:
             self._count_unsent(now)
             self._end()
@@ -342,8 +368,11 @@ class HubEngine(Exchange):
         return self._dispatcher.due_ns == NEVER_NS
 
     def _count_unsent(self, now: int) -> None:
-        """Count what was due and never left."""
-        if self._dispatcher is not None and (unsent := self._dispatcher.rest(now)):
+        """Count what was due and never left, unless it was broken off."""
+        if self._dispatcher is None:
+            return
+        unsent = self._dispatcher.rest(now)
+        if unsent and self._share.end_ns.value:
             self._counts.errors["unsent"] += unsent
 
     def _end(self) -> None:

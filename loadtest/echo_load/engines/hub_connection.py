@@ -65,6 +65,7 @@ class HubConnection(_socket.socket):
         attempt: which of its target's addresses that is.
         datagram: it is a UDP socket.
         highest: the highest sequence that came back, of a datagram.
+        lingers: it is only open for datagrams that come late.
         missing: sequences of datagrams that count as lost, the oldest first.
     """
 
@@ -78,6 +79,7 @@ class HubConnection(_socket.socket):
         "fresh",
         "head",
         "highest",
+        "lingers",
         "missing",
         "number",
         "over",
@@ -108,6 +110,7 @@ class HubConnection(_socket.socket):
     attempt: int
     datagram: bool
     highest: int
+    lingers: bool
     missing: dict[int, None] | None
 
     @classmethod
@@ -141,7 +144,7 @@ class HubConnection(_socket.socket):
         connection.unsent = None
         connection.fresh = True
         connection.head = b""
-        connection.overdue = connection.over = False
+        connection.overdue = connection.over = connection.lingers = False
         connection.address = address
         connection.attempt = 0
         connection.datagram = datagram

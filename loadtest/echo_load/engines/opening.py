@@ -23,6 +23,8 @@ _CONNECT_ERRORS = {
     errno.ENETUNREACH: "unreachable",
     errno.ETIMEDOUT: "connect_timeout",
     errno.EADDRNOTAVAIL: "no_port",
+    # Of UDP.
+    errno.EAGAIN: "no_port",
     errno.EMFILE: "no_descriptor",
     errno.ENFILE: "no_descriptor",
 }
@@ -38,6 +40,7 @@ class Opener:
         recorder: where times are noted.
         later: for another attempt.
         on_open: called with each connection that is established.
+        is_wanted: asked before a connection is opened whether it still is to be.
     """
 
     def __init__(
@@ -47,7 +50,9 @@ class Opener:
         counts: Counts,
         recorder: Recorder,
         later: Later,
+        *,
         on_open: Callable[[HubConnection], None],
+        is_wanted: Callable[[Place], bool],
     ) -> None:
         plan = share.plan
         self.opening: dict[int, HubConnection] = {}
@@ -57,6 +62,7 @@ class Opener:
         self._recorder = recorder
         self._later = later
         self._on_open = on_open
+        self._is_wanted = is_wanted
         self._waiting: deque[Place] = deque()
         # Places that wait for their next attempt; before the gate opens there is but one.
         self._backing_off = 0
@@ -65,7 +71,8 @@ class Opener:
         self._timeout_ns = int(plan.connect_timeout * 1e9)
         self._gap_ns = int(1e9 * share.generators / plan.connect_rate) if plan.connect_rate else 0
         self._next_ns = 0
-        self._queue_full = False
+        # Places that wait for room in the queue of a unix socket.
+        self._queued = 0
 
     @property
     def settled(self) -> bool:
@@ -75,7 +82,7 @@ class Opener:
     @property
     def idle(self) -> bool:
         """Nothing is being opened, nor going to be."""
-        return not (self.opening or self._waiting or self._backing_off)
+        return not (self.opening or self._waiting or self._backing_off or self._queued)
 
     def add(self, place: Place, *, first: bool = False) -> None:
         """Open a connection for a place, in its turn.
@@ -98,7 +105,7 @@ class Opener:
         """Open nothing more."""
         self._waiting.clear()
         self._first.clear()
-        self._backing_off = 0
+        self._backing_off = self._queued = 0
         for connection in list(self.opening.values()):
             self._abandon(connection)
 
@@ -120,13 +127,13 @@ class Opener:
         # What the ticks are too coarse for is made up for; what was not wanted is not.
         self._next_ns = max(self._next_ns, now - int(2 * TICK_SECONDS * 1e9))
         most = self._share.plan.connects_in_flight
-        while self._waiting and len(self.opening) < most and now >= self._next_ns:
-            self._next_ns += self._gap_ns
-            self._open(self._waiting.popleft(), 0)
-            if self._queue_full:
-                # The next tick is early enough to look again.
-                self._queue_full = False
-                break
+        while self._waiting and len(self.opening) + self._queued < most and now >= self._next_ns:
+            place = self._waiting.popleft()
+            if self._is_wanted(place):
+                self._next_ns += self._gap_ns
+                self._open(place, 0)
+            else:
+                self._first.discard(place.number)
 
     def proceed(self, connection: HubConnection) -> None:
         """Look at a connection for which the kernel has an answer: established, or refused."""
@@ -157,7 +164,7 @@ class Opener:
             kind = _CONNECT_ERRORS.get(error.errno or 0, "connect_error")
             self._failed(place, "no_source" if no_source else kind)
             return
-        connection.sent_ns = begin
+        connection.sent_ns = place.refused_since_ns or begin
         connection.attempt = attempt
         failure = connection.connect_ex(address.sockaddr)
         if failure == errno.EINPROGRESS:
@@ -166,7 +173,7 @@ class Opener:
         elif not failure:
             self._set.watch(connection.fileno(), READABLE)
             self._established(connection)
-        elif failure == errno.EAGAIN:
+        elif failure == errno.EAGAIN and address.transport == "unix":
             connection.close()
             self._wait_for_queue(place, attempt, begin)
         else:
@@ -179,9 +186,15 @@ class Opener:
         if now - place.refused_since_ns > self._timeout_ns:
             place.refused_since_ns = 0
             self._try_next(place, attempt, errno.ETIMEDOUT)
-        else:
-            self._waiting.appendleft(place)
-            self._queue_full = True
+            return
+        self._queued += 1
+
+        def retry() -> None:
+            if self._queued:
+                self._queued -= 1
+                self._open(place, attempt)
+
+        self._later.at(now + int(TICK_SECONDS * 1e9), retry)
 
     def _established(self, connection: HubConnection) -> None:
         self._counts.opened += 1

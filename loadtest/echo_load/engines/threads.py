@@ -346,7 +346,7 @@ class _Client(threading.Thread):
     def _converse(self, connection: EchoConnection) -> None:
         if self._share.plan.open_loop:
             converse = self._in_open_loop
-        elif self._share.plan.pipeline > 1:
+        elif self._share.plan.pipeline > 1 and self._share.payload.largest <= _MOST_UNDER_WAY:
             converse = self._in_window
         else:
             converse = self._in_closed_loop

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
+import click
 from rich.box import HORIZONTALS
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,6 +21,7 @@ from echo_client.payload import WRONG
 from echo_core.endpoint import Endpoint
 from echo_core.units import format_bytes, format_duration
 from echo_load.controller import Observer, Progress, shortcomings
+from echo_load.errors import StandardOutputError
 from echo_load.plan import Plan
 from echo_load.reconcile import Reconciliation
 from echo_load.result import Generator, Latency, Result, StageResult
@@ -45,6 +48,7 @@ class ConsoleReport(Observer):
         self._live: Live | None = None
         self._part = 0
         self._recent: deque[tuple[float, int]] = deque()
+        self._failure: OSError | None = None
 
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
         """Print what is tested, and how."""
@@ -74,17 +78,44 @@ class ConsoleReport(Observer):
         if self._quiet:
             return
         for stage in stages:
-            self._out.print(_stage_table(stage))
-            self._out.print()
+            self._print(_stage_table(stage), Text())
 
     def ended(self, result: Result) -> None:
         """Print what concerns all stages: reconciliation, the generator, the verdict."""
         self.close()
         if self._quiet:
             return
-        self._out.print(_whole_table(result))
-        self._out.print()
-        self._out.print(_verdict(result))
+        self._print(_whole_table(result), Text(), _verdict(result))
+
+    def print_json(self, result: Result) -> None:
+        """Print the result as JSON."""
+        self._guarded(lambda: click.echo(result.to_json(), nl=False))
+
+    def raise_failure(self) -> None:
+        """Say now what went wrong with standard output: a test goes on without it.
+
+        Raises:
+            BrokenPipeError: its reader has left.
+            StandardOutputError: it cannot be written to.
+        """
+        if isinstance(self._failure, BrokenPipeError):
+            raise self._failure
+        if self._failure is not None:
+            raise StandardOutputError(f"cannot write the output: {self._failure.strerror}")
+
+    def _print(self, *parts: RenderableType) -> None:
+        self._guarded(lambda: self._out.print(*parts, sep="\n"))
+
+    def _guarded(self, write: Callable[[], None]) -> None:
+        if self._failure is not None:
+            return
+        try:
+            write()
+            sys.stdout.flush()
+        except OSError as error:
+            self._failure = error
+            # What is still in its buffer would fail again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def close(self) -> None:
         """Take the live screen away."""
@@ -108,7 +139,9 @@ class ConsoleReport(Observer):
         bar.add_row(ProgressBar(total=total, completed=completed, width=50), left)
         response = tally.measured.response
         p50, p99 = response.percentiles_us([50, 99])
-        figures = Table.grid(padding=(0, 3))
+        figures = Table.grid(padding=(0, 2))
+        for _ in range(6):
+            figures.add_column(no_wrap=True)
         figures.add_row(
             _figure("opened", f"{counts.opened:,}"),
             _figure("messages", f"{counts.messages:,}"),

@@ -78,10 +78,10 @@ def limits_found(
     (late,) = lateness.percentiles_us([99])
     (slow,) = response.percentiles_us([99])
     if late >= LATENESS_US and late >= LATENESS_SHARE * slow:
-        found.append(f"messages left late, 1 % of them by {format_duration(late / 1e6)} or more")
+        found.append(f"messages left late, 1 % of them by {_written(late)} or more")
     (lag,) = hub_lag.percentiles_us([99])
     if lag >= HUB_LAG_US:
-        found.append(f"an event loop was late, 1 % of the time by {format_duration(lag / 1e6)}")
+        found.append(f"an event loop was late, 1 % of the time by {_written(lag)}")
     if found:
         found.append(_advice(plan, processes))
     return found
@@ -94,3 +94,7 @@ def _advice(plan: Plan, processes: int) -> str:
     if processes < cores:
         return f"raise --processes, which is {processes}; this machine has {cores} cores"
     return f"generate from more machines: {processes} processes have the {cores} cores of this one"
+
+
+def _written(microseconds: float) -> str:
+    return format_duration(round(microseconds / 1e6, 5))

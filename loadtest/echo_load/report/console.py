@@ -27,7 +27,7 @@ from echo_load.reconcile import Reconciliation
 from echo_load.result import Generator, Latency, Result, StageResult
 
 _PLAIN_WIDTH = 100
-_TABLE_WIDTH = 84
+_TABLE_WIDTH = 96
 # The rate on the live screen is that of the last second.
 _RATE_SECONDS = 1.0
 
@@ -219,7 +219,7 @@ def _table(title: Text | None = None) -> Table:
         width=_TABLE_WIDTH,
     )
     table.add_column(style="dim", width=13)
-    table.add_column()
+    table.add_column(ratio=1)
     return table
 
 

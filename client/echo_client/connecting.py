@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echo_client.addresses import FAMILIES, Address
@@ -25,6 +24,7 @@ from echo_client.errors import (
 )
 from echo_client.tls import TlsOptions
 from echo_core.errors import InvalidValueError
+from echo_core.limits import local_ports
 from echo_core.units import format_duration
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 # linux/in.h: bind to an address only, and let connect choose the port. Chosen at the bind, a port
 # serves one connection; chosen at the connect, one to each target.
-_IP_BIND_ADDRESS_NO_PORT = 24
-_LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+IP_BIND_ADDRESS_NO_PORT = 24
 
 
 def reachable_from(source: str | None, addresses: Sequence[Address]) -> Sequence[Address]:
@@ -139,7 +138,7 @@ def secure(
 def _bind(connecting: socket.socket, source: str, address: Address) -> None:
     try:
         if sys.platform == "linux" and address.transport != "udp":
-            connecting.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            connecting.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         connecting.bind((source, 0))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -186,14 +185,11 @@ def _is_out_of_ports(error: OSError, address: Address) -> bool:
 
 
 def _no_port(address: Address) -> NoPortError:
-    try:
-        first, last = _LOCAL_PORTS.read_text().split()
-        limit = f" ({first} to {last})"
-    except (OSError, ValueError):
-        limit = ""
+    first, last = local_ports()
     return NoPortError(
         f"cannot connect to {address.endpoint}: all local ports of "
-        f"net.ipv4.ip_local_port_range{limit} are taken; connect from more source addresses"
+        f"net.ipv4.ip_local_port_range ({first} to {last}) are taken; connect from more source "
+        "addresses"
     )
 
 

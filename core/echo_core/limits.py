@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
+
+# RFC 6335, section 6: the dynamic ports, where the system does not say.
+_DYNAMIC_PORTS = (49152, 65535)
 
 
 def raise_descriptor_limit() -> int:
@@ -19,3 +23,13 @@ def raise_descriptor_limit() -> int:
             # macOS reports an unlimited hard limit and refuses it.
             return soft
     return hard
+
+
+def local_ports() -> tuple[int, int]:
+    """The first and the last port that connections are opened from (ip(7))."""
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+        first, last = map(int, text.split())
+    except (OSError, ValueError):
+        return _DYNAMIC_PORTS
+    return first, last

@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 from echo_client.addresses import Address
 from echo_client.payload import Payload
-from echo_load.engines import Share
+from echo_load.engines import NEVER, Share
 from echo_load.errors import GeneratorError
 from echo_load.generator import STOP_SIGNALS, Interrupt, Report, Start, generate
 from echo_load.plan import Plan, StagePlan
@@ -25,7 +25,6 @@ from echo_load.tally import Tally
 
 _SPAWN = multiprocessing.get_context("spawn")
 _TICK_SECONDS = 0.1
-_NEVER_NS = 2**62
 # From sending the start to the start: enough for every generator to have read it, and for each
 # of its threads to have passed the Event (measured: 0.05 s for 1000, 0.8 s for 5000).
 _GATE_SECONDS = 0.05
@@ -93,7 +92,7 @@ class Generators:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._end_ns = _SPAWN.RawValue(c_int64, _NEVER_NS)
+        self._end_ns = _SPAWN.RawValue(c_int64, NEVER)
         self._shares = task.shares(self._end_ns)
         self.tally = Tally(task.plan, task.stages, len(self._shares))
         self._processes: list[BaseProcess] = []
@@ -181,7 +180,7 @@ class Generators:
         timeline = self.tally.timeline
         end = timeline.warmup + timeline.seconds
         self.tally.gate_ns = gate_ns
-        self._end_ns.value = min(_NEVER_NS, gate_ns + int(min(end, _NEVER_NS / 2e9) * 1e9))
+        self._end_ns.value = min(NEVER, gate_ns + int(min(end, NEVER / 2e9) * 1e9))
         self._tell(Start(gate_ns))
 
     def _tell(self, word: Start | Interrupt) -> None:

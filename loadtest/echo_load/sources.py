@@ -12,19 +12,16 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
 from echo_client.addresses import Address
 from echo_core.errors import InvalidValueError
+from echo_core.limits import local_ports
 from echo_load.plan import Plan
 
 # Descriptors that a generator needs besides its connections: standard streams, pipes, libraries.
 SPARE_DESCRIPTORS = 64
 # The most that are tried out before a test.
 _MOST_SOURCES = 4096
-_LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
-# RFC 6335, section 6: the dynamic ports, where the system does not say.
-_DYNAMIC_PORTS = (49152, 65535)
 
 
 def source_addresses(plan: Plan) -> tuple[str, ...]:
@@ -58,7 +55,7 @@ def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Seque
     Raises:
         InvalidValueError: there are too few, or a source is of the other IP version.
     """
-    first, last = _port_range()
+    first, last = local_ports()
     ports = last - first + 1
     to_target = Counter(
         targets[number % len(targets)][0] for number in range(plan.most_connections)
@@ -115,11 +112,3 @@ def _check_local(source: str) -> None:
         raise InvalidValueError(
             f"--source-ip: {source} is no address of this machine ({error.strerror})"
         ) from error
-
-
-def _port_range() -> tuple[int, int]:
-    try:
-        first, last = map(int, _LOCAL_PORTS.read_text().split())
-    except (OSError, ValueError):
-        return _DYNAMIC_PORTS
-    return first, last

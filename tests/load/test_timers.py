@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from echo_load.engines.dispatcher import NEVER_NS
+from echo_load.engines import NEVER
 from echo_load.timers import InstantTimer
 
 DEADLINE = 10.0
@@ -46,7 +46,7 @@ def test_the_last_instant_counts(timer: InstantTimer) -> None:
     assert is_ready(timer, DEADLINE)
     # It stays ready until it is set anew, and then nothing of it is left.
     assert is_ready(timer)
-    timer.set(NEVER_NS)
+    timer.set(NEVER)
     assert not is_ready(timer)
     timer.set(1)
     assert is_ready(timer, DEADLINE)

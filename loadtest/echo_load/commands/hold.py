@@ -34,13 +34,7 @@ from echo_load.commands import options
     default="10s",
     help="In which each connection is probed once with a message.",
 )
-@click.option(
-    "--payload-size",
-    type=command.Parsed("size", options.parse_payload_size),
-    default="64",
-    metavar="SIZE|FROM-TO",
-    help="Bytes of a probe.",
-)
+@options.payload_size_option
 @options.processes_option
 @options.timeout_options
 @options.connecting_options

@@ -108,6 +108,15 @@ def parse_payload_size(text: str) -> tuple[int, int]:
     return least, most
 
 
+payload_size_option = click.option(
+    "--payload-size",
+    type=command.Parsed("size", parse_payload_size),
+    default="64",
+    metavar="SIZE|FROM-TO",
+    help="Bytes of a message, or the smallest and the largest: 64-16KiB.",
+)
+
+
 def connecting(options: dict[str, Any]) -> dict[str, Any]:
     """Take the options of `connecting_options` out of a command's, as fields of a plan."""
     if options["ipv4"] and options["ipv6"]:

@@ -77,13 +77,7 @@ def _rate(text: str) -> float | str:
     default="1",
     help="Messages under way at once on a connection.",
 )
-@click.option(
-    "--payload-size",
-    type=command.Parsed("size", options.parse_payload_size),
-    default="64",
-    metavar="SIZE|FROM-TO",
-    help="Bytes of a message, or the smallest and the largest: 64-16KiB.",
-)
+@options.payload_size_option
 @click.option(
     "--payload-file",
     type=click.Path(dir_okay=False),

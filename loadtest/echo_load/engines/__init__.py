@@ -13,6 +13,8 @@ from echo_client.payload import Payload
 from echo_load.pacing import Schedule, Timeline
 from echo_load.plan import Plan, StagePlan
 
+# An instant of the monotonic clock, and a message, that are never reached.
+NEVER = 2**62
 # Between two attempts to open a connection: doubled each time, up to the longest.
 _BACK_OFF_SECONDS = 0.05
 _LONGEST_BACK_OFF_SECONDS = 1.0
@@ -68,6 +70,17 @@ class Share:
             return None
         least, more = divmod(self.plan.messages, self.connections)
         return least + (number <= more)
+
+    def stop_at(self, number: int, sequence: int) -> int:
+        """The message before which a connection has something else to do than to send.
+
+        Args:
+            number: of the connection.
+            sequence: of its next message, when it has just been opened.
+        """
+        quota = self.quota(number)
+        through = NEVER if quota is None else quota
+        return through if self.plan.churn is None else min(through, sequence + self.plan.churn)
 
     def gives_up(self, failures: int) -> bool:
         """Whether a connection is not opened any more, after so many failures in a row."""

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 
 from echo_core.epoll_set import READABLE, EpollSet
+from echo_load.engines import NEVER
 from echo_load.engines.hub_connection import HubConnection
 from echo_load.engines.recorder import Recorder
 from echo_load.pacing import Schedule
 from echo_load.timers import InstantTimer
 
-NEVER_NS = 2**62
 # Waking up for one message costs more than sending it: what is due within this time of another
 # leaves with it.
 _TOGETHER_NS = 50_000
@@ -30,7 +30,7 @@ class Dispatcher:
     Attributes:
         descriptor: of the timer.
         free: connections that a message can leave on, each as often as it can take one.
-        due_ns: when the next message is due, on the monotonic clock; `NEVER_NS` if none is.
+        due_ns: when the next message is due, on the monotonic clock; `NEVER` if none is.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class Dispatcher:
         send: Callable[[HubConnection, int, int], None],
     ) -> None:
         self.free: deque[HubConnection] = deque()
-        self.due_ns = NEVER_NS
+        self.due_ns = NEVER
         self._schedule = schedule
         self._recorder = recorder
         self._send = send
         self._origin_ns = 0
         # Since when a connection has been free all the time.
-        self._free_since_ns = NEVER_NS
+        self._free_since_ns = NEVER
         self._timer = InstantTimer()
-        self._timer_ns = NEVER_NS
+        self._timer_ns = NEVER
         self.descriptor = self._timer.fileno()
         epoll_set.watch(self.descriptor, READABLE)
 
@@ -83,9 +83,9 @@ class Dispatcher:
             self._send(connection, due_ns, now)
             now = time.monotonic_ns()
         if not free:
-            self._free_since_ns = NEVER_NS
+            self._free_since_ns = NEVER
         # With no connection free, the next reply sends what is due.
-        instant_ns = max(self.due_ns, now + _TOGETHER_NS) if free else NEVER_NS
+        instant_ns = max(self.due_ns, now + _TOGETHER_NS) if free else NEVER
         # A timer that runs out earlier does no harm: this is looked at again then.
         if not now < self._timer_ns <= instant_ns:
             self._timer_ns = instant_ns
@@ -94,7 +94,7 @@ class Dispatcher:
     def rest(self, now: int) -> int:
         """How many messages are overdue; none is due any more afterwards."""
         overdue = self.due_ns <= now
-        self.due_ns = NEVER_NS
+        self.due_ns = NEVER
         return overdue + self._schedule.rest(now - self._origin_ns)
 
     def close(self) -> None:
@@ -103,4 +103,4 @@ class Dispatcher:
 
     def _advance(self) -> None:
         instant = next(self._schedule, None)
-        self.due_ns = NEVER_NS if instant is None else self._origin_ns + instant
+        self.due_ns = NEVER if instant is None else self._origin_ns + instant

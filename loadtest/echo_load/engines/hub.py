@@ -15,10 +15,9 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from echo_core.epoll_set import BATCH, READABLE, Ready
-from echo_load.engines import Counts, Share, datagrams
-from echo_load.engines.dispatcher import NEVER_NS
+from echo_load.engines import NEVER, Counts, Share, datagrams
 from echo_load.engines.exchange import Exchange
-from echo_load.engines.hub_connection import UNLIMITED, HubConnection, Place
+from echo_load.engines.hub_connection import HubConnection, Place
 from echo_load.engines.later import Later
 from echo_load.engines.lives import Lives
 from echo_load.engines.opening import TICK_SECONDS, Opener
@@ -148,10 +147,7 @@ class HubEngine(Exchange):
         """A connection is established."""
         self._connections[connection.fileno()] = connection
         connection.head = self._share.payload.head(connection.number)
-        quota, churn = self._share.quota(connection.number), self._share.plan.churn
-        connection.stop_at = UNLIMITED if quota is None else quota
-        if churn is not None:
-            connection.stop_at = min(connection.stop_at, connection.sequence + churn)
+        connection.stop_at = self._share.stop_at(connection.number, connection.sequence)
         if self._lives and not self._lives.add(connection):
             connection.over = True
         if self._dispatcher is not None:
@@ -181,7 +177,7 @@ class HubEngine(Exchange):
         elif connection.sequence >= connection.stop_at:
             if not connection.waits:
                 self._renew(connection)
-        elif self._dispatcher.due_ns == NEVER_NS:
+        elif self._dispatcher.due_ns == NEVER:
             if not connection.waits:
                 self._finish(connection)
         else:
@@ -363,9 +359,9 @@ class HubEngine(Exchange):
         end_ns = self._share.end_ns.value
         if self._dispatcher is None:
             return now >= end_ns
-        if self._dispatcher.due_ns != NEVER_NS and now >= end_ns + self._timeout_ns:
+        if self._dispatcher.due_ns != NEVER and now >= end_ns + self._timeout_ns:
             self._count_unsent(now)
-        return self._dispatcher.due_ns == NEVER_NS
+        return self._dispatcher.due_ns == NEVER
 
     def _count_unsent(self, now: int) -> None:
         """Count what was due and never left, unless it was broken off."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import _socket
 import socket
-import sys
 from collections import deque
 from typing import Self
 
 from echo_client.addresses import Address
+from echo_client.connecting import IP_BIND_ADDRESS_NO_PORT
 from echo_client.tcp_info import TcpInfo, read_tcp_info
+from echo_load.engines import NEVER
 from echo_load.engines.checking import UnderWay
 
-# Never reached: no message is the one to stop at.
-UNLIMITED = sys.maxsize
-# linux/in.h: choose the port when the other end is known, so that many connections share one.
-IP_BIND_ADDRESS_NO_PORT = 24
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -136,7 +133,7 @@ class HubConnection(_socket.socket):
         connection.number = place.number
         connection.sequence = place.sequence
         connection.failures = place.failures
-        connection.stop_at = UNLIMITED
+        connection.stop_at = NEVER
         connection.expected = None
         connection.due_ns = connection.sent_ns = 0
         connection.under_way = None

@@ -13,7 +13,7 @@ from collections import deque
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
-from echo_load.engines import Counts, Share, back_off_seconds
+from echo_load.engines import NEVER, Counts, Share, back_off_seconds
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.recorder import Recorder, Times
 from echo_load.pacing import Schedule
@@ -28,6 +28,8 @@ SWITCH_SECONDS = 0.5
 # With more than this under way both ends could wait for the other to read.
 _MOST_UNDER_WAY = 64 * 1024
 _LONGEST_WAIT_SECONDS = 3600.0
+# Sleeps up to this long are not cut short by breaking off.
+_LONGEST_SLEEP_SECONDS = 0.1
 
 
 class ThreadsEngine:
@@ -158,10 +160,6 @@ class ThreadsEngine:
                 client.cancel("no_thread")
 
 
-# Sleeps up to this long are not cut short by breaking off.
-_LONGEST_SLEEP_SECONDS = 0.1
-
-
 class _Tickets:
     """Gives out the instants of an open loop's schedule, the next one to whoever is free."""
 
@@ -220,14 +218,14 @@ class _Client(threading.Thread):
         self._connection: EchoConnection | None = None
         self._sequence = 0
         self._failures = 0
-        self._stop_at = _UNLIMITED
-        self._until_ns = _UNLIMITED
+        self._stop_at = NEVER
+        self._until_ns = NEVER
 
     def run(self) -> None:
         try:
             lives = self._share.lives
             if lives is None:
-                self._live(_UNLIMITED, at_once=True)
+                self._live(NEVER, at_once=True)
                 return
             for begin, end in lives.lives(self.number):
                 at_once = begin == -float("inf")
@@ -292,8 +290,8 @@ class _Client(threading.Thread):
                 self._engine.sleep_until(time.monotonic_ns() + int(pause * 1e9))
 
     def _instant(self, end: float) -> int:
-        if end >= _UNLIMITED or end == float("inf"):
-            return _UNLIMITED
+        if end >= NEVER or end == float("inf"):
+            return NEVER
         return self._engine.origin_ns + int(end * 1e9)
 
     def _connect(self) -> EchoConnection | None:
@@ -324,11 +322,7 @@ class _Client(threading.Thread):
 
     def _use(self, connection: EchoConnection) -> None:
         """Send and check on a connection until it is through, lost or has sent its part."""
-        plan = self._share.plan
-        quota = self._share.quota(self.number)
-        self._stop_at = _UNLIMITED if quota is None else quota
-        if plan.churn is not None:
-            self._stop_at = min(self._stop_at, self._sequence + plan.churn)
+        self._stop_at = self._share.stop_at(self.number, self._sequence)
         # Breaking off looks for it from now on, and has been looked for after that.
         self._connection = connection
         try:
@@ -489,6 +483,3 @@ class _Client(threading.Thread):
             self.counts.errors[kind] += 1
         self.counts.lost += 1
         self._failures += 1
-
-
-_UNLIMITED = 2**62

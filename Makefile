@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 
 .PHONY: help
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.installed  ## start an echo server and stress it with 100, then 1000 connections
@@ -17,6 +17,10 @@ demo: $(VENV)/.installed  ## start an echo server and stress it with 100, then 1
 .PHONY: test
 test: $(VENV)/.installed-dev  ## run the tests
 	@$(BIN)/pytest
+
+.PHONY: test-browser
+test-browser: $(VENV)/.installed-browser  ## run the tests that look at reports in Chromium (which they need)
+	@$(BIN)/pytest tests/browser
 
 .PHONY: check
 check: $(VENV)/.installed-dev  ## lint and check the types
@@ -47,6 +51,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need ..."
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-dev
+	@echo "installing what drives the browser ..."
+	@$(PIP) --editable '.[browser]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

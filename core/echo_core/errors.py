@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     SERVER = 3
+    THRESHOLD = 99
     INTERRUPTED = 130
 
 

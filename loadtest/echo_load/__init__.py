@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from echo_load.controller import run
     from echo_load.plan import Plan, StagePlan, parse_stages
-    from echo_load.result import Result
+    from echo_load.result import Result, load_result
 
-__all__ = ["Plan", "Result", "StagePlan", "parse_stages", "run"]
+__all__ = ["Plan", "Result", "StagePlan", "load_result", "parse_stages", "run"]
 
 _ROOMS = {
     "Plan": "plan",
     "Result": "result",
     "StagePlan": "plan",
+    "load_result": "result",
     "parse_stages": "plan",
     "run": "controller",
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from echo_core import command
+from echo_load.commands.compare import compare
 from echo_load.commands.hold import hold
+from echo_load.commands.report import report
 from echo_load.commands.run import run
 from echo_load.commands.schema import schema
 from echo_load.commands.stress import stress
@@ -20,5 +22,5 @@ def echo_load() -> None:
     """
 
 
-for one in (run, stress, hold, schema):
+for one in (run, stress, hold, report, compare, schema):
     echo_load.add_command(one)

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from echo_client.addresses import resolve
-from echo_client.payload import WRONG
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_core.limits import raise_descriptor_limit
@@ -27,20 +26,16 @@ from echo_load.local_server import LocalServer
 from echo_load.plan import Plan
 from echo_load.processes import Generators, Phase, Task
 from echo_load.reconcile import Reconciler, Reconciliation
-from echo_load.result import Latencies, Machine, Result, Spread, StageResult
+from echo_load.result import Latencies, Machine, Repeat, Result, Spread, StageResult
 from echo_load.sources import check_ports, processes_for, source_addresses
-from echo_load.tally import Tally, generator, measured_in, totals
+from echo_load.tally import Tally, figures, generator, measured_in, series, stage_results, totals
+from echo_load.thresholds import Threshold
+from echo_load.verdict import End, judge
 
 # What a live screen hides (xterm's control sequences, DECTCEM).
 _SHOW_CURSOR = b"\x1b[?25h"
-# What helps against errors that are none of the target's.
-_HINTS = {
-    "no_port": "local ports ran out (net.ipv4.ip_local_port_range): add --source-ip addresses",
-    "no_descriptor": "descriptors ran out: raise ulimit -n, or --processes",
-    "no_source": "a --source-ip address is none of this machine",
-    "no_thread": "threads ran out (ulimit -u, memory): use --engine hub",
-    "handshake": "TLS: see with `echo-client`, which says why; --tls-ca names whom to trust",
-}
+# A test is aborted on what it has shown for so long; before, a rate or a percentile is not one.
+_SECONDS_TO_JUDGE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,7 @@ class Progress:
 
     Attributes:
         part: number of the part, from 1: stages that share their connections.
-        parts: how many there are.
+        parts: how many there are, in all repeats.
         phase: what it is doing.
         elapsed: seconds since its warm-up ended.
         tally: its figures so far.
@@ -71,11 +66,42 @@ class Observer:
     def progressed(self, progress: Progress) -> None:
         """Called several times a second."""
 
-    def measured(self, stages: Sequence[StageResult]) -> None:
-        """A part has ended, and these are its stages."""
+    def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
+        """A part of a repeat has ended, and these are its stages."""
 
     def ended(self, result: Result) -> None:
         """All has ended."""
+
+
+class Observers(Observer):
+    """Several observers as one.
+
+    Args:
+        observers: told in this order.
+    """
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
+        """Tell all."""
+        for one in self._observers:
+            one.started(plan, targets, processes)
+
+    def progressed(self, progress: Progress) -> None:
+        """Tell all."""
+        for one in self._observers:
+            one.progressed(progress)
+
+    def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
+        """Tell all."""
+        for one in self._observers:
+            one.measured(repeat, stages)
+
+    def ended(self, result: Result) -> None:
+        """Tell all."""
+        for one in self._observers:
+            one.ended(result)
 
 
 class Interruption:
@@ -163,112 +189,135 @@ def run(
         admin = server.admin if reconcile is None and server is not None else reconcile
         reconciler = Reconciler(admin) if admin is not None else None
         observer.started(plan, endpoints, processes)
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        parts = [(stage,) for stage in plan.run_stages] if plan.reopen else [plan.run_stages]
-        tallies: list[Tally] = []
-        results: list[StageResult] = []
-        for stages in parts:
-            task = Task(plan, stages, targets, payload, sources, processes, seed)
-            tallies.append(_run_part(task, interruption, observer, len(tallies) + 1, len(parts)))
-            results += tallies[-1].stage_results()
-            observer.measured(results[-len(stages) :])
-            if interruption.asked or not tallies[-1].counts.opened:
+        started_at = _now()
+        course = _Course(plan, observer, lambda: interruption.asked)
+        for number, (repeat, stages) in enumerate(course.parts):
+            task = Task(plan, stages, targets, payload, sources, processes, seed + number, repeat)
+            if not course.run_part(task):
                 break
         reconciliation = None
         if reconciler is not None and (server is None or server.failure() is None):
             reconciliation = reconciler.compare(
-                sum((tally.counts for tally in tallies), Counts()),
+                sum((tally.counts for tally in course.tallies), Counts()),
                 datagrams=all(one.transport == "udp" for target in targets for one in target),
             )
-        result = _result(
-            plan,
-            command,
-            endpoints,
-            started_at,
-            tallies,
-            results,
-            reconciliation,
-            interrupted=interruption.asked,
-            failure=server.failure() if server is not None else None,
-            missing=len(parts) - len(tallies),
-        )
+        failure = server.failure() if server is not None else None
+        result = course.result(command, endpoints, started_at, reconciliation, failure)
     observer.ended(result)
     return result
-
-
-def shortcomings(stage: StageResult) -> list[str]:
-    """Why a stage did not pass, a line each; none if it did."""
-    found = []
-    if stage.connections_failed:
-        found.append(f"{stage.connections_failed:,} connections could not be opened")
-    if stage.connections_lost:
-        found.append(f"{stage.connections_lost:,} connections were lost")
-    if wrong := sum(stage.errors.get(kind, 0) for kind in WRONG):
-        found.append(f"{wrong:,} replies were not what was sent")
-    if unsent := stage.errors.get("unsent"):
-        found.append(f"of the messages that were due {unsent:,} never left")
-    if lost := stage.errors.get("lost"):
-        found.append(f"of the datagrams {lost:,} did not come back")
-    if not found and stage.errors:
-        found.append("there were errors")
-    kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(stage.errors.items()))
-    return [f"{stage.name}: {'; '.join(found)}" + (f" ({kinds})" if kinds else "")] if found else []
 
 
 def _nothing() -> None:
     """There is nothing to end."""
 
 
-def _run_part(
-    task: Task, interruption: Interruption, observer: Observer, part: int, parts: int
-) -> Tally:
-    with Generators(task) as generators:
-        for phase, elapsed in generators.phases(lambda: interruption.asked):
-            observer.progressed(Progress(part, parts, phase, elapsed, generators.tally))
-        return generators.tally
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _result(
-    plan: Plan,
-    command: str,
-    endpoints: Sequence[Endpoint],
-    started_at: str,
-    tallies: Sequence[Tally],
-    stages: list[StageResult],
-    reconciliation: Reconciliation | None,
-    *,
-    interrupted: bool,
-    failure: str | None,
-    missing: int,
-) -> Result:
-    summed = totals(tallies)
-    measured = measured_in(tallies)
-    reasons = [reason for stage in stages for reason in shortcomings(stage)]
-    if not summed.messages:
-        reasons.append("not one message came back")
-    reasons += [hint for kind, hint in _HINTS.items() if summed.errors.get(kind)]
-    if failure is not None:
-        reasons.append(failure)
-    if interrupted:
-        reasons.append("interrupted before its end")
-    elif missing:
-        reasons.append(f"{missing} of {missing + len(tallies)} stages not run")
-    elif reconciliation is not None:
-        reasons += reconciliation.differences
-    return Result(
-        command=command,
-        plan=plan,
-        targets=[str(endpoint) for endpoint in endpoints],
-        machine=Machine.here(),
-        started_at=started_at,
-        stages=stages,
-        totals=summed,
-        latency_us=Latencies.of(measured),
-        series=[second for tally in tallies for second in tally.series()],
-        generator=generator(tallies, measured),
-        spread=Spread.of([one for tally in tallies for one in tally.messages_by_connection]),
-        reconciliation=reconciliation,
-        interrupted=interrupted,
-        passed=not reasons,
-        reasons=reasons,
-    )
+class _Course:
+    """The parts of a test, of all repeats, one after the other, and what they came to.
+
+    Args:
+        plan: the test.
+        observer: hears how it goes on.
+        is_interrupted: asked again and again whether to break off.
+
+    Attributes:
+        parts: the number of the repeat, and the stages that share their connections.
+        tallies: of each part that was run.
+    """
+
+    def __init__(self, plan: Plan, observer: Observer, is_interrupted: Callable[[], bool]) -> None:
+        self.tallies: list[Tally] = []
+        stages = plan.run_stages
+        by_connections = [(stage,) for stage in stages] if plan.reopen else [stages]
+        self.parts = [
+            (repeat, part) for repeat in range(1, plan.repeat + 1) for part in by_connections
+        ]
+        self._plan = plan
+        self._observer = observer
+        self._is_interrupted = is_interrupted
+        self._aborted = False
+        self._parts_a_repeat = len(by_connections)
+        self._repeats: list[Repeat] = []
+
+    def run_part(self, task: Task) -> bool:
+        """Run a part; False if none is to follow."""
+        if len(self.tallies) % self._parts_a_repeat == 0:
+            self._repeats.append(Repeat(started_at=_now(), stages=[]))
+        with Generators(task) as generators:
+            tally = generators.tally
+            self.tallies.append(tally)
+            limits = [limit for limit in self._plan.limits if limit.aborts]
+            for phase, elapsed in generators.phases(self._is_to_stop):
+                self._observer.progressed(
+                    Progress(len(self.tallies), len(self.parts), phase, elapsed, tally)
+                )
+                if limits and phase == "running":
+                    self._aborted |= self._is_crossed(limits, elapsed)
+        stages = stage_results([tally])
+        self._repeats[-1].stages.extend(stages)
+        self._observer.measured(task.repeat, stages)
+        return not self._is_to_stop() and bool(tally.counts.opened)
+
+    def _is_crossed(self, limits: Sequence[Threshold], elapsed: float) -> bool:
+        so_far = figures(self.tallies)
+        judged = [
+            limit.judge(so_far)
+            for limit in limits
+            if limit.kind == "count" or elapsed >= _SECONDS_TO_JUDGE
+        ]
+        return any(one.value is not None and not one.passed for one in judged)
+
+    def _is_to_stop(self) -> bool:
+        return self._aborted or self._is_interrupted()
+
+    def result(
+        self,
+        command: str,
+        endpoints: Sequence[Endpoint],
+        started_at: str,
+        reconciliation: Reconciliation | None,
+        failure: str | None,
+    ) -> Result:
+        """All of it."""
+        plan, tallies = self._plan, self.tallies
+        together = [tallies[part :: self._parts_a_repeat] for part in range(self._parts_a_repeat)]
+        stages = [stage for same in together if same for stage in stage_results(same)]
+        summed = totals(tallies)
+        measured = measured_in(tallies)
+        thresholds = [limit.judge(figures(tallies)) for limit in plan.limits]
+        verdict, reasons = judge(
+            plan,
+            stages,
+            summed,
+            reconciliation,
+            thresholds,
+            End(
+                interrupted=self._is_interrupted(),
+                aborted=self._aborted,
+                failure=failure,
+                missing=len(self.parts) - len(tallies),
+                stages=len(self.parts),
+            ),
+        )
+        return Result(
+            command=command,
+            plan=plan,
+            targets=[str(endpoint) for endpoint in endpoints],
+            machine=Machine.here(),
+            started_at=started_at,
+            stages=stages,
+            totals=summed,
+            latency_us=Latencies.of(measured),
+            series=series(tallies),
+            repeats=self._repeats if plan.repeat > 1 else [],
+            generator=generator(tallies, measured),
+            spread=Spread.of([one for tally in tallies for one in tally.messages_by_connection]),
+            reconciliation=reconciliation,
+            thresholds=thresholds,
+            verdict=verdict,
+            passed=verdict == "passed",
+            reasons=reasons,
+        )

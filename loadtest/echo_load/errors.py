@@ -31,3 +31,21 @@ class StandardOutputError(LoadError):
 
 class AdminError(LoadError):
     """The counters of the server cannot be read."""
+
+
+class ResultFileError(LoadError):
+    """A file is no result of a test, or one that cannot be read here."""
+
+    exit_code = ExitCode.USAGE
+
+
+class IncomparableError(LoadError):
+    """Results are of different tests, and cannot be compared."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MetricsError(LoadError):
+    """The figures cannot be served where it was asked for."""
+
+    exit_code = ExitCode.USAGE

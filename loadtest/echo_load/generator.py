@@ -7,6 +7,7 @@ reach the engine, and the screen does not share its interpreter.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import time
@@ -190,17 +191,23 @@ class _Generator:
         return _Usage(threads=self._share.plan.driven_by == "threads")
 
     def _report_now_and_then(self, state: State) -> None:
-        now_ns = time.monotonic_ns()
-        # A stage is closed a look early, so that its end never comes after the next one's begin.
-        stage = self._recorder.stage_at(now_ns + int(_LOOK_SECONDS * 1e9))
+        # Stages and seconds are closed a look early, so that their end never comes after the next
+        # one's begin.
+        soon_ns = time.monotonic_ns() + int(_LOOK_SECONDS * 1e9)
+        stage = self._recorder.stage_at(soon_ns)
         if stage != self._recorder.stage:
             self._report(state)
             self._recorder.stage = stage
-        elif now_ns / 1e9 - self._reported >= SNAPSHOT_SECONDS:
+        elif self._turn(soon_ns) != self._reported:
             self._report(state)
 
+    def _turn(self, now_ns: int) -> float:
+        """Number of the snapshot; once stages have begun, each fourth ends with a second."""
+        elapsed = self._recorder.elapsed_at(now_ns)
+        return (elapsed if elapsed > -math.inf else now_ns / 1e9) // SNAPSHOT_SECONDS
+
     def _report(self, state: State) -> None:
-        self._reported = time.monotonic()
+        self._reported = self._turn(time.monotonic_ns() + int(_LOOK_SECONDS * 1e9))
         counts = self._engine.counts()
         self._controller.send(
             Report(

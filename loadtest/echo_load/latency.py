@@ -7,11 +7,13 @@ are its encoding and its three significant digits).
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from hdrh.codec import HdrCookieException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -35,6 +37,7 @@ class LatencyHistogram:
         count: latencies recorded.
         clamped: of these, how many were longer than an hour and counted as one hour.
         max_ns: the longest, exactly.
+        sum_ns: of all of them, exactly.
     """
 
     def __init__(self) -> None:
@@ -43,7 +46,7 @@ class LatencyHistogram:
         self.count = 0
         self.clamped = 0
         self.max_ns = 0
-        self._sum_ns = 0
+        self.sum_ns = 0
 
     def record(self, nanoseconds: array[int]) -> None:
         """Add a batch of latencies."""
@@ -55,7 +58,7 @@ class LatencyHistogram:
             return
         highest = int(values.max())
         self.count += len(values)
-        self._sum_ns += int(values.sum())
+        self.sum_ns += int(values.sum())
         self.max_ns = max(self.max_ns, highest)
         if highest > HIGHEST_NS:
             # The library drops what is out of range without a word; it is the tail, so keep it.
@@ -71,12 +74,12 @@ class LatencyHistogram:
         self.count += other.count
         self.clamped += other.clamped
         self.max_ns = max(self.max_ns, other.max_ns)
-        self._sum_ns += other._sum_ns
+        self.sum_ns += other.sum_ns
 
     @property
     def mean_us(self) -> float:
         """The mean in microseconds, from the sum and not from the counts; 0 if empty."""
-        return self._sum_ns / self.count / 1e3 if self.count else 0.0
+        return self.sum_ns / self.count / 1e3 if self.count else 0.0
 
     @property
     def max_us(self) -> float:
@@ -95,6 +98,13 @@ class LatencyHistogram:
             found.append(min(_LAYOUT.get_highest_equivalent_value(value), self.max_ns) / 1e3)
         return found
 
+    def count_up_to(self, bounds: Sequence[int]) -> list[int]:
+        """How many latencies do not exceed each bound in nanoseconds, to three digits."""
+        running = np.concatenate(([0], np.cumsum(self._counts)))
+        indices = _index(np.clip(np.array(bounds, dtype=np.int64), 1, HIGHEST_NS))
+        found: list[int] = running[np.minimum(indices + 1, len(self._counts))].tolist()
+        return found
+
     def encode(self) -> str:
         """The HdrHistogram V2 compressed encoding in base64, in nanoseconds."""
         hdr = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
@@ -106,6 +116,27 @@ class LatencyHistogram:
         )
         encoded: bytes = hdr.encode()
         return encoded.decode("ascii")
+
+    @classmethod
+    def decode(cls, encoded: str) -> LatencyHistogram:
+        """Read what `encode` has written; the mean and the longest are as exact as the counts.
+
+        Raises:
+            ValueError: it is no such encoding, or of other bounds.
+        """
+        try:
+            hdr = HdrHistogram.decode(encoded)
+        except (TypeError, ValueError, HdrCookieException, HdrLengthException, zlib.error) as error:
+            raise ValueError("not an encoded HdrHistogram") from error
+        if (hdr.significant_figures, hdr.counts_len) != (SIGNIFICANT_DIGITS, _LAYOUT.counts_len):
+            raise ValueError("an HdrHistogram of other bounds")
+        decoded = cls()
+        counts = np.array(hdr.counts[: hdr.counts_len], dtype=np.int64)
+        decoded._add(np.trim_zeros(counts, "b"))
+        decoded.count = int(counts.sum())
+        decoded.max_ns = int(hdr.get_max_value()) if decoded.count else 0
+        decoded.sum_ns = int(hdr.get_mean_value() * decoded.count) if decoded.count else 0
+        return decoded
 
     def _add(self, counts: Integers) -> None:
         if len(counts) > len(self._counts):
@@ -123,7 +154,7 @@ class LatencyHistogram:
             filled.astype(np.uint16).tobytes(),
             counts.astype(kind).tobytes(),
             kind,
-            (self.count, self.clamped, self.max_ns, self._sum_ns),
+            (self.count, self.clamped, self.max_ns, self.sum_ns),
         )
 
     def __setstate__(self, state: _State) -> None:
@@ -133,7 +164,7 @@ class LatencyHistogram:
         if len(filled):
             self._counts = np.zeros(int(filled[-1]) + 1, dtype=np.int64)
             self._counts[filled] = np.frombuffer(counts, dtype=kind)
-        self.count, self.clamped, self.max_ns, self._sum_ns = figures
+        self.count, self.clamped, self.max_ns, self.sum_ns = figures
 
 
 def _index(values: Integers) -> Integers:

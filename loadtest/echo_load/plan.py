@@ -13,6 +13,7 @@ from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.units import format_duration, parse_count, parse_duration, parse_rate
+from echo_load.thresholds import Threshold
 
 EngineName = Literal["hub", "greenlets", "threads"]
 # Which transports an engine speaks.
@@ -27,6 +28,7 @@ HIGHEST_RATE = 100e6
 LARGEST_PAYLOAD = 64 << 20
 LARGEST_DATAGRAM = 65_507
 MOST_PIPELINED = 100_000
+MOST_REPEATS = 1000
 DEFAULT_SECONDS = 10.0
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_DATAGRAM_TIMEOUT = 1.0
@@ -133,6 +135,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         source_ips: addresses to connect from: addresses and networks.
         ip_version: 4 or 6 only; None for both.
         tls: how TLS is spoken.
+        repeat: how many times all of this is done, with connections of its own each time.
+        thresholds: what has to be kept, as in `p99<5ms`.
+        abort_on: thresholds that end the test as soon as they are crossed.
     """
 
     targets: tuple[str, ...] = ()
@@ -162,12 +167,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     source_ips: tuple[str, ...] = ()
     ip_version: Literal[4, 6] | None = None
     tls: TlsOptions = TlsOptions()
+    repeat: int = 1
+    thresholds: tuple[str, ...] = ()
+    abort_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_numbers()
         self._check_time()
         self._check_payload()
         self._check_targets()
+        _ = self.limits
+
+    @property
+    def limits(self) -> tuple[Threshold, ...]:
+        """The thresholds, read, and what it is aborted on."""
+        return (
+            *map(Threshold.parse, self.thresholds),
+            *map(Threshold.parse_abort, self.abort_on),
+        )
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -263,6 +280,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ("pipeline", self.pipeline, 1, MOST_PIPELINED),
             ("churn", self.churn, 1, MOST_MESSAGES),
             ("connects in flight", self.connects_in_flight, 1, MOST_CONNECTIONS),
+            ("repeats", self.repeat, 1, MOST_REPEATS),
         ):
             if value is not None and not least <= value <= most:
                 raise InvalidValueError(f"{value} {name}: it can be {least} to {most}")

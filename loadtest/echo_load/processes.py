@@ -45,6 +45,7 @@ class Task:
         sources: addresses to connect from.
         processes: how many generators.
         seed: for what is drawn.
+        repeat: the number of the repeat, from 1.
     """
 
     plan: Plan
@@ -54,6 +55,7 @@ class Task:
     sources: tuple[str, ...]
     processes: int
     seed: int
+    repeat: int
 
     @property
     def connections(self) -> int:
@@ -94,7 +96,7 @@ class Generators:
         self._task = task
         self._end_ns = _SPAWN.RawValue(c_int64, NEVER)
         self._shares = task.shares(self._end_ns)
-        self.tally = Tally(task.plan, task.stages, len(self._shares))
+        self.tally = Tally(task.plan, task.stages, len(self._shares), task.repeat)
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
 

@@ -39,6 +39,8 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
         received: by the generators.
         balanced: all four are equal.
         differences: where the counts part, a line each.
+        server: all that the server has counted since the test began, by the names of its metrics;
+            what stayed the same is left out.
     """
 
     admin: str
@@ -49,6 +51,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     received: int
     balanced: bool
     differences: list[str]
+    server: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -69,6 +72,17 @@ class _ServerCounts:
             self.closed - before.closed,
             self.connections_open - before.connections_open,
         )
+
+    def by_name(self) -> dict[str, int]:
+        """All but what is open, as `closed{reset}` where a metric has kinds."""
+        labelled = {"closed": self.closed, "dropped": self.dropped, "faults": self.faults}
+        return {
+            name.removesuffix("_total"): count for name, count in sorted(self.totals.items())
+        } | {
+            f"{name}{{{kind}}}": count
+            for name, counts in labelled.items()
+            for kind, count in sorted(counts.items())
+        }
 
 
 class Reconciler:
@@ -119,6 +133,7 @@ class Reconciler:
             received=received,
             balanced=sent == arrived == returned == received,
             differences=_differences(sent, arrived, returned, received, unit, gained),
+            server=gained.by_name(),
         )
 
     def _settled(self) -> _ServerCounts:

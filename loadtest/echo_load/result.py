@@ -6,14 +6,20 @@ import os
 import platform
 import statistics
 from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
 
 import msgspec
+import numpy as np
 import psutil
 
+from echo_core.errors import ExitCode
 from echo_load.engines.recorder import Measured
+from echo_load.errors import ResultFileError
 from echo_load.latency import LatencyHistogram
 from echo_load.plan import Plan
 from echo_load.reconcile import Reconciliation
+from echo_load.thresholds import Judged
 
 SCHEMA = "echoswarm/result/1"
 
@@ -157,6 +163,8 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         median: messages of the one in the middle.
         most: messages of the one with the most.
         starved: connections without a single round trip.
+        percentiles: messages that 0, 1, 2 and so on to 100 percent of the connections do not
+            exceed; none without connections.
         fairness: 1 if all have the same, 1/connections if one has all (R. Jain, D. Chiu and
             W. Hawe, A Quantitative Measure of Fairness, DEC-TR-301, 1984).
     """
@@ -166,18 +174,25 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     median: float
     most: int
     starved: int
+    percentiles: list[int]
     fairness: float
 
     @classmethod
     def of(cls, messages: list[int]) -> Spread:
         """Sum up the messages of each connection."""
         squares = sum(one * one for one in messages)
+        percentiles = (
+            np.percentile(messages, range(101), method="inverted_cdf").astype(int).tolist()
+            if messages
+            else []
+        )
         return cls(
             connections=len(messages),
             least=min(messages, default=0),
             median=statistics.median(messages) if messages else 0.0,
             most=max(messages, default=0),
             starved=messages.count(0),
+            percentiles=percentiles,
             fairness=sum(messages) ** 2 / (len(messages) * squares) if squares else 1.0,
         )
 
@@ -195,21 +210,51 @@ class StageResult(Totals, frozen=True, kw_only=True):
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
-    """The round trips of a stage that ended in one second.
+    """One second of a test: the round trips that ended in it, and what else was counted.
 
     Attributes:
-        stage: the one in which the messages were due.
-        second: counted from the beginning of the first stage.
-        messages: how many.
-        p50_us: response time of half of them, in microseconds.
-        p99_us: response time of all but 1 %.
+        second: counted from the beginning of the first stage. Stages and repeats that open
+            connections of their own begin with a whole one; in between there may be none.
+        repeat: number of the repeat, from 1.
+        stage: the one that was under way when it began.
+        connections: open at its end.
+        messages: how many round trips.
+        bytes_sent: payload bytes handed to the kernel, to within a fiftieth of a second.
+        bytes_received: payload bytes that came back, likewise.
+        errors: failures by kind, likewise.
+        p50_us: response time of half of them, in microseconds; 0 where there were none, as in
+            the others.
+        p90_us: of all but 10 %.
+        p99_us: of all but 1 %.
+        p99_9_us: of all but 0.1 %.
+        max_us: the longest.
     """
 
-    stage: str
     second: int
+    repeat: int
+    stage: str
+    connections: int
     messages: int
+    bytes_sent: int
+    bytes_received: int
+    errors: dict[str, int]
     p50_us: float
+    p90_us: float
     p99_us: float
+    p99_9_us: float
+    max_us: float
+
+
+class Repeat(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several times that a plan was run, kept apart.
+
+    Attributes:
+        started_at: ISO 8601, UTC.
+        stages: what came of them in this repeat.
+    """
+
+    started_at: str
+    stages: list[StageResult]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,16 +280,34 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+Verdict = Literal["passed", "crossed", "failed", "interrupted"]
+
+_EXIT_CODES: dict[Verdict, ExitCode] = {
+    "passed": ExitCode.OK,
+    "crossed": ExitCode.THRESHOLD,
+    "failed": ExitCode.FAILED,
+    "interrupted": ExitCode.INTERRUPTED,
+}
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A test and what came of it.
 
     Attributes:
         targets: what was tested.
         started_at: ISO 8601, UTC.
+        stages: each of them, over all repeats.
+        totals: of all stages and repeats.
+        latency_us: the same.
+        series: by the second.
+        repeats: each of them, where there were several.
         spread: of the messages over the connections.
         reconciliation: with the server's counters; None if they were not read.
-        interrupted: it was stopped before its end.
-        passed: nothing failed, nothing was lost, and it came to its end.
+        thresholds: what was asked for, and whether it was kept.
+        verdict: `passed`: nothing failed, nothing was lost, every threshold was kept, and it came
+            to its end. Otherwise the first of these that is true: it was `interrupted`, something
+            `failed`, or a threshold was `crossed`.
+        passed: the verdict is that it did.
         reasons: why it did not pass, a line each.
     """
 
@@ -258,16 +321,50 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals
     latency_us: Latencies
     series: list[Second]
+    repeats: list[Repeat]
     generator: Generator
     spread: Spread
     reconciliation: Reconciliation | None
-    interrupted: bool
+    thresholds: list[Judged]
+    verdict: Verdict
     passed: bool
     reasons: list[str]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command that ran the test exits with."""
+        return _EXIT_CODES[self.verdict]
 
     def to_json(self) -> bytes:
         """The object as indented JSON, with a line feed at its end."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class _AnySchema(msgspec.Struct):
+    """What is looked at before the rest is read."""
+
+    schema: str
+
+
+def load_result(path: Path) -> Result:
+    """Read a result that a test has written.
+
+    Raises:
+        ResultFileError: it cannot be read, is no whole result, or of another schema.
+    """
+    try:
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=_AnySchema).schema
+        if schema != SCHEMA:
+            raise ResultFileError(f"{path}: its schema is {schema!r}; read is {SCHEMA!r}")
+        result = msgspec.json.decode(content, type=Result)
+        for name in Latencies.__struct_fields__:
+            LatencyHistogram.decode(getattr(result.latency_us, name).histogram)
+    except OSError as error:
+        raise ResultFileError(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ResultFileError(f"{path} is no whole result of echo-load: {error}") from error
+    return result
 
 
 def json_schema() -> bytes:

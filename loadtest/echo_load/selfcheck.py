@@ -10,6 +10,8 @@ from echo_core.units import format_duration
 from echo_load.latency import LatencyHistogram
 from echo_load.plan import Plan
 
+# A test that was shorter shows nothing of its generators.
+_LEAST_SECONDS = 0.1
 # Of the time, a generator that was busy or waiting for a processor for so much had no time left.
 BUSY_SHARE = 0.95
 # Of the time, one that waited for a processor for so much was disturbed.
@@ -38,12 +40,15 @@ class Usage:
     @property
     def busy(self) -> float:
         """Share of the time that it used a processor or waited for one."""
-        return (self.cpu_seconds + self.waited_seconds) / self.seconds if self.seconds else 0.0
+        return self._share(self.cpu_seconds + self.waited_seconds)
 
     @property
     def waiting(self) -> float:
         """Share of the time that it waited for a processor."""
-        return self.waited_seconds / self.seconds if self.seconds else 0.0
+        return self._share(self.waited_seconds)
+
+    def _share(self, seconds: float) -> float:
+        return seconds / self.seconds if self.seconds >= _LEAST_SECONDS else 0.0
 
 
 def limits_found(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from echo_load.engines import Counts
-from echo_load.engines.recorder import Measured
+from echo_load.engines.recorder import SOON_SECONDS, Measured
 from echo_load.generator import Report
 from echo_load.latency import LatencyHistogram
 from echo_load.pacing import Timeline
 from echo_load.plan import Plan, StagePlan
 from echo_load.result import Generator, Latencies, Latency, Second, StageResult, Totals
 from echo_load.selfcheck import Usage, limits_found
+from echo_load.thresholds import Figures
 
 # A generator whose threads keep it busy may report a second so much later.
 _LATEST_SECONDS = 30
+# Less than a clock tells apart.
+_LEAST_SECONDS = 1e-9
 
 
 class Tally:
@@ -25,6 +32,7 @@ class Tally:
         plan: the test.
         stages: those of the plan.
         generators: how many report.
+        repeat: the number of the repeat.
 
     Attributes:
         states: how far each generator is.
@@ -35,9 +43,12 @@ class Tally:
         messages_by_connection: round trips of each connection, once the generators have ended.
     """
 
-    def __init__(self, plan: Plan, stages: tuple[StagePlan, ...], generators: int) -> None:
+    def __init__(
+        self, plan: Plan, stages: tuple[StagePlan, ...], generators: int, repeat: int
+    ) -> None:
         self.plan = plan
         self.stages = stages
+        self.repeat = repeat
         self.timeline = Timeline.of(plan, stages)
         self.states = ["connecting"] * generators
         self.gate_ns: int | None = None
@@ -45,10 +56,13 @@ class Tally:
         self.measured = Measured()
         self.usages = [Usage()] * generators
         self.messages_by_connection: list[int] = []
-        self._by_stage = [(Counts(), Measured()) for _ in stages]
+        self.by_stage = [(Counts(), Measured()) for _ in stages]
         self._last_counts = [Counts() for _ in range(generators)]
+        self._last_elapsed = [-math.inf] * generators
         self._last_reply_ns = 0
-        self._seconds: dict[tuple[int, int], LatencyHistogram] = {}
+        self._times: defaultdict[int, LatencyHistogram] = defaultdict(LatencyHistogram)
+        self._counted: defaultdict[int, Counts] = defaultdict(Counts)
+        self._open_before = 0
         self._series: list[Second] = []
 
     def take(self, generator: int, report: Report) -> None:
@@ -62,25 +76,46 @@ class Tally:
         self._last_counts[generator] = snapshot.counts
         self._last_reply_ns = max(self._last_reply_ns, snapshot.last_reply_ns)
         self.counts.add(gained)
+        self._count_in_second(generator, snapshot.elapsed, gained.copy())
         if snapshot.stage < 0:
             # What a stage's connections needed to open is its own; what the warm-up moved is not.
             gained.bytes_sent = gained.bytes_received = 0
             gained.datagrams_sent = gained.datagrams_received = 0
-        self._by_stage[max(0, snapshot.stage)][0].add(gained)
+        self.by_stage[max(0, snapshot.stage)][0].add(gained)
         for stage, measured in snapshot.measured.items():
-            self._by_stage[stage][1].add(measured)
+            self.by_stage[stage][1].add(measured)
             self.measured.add(measured)
         for (stage, second), times in snapshot.response.items():
-            self._by_stage[stage][1].response.merge(times)
+            self.by_stage[stage][1].response.merge(times)
             self.measured.response.merge(times)
-            if (second, stage) not in self._seconds:
-                self._seconds[second, stage] = LatencyHistogram()
-            self._seconds[second, stage].merge(times)
+            self._times[max(second, len(self._series))].merge(times)
         self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
+
+    def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> None:
+        """Count what a generator gained since its last report in the second where that lies.
+
+        It reports a little before a second ends: halfway between two reports is safe.
+        """
+        before, self._last_elapsed[generator] = self._last_elapsed[generator], elapsed
+        if elapsed <= 0:
+            self._open_before += gained.open
+            return
+        second = int(max(0.0, elapsed + max(before, -elapsed)) / 2)
+        if elapsed >= self.timeline.seconds or self.states[generator] == "ended":
+            # That all connections end with the test says nothing about it.
+            gained.opened = gained.closed = 0
+            if elapsed < self.timeline.seconds + SOON_SECONDS:
+                second = int(min(second, self.timeline.seconds - _LEAST_SECONDS))
+        if gained != Counts():
+            self._counted[max(second, len(self._series))].add(gained)
 
     @property
     def _latest_second(self) -> int:
-        return max((second for second, _ in self._seconds), default=0)
+        return max([-1, *self._times, *self._counted])
+
+    def times_of(self, second: int) -> LatencyHistogram:
+        """Response times of a second that is not long past."""
+        return self._times.get(second) or LatencyHistogram()
 
     @property
     def seconds(self) -> float:
@@ -91,25 +126,17 @@ class Tally:
         return max(0.0, (self._last_reply_ns - begin_ns) / 1e9)
 
     def series(self) -> list[Second]:
-        """One entry for each second in which a reply came, or more where stages meet in it."""
+        """One entry for each second from the beginning of its first stage."""
         self._finish_seconds(before=self._latest_second + 1)
         return self._series
 
-    def stage_results(self) -> list[StageResult]:
-        """The figures of each stage."""
-        return [
-            StageResult(
-                name=self.plan.stage_name(stage),
-                latency_us=Latencies.of(measured),
-                generator=generator([self], measured),
-                **_figures(counts, measured, self._seconds_of(number)),
-            )
-            for number, (stage, (counts, measured)) in enumerate(
-                zip(self.stages, self._by_stage, strict=True)
-            )
-        ]
+    @property
+    def begin_ns(self) -> int:
+        """When the first stage began, on the monotonic clock."""
+        assert self.gate_ns is not None
+        return self.gate_ns + int(self.timeline.warmup * 1e9)
 
-    def _seconds_of(self, number: int) -> float:
+    def seconds_of(self, number: int) -> float:
         """How long a stage was, in all its rounds."""
         if len(self.stages) == 1:
             return self.seconds
@@ -127,26 +154,97 @@ class Tally:
 
     def _finish_seconds(self, before: int) -> None:
         """Keep a second's percentiles instead of its histogram, once it is over."""
-        for second, stage in sorted(key for key in self._seconds if key[0] < before):
-            times = self._seconds.pop((second, stage))
-            p50, p99 = times.percentiles_us([50, 99])
+        for second in range(len(self._series), before):
+            times = self._times.pop(second, LatencyHistogram())
+            counts = self._counted.pop(second, Counts())
+            self._open_before += counts.open
+            p50, p90, p99, p99_9 = times.percentiles_us([50, 90, 99, 99.9])
             self._series.append(
                 Second(
-                    stage=self.plan.stage_name(self.stages[stage]),
                     second=second,
+                    repeat=self.repeat,
+                    stage=self.plan.stage_name(self.stages[self.timeline.stage_at(second)]),
+                    connections=self._open_before,
                     messages=times.count,
+                    bytes_sent=counts.bytes_sent,
+                    bytes_received=counts.bytes_received,
+                    errors={kind: count for kind, count in counts.errors.items() if count},
                     p50_us=p50,
+                    p90_us=p90,
                     p99_us=p99,
+                    p99_9_us=p99_9,
+                    max_us=times.max_us,
                 )
             )
 
 
+def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
+    """The figures of each stage that some tallies have in common, over all of them."""
+    results = []
+    for number, stage in enumerate(tallies[0].stages):
+        counts = sum((tally.by_stage[number][0] for tally in tallies), Counts())
+        measured = _together(tally.by_stage[number][1] for tally in tallies)
+        seconds = sum(tally.seconds_of(number) for tally in tallies)
+        results.append(
+            StageResult(
+                name=tallies[0].plan.stage_name(stage),
+                latency_us=Latencies.of(measured),
+                generator=generator(tallies, measured),
+                **_figures(counts, measured, seconds),
+            )
+        )
+    return results
+
+
+def series(tallies: Sequence[Tally]) -> list[Second]:
+    """One entry for each second; each tally begins with a whole one, of those from the first's."""
+    together: list[Second] = []
+    begun = [tally for tally in tallies if tally.gate_ns is not None]
+    for tally in begun:
+        begin = math.ceil((tally.begin_ns - begun[0].begin_ns) / 1e9)
+        if together:
+            begin = max(begin, together[-1].second + 1)
+        together += [
+            msgspec.structs.replace(one, second=begin + one.second) for one in tally.series()
+        ]
+    return together
+
+
+def _together(several: Iterable[Measured]) -> Measured:
+    together = Measured()
+    for measured in several:
+        together.add(measured)
+    return together
+
+
+def figures(tallies: Sequence[Tally]) -> Figures:
+    """What thresholds are about, of all of them together."""
+    counts = sum((tally.counts for tally in tallies), Counts())
+    measured = measured_in(tallies)
+    return Figures(
+        seconds=sum(tally.seconds for tally in tallies),
+        latencies={
+            "response": measured.response,
+            "service": measured.service_times,
+            "first_byte": measured.first_byte,
+            "connect": measured.connect,
+            "handshake": measured.handshake,
+            "kernel": measured.kernel,
+        },
+        counts={
+            "messages": measured.response.count,
+            "connections_opened": counts.opened,
+            "connections_failed": counts.failed,
+            "connections_lost": counts.lost,
+            "retransmits": counts.retransmits,
+        },
+        errors=counts.errors,
+    )
+
+
 def measured_in(tallies: Sequence[Tally]) -> Measured:
     """The distributions of all of them together."""
-    together = Measured()
-    for tally in tallies:
-        together.add(tally.measured)
-    return together
+    return _together(tally.measured for tally in tallies)
 
 
 def totals(tallies: Sequence[Tally]) -> Totals:

@@ -68,6 +68,16 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--arrivals", "now"], "--arrivals: 'now' is not one of 'constant', 'poisson'"),
         (["--connect-rate", "0"], "--connect-rate: '0' is no rate at all; write it as"),
         (["--connect-rate", "fast"], "--connect-rate: 'fast' is not a rate; write it as"),
+        # Verdicts.
+        (["--threshold", "p99"], "--threshold: 'p99' is not a threshold; write it as in p99<5ms"),
+        (["--threshold", "p99<5"], "--threshold: 'p99<5': '5' has no unit; write it as in 5ms"),
+        (["--threshold", "p50<1ms", "--threshold", "x<1ms"], "--threshold: 'x' is no figure of"),
+        (["--abort-on", "p99"], "--abort-on: 'p99' is not a threshold; write it as in p99<5ms"),
+        (["--abort-on", "messages<5"], "--abort-on: 'messages<5' can only be known at the end"),
+        (["--repeat", "0"], "--repeat: '0' is not a whole number from 1 to 1000"),
+        (["--repeat", "often"], "--repeat: 'often' is not a whole number from 1 to 1000"),
+        (["--prometheus", "nowhere"], "--prometheus: "),
+        (["--prometheus", "127.0.0.1:99999"], "--prometheus: "),
         # Numbers.
         (["-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
         (["-c", "x"], "--connections: 'x' is not a whole number from 1 to 2000000"),
@@ -174,7 +184,10 @@ def test_a_configuration_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixt
     file = tmp_path / "load.toml"
     for content, said in (
         ("connections", "is not TOML"),
-        ("conections = 5", "'conections' is not an option here; it may set arrivals, churn"),
+        (
+            "conections = 5",
+            "'conections' is not an option here; it may set abort-on, arrivals, churn",
+        ),
         ("loop = 1", "loop = 1 is not a value that --loop takes"),
         ("connections = 0", "--connections: '0' is not a whole number from 1 to 2000000"),
     ):

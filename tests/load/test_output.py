@@ -85,7 +85,7 @@ def test_a_signal_to_the_whole_group_still_gives_a_result(
     os.killpg(client.pid, number)
     output, _ = client.communicate(timeout=DEADLINE)
     assert client.returncode == 130
-    assert msgspec.json.decode(output, type=Result).interrupted
+    assert msgspec.json.decode(output, type=Result).verdict == "interrupted"
 
 
 def test_a_server_that_was_started_ends_with_its_load_tester() -> None:

@@ -344,7 +344,7 @@ def test_a_terminal_shows_a_live_screen(echo_server: EchoServerProcess, setting:
         timeout=DEADLINE,
         dimensions=(40, 110),
     )
-    for shown in ("20 connections", "running", "s left", "messages", "p50", "p99", "errors"):
+    for shown in ("20 connections", "running", "s left", "msg/s", "MB/s", "p50", "p99", "errors"):
         child.expect(shown)
     child.expect("PASSED")
     child.expect(pexpect.EOF)

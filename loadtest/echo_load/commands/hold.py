@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -38,16 +37,13 @@ from echo_load.commands import options
 @options.processes_option
 @options.timeout_options
 @options.connecting_options
-@options.result_options
+@options.test_options
 @command.config_option
 def hold(
     targets: tuple[Endpoint, ...],
     connections: int,
     cycle: float,
     duration: float | None,
-    reconcile: str | None,
-    as_json: bool,
-    output: Path | None,
     **others: Any,
 ) -> ExitCode:
     """Open many connections, keep them open, and probe each with a checked message in turns.
@@ -60,10 +56,11 @@ def hold(
     this machine as in `--source-ip 127.0.1.0/24`.
 
     Exit codes: 0 all were held, 1 one was lost or failed, 2 usage, 3 the echo-server did not
-    start, 130 interrupted.
+    start, 99 a threshold was crossed, 130 interrupted.
     """
     with command.needs_extra("load"):
         from echo_load.plan import Plan
+    reporting = options.reporting(others)
     plan = Plan(
         targets=tuple(map(str, targets)),
         connections=connections,
@@ -71,7 +68,7 @@ def hold(
         duration=duration or 2 * cycle,
         connects_in_flight=256,
         reconnect=False,
-        **options.connecting(others),
+        **options.plan_fields(others),
         **others,
     )
-    return options.run_and_report("hold", plan, reconcile=reconcile, as_json=as_json, output=output)
+    return options.run_and_report("hold", plan, reporting)

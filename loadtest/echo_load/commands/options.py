@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 
 from echo_client.tls import TlsOptions
 from echo_core import command
+from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.units import parse_size
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 CONNECTIONS = command.whole_number("count", 1, 2_000_000)
 MESSAGES = command.whole_number("count", 1, 10**15)
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -61,7 +65,6 @@ connecting_options = together(
     ),
     click.option(
         "--source-ip",
-        "source_ips",
         metavar="ADDRESS|NETWORK",
         multiple=True,
         help="Connect from these addresses in turns; a list with commas, or given again.",
@@ -70,6 +73,54 @@ connecting_options = together(
     click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only."),
     command.tls_options,
 )
+
+
+def _metrics_address(text: str) -> NetworkEndpoint:
+    with command.needs_extra("load"):
+        from echo_load.report.prometheus import parse_listen
+    return parse_listen(text)
+
+
+def _threshold(text: str) -> str:
+    with command.needs_extra("load"):
+        from echo_load.thresholds import Threshold
+    Threshold.parse(text)
+    return text
+
+
+def _abort_on(text: str) -> str:
+    with command.needs_extra("load"):
+        from echo_load.thresholds import Threshold
+    Threshold.parse_abort(text)
+    return text
+
+
+verdict_options = together(
+    click.option(
+        "--repeat",
+        type=command.whole_number("count", 1, 1000),
+        default="1",
+        help="Do all of it so often, with connections of its own each time, and keep the figures "
+        "apart: what `echo-load compare` needs.",
+    ),
+    click.option(
+        "--threshold",
+        type=command.Parsed("limit", _threshold),
+        metavar="LIMIT",
+        multiple=True,
+        help='What has to be kept, as in "p99<5ms", "service.p99.9<=2ms", "connect.max<1s", '
+        '"errors<0.1%", "loss<1%", "retransmits<100", "messages_per_second>10k"; otherwise the '
+        "exit code is 99. Those on errors and loss say how many there may be. Repeatable.",
+    ),
+    click.option(
+        "--abort-on",
+        type=command.Parsed("limit", _abort_on),
+        metavar="LIMIT",
+        multiple=True,
+        help="A threshold that ends the test as soon as it is crossed; also as what to end on: "
+        '"p99>50ms".',
+    ),
+)
 result_options = together(
     click.option(
         "--reconcile",
@@ -77,17 +128,49 @@ result_options = together(
         help="Compare with the counters of the echo-server whose --admin page this is; done by "
         "itself where the test starts the server.",
     ),
-    click.option(
-        "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else."
-    ),
+    click.option("--json", is_flag=True, help="Print the result as JSON, and nothing else."),
     click.option(
         "-o",
         "--output",
         metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=_FILE,
         help="Write the result as JSON to a file as well.",
     ),
 )
+report_options = together(
+    click.option("--html", metavar="FILE", type=_FILE, help="Write a report to open in a browser."),
+    click.option(
+        "--csv", metavar="FILE", type=_FILE, help="Write the figures by the second as CSV."
+    ),
+    click.option(
+        "--hgrm",
+        metavar="FILE",
+        type=_FILE,
+        help="Write the percentiles of the response time in HdrHistogram's text form, in "
+        "milliseconds.",
+    ),
+)
+results_argument = click.argument(
+    "results",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    required=True,
+    metavar="RESULT.json...",
+)
+prometheus_option = click.option(
+    "--prometheus",
+    type=command.Parsed("address", _metrics_address),
+    metavar="[HOST:]PORT",
+    help="Serve the figures for Prometheus while the test lasts.",
+)
+# What every command that tests has.
+test_options = together(verdict_options, result_options, report_options, prometheus_option)
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What to call results: their files without folder and suffix, where these tell them apart."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
 def parse_payload_size(text: str) -> tuple[int, int]:
@@ -117,16 +200,18 @@ payload_size_option = click.option(
 )
 
 
-def connecting(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of `connecting_options` out of a command's, as fields of a plan."""
+def plan_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what all commands that test have out of a command's options, as fields of a plan."""
     if options["ipv4"] and options["ipv6"]:
         raise click.UsageError("-4 and -6 leave no address; give one of them")
     versions = {4: options.pop("ipv4"), 6: options.pop("ipv6")}
-    sources = [one for text in options.pop("source_ips") for one in text.split(",")]
+    sources = [one for text in options.pop("source_ip") for one in text.split(",")]
     return {
         "ip_version": next((number for number, only in versions.items() if only), None),
         "connect_rate": options.pop("connect_rate"),
         "source_ips": tuple(sources),
+        "thresholds": options.pop("threshold"),
+        "abort_on": options.pop("abort_on"),
         "tls": TlsOptions(
             ca=options.pop("tls_ca"),
             cert=options.pop("tls_cert"),
@@ -137,29 +222,47 @@ def connecting(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_and_report(
-    name: str, plan: Plan, *, reconcile: str | None, as_json: bool, output: Path | None
-) -> ExitCode:
-    """Run a plan, show how it goes, print what came of it, and say with which code to exit."""
+def reporting(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what says how to report out of a command's options."""
+    names = ("reconcile", "json", "output", "html", "csv", "hgrm", "prometheus")
+    return {name: options.pop(name) for name in names}
+
+
+def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
+    """Run a plan, show how it goes, report what came of it, and say with which code to exit.
+
+    Args:
+        name: of the command.
+        plan: what to do.
+        options: as `reporting` returns them.
+    """
     with command.needs_extra("load"):
         from echo_load import controller
-        from echo_load.report.console import ConsoleReport
-        from echo_load.report.files import check_writable, write
-    if output is not None:
-        check_writable(output)
-    report = ConsoleReport(quiet=as_json)
-    try:
+        from echo_load.report.console import ConsoleReport, Output
+        from echo_load.report.files import ReportFiles
+        from echo_load.report.prometheus import PrometheusReport
+    files = ReportFiles(
+        output=options["output"], html=options["html"], csv=options["csv"], hgrm=options["hgrm"]
+    )
+    output = Output()
+    screen = ConsoleReport(output, quiet=options["json"])
+    with ExitStack() as stack:
+        stack.callback(screen.close)
+        observers: list[controller.Observer] = [screen]
+        if options["prometheus"] is not None:
+            metrics = PrometheusReport(options["prometheus"])
+            observers.append(stack.enter_context(metrics))
+            click.echo(f"metrics {metrics.url}", err=True)
         result = controller.run(
-            plan, command=name, observer=report, reconcile=reconcile, handle_signals=True
+            plan,
+            command=name,
+            observer=controller.Observers(*observers),
+            reconcile=options["reconcile"],
+            handle_signals=True,
         )
-    finally:
-        report.close()
     # First what does not depend on who reads the screen.
-    if output is not None:
-        write(output, result.to_json())
-    if as_json:
-        report.print_json(result)
-    report.raise_failure()
-    if result.interrupted:
-        return ExitCode.INTERRUPTED
-    return ExitCode.OK if result.passed else ExitCode.FAILED
+    files.write([result], [name])
+    if options["json"]:
+        output.print_json(result.to_json())
+    output.raise_failure()
+    return result.exit_code

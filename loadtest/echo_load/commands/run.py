@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -97,15 +96,12 @@ def _rate(text: str) -> float | str:
 )
 @options.timeout_options
 @options.connecting_options
-@options.result_options
+@options.test_options
 @command.config_option
 def run(
     targets: tuple[Endpoint, ...],
     rate: float | str | None,
     stages: str | None,
-    reconcile: str | None,
-    as_json: bool,
-    output: Path | None,
     **others: Any,
 ) -> ExitCode:
     """Put load on echo services, compare every byte that comes back, and measure.
@@ -117,7 +113,8 @@ def run(
     Every message says whose it is, so that a wrong reply has a name: corrupt, truncated,
     duplicated, reordered or foreign.
 
-    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 130 interrupted.
+    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
+    crossed, 130 interrupted.
     """
     with command.needs_extra("load"):
         from echo_load.plan import Plan, parse_stages
@@ -128,12 +125,13 @@ def run(
         raise click.BadParameter(str(error), param_hint="--stages") from error
     if rate == _STAGED and stages is None:
         raise click.UsageError("--rate needs a number, as in --rate 10k, or --stages")
+    reporting = options.reporting(others)
     plan = Plan(
         targets=tuple(map(str, targets)),
         rate=rate if isinstance(rate, float) else None,
         stages=parsed,
         staged_rate=staged_rate,
-        **options.connecting(others),
+        **options.plan_fields(others),
         **others,
     )
-    return options.run_and_report("run", plan, reconcile=reconcile, as_json=as_json, output=output)
+    return options.run_and_report("run", plan, reporting)

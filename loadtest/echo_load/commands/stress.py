@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -39,15 +38,12 @@ from echo_load.commands import options
 @options.processes_option
 @options.timeout_options
 @options.connecting_options
-@options.result_options
+@options.test_options
 @command.config_option
 def stress(
     target: Endpoint | None,
     connections: tuple[int, ...],
     duration: float,
-    reconcile: str | None,
-    as_json: bool,
-    output: Path | None,
     **others: Any,
 ) -> ExitCode:
     """Stress an echo service with a thread and a blocking socket a connection.
@@ -57,10 +53,12 @@ def stress(
     then released together; each sends `hello 0`, `hello 1` and on, the next when the reply to the
     last is in, and every reply is compared byte for byte. A connection that is lost is given up.
 
-    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 130 interrupted.
+    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
+    crossed, 130 interrupted.
     """
     with command.needs_extra("load"):
         from echo_load.plan import Plan, StagePlan
+    reporting = options.reporting(others)
     plan = Plan(
         targets=(str(target),) if target is not None else (),
         stages=tuple(
@@ -69,9 +67,7 @@ def stress(
         reopen=True,
         hello=True,
         reconnect=False,
-        **options.connecting(others),
+        **options.plan_fields(others),
         **others,
     )
-    return options.run_and_report(
-        "stress", plan, reconcile=reconcile, as_json=as_json, output=output
-    )
+    return options.run_and_report("stress", plan, reporting)

@@ -142,6 +142,7 @@ class Counts:
         opened: connections that were established.
         failed: attempts to establish one that failed.
         lost: connections that were given up before the end, for an error.
+        closed: connections that ended, for whatever reason.
         messages: round trips completed, right or wrong.
         bytes_sent: payload bytes handed to the kernel.
         bytes_received: payload bytes that came back.
@@ -155,6 +156,7 @@ class Counts:
     opened: int = 0
     failed: int = 0
     lost: int = 0
+    closed: int = 0
     messages: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
@@ -162,6 +164,11 @@ class Counts:
     datagrams_received: int = 0
     retransmits: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        return self.opened - self.closed
 
     def __add__(self, other: Counts) -> Counts:
         """Both together."""

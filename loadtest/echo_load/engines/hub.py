@@ -257,6 +257,7 @@ class HubEngine(Exchange):
         if connection.fileno() < 0:
             return
         self._note_made(connection)
+        self._counts.closed += 1
         if self._lives:
             self._lives.close(connection)
         information = connection.tcp_info()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from array import array
 from dataclasses import dataclass, field
 
@@ -13,6 +15,8 @@ from echo_load.pacing import Timeline
 
 # Round trips after which they are sorted: few enough to hold up the next ones for 0.2 ms only.
 FOLD_AT = 1024
+# After the end of a test, the time in which replies are no second of their own.
+SOON_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class Snapshot:
 
     Attributes:
         stage: the stage that it is in; -1 is before the first.
+        elapsed: seconds since the first stage began; negative before.
         counts: all that was counted since the generator's start.
         response: response times by the stage in which the message was due and the second in
             which the reply was in.
@@ -64,6 +69,7 @@ class Snapshot:
     """
 
     stage: int
+    elapsed: float
     counts: Counts
     response: dict[tuple[int, int], LatencyHistogram]
     measured: dict[int, Measured]
@@ -143,9 +149,13 @@ class Recorder:
         """Set when the gate opens, on the monotonic clock; the warm-up comes first."""
         self._begin_ns = gate_ns + int(self._timeline.warmup * 1e9)
 
+    def elapsed_at(self, now_ns: int) -> float:
+        """Seconds since the first stage began; negative before."""
+        return (now_ns - self._begin_ns) / 1e9 if self._begin_ns else -math.inf
+
     def stage_at(self, now_ns: int) -> int:
         """The stage at an instant; -1 before the first."""
-        return self._timeline.stage_at((now_ns - self._begin_ns) / 1e9) if self._begin_ns else -1
+        return self._timeline.stage_at(self.elapsed_at(now_ns)) if self._begin_ns else -1
 
     def fold(self) -> None:
         """Sort what was noted; the arrays are others afterwards."""
@@ -165,7 +175,8 @@ class Recorder:
         self.fold()
         measured, self._measured = self._measured, {}
         response, self._response = self._response, {}
-        return Snapshot(self.stage, counts, response, measured, self._last_reply_ns)
+        elapsed = self.elapsed_at(time.monotonic_ns())
+        return Snapshot(self.stage, elapsed, counts, response, measured, self._last_reply_ns)
 
     def _fold_round_trips(self, times: Times) -> None:
         replies = np.frombuffer(times.replies, dtype=np.int64)
@@ -174,7 +185,7 @@ class Recorder:
         response = np.frombuffer(times.response, dtype=np.int64) if times.response else service
         self._last_reply_ns = max(self._last_reply_ns, int(replies.max()))
         stages = self._timeline.stages_at((replies - response - self._begin_ns) / 1e9)
-        seconds = (replies - self._begin_ns) // 1_000_000_000
+        seconds = self._seconds_of(replies)
         for stage in _span(stages):
             if stage < 0:
                 continue
@@ -188,6 +199,16 @@ class Recorder:
                 if (histogram := self._response.get((stage, second))) is None:
                     histogram = self._response[stage, second] = LatencyHistogram()
                 histogram.record_values(chosen)
+
+    def _seconds_of(self, replies: Integers) -> Integers:
+        """The second of each reply; those to what was under way at the end come in the last one."""
+        since_begin = replies - self._begin_ns
+        if self._timeline.seconds < math.inf:
+            end_ns = int(self._timeline.seconds * 1e9)
+            soon = (since_begin >= end_ns) & (since_begin < end_ns + SOON_SECONDS * 1e9)
+            since_begin[soon] = end_ns - 1
+        seconds: Integers = since_begin // 1_000_000_000
+        return seconds
 
     def _of(self, stage: int) -> Measured:
         if (measured := self._measured.get(stage)) is None:

@@ -334,6 +334,7 @@ class _Client(threading.Thread):
                     self.times.kernel.append(information.round_trip_us * 1000)
         finally:
             self._connection = None
+            self.counts.closed += 1
             self.counts.bytes_sent += connection.bytes_sent
             self.counts.bytes_received += connection.bytes_received
 

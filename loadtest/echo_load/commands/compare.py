@@ -1,0 +1,63 @@
+"""`echo-load compare`: is it better, worse, the same, or can that not be told?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from echo_core import command
+from echo_core.errors import ExitCode
+from echo_load.commands import options
+
+
+@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@options.results_argument
+@click.option(
+    "--margin",
+    type=command.PERCENTAGE,
+    default="5%",
+    help="A change that is smaller is of no interest.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["worse"]),
+    help="Exit with 99 if a figure is worse than in the first result.",
+)
+@click.option("--json", is_flag=True, help="Print the comparisons as JSON, and nothing else.")
+@command.config_option
+def compare(
+    results: tuple[Path, ...], margin: float, fail_on: Literal["worse"] | None, json: bool
+) -> ExitCode:
+    """Compare results that were written with --output: each with the first, figure by figure.
+
+    Each figure is better, worse, no different, or too noisy to tell, with a confidence interval of
+    95 % for all of them together: of two results of the same thing, one comparison in twenty says
+    better or worse. That takes several repeats of each: `echo-load run --repeat 5 -o A.json`.
+
+    Exit codes: 0 compared, 2 usage, 99 worse, with --fail-on worse.
+    """
+    with command.needs_extra("load"):
+        from echo_load.compare import compare as compare_two
+        from echo_load.compare import to_json
+        from echo_load.report.comparison import comparison_table, conclusion
+        from echo_load.report.console import Output
+        from echo_load.result import load_result
+    if len(results) < 2:
+        raise click.UsageError("there is nothing to compare with; give two results or more")
+    names = options.names_of(results)
+    baseline, *others = [load_result(path) for path in results]
+    comparisons = [
+        compare_two(baseline, other, names=(names[0], name), margin=margin)
+        for name, other in zip(names[1:], others, strict=True)
+    ]
+    output = Output()
+    if json:
+        output.print_json(to_json(comparisons))
+    else:
+        for one in comparisons:
+            output.print(comparison_table(one), conclusion(one))
+    output.raise_failure()
+    worse = any(one.verdict == "worse" for one in comparisons)
+    return ExitCode.THRESHOLD if fail_on and worse else ExitCode.OK

@@ -1,0 +1,42 @@
+"""`echo-load report`: reports of results that were kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from echo_core import command
+from echo_load.commands import options
+
+
+@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@options.results_argument
+@options.report_options
+@command.config_option
+def report(
+    results: tuple[Path, ...], html: Path | None, csv: Path | None, hgrm: Path | None
+) -> None:
+    """Make reports of results that `echo-load run`, `stress` or `hold` wrote with --output.
+
+    Without an option the tables are printed that the command has printed then. --html shows
+    several results in the same charts.
+    """
+    with command.needs_extra("load"):
+        from echo_load.report.console import ConsoleReport, Output
+        from echo_load.report.files import ReportFiles
+        from echo_load.result import load_result
+    if len(results) > 1 and (csv or hgrm):
+        raise click.UsageError("--csv and --hgrm are of one result; --html shows several")
+    files = ReportFiles(html=html, csv=csv, hgrm=hgrm)
+    loaded = [load_result(path) for path in results]
+    names = options.names_of(results)
+    files.write(loaded, names)
+    if html or csv or hgrm:
+        return
+    output = Output()
+    for number, (name, result) in enumerate(zip(names, loaded, strict=True)):
+        if len(results) > 1:
+            output.print("\n" * (number > 0) + name)
+        ConsoleReport(output).show(result)
+    output.raise_failure()

@@ -1,0 +1,180 @@
+"""The live screen: what a test is doing while it does it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from echo_load.controller import Progress
+from echo_load.tally import Tally
+from echo_load.thresholds import written_time
+
+_REFRESHES_A_SECOND = 10
+# Rates are those of the last second, the sparklines those of the last minute.
+_RATE_SECONDS = 1.0
+_SPARK_SECONDS = 60
+# Generators report four times a second: a second is complete so much after its end.
+_LATE_SECONDS = 0.5
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_BAR_WIDTH = 50
+
+
+class _Moment(NamedTuple):
+    elapsed: float
+    messages: int
+    bytes_received: int
+
+
+class LiveScreen:
+    """Draws the progress of a test on a terminal, in place; a context manager is not needed.
+
+    Args:
+        console: the terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._part = 0
+        self._recent: deque[_Moment] = deque()
+        self._second = 0
+        self._rates: deque[float] = deque(maxlen=_SPARK_SECONDS)
+        self._p99s: deque[float] = deque(maxlen=_SPARK_SECONDS)
+        self._p50 = self._p99 = 0.0
+
+    def draw(self, progress: Progress) -> None:
+        """Draw how far the test is."""
+        if progress.part != self._part:
+            self._part = progress.part
+            self._recent.clear()
+            self._second = 0
+        self._look(progress)
+        if self._live is None:
+            self._live = Live(
+                console=self._console, transient=True, refresh_per_second=_REFRESHES_A_SECOND
+            )
+            self._live.start()
+        self._live.update(self._screen(progress))
+
+    def close(self) -> None:
+        """Take the screen away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _look(self, progress: Progress) -> None:
+        """Note the seconds that are complete."""
+        tally = progress.tally
+        while progress.elapsed >= self._second + 1 + _LATE_SECONDS:
+            times = tally.times_of(self._second)
+            p50, p99 = times.percentiles_us([50, 99])
+            self._p50, self._p99 = p50 / 1e6, p99 / 1e6
+            self._rates.append(times.count)
+            self._p99s.append(self._p99)
+            self._second += 1
+        if not self._second:
+            p50, p99 = tally.measured.response.percentiles_us([50, 99])
+            self._p50, self._p99 = p50 / 1e6, p99 / 1e6
+
+    def _screen(self, progress: Progress) -> Group:
+        tally = progress.tally
+        bar = Table.grid(padding=(0, 2))
+        completed, total, left = _completed(progress)
+        bar.add_row(ProgressBar(total=total, completed=completed, width=_BAR_WIDTH), left)
+        lines: list[RenderableType] = [_heading(progress), bar, self._figures(progress)]
+        if len(self._rates) > 1:
+            lines.append(_sparkline("msg/s", self._rates, f"{self._rates[-1]:,.0f}"))
+            lines.append(_sparkline("p99", self._p99s, written_time(self._p99s[-1])))
+        if kinds := sorted(tally.counts.errors.items()):
+            lines.append(Text("  ".join(f"{kind} {count:,}" for kind, count in kinds), "red"))
+        return Group(*lines)
+
+    def _figures(self, progress: Progress) -> Table:
+        counts = progress.tally.counts
+        rate, throughput = self._rate(
+            _Moment(progress.elapsed, counts.messages, counts.bytes_received)
+        )
+        figures = Table.grid(padding=(0, 2))
+        for _ in range(7):
+            figures.add_column(no_wrap=True)
+        errors = counts.errors.total()
+        figures.add_row(
+            _figure("connections", f"{counts.open:,}"),
+            _figure("msg/s", f"{rate:,.0f}"),
+            _figure("MB/s", f"{throughput / 1e6:,.1f}"),
+            _figure("p50", written_time(self._p50)),
+            _figure("p99", written_time(self._p99)),
+            _figure("errors", f"{errors:,}", "red" if errors else "green"),
+        )
+        return figures
+
+    def _rate(self, now: _Moment) -> tuple[float, float]:
+        """Messages and bytes a second, of the last second."""
+        recent = self._recent
+        recent.append(now)
+        while len(recent) > 2 and now.elapsed - recent[1].elapsed >= _RATE_SECONDS:
+            recent.popleft()
+        before = recent[0]
+        seconds = now.elapsed - before.elapsed
+        if seconds <= 0:
+            return 0.0, 0.0
+        return (
+            (now.messages - before.messages) / seconds,
+            (now.bytes_received - before.bytes_received) / seconds,
+        )
+
+
+def _heading(progress: Progress) -> Text:
+    tally = progress.tally
+    number = max(0, tally.timeline.stage_at(progress.elapsed))
+    stages = len(tally.plan.run_stages)
+    stage = (progress.part - 1) % stages + 1 if tally.plan.reopen else number + 1
+    heading = Text.assemble(
+        (f"stage {stage} of {stages}  ", "dim"),
+        (tally.plan.stage_name(tally.stages[number]), "bold"),
+        f"  {progress.phase}",
+    )
+    if tally.plan.repeat > 1:
+        heading.append(f"  repeat {tally.repeat} of {tally.plan.repeat}", "dim")
+    return heading
+
+
+def _completed(progress: Progress) -> tuple[float, float | None, str]:
+    """How much of what is under way is done, of how much, and in words."""
+    tally = progress.tally
+    counts, plan, timeline = tally.counts, tally.plan, tally.timeline
+    if progress.phase == "connecting":
+        settled = counts.opened + counts.failed
+        total = _connections_at_first(tally)
+        return settled, total, f"{settled:,} of {total:,} connected"
+    if timeline.seconds != math.inf:
+        left = max(0.0, timeline.seconds - progress.elapsed)
+        return timeline.seconds - left, timeline.seconds, f"{left:.1f} s left"
+    if plan.messages is not None:
+        return counts.messages, plan.messages, f"{plan.messages - counts.messages:,} messages left"
+    return 0, None, f"{progress.elapsed:.1f} s; Ctrl-C ends it"
+
+
+def _connections_at_first(tally: Tally) -> int:
+    if tally.plan.open_loop or not tally.plan.stages:
+        return tally.plan.connections
+    return int(tally.stages[0].first)
+
+
+def _figure(name: str, value: str, style: str = "") -> Text:
+    return Text.assemble((f"{name} ", "dim"), (value, f"bold {style}".strip()))
+
+
+def _sparkline(name: str, values: Sequence[float], last: str) -> Text:
+    """The values as blocks, the highest as a full one, with the last one in figures."""
+    most = max(values) or 1.0
+    blocks = "".join(_BLOCKS[round(value / most * (len(_BLOCKS) - 1))] for value in values)
+    return Text.assemble((f"{name:<6}", "dim"), (blocks, "cyan"), f" {last}")

@@ -1,0 +1,269 @@
+"""A result as tables, and as a summary that can be read in five seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import HORIZONTALS
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from echo_client.payload import WRONG
+from echo_core.units import format_bytes, format_duration
+from echo_load.plan import Plan
+from echo_load.reconcile import Reconciliation
+from echo_load.result import Generator, Latency, Result, StageResult, Totals
+from echo_load.thresholds import Judged, written_time
+from echo_load.verdict import shortcomings
+
+_TABLE_WIDTH = 96
+# Of more stages the summary shows the whole only.
+_MOST_STAGES = 4
+_VERDICTS = {
+    "passed": ("PASSED", "bold green"),
+    "crossed": ("THRESHOLD CROSSED", "bold red"),
+    "failed": ("FAILED", "bold red"),
+    "interrupted": ("INTERRUPTED", "bold yellow"),
+}
+
+
+def described(plan: Plan) -> str:
+    """What a plan does, in a line."""
+    stages = plan.run_stages
+    names = ", then ".join(plan.stage_name(stage) for stage in stages)
+    durations = {format_duration(stage.duration) for stage in stages if stage.duration is not None}
+    each = " each" if len(stages) > 1 else ""
+    parts = [f"{names}, {' / '.join(sorted(durations))}{each}" if durations else names]
+    if plan.open_loop:
+        parts.append(f"{plan.arrivals} arrivals")
+    if plan.messages is not None:
+        parts.append(f"{plan.messages:,} messages")
+    if plan.repeat > 1:
+        parts.append(f"{plan.repeat} times")
+    return "; ".join(parts)
+
+
+def processes_in_words(count: int) -> str:
+    """So many generators, in words."""
+    return f"{count} process{'es' if count > 1 else ''}"
+
+
+def stage_table(plan: Plan, stage: StageResult) -> Table:
+    """The figures of a stage."""
+    passed = not shortcomings(plan, stage)
+    table = _table(
+        Text.assemble(
+            (stage.name, "bold"),
+            f"  {stage.seconds:.1f} s  ",
+            ("no failures", "green") if passed else ("FAILED", "bold red"),
+        )
+    )
+    errors = dict(stage.errors)
+    table.add_row(
+        "connections",
+        _counts(
+            ("opened", stage.connections_opened, ""),
+            ("failed", stage.connections_failed, "red"),
+            ("lost", stage.connections_lost, "red"),
+        ),
+    )
+    table.add_row("messages", f"{stage.messages:,}  ({stage.messages_per_second:,.0f} msg/s)")
+    wrong = [(str(kind), errors.pop(kind), "red") for kind in WRONG if kind in errors]
+    table.add_row(
+        "errors",
+        _counts(
+            *(wrong or [("wrong replies", 0, "")]),
+            ("timeouts", errors.pop("timeout", 0), "red"),
+            *((kind, count, "red") for kind, count in sorted(errors.items())),
+        ),
+    )
+    latencies = stage.latency_us
+    if latencies.response == latencies.service:
+        table.add_row("latency µs", _percentiles(latencies.response))
+    else:
+        table.add_row("response µs", _percentiles(latencies.response))
+        table.add_row("service µs", _percentiles(latencies.service))
+    for name, latency in (
+        ("connect µs", latencies.connect),
+        ("TLS µs", latencies.handshake),
+        ("first byte µs", latencies.first_byte),
+    ):
+        if latency.count:
+            table.add_row(name, _percentiles(latency))
+    through = (
+        f"{_megabytes(stage.bytes_sent, stage.seconds)} MB/s out, "
+        f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s back"
+    )
+    if latencies.kernel.count:
+        through += (
+            f", {stage.retransmits:,} retransmits, kernel's RTT {latencies.kernel.mean:,.0f} µs"
+        )
+    table.add_row("throughput", through)
+    return table
+
+
+def repeat_lines(repeat: int, stages: Sequence[StageResult]) -> list[Text]:
+    """The figures of a repeat, a line a stage."""
+    lines = []
+    for stage in stages:
+        name = f"repeat {repeat}" + (f", {stage.name}" if len(stages) > 1 else "")
+        lines.append(Text.assemble((f"{name}  ", "bold"), _speed(stage)))
+        if errors := sum(stage.errors.values()):
+            lines[-1].append(f", {errors:,} errors", "red")
+    return lines
+
+
+def whole_table(result: Result) -> Table:
+    """What concerns the whole test."""
+    table = _table()
+    spread = result.spread
+    table.add_row(
+        "spread",
+        f"{spread.least:,} to {spread.most:,} messages a connection, median {spread.median:,.0f}"
+        + (f", {spread.starved:,} without any" if spread.starved else ""),
+    )
+    if result.reconciliation is not None:
+        table.add_row("reconciled", _reconciled(result.reconciliation))
+    if result.thresholds:
+        table.add_row("thresholds", Text("\n").join(map(_judged, result.thresholds)))
+    table.add_row("generator", _generator(result.generator))
+    return table
+
+
+def summary(result: Result) -> Group:
+    """What was tested, whether it passed, and why not: to be pasted into a chat."""
+    word, style = _VERDICTS[result.verdict]
+    lines = [
+        Text.assemble(
+            (word, style),
+            f"  echo-load {result.command} {', '.join(result.targets)}: {described(result.plan)}",
+        )
+    ]
+    stages = result.stages
+    if 1 < len(stages) <= _MOST_STAGES:
+        lines += [Text.assemble((f"{stage.name}  ", "dim"), _speed(stage)) for stage in stages]
+    else:
+        lines.append(Text(_speed(_whole(result))))
+    lines.append(Text(_proof(result)))
+    if result.passed:
+        lines += [_judged(one) for one in result.thresholds]
+    lines += [Text(f"- {reason}", "red") for reason in result.reasons]
+    if result.generator.bound:
+        lines.append(Text("generator-bound: the limit was the generator", "yellow"))
+    return Group(*(line if not number else _indented(line) for number, line in enumerate(lines)))
+
+
+def _whole(result: Result) -> StageResult:
+    """The totals of a result, read like those of a stage."""
+    named = {name: getattr(result.totals, name) for name in Totals.__struct_fields__}
+    return StageResult(name="", latency_us=result.latency_us, generator=result.generator, **named)
+
+
+def _indented(line: Text) -> Text:
+    return Text("  ") + line
+
+
+def _speed(stage: StageResult) -> str:
+    response = stage.latency_us.response
+    speed = (
+        f"{stage.messages_per_second:,.0f} msg/s, "
+        f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s"
+    )
+    if not response.count:
+        return speed
+    times = [
+        f"{name} {written_time(microseconds / 1e6)}"
+        for name, microseconds in (
+            ("p50", response.p50),
+            ("p99", response.p99),
+            ("max", response.max),
+        )
+    ]
+    return f"{speed}, {', '.join(times)}"
+
+
+def _proof(result: Result) -> str:
+    """What was checked."""
+    totals = result.totals
+    errors = sum(totals.errors.values())
+    counted = f"{totals.connections_opened:,} connections, {totals.messages:,} replies"
+    if errors:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(totals.errors.items()))
+        return f"{counted}, {errors:,} errors ({kinds})"
+    if not totals.messages:
+        return counted
+    proof = f"{counted}, all byte for byte as sent ({format_bytes(totals.bytes_received)})"
+    if result.reconciliation is not None and result.reconciliation.balanced:
+        proof += ", reconciled"
+    return proof
+
+
+def _judged(one: Judged) -> Text:
+    word, style = ("kept", "green") if one.passed else ("crossed", "bold red")
+    return Text.assemble(f"{one.threshold}  ", (word, style), f"  {one.measured}")
+
+
+def _table(title: Text | None = None) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        show_header=False,
+        box=HORIZONTALS,
+        width=_TABLE_WIDTH,
+    )
+    table.add_column(style="dim", width=13)
+    table.add_column(ratio=1)
+    return table
+
+
+def _reconciled(found: Reconciliation) -> Text:
+    if found.balanced:
+        return Text.assemble(
+            f"{found.sent:,} {found.unit} sent = received by the server = sent by it = "
+            "received back"
+        )
+    return Text(
+        f"{found.sent:,} {found.unit} sent, {found.received_by_server:,} received by the server, "
+        f"{found.sent_by_server:,} sent by it, {found.received:,} received back",
+        style="bold red",
+    )
+
+
+def _generator(generator: Generator) -> Text:
+    text = Text(f"{processes_in_words(generator.processes)}, {generator.cpu_cores:.2f} cores busy")
+    if generator.lateness_us.count:
+        text.append(f", messages late by p50 {generator.lateness_us.p50:,.0f} ")
+        text.append(f"p99 {generator.lateness_us.p99:,.0f} µs")
+    if generator.bound:
+        text.append("\ngenerator-bound", style="bold yellow")
+        text.append(": " + "; ".join(generator.findings))
+    return text
+
+
+def _counts(*counts: tuple[str, int, str]) -> Text:
+    parts = [
+        Text.assemble((f"{count:,}", f"bold {style}" if count and style else ""), f" {name}")
+        for name, count, style in counts
+    ]
+    return Text(", ").join(parts)
+
+
+def _percentiles(latency: Latency) -> Text:
+    if not latency.count:
+        return Text("none")
+    figures = [
+        ("p50", latency.p50),
+        ("p90", latency.p90),
+        ("p99", latency.p99),
+        ("p99.9", latency.p99_9),
+        ("max", latency.max),
+    ]
+    return Text("  ").join(
+        Text.assemble((f"{name} ", "dim"), f"{value:,.0f}") for name, value in figures
+    )
+
+
+def _megabytes(count: int, seconds: float) -> str:
+    return f"{count / seconds / 1e6:,.2f}" if seconds else "0.00"

@@ -1,0 +1,168 @@
+"""The page as a browser shows it: complete, readable, and without a network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from echo_load.report.html import render
+from echo_load.result import Result
+from support.processes import EchoServerProcess, loaded, until
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
+# Web Content Accessibility Guidelines 2.2, 1.4.3, for text of this size.
+LEAST_CONTRAST = 4.5
+
+CONTRAST = """
+(selector) => {
+    const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+    const light = (rgb) => {
+        const [r, g, b] = rgb.slice(0, 3).map((value) => {
+            const share = value / 255;
+            return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        for (let one = element; one; one = one.parentElement) {
+            const back = parse(getComputedStyle(one).backgroundColor);
+            if (back.length < 4 || back[3] > 0) return back;
+        }
+        return [255, 255, 255];
+    };
+    return [...document.querySelectorAll(selector)].map((element) => {
+        const style = getComputedStyle(element);
+        const colour = element instanceof SVGElement ? style.fill : style.color;
+        const [high, low] = [light(parse(colour)), light(behind(element))].sort((a, b) => b - a);
+        return (high + 0.05) / (low + 0.05);
+    });
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    assert path is not None, f"needs one of {', '.join(CHROMIUM)}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
+    """One that passed, and one with a bit of everything."""
+    logs = tmp_path_factory.mktemp("logs")
+    with closing(EchoServerProcess("--admin", "127.0.0.1:0", log=logs / "server.log")) as server:
+        _, passed = loaded(
+            *("run", server.url, "-c", "3", "--stages", "2/1s,4/1s", "--repeat", "2"),
+            *("--reconcile", server.admin, "--threshold", "p99<10s"),
+        )
+    faults = ("--fault", "reset@2%", "--fault", "delay=20ms@5%")
+    with closing(EchoServerProcess(*faults, log=logs / "faulty.log")) as faulty:
+        _, failed = loaded(
+            *("run", faulty.url, "-c", "8", "-r", "500", "-d", "3s", "--threshold", "p99<1ms")
+        )
+    assert (passed.verdict, failed.verdict) == ("passed", "failed")
+    return passed, failed
+
+
+class Shown:
+    """A page that is open, with what the browser complained about and asked the network for."""
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-drawn]")
+
+    def contrasts(self, selector: str) -> list[float]:
+        found: list[float] = self.page.evaluate(CONTRAST, selector)
+        return found
+
+    def all(self, selector: str) -> list[Any]:
+        return self.page.query_selector_all(selector)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", list(SIZES))
+@pytest.mark.parametrize("which", ["passed", "failed", "both"])
+def test_a_report_opens_from_disk_complete_and_readable(
+    browser: Browser,
+    results: tuple[Result, Result],
+    tmp_path: Path,
+    which: str,
+    size: str,
+    scheme: Any,
+) -> None:
+    shown = {"passed": results[:1], "failed": results[1:], "both": results}[which]
+    path = tmp_path / "report.html"
+    path.write_bytes(render(shown, ["before", "after"][: len(shown)]))
+    width, height = SIZES[size]
+    with browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
+    ) as context:
+        opened = Shown(context.new_page(), path)
+        assert opened.complaints == []
+        assert opened.requests == [path.as_uri()]
+        charts = opened.all(".chart")
+        assert len(charts) == {"passed": 6, "failed": 8, "both": 8}[which]
+        for chart in charts:
+            name = chart.get_attribute("id")
+            drawn = chart.query_selector_all(".scatterlayer .trace path.js-line, .barlayer .point")
+            assert drawn, name
+            box = chart.bounding_box()
+            assert box is not None
+            assert box["width"] > 200
+            assert box["height"] > 200
+        # Nothing is wider than the screen, but what scrolls by itself.
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        verdicts = [one.inner_text() for one in opened.all(".badge:not(.bound)")]
+        assert verdicts == [{"passed": "Passed", "failed": "Failed"}[one.verdict] for one in shown]
+        texts = "h1, h2, p, dt, dd, th, td, li, figcaption, .badge"
+        assert min(opened.contrasts(texts)) >= LEAST_CONTRAST
+        ticks = opened.contrasts(".xtick text, .ytick text, .legendtext")
+        assert len(ticks) > 20
+        assert min(ticks) >= LEAST_CONTRAST
+
+
+def test_a_page_follows_the_reader_from_light_to_dark(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results[:1], ["run"]))
+    with browser.new_context(color_scheme="light") as context:
+        opened = Shown(context.new_page(), path)
+        tick = "document.querySelector('.xtick text').style.fill"
+        before = opened.page.evaluate(tick)
+        opened.page.emulate_media(color_scheme="dark")
+        until(lambda: opened.page.evaluate(tick) != before, "the charts to be painted anew")
+        assert min(opened.contrasts(".xtick text, .ytick text")) >= LEAST_CONTRAST
+        assert opened.complaints == []
+
+
+def test_hostile_names_are_shown_and_not_run(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    evil = "</script><script>document.title = 'run'</script><img src=x onerror=alert(1)>"
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results, [evil, "other"]))
+    with browser.new_context() as context:
+        opened = Shown(context.new_page(), path)
+        assert opened.complaints == []
+        assert opened.requests == [path.as_uri()]
+        assert opened.page.title() != "run"
+        assert evil in opened.page.inner_text("main")
+        assert opened.all("img") == []

@@ -1,0 +1,88 @@
+"""Results in the forms of other tools."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import msgspec
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from echo_load.latency import LatencyHistogram
+from echo_load.report.exports import hgrm, series_csv
+from echo_load.result import Latency, Result
+from support.processes import StartServer, loaded
+
+
+@pytest.fixture
+def result(start_server: StartServer) -> Result:
+    """Of a test of more than a second, with errors."""
+    url = start_server("--fault", "reset@1%", "--fault", "corrupt@1%").url
+    _, result = loaded("run", url, "-c", "4", "--rate", "1k", "-d", "2s")
+    return result
+
+
+def test_the_series_is_a_row_a_second(result: Result) -> None:
+    rows = list(csv.DictReader(io.StringIO(series_csv(result).decode())))
+    assert len(rows) == len(result.series) == 2
+    totals = result.totals
+    assert sum(int(row["messages"]) for row in rows) == totals.messages
+    assert sum(int(row["bytes_sent"]) for row in rows) == totals.bytes_sent
+    assert sum(int(row["errors"]) for row in rows) == sum(totals.errors.values())
+    for kind, count in totals.errors.items():
+        assert sum(int(row[f"error_{kind}"]) for row in rows) == count
+    for row, one in zip(rows, result.series, strict=True):
+        assert (int(row["second"]), int(row["repeat"]), row["stage"]) == (
+            one.second,
+            one.repeat,
+            one.stage,
+        )
+        assert int(row["connections"]) == one.connections
+        for name in ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"):
+            assert float(row[name]) == getattr(one, name)
+
+
+def test_a_stage_with_a_comma_is_one_field(result: Result) -> None:
+    assert "1,000 msg/s on 4 connections" in {one.stage for one in result.series}
+    assert {len(row) for row in csv.reader(io.StringIO(series_csv(result).decode()))} == {15}
+
+
+def lines_of(text: str) -> list[tuple[float, float, int]]:
+    """Value, percentile and count of each line of an .hgrm file."""
+    found = re.findall(r"^ *([\d.]+) ([\d.]+) +(\d+)", text, re.MULTILINE)
+    return [(float(value), float(share), int(count)) for value, share, count in found]
+
+
+def summary(text: str, name: str) -> float:
+    match = re.search(rf"{name} *= *([\d.]+)", text)
+    assert match is not None
+    return float(match[1])
+
+
+def test_the_percentiles_are_those_of_the_histogram_in_milliseconds(result: Result) -> None:
+    text = hgrm(result).decode()
+    assert text.split("\n")[0].split() == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+    histogram = HdrHistogram.decode(result.latency_us.response.histogram)
+    lines = lines_of(text)
+    assert len(lines) > 10
+    for value, share, count in lines:
+        percentile = 100 * count / result.totals.messages
+        assert share <= percentile / 100 + 1e-9
+        assert value == pytest.approx(histogram.get_value_at_percentile(percentile) / 1e6, abs=6e-4)
+    assert lines[-1][1:] == (1.0, result.totals.messages)
+    assert summary(text, "Max") == pytest.approx(result.latency_us.response.max / 1e3, rel=1e-3)
+    assert summary(text, "Mean") == pytest.approx(result.latency_us.response.mean / 1e3, abs=1e-3)
+    assert summary(text, "StdDeviation") == pytest.approx(histogram.get_stddev() / 1e6, abs=1e-3)
+    assert summary(text, "TotalCount") == result.totals.messages
+
+
+def test_a_test_without_a_reply_has_its_files_too(result: Result) -> None:
+    nothing = Latency.of(LatencyHistogram())
+    latencies = msgspec.structs.replace(result.latency_us, response=nothing)
+    empty = msgspec.structs.replace(result, latency_us=latencies, series=[])
+    text = hgrm(empty).decode()
+    assert lines_of(text) == []
+    assert summary(text, "TotalCount") == summary(text, "StdDeviation") == 0
+    assert len(series_csv(empty).splitlines()) == 1

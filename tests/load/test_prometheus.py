@@ -1,0 +1,183 @@
+"""The figures of a test for Prometheus, scraped while it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import urllib.request
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from echo_core.errors import InvalidValueError
+from echo_load.latency import LatencyHistogram
+from echo_load.report.prometheus import parse_listen
+from echo_load.result import load_result
+from support.processes import DEADLINE, LOAD, EchoServerProcess, environment, run, until
+
+Figures = dict[tuple[str, str], float]
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A test under way, and where its metrics are."""
+    client = subprocess.Popen(
+        [*LOAD, *arguments, "--prometheus", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert client.stderr is not None
+    line = client.stderr.readline().decode()
+    match = re.fullmatch(r"metrics (http://127\.0\.0\.1:\d+/metrics)\n", line)
+    assert match is not None, line
+    try:
+        yield client, match[1]
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def scrape(url: str, **headers: str) -> Figures:
+    """The samples, by name and by the values of their labels."""
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers=headers), timeout=DEADLINE
+    ) as page:
+        text = page.read().decode()
+    return {
+        (sample.name, ", ".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_figures_grow_while_a_test_runs_and_are_those_of_its_result(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    output = tmp_path / "result.json"
+    seen: list[Figures] = []
+    with running(
+        *("stress", echo_server.url, "-c", "3", "-c", "5", "-d", "1s", "--repeat", "2"),
+        *("-o", str(output)),
+    ) as (client, url):
+
+        def look() -> bool:
+            try:
+                seen.append(scrape(url))
+            except OSError:
+                return client.poll() is not None
+            return False
+
+        until(look, "the test to have ended")
+        assert client.wait(DEADLINE) == 0
+    result = load_result(output)
+    name = "echo_load_messages_total"
+    messages = [figures[name, ""] for figures in seen]
+    assert all(before <= after for before, after in pairwise(messages))
+    assert len(set(messages)) > 4
+    assert 0 < messages[-1] <= result.totals.messages
+    opened = [figures["echo_load_connections_opened_total", ""] for figures in seen]
+    # Of both stages of both repeats, one on top of the other.
+    assert {3, 8, 11, 16} <= set(opened)
+    doing = {
+        labels for figures in seen for found, labels in figures if found == "echo_load_running"
+    }
+    assert {"running, 3 connections", "running, 5 connections"} <= doing
+    for figures in seen:
+        assert figures["echo_load_response_time_seconds_count", ""] <= figures[name, ""]
+    with pytest.raises(OSError, match="refused"):
+        scrape(url)
+
+
+def test_what_is_shown_is_what_was_measured(echo_server: EchoServerProcess) -> None:
+    """Once nothing moves any more: the service is gone, and 100 messages had been answered."""
+    with running(
+        *("run", echo_server.url, "-c", "2", "-d", "60s", "--rate", "100"),
+        *("--timeout", "100ms", "--connect-timeout", "100ms"),
+    ) as (_, url):
+        until(lambda: scrape(url)["echo_load_messages_total", ""] >= 100, "messages")
+        assert scrape(url)["echo_load_connections_open", ""] == 2
+        os.kill(echo_server.pid, signal.SIGKILL)
+        until(lambda: ("echo_load_errors_total", "refused") in scrape(url), "errors")
+        until(lambda: scrape(url)["echo_load_connections_open", ""] == 0, "all to be lost")
+        figures = scrape(url)
+    count = figures["echo_load_response_time_seconds_count", ""]
+    assert count == figures["echo_load_messages_total", ""]
+    assert figures["echo_load_received_bytes_total", ""] == 64 * count
+    assert figures["echo_load_service_time_seconds_count", ""] == count
+    assert figures["echo_load_connect_time_seconds_count", ""] == 2
+    buckets = [
+        value
+        for (name, _), value in figures.items()
+        if name == "echo_load_response_time_seconds_bucket"
+    ]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == count
+    assert 0 < figures["echo_load_response_time_seconds_sum", ""] < 60 * count
+
+
+def test_openmetrics_is_spoken_to_those_who_ask(echo_server: EchoServerProcess) -> None:
+    with running("run", echo_server.url, "-d", "60s") as (_, url):
+        request = urllib.request.Request(
+            url, headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+        )
+        with urllib.request.urlopen(request, timeout=DEADLINE) as page:
+            assert "openmetrics" in page.headers["Content-Type"]
+            assert page.read().endswith(b"# EOF\n")
+
+
+def test_buckets_count_what_the_histogram_has() -> None:
+    latencies = LatencyHistogram()
+    latencies.record(array("q", [10, 1_000, 50_000, 50_001, 3_000_000, 5_000_000_000]))
+    assert latencies.count_up_to([1, 10, 999, 1_000, 49_000, 60_000, 10**9, 10**10]) == [
+        0,
+        1,
+        1,
+        2,
+        2,
+        4,
+        5,
+        6,
+    ]
+    assert LatencyHistogram().count_up_to([1, 10**10]) == [0, 0]
+
+
+def test_a_port_that_is_taken_is_found_before_the_test() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run([*LOAD, "run", "127.0.0.1:9", "--prometheus", str(port)])
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert ended.stderr.decode().splitlines() == [
+        f"echo-load: error: cannot serve metrics on 127.0.0.1:{port}: Address already in use"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "location"),
+    [
+        ("9100", "127.0.0.1:9100"),
+        ("0", "127.0.0.1:0"),
+        ("0.0.0.0:9100", "0.0.0.0:9100"),
+        ("[::1]:9100", "[::1]:9100"),
+        ("*:9100", "*:9100"),
+        ("http://localhost:9100/", "localhost:9100"),
+    ],
+)
+def test_where_to_serve_is_read(text: str, location: str) -> None:
+    assert parse_listen(text).location == location
+
+
+@pytest.mark.parametrize(
+    "text", ["", "localhost", "::1", "70000", "localhost:http", "unix:///x", "udp://h:1", "-1"]
+)
+def test_where_not_to_serve_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValueError, match="is not PORT or HOST:PORT"):
+        parse_listen(text)

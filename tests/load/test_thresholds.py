@@ -1,0 +1,263 @@
+"""What a test has to keep to: read, judged, and what becomes of it when it is crossed."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+
+import pytest
+
+from echo_core.errors import InvalidValueError
+from echo_load.latency import LatencyHistogram
+from echo_load.thresholds import Figures, Threshold, written_time
+from support.processes import LOAD, StartServer, loaded, run
+
+DISTRIBUTIONS = ("response", "service", "first_byte", "connect", "handshake", "kernel")
+
+
+def figures(
+    *,
+    milliseconds: tuple[int, ...] = (),
+    errors: dict[str, int] | None = None,
+    seconds: float = 2.0,
+    retransmits: int = 0,
+) -> Figures:
+    latencies = {name: LatencyHistogram() for name in DISTRIBUTIONS}
+    for factor, latency in enumerate(latencies.values(), 1):
+        latency.record(array("q", [factor * one * 1_000_000 for one in milliseconds]))
+    return Figures(
+        seconds=seconds,
+        latencies=latencies,
+        counts={
+            "messages": len(milliseconds),
+            "connections_opened": 10,
+            "connections_failed": 2,
+            "connections_lost": 1,
+            "retransmits": retransmits,
+        },
+        errors=errors or {},
+    )
+
+
+HUNDRED = figures(milliseconds=tuple(range(1, 101)))
+
+
+@pytest.mark.parametrize(
+    ("text", "measured", "passed"),
+    [
+        ("p99<5ms", 0.099, False),
+        ("p99<100ms", 0.099, True),
+        ("p50 <= 50.1ms", 0.050, True),
+        ("p50<50ms", 0.050, False),
+        ("p99.5<1s", 0.100, True),
+        ("p99_5<1s", 0.100, True),
+        ("p100<1s", 0.100, True),
+        ("response.p10<20ms", 0.010, True),
+        ("service.p50<99ms", 0.100, False),
+        ("first_byte.max<300.5ms", 0.300, True),
+        ("connect.mean<1s", 0.202, True),
+        ("handshake.p50<0.2s", 0.250, False),
+        ("kernel.p50>1us", 0.300, True),
+        ("mean<50.4ms", 0.0505, False),
+        ("max<=100.001ms", 0.100, True),
+        ("messages_per_second>49", 50, True),
+        ("messages_per_second>0.1k", 50, False),
+        ("messages>=100", 100, True),
+        ("connections_opened>=10", 10, True),
+        ("connections_failed<2", 2, False),
+        ("connections_lost<=1", 1, True),
+        ("retransmits<1", 0, True),
+        ("errors<1", 0, True),
+        ("errors<0.1%", 0, True),
+        ("loss<=0%", 0, True),
+    ],
+)
+def test_what_is_measured_is_compared(text: str, measured: float, passed: bool) -> None:
+    judged = Threshold.parse(text).judge(HUNDRED)
+    assert judged.value == pytest.approx(measured, rel=2e-3)
+    assert judged.passed is passed
+    assert judged.threshold.replace(" ", "") == text.replace(" ", "")
+
+
+def test_errors_are_counted_or_a_share_of_what_was_tried() -> None:
+    failed = figures(
+        milliseconds=(1,) * 90, errors={"timeout": 4, "no_reply": 1, "lost": 2, "corrupt": 3}
+    )
+    assert Threshold.parse("errors<10").judge(failed).value == 10
+    assert Threshold.parse("errors<11%").judge(failed).value == pytest.approx(0.10)
+    assert Threshold.parse("loss<=7").judge(failed).value == 7
+    judged = Threshold.parse("loss<7%").judge(failed)
+    assert judged.value == pytest.approx(0.07)
+    assert not judged.passed
+    assert judged.measured == "7 %"
+
+
+@pytest.mark.parametrize("text", ["p99<5ms", "mean<1s", "errors<1%", "messages_per_second>1"])
+def test_what_was_not_measured_was_not_kept(text: str) -> None:
+    judged = Threshold.parse(text).judge(figures(seconds=0.0))
+    assert (judged.value, judged.passed) == (None, False)
+    assert judged.measured == "nothing measured"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "'' is not a threshold; write it as in p99<5ms, errors<0.1% or"),
+        ("p99", "'p99' is not a threshold"),
+        ("p99<", "'p99<' is not a threshold"),
+        ("p99=5ms", "'p99=5ms' is not a threshold"),
+        ("<5ms", "'<5ms' is not a threshold"),
+        ("p99<5ms,p50<1ms", "'p99<5ms,p50<1ms': '5ms,p50<1ms' is not a duration"),
+        ("p99<5", "'p99<5': '5' has no unit; write it as in 5ms or 250us"),
+        ("p99<5%", "'p99<5%': '5%' is not a duration; write it as in 10s"),
+        ("p0<5ms", "'p0' is no figure of a test; there are p50, p99.9"),
+        ("p101<5ms", "'p101' is no figure"),
+        ("p<5ms", "'p' is no figure"),
+        ("p99.<5ms", "'p99.' is no figure"),
+        ("median<5ms", "'median' is no figure"),
+        ("lateness.p99<5ms", "'lateness.p99' is no figure"),
+        ("connect<5ms", "'connect' is no figure"),
+        ("errors<fast", "'errors<fast': 'fast' is not a count; write it as in 100, 10k"),
+        ("errors<101%", "'errors<101%': '101%' is not a percentage"),
+        ("retransmits<1%", "'retransmits<1%': '1%' is not a count"),
+        ("messages_per_second>1ms", "'messages_per_second>1ms': '1ms' is not a rate"),
+    ],
+)
+def test_what_is_no_threshold_is_said_to_be_none(text: str, said: str) -> None:
+    with pytest.raises(InvalidValueError) as refused:
+        Threshold.parse(text)
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("p99<5ms", "p99<5ms"),
+        ("p99>5ms", "p99<=5ms"),
+        ("p99>=5ms", "p99<5ms"),
+        ("errors>1%", "errors<=1%"),
+        ("messages_per_second<100", "messages_per_second>=100"),
+        ("messages_per_second>=100", "messages_per_second>=100"),
+    ],
+)
+def test_what_to_abort_on_is_written_either_way_round(text: str, kept: str) -> None:
+    limit = Threshold.parse_abort(text)
+    assert limit.aborts
+    assert limit.judge(HUNDRED) == Threshold.parse_abort(kept).judge(HUNDRED)
+    assert limit.text == kept
+
+
+def test_a_test_is_not_aborted_on_what_only_its_end_shows() -> None:
+    with pytest.raises(InvalidValueError, match="can only be known at the end; use --threshold"):
+        Threshold.parse_abort("messages>1000")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (87.53e-6, "87.5 µs"),
+        (0.00421, "4.21 ms"),
+        (1.5, "1.5 s"),
+        (0.0, "0 µs"),
+        (0.5e-6, "0.5 µs"),
+        (0.99949, "999 ms"),
+        (0.9996, "1 s"),
+        (4000.0, "4,000 s"),
+    ],
+)
+def test_times_are_written_for_people(seconds: float, written: str) -> None:
+    assert written_time(seconds) == written
+
+
+def test_a_threshold_that_is_kept_passes(start_server: StartServer) -> None:
+    code, result = loaded(
+        *("run", start_server().url, "-c", "2", "-n", "50"),
+        *("--threshold", "p99<60s", "--threshold", "errors<1"),
+    )
+    assert (code, result.verdict, result.passed) == (0, "passed", True)
+    assert [(one.threshold, one.passed) for one in result.thresholds] == [
+        ("p99<60s", True),
+        ("errors<1", True),
+    ]
+
+
+def test_a_threshold_that_is_crossed_exits_with_99_and_is_in_every_report(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    output, page = tmp_path / "a.json", tmp_path / "a.html"
+    ended = run(
+        [
+            *(*LOAD, "run", start_server().url, "-c", "2", "-n", "50", "--threshold", "p50<1us"),
+            *("-o", str(output), "--html", str(page)),
+        ]
+    )
+    assert ended.returncode == 99
+    text = ended.stdout.decode()
+    assert "THRESHOLD CROSSED" in text
+    assert "p50<1us was not kept: " in text
+    assert b'"crossed"' in output.read_bytes()
+    assert "p50&lt;1us" in page.read_text()
+    again = run([*LOAD, "report", str(output)])
+    assert again.returncode == 0
+    assert again.stdout.decode() == text
+
+
+def test_what_failed_is_not_made_good_by_thresholds(start_server: StartServer) -> None:
+    url = start_server("--fault", "corrupt@5%").url
+    code, result = loaded(
+        *("run", url, "-c", "2", "-n", "500", "--threshold", "errors<50%", "--threshold", "p99<1us")
+    )
+    assert (code, result.verdict) == (1, "failed")
+    assert any("replies were not what was sent" in reason for reason in result.reasons)
+    assert any(reason.startswith("p99<1us was not kept") for reason in result.reasons)
+
+
+def test_a_threshold_on_errors_says_how_many_there_may_be(start_server: StartServer) -> None:
+    server = start_server("--fault", "reset@5%", "--admin", "127.0.0.1:0")
+    arguments = ("run", server.url, "-c", "2", "-n", "500", "--reconcile", server.admin)
+    code, result = loaded(*arguments)
+    assert (code, result.verdict) == (1, "failed")
+    code, result = loaded(*arguments, "--threshold", "errors<50%")
+    assert result.totals.errors["reset"] > 0
+    assert result.reconciliation is not None
+    assert not result.reconciliation.balanced
+    assert (code, result.verdict, result.reasons) == (0, "passed", [])
+    code, result = loaded(*arguments, "--threshold", "errors<0.1%")
+    assert (code, result.verdict) == (99, "crossed")
+    # Which kinds of loss there may be says nothing of resets.
+    code, result = loaded(*arguments, "--threshold", "loss<50%")
+    assert (code, result.verdict) == (1, "failed")
+
+
+def test_datagrams_may_be_lost_as_far_as_a_threshold_says(start_server: StartServer) -> None:
+    url = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@10%").url
+    arguments = ("run", url, "-c", "4", "-n", "400", "--timeout", "200ms")
+    code, result = loaded(*arguments, "--threshold", "loss<60%")
+    assert (code, result.verdict) == (0, "passed")
+    lost = result.totals.errors["lost"]
+    assert result.thresholds[0].value == lost / (result.totals.messages + lost)
+    code, result = loaded(*arguments, "--threshold", "loss<0.1%")
+    assert (code, result.verdict) == (99, "crossed")
+
+
+@pytest.mark.parametrize("limit", ["p50>1us", "errors<1"])
+def test_a_test_is_aborted_when_its_limit_is_crossed(start_server: StartServer, limit: str) -> None:
+    url = start_server("--fault", "reset@1%").url
+    code, result = loaded(
+        *("run", url, "-c", "2", "-d", "1h", "--abort-on", limit, "--threshold", "errors<100%")
+    )
+    assert (code, result.verdict) == (99, "crossed")
+    assert result.reasons[0].endswith("; the test was stopped")
+    assert result.totals.seconds < 3600
+    (aborting, other) = sorted(result.thresholds, key=lambda one: not one.aborts)
+    assert (aborting.aborts, aborting.passed, other.passed) == (True, False, True)
+
+
+def test_an_aborted_test_has_no_further_stages_or_repeats() -> None:
+    code, result = loaded(
+        *("stress", "-c", "2", "-c", "3", "-d", "2s", "--repeat", "2", "--abort-on", "p50>1us")
+    )
+    assert (code, result.verdict) == (99, "crossed")
+    assert [stage.name for stage in result.stages] == ["2 connections"]
+    assert len(result.repeats) == 1
+    assert len(result.reasons) == 1

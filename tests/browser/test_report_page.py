@@ -93,7 +93,8 @@ class Shown:
         return found
 
     def all(self, selector: str) -> list[Any]:
-        return self.page.query_selector_all(selector)
+        found: list[Any] = self.page.query_selector_all(selector)
+        return found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

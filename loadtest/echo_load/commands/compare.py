@@ -12,7 +12,10 @@ from echo_core.errors import ExitCode
 from echo_load.commands import options
 
 
-@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.command(
+    context_settings=command.command_settings("ECHO_LOAD"),
+    short_help="Better, worse, no different, or too noisy?",
+)
 @options.results_argument
 @click.option(
     "--margin",

@@ -12,7 +12,10 @@ from echo_core.errors import ExitCode
 from echo_load.commands import options
 
 
-@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.command(
+    context_settings=command.command_settings("ECHO_LOAD"),
+    short_help="Keep many connections open, and probe them.",
+)
 @click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
     "-c",

@@ -10,7 +10,10 @@ from echo_core import command
 from echo_load.commands import options
 
 
-@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.command(
+    context_settings=command.command_settings("ECHO_LOAD"),
+    short_help="Make reports of results that were kept.",
+)
 @options.results_argument
 @options.report_options
 @command.config_option

@@ -20,7 +20,10 @@ def _rate(text: str) -> float | str:
     return rate
 
 
-@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.command(
+    context_settings=command.command_settings("ECHO_LOAD"),
+    short_help="Put load on echo services, and check every byte.",
+)
 @click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
     "--engine",

@@ -7,7 +7,10 @@ import click
 from echo_core import command
 
 
-@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.command(
+    context_settings=command.command_settings("ECHO_LOAD"),
+    short_help="Print the JSON Schema of results.",
+)
 def schema() -> None:
     """Print the JSON Schema of results, as --json prints them and --output writes them."""
     with command.needs_extra("load"):

@@ -12,7 +12,10 @@ from echo_core.errors import ExitCode
 from echo_load.commands import options
 
 
-@click.command(context_settings=command.command_settings("ECHO_LOAD"))
+@click.command(
+    context_settings=command.command_settings("ECHO_LOAD"),
+    short_help="100, then 1000 connections, a thread each.",
+)
 @click.argument("target", type=command.TARGET, required=False, metavar="[TARGET]")
 @click.option(
     "--engine",

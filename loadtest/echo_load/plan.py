@@ -60,12 +60,12 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
         """The most that it comes to."""
         return max(self.first, self.last)
 
-    def name(self, unit: str) -> str:
-        """What reports call the stage: `100 connections`, `0-1,000 msg/s`."""
+    @property
+    def levels(self) -> str:
+        """From where to where it goes: `100`, `0-1,000`."""
         if self.first != self.last:
-            return f"{self.first:,.10g}-{self.last:,.10g} {unit}"
-        one_connection = self.last == 1 and unit == "connections"
-        return f"{self.last:,.10g} {'connection' if one_connection else unit}"
+            return f"{self.first:,.10g}-{self.last:,.10g}"
+        return f"{self.last:,.10g}"
 
 
 def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
@@ -205,10 +205,31 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def stage_name(self, stage: StagePlan) -> str:
         """What reports call a stage: `100 connections`, `10,000 msg/s on 100 connections`."""
+        return self._named(stage.levels, one=stage.levels == "1")
+
+    @property
+    def description(self) -> str:
+        """What it does, in a line."""
+        stages = self.run_stages
+        levels = [stage.levels for stage in stages]
+        parts = [self._named(", then ".join(levels), one=levels == ["1"])]
+        durations = [stage.duration for stage in stages if stage.duration is not None]
+        if durations:
+            same = len(durations) > 1 and len(set(durations)) == 1
+            seconds = durations[0] if same else sum(durations)
+            parts[0] += f", {format_duration(seconds)}{' each' if same else ''}"
+        if self.open_loop:
+            parts.append(f"{self.arrivals} arrivals")
+        if self.messages is not None:
+            parts.append(f"{self.messages:,} messages")
+        if self.repeat > 1:
+            parts.append(f"{self.repeat} times")
+        return "; ".join(parts)
+
+    def _named(self, levels: str, *, one: bool) -> str:
         if not self.open_loop:
-            return stage.name("connections")
-        connections = f"{self.connections:,} connection{'s' if self.connections > 1 else ''}"
-        return f"{stage.name('msg/s')} on {connections}"
+            return f"{levels} {'connection' if one else 'connections'}"
+        return f"{levels} msg/s on {self.connections:,} connection{'s' * (self.connections > 1)}"
 
     @property
     def run_stages(self) -> tuple[StagePlan, ...]:

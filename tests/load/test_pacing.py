@@ -149,18 +149,32 @@ def test_what_cannot_be_a_stage(first: float, last: float, duration: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "unit", "name"),
+    ("plan", "names", "description"),
     [
-        ("1/1s", "connections", "1 connection"),
-        ("1/1s", "msg/s", "1 msg/s"),
-        ("1000000/1s", "connections", "1,000,000 connections"),
-        ("0-1k/1s", "msg/s", "0-1,000 msg/s"),
-        ("2-1/1s", "connections", "2-1 connections"),
-        ("0.5/1s", "msg/s", "0.5 msg/s"),
+        (Plan(connections=1), ["1 connection"], "1 connection, 10s"),
+        (Plan(connections=10**6), ["1,000,000 connections"], "1,000,000 connections, 10s"),
+        (
+            Plan(rate=0.5, connections=1, messages=3, arrivals="poisson"),
+            ["0.5 msg/s on 1 connection"],
+            "0.5 msg/s on 1 connection; poisson arrivals; 3 messages",
+        ),
+        (
+            Plan(stages=parse_stages("0-1k/1s,2-1/1s", rates=False), repeat=3),
+            ["0-1,000 connections", "2-1 connections"],
+            "0-1,000, then 2-1 connections, 1s each; 3 times",
+        ),
+        (
+            Plan(stages=parse_stages("0-1k/1s,5/2s", rates=True), staged_rate=True),
+            ["0-1,000 msg/s on 100 connections", "5 msg/s on 100 connections"],
+            "0-1,000, then 5 msg/s on 100 connections, 3s; constant arrivals",
+        ),
     ],
 )
-def test_what_a_stage_is_called(text: str, unit: str, name: str) -> None:
-    assert parse_stages(text, rates=True)[0].name(unit) == name
+def test_what_a_plan_and_its_stages_are_called(
+    plan: Plan, names: list[str], description: str
+) -> None:
+    assert [plan.stage_name(stage) for stage in plan.run_stages] == names
+    assert plan.description == description
 
 
 # Stages on the clock.

@@ -17,7 +17,6 @@ from echo_load.errors import StandardOutputError
 from echo_load.plan import Plan
 from echo_load.report.live import LiveScreen
 from echo_load.report.tables import (
-    described,
     processes_in_words,
     repeat_lines,
     stage_table,
@@ -36,9 +35,9 @@ class Output:
         self._console = console(sys.stdout)
         self._failure: OSError | None = None
 
-    def print(self, *parts: RenderableType) -> None:
-        """Print some things, one below the other."""
-        self.guarded(lambda: self._console.print(*parts, sep="\n"))
+    def print(self, *parts: RenderableType, wrap: bool = True) -> None:
+        """Print some things, one below the other; without wrapping lines stay whole."""
+        self.guarded(lambda: self._console.print(*parts, sep="\n", soft_wrap=not wrap))
 
     def print_json(self, content: bytes) -> None:
         """Print JSON as it is."""
@@ -91,7 +90,7 @@ class ConsoleReport(Observer):
         """Print what is tested, and how."""
         self._plan = plan
         self._err.print(
-            f"{', '.join(map(str, targets))}: {described(plan)}; {plan.driven_by} in "
+            f"{', '.join(map(str, targets))}: {plan.description}; {plan.driven_by} in "
             f"{processes_in_words(processes)}",
             style="dim",
         )
@@ -122,7 +121,8 @@ class ConsoleReport(Observer):
         if self._plan.repeat > 1:
             self._output.print(Text())
             self._print_stages(result.stages)
-        self._output.print(whole_table(result), Text(), summary(result))
+        self._output.print(whole_table(result), Text())
+        self._output.print(summary(result), wrap=False)
 
     def show(self, result: Result) -> None:
         """Print a result that was kept, as it was printed when it was made."""

@@ -13,7 +13,6 @@ from plotly.offline import get_plotlyjs
 
 from echo_core.units import format_bytes, format_duration
 from echo_load.report.charts import Run, charts
-from echo_load.report.tables import described
 from echo_load.result import Result, Totals
 from echo_load.thresholds import written_time
 
@@ -71,7 +70,6 @@ def _environment() -> jinja2.Environment:
         "bytes": format_bytes,
         "duration": format_duration,
         "verdict": _VERDICTS.__getitem__,
-        "described": described,
     }
     return environment
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_client.payload import WRONG
-from echo_core.units import format_bytes, format_duration
+from echo_core.units import format_bytes
 from echo_load.plan import Plan
 from echo_load.reconcile import Reconciliation
 from echo_load.result import Generator, Latency, Result, StageResult, Totals
@@ -26,22 +26,6 @@ _VERDICTS = {
     "failed": ("FAILED", "bold red"),
     "interrupted": ("INTERRUPTED", "bold yellow"),
 }
-
-
-def described(plan: Plan) -> str:
-    """What a plan does, in a line."""
-    stages = plan.run_stages
-    names = ", then ".join(plan.stage_name(stage) for stage in stages)
-    durations = {format_duration(stage.duration) for stage in stages if stage.duration is not None}
-    each = " each" if len(stages) > 1 else ""
-    parts = [f"{names}, {' / '.join(sorted(durations))}{each}" if durations else names]
-    if plan.open_loop:
-        parts.append(f"{plan.arrivals} arrivals")
-    if plan.messages is not None:
-        parts.append(f"{plan.messages:,} messages")
-    if plan.repeat > 1:
-        parts.append(f"{plan.repeat} times")
-    return "; ".join(parts)
 
 
 def processes_in_words(count: int) -> str:
@@ -137,7 +121,7 @@ def summary(result: Result) -> Group:
     lines = [
         Text.assemble(
             (word, style),
-            f"  echo-load {result.command} {', '.join(result.targets)}: {described(result.plan)}",
+            f"  echo-load {result.command} {', '.join(result.targets)}: {result.plan.description}",
         )
     ]
     stages = result.stages

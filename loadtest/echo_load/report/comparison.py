@@ -86,5 +86,5 @@ def _interval(change: Change) -> str:
 def _verdict(change: Change) -> Text:
     text = Text(f"{_SIGNS[change.verdict]} {change.verdict}", style=_STYLES[change.verdict])
     if change.repeats_to_tell is not None:
-        text.append(f"; {change.repeats_to_tell:,}x may tell")
+        text.append(f"; try {change.repeats_to_tell:,}x")
     return text

@@ -26,6 +26,7 @@ from echo_load.report.tables import (
 from echo_load.result import Result, StageResult
 
 _PLAIN_WIDTH = 100
+_TABLE_WIDTH = 96
 
 
 class Output:
@@ -37,7 +38,8 @@ class Output:
 
     def print(self, *parts: RenderableType, wrap: bool = True) -> None:
         """Print some things, one below the other; without wrapping lines stay whole."""
-        self.guarded(lambda: self._console.print(*parts, sep="\n", soft_wrap=not wrap))
+        width = min(self._console.width, _TABLE_WIDTH) if wrap else None
+        self.guarded(lambda: self._console.print(*parts, sep="\n", soft_wrap=not wrap, width=width))
 
     def print_json(self, content: bytes) -> None:
         """Print JSON as it is."""

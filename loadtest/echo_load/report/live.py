@@ -34,7 +34,7 @@ class _Moment(NamedTuple):
 
 
 class LiveScreen:
-    """Draws the progress of a test on a terminal, in place; a context manager is not needed.
+    """Draws the progress of a test on a terminal, in place.
 
     Args:
         console: the terminal.
@@ -97,24 +97,25 @@ class LiveScreen:
             lines.append(Text("  ".join(f"{kind} {count:,}" for kind, count in kinds), "red"))
         return Group(*lines)
 
-    def _figures(self, progress: Progress) -> Table:
+    def _figures(self, progress: Progress) -> Text:
         counts = progress.tally.counts
         rate, throughput = self._rate(
             _Moment(progress.elapsed, counts.messages, counts.bytes_received)
         )
-        figures = Table.grid(padding=(0, 2))
-        for _ in range(7):
-            figures.add_column(no_wrap=True)
         errors = counts.errors.total()
-        figures.add_row(
-            _figure("connections", f"{counts.open:,}"),
-            _figure("msg/s", f"{rate:,.0f}"),
-            _figure("MB/s", f"{throughput / 1e6:,.1f}"),
-            _figure("p50", written_time(self._p50)),
-            _figure("p99", written_time(self._p99)),
-            _figure("errors", f"{errors:,}", "red" if errors else "green"),
+        figures = (
+            ("connections", f"{counts.open:,}", ""),
+            ("msg/s", f"{rate:,.0f}", ""),
+            ("MB/s", f"{throughput / 1e6:,.1f}", ""),
+            ("p50", written_time(self._p50), ""),
+            ("p99", written_time(self._p99), ""),
+            ("errors", f"{errors:,}", "red" if errors else "green"),
         )
-        return figures
+        # Words that are not to be parted by a line's end.
+        return Text("   ").join(
+            Text.assemble((f"{name}\u00a0", "dim"), (value.replace(" ", "\u00a0"), f"bold {style}"))
+            for name, value, style in figures
+        )
 
     def _rate(self, now: _Moment) -> tuple[float, float]:
         """Messages and bytes a second, of the last second."""
@@ -167,10 +168,6 @@ def _connections_at_first(tally: Tally) -> int:
     if tally.plan.open_loop or not tally.plan.stages:
         return tally.plan.connections
     return int(tally.stages[0].first)
-
-
-def _figure(name: str, value: str, style: str = "") -> Text:
-    return Text.assemble((f"{name} ", "dim"), (value, f"bold {style}".strip()))
 
 
 def _sparkline(name: str, values: Sequence[float], last: str) -> Text:

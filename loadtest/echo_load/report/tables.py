@@ -17,7 +17,6 @@ from echo_load.result import Generator, Latency, Result, StageResult, Totals
 from echo_load.thresholds import Judged, written_time
 from echo_load.verdict import shortcomings
 
-_TABLE_WIDTH = 96
 # Of more stages the summary shows the whole only.
 _MOST_STAGES = 4
 _VERDICTS = {
@@ -195,7 +194,7 @@ def _table(title: Text | None = None) -> Table:
         title_style="",
         show_header=False,
         box=HORIZONTALS,
-        width=_TABLE_WIDTH,
+        expand=True,
     )
     table.add_column(style="dim", width=13)
     table.add_column(ratio=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,17 @@ from hdrh.histogram import HdrHistogram
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 # The indices and the counts that are not 0, of what kind those are, and the other figures.
 _State = tuple[bytes, bytes, str, tuple[int, int, int, int]]
+
+# What the library raises for what is none.
+_NO_HISTOGRAM = (
+    TypeError,
+    ValueError,
+    IndexError,
+    RuntimeError,
+    HdrCookieException,
+    HdrLengthException,
+    zlib.error,
+)
 
 HIGHEST_NS = 3_600_000_000_000
 SIGNIFICANT_DIGITS = 3
@@ -105,6 +116,24 @@ class LatencyHistogram:
         found: list[int] = running[np.minimum(indices + 1, len(self._counts))].tolist()
         return found
 
+    def buckets_ms(self) -> Iterator[tuple[float, int]]:
+        """The milliseconds of each bucket that is not empty, and how many latencies it has."""
+        for index in np.flatnonzero(self._counts):
+            value = _LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(int(index)))
+            yield min(value, self.max_ns) / 1e6, int(self._counts[index])
+
+    def pack(self) -> tuple[bytes, bytes, str, tuple[int, int, int, int]]:
+        """All of it, as small as can be, in types that any protocol carries."""
+        return self.__getstate__()
+
+    @classmethod
+    def unpack(cls, packed: Sequence[Any]) -> LatencyHistogram:
+        """Read what `pack` has returned."""
+        histogram = cls()
+        indices, counts, kind, figures = packed
+        histogram.__setstate__((indices, counts, kind, tuple(figures)))
+        return histogram
+
     def encode(self) -> str:
         """The HdrHistogram V2 compressed encoding in base64, in nanoseconds."""
         hdr = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
@@ -126,7 +155,7 @@ class LatencyHistogram:
         """
         try:
             hdr = HdrHistogram.decode(encoded)
-        except (TypeError, ValueError, HdrCookieException, HdrLengthException, zlib.error) as error:
+        except _NO_HISTOGRAM as error:
             raise ValueError("not an encoded HdrHistogram") from error
         if (hdr.significant_figures, hdr.counts_len) != (SIGNIFICANT_DIGITS, _LAYOUT.counts_len):
             raise ValueError("an HdrHistogram of other bounds")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,18 +120,20 @@ def test_a_report_opens_from_disk_complete_and_readable(
         assert opened.complaints == []
         assert opened.requests == [path.as_uri()]
         charts = opened.all(".chart")
+        figures = opened.page.evaluate("figures")
         assert len(charts) == {"passed": 6, "failed": 8, "both": 8}[which]
         for chart in charts:
             name = chart.get_attribute("id")
-            drawn = chart.query_selector_all(".scatterlayer .trace path.js-line, .barlayer .point")
-            assert drawn, name
+            drawn = chart.query_selector_all(".scatterlayer .trace, .barlayer .trace")
+            assert len(drawn) == len(figures[str(name).removeprefix("chart-")]["data"]), name
+            assert chart.query_selector_all("path.js-line[d], .barlayer .point path"), name
             box = chart.bounding_box()
             assert box is not None
             assert box["width"] > 200
             assert box["height"] > 200
         # Nothing is wider than the screen, but what scrolls by itself.
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-        verdicts = [one.inner_text() for one in opened.all(".badge:not(.bound)")]
+        verdicts = [one.inner_text() for one in opened.all(".badge:not(.warn)")]
         assert verdicts == [{"passed": "Passed", "failed": "Failed"}[one.verdict] for one in shown]
         texts = "h1, h2, p, dt, dd, th, td, li, figcaption, .badge"
         assert min(opened.contrasts(texts)) >= LEAST_CONTRAST
@@ -154,6 +157,23 @@ def test_a_page_follows_the_reader_from_light_to_dark(
         assert opened.complaints == []
 
 
+def test_a_dark_page_is_printed_light_and_stays_dark(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results[:1], ["run"]))
+    with browser.new_context(color_scheme="dark") as context:
+        opened = Shown(context.new_page(), path)
+        tick = "document.querySelector('.xtick text').style.fill"
+        dark = opened.page.evaluate(tick)
+        opened.page.evaluate(f"() => addEventListener('afterprint', () => {{ after = {tick} }})")
+        opened.page.evaluate(f"() => addEventListener('beforeprint', () => {{ printed = {tick} }})")
+        opened.page.pdf()
+        assert opened.page.evaluate("printed") != dark
+        until(lambda: opened.page.evaluate(tick) == dark, "the charts to be dark again")
+        assert opened.complaints == []
+
+
 def test_hostile_names_are_shown_and_not_run(
     browser: Browser, results: tuple[Result, Result], tmp_path: Path
 ) -> None:
@@ -167,3 +187,39 @@ def test_hostile_names_are_shown_and_not_run(
         assert opened.page.title() != "run"
         assert evil in opened.page.inner_text("main")
         assert opened.all("img") == []
+
+
+def test_names_are_no_markup_in_charts(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    names = ["<b>bold</b> &amp;", "<a href='x:y'>z</a>"]
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results, names))
+    with browser.new_context() as context:
+        opened = Shown(context.new_page(), path)
+        legend = opened.all("#chart-throughput .legendtext")
+        assert [one.text_content() for one in legend] == names
+        assert opened.all("svg a, svg [style*=bold]") == []
+
+
+def test_a_page_may_be_read_without_a_mouse(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results, ["before", "after"]))
+    with browser.new_context() as context:
+        opened = Shown(context.new_page(), path)
+        for chart in opened.all(".chart"):
+            assert chart.get_attribute("role") == "img"
+            assert len(chart.get_attribute("aria-label") or "") > 20
+        levels = [int(one.evaluate("one => one.tagName")[1]) for one in opened.all("h1, h2, h3")]
+        assert levels[0] == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
+        assert levels.count(1) == 1
+        # What scrolls by itself can be scrolled with keys.
+        for one in opened.all(".scroll"):
+            assert one.get_attribute("tabindex") == "0"
+        ids = opened.page.evaluate(
+            "[...document.querySelectorAll('main [id]')].map((one) => one.id)"
+        )
+        assert len(set(ids)) == len(ids)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -12,8 +15,12 @@ import msgspec
 import pytest
 
 from echo_load.latency import LatencyHistogram
-from echo_load.report.charts import Run, charts
+from echo_load.plan import Plan
 from echo_load.report.html import render
+from echo_load.report.page import axes
+from echo_load.report.page.charts import Run, charts
+from echo_load.report.page.rows import NOTHING
+from echo_load.report.page.seconds import parts
 from echo_load.result import Latency, Result, Second
 from support.processes import LOAD, StartServer, loaded, run
 
@@ -37,6 +44,7 @@ class Page(HTMLParser):
         self.text: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[str] = []
+        self.inside = ""
         self.feed(content.decode())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -44,17 +52,27 @@ class Page(HTMLParser):
         if tag == "script":
             self.scripts.append("")
 
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002  # as its caller names it
+        self.inside = ""
+
     def handle_data(self, data: str) -> None:
-        inside = self.tags[-1][0] if self.tags else ""
-        if inside == "script":
+        if self.inside == "script":
             self.scripts[-1] += data
-        elif inside != "style":
+        elif self.inside != "style":
             self.text.append(" ".join(data.split()))
 
     @property
     def figures(self) -> dict[str, Any]:
         figures: dict[str, Any] = json.loads(self.scripts[0])
         return figures
+
+    def row(self, name: str) -> list[str]:
+        """The cells of the first row of a table that is called so."""
+        said = [text for text in self.text if text]
+        place = said.index(name)
+        return said[place + 1 : place + 3]
 
     def says(self, text: str) -> bool:
         return text in " ".join(self.text)
@@ -88,7 +106,11 @@ def test_a_page_says_what_was_tested_and_what_came_of_it(closed: Result) -> None
         closed.targets[0],
         f"{totals.messages_per_second:,.0f}",
         f"{totals.bytes_sent:,}",
-        "echo_server_connections_accepted",
+        "connections accepted",
+        "all byte for byte as sent",
+        "reconciled.",
+        "all equal",
+        "In a closed loop a message is due when it leaves",
         closed.machine.platform,
         "closed loop",
         "3 connections",
@@ -122,7 +144,16 @@ def test_several_runs_are_laid_over_one_another(closed: Result, failed: Result) 
         "after p50",
         "after p99",
     ]
-    assert [trace["meta"]["colour"] for trace in figures["response-and-service"]["data"]] == [1, 1]
+    assert [trace["meta"]["colour"] for trace in figures["response-and-service"]["data"]] == [
+        "run-1",
+        "run-1",
+    ]
+    # Nor are they told apart by their colours alone.
+    for name in ("throughput", "percentiles", "connections", "spread"):
+        symbols = [trace["marker"]["symbol"] for trace in figures[name]["data"]]
+        assert symbols == ["circle", "square"], name
+    for kind, count in failed.totals.errors.items():
+        assert page.row(kind) == [NOTHING, f"{count:,}"]
 
 
 def test_names_and_targets_are_text_and_nothing_else(failed: Result) -> None:
@@ -133,7 +164,11 @@ def test_names_and_targets_are_text_and_nothing_else(failed: Result) -> None:
         page = Page(content)
         assert b"<script>alert" not in content
         assert len(page.scripts) == 3
-        assert page.figures["distribution"]["data"][0]["name"] == evil
+        assert "<" not in page.scripts[0]
+        shown = page.figures["distribution"]["data"][0]["name"]
+        # plotly.js takes what it is given for markup.
+        assert "<" not in shown
+        assert evil.endswith(html.unescape(shown).removeprefix("…"))
         assert page.says(evil)
 
 
@@ -151,6 +186,13 @@ def test_a_page_loads_nothing(closed: Result) -> None:
     )
     assert policy is not None
     assert policy.startswith("default-src 'none';")
+    # No script runs but those of the page, as they are.
+    scripts = [f"'sha256-{_digest(script)}'" for script in page.scripts[1:]]
+    assert f"script-src {' '.join(scripts)};" in policy
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def test_a_test_without_a_reply_has_a_page(closed: Result) -> None:
@@ -163,11 +205,26 @@ def test_a_test_without_a_reply_has_a_page(closed: Result) -> None:
         stages=[],
         reconciliation=None,
         verdict="interrupted",
-        spread=msgspec.structs.replace(closed.spread, percentiles=[]),
+        spread=msgspec.structs.replace(closed.spread, percentiles=[], most=0),
+        totals=msgspec.structs.replace(
+            closed.totals, messages=0, messages_per_second=0.0, seconds=0.0
+        ),
     )
     page = Page(render([empty], ["empty"]))
     assert page.says("Interrupted")
+    assert page.says("nothing measured")
     assert page.figures == {}
+    # Beside one that has figures, it takes nothing away from them.
+    assert set(Page(render([closed, empty], ["one", "none"])).figures) >= {"throughput", "spread"}
+
+
+def test_errors_of_no_second_are_shown_by_their_kinds(closed: Result) -> None:
+    totals = msgspec.structs.replace(closed.totals, errors={"refused": 7, "timeout": 2})
+    result = msgspec.structs.replace(closed, series=[], totals=totals)
+    errors = chart(result, "errors")
+    (bars,) = errors.data
+    assert (bars["x"], bars["y"]) == (["refused", "timeout"], [7, 2])
+    assert "9 in all" in errors.caption
 
 
 def second(number: int, **changes: Any) -> Second:
@@ -196,10 +253,74 @@ def test_no_line_is_drawn_through_a_gap(closed: Result) -> None:
     series = [second(0), second(1), second(5, repeat=2), second(6, repeat=2, p50_us=0.0)]
     result = msgspec.structs.replace(closed, series=series)
     (trace,) = chart(result, "throughput").data
-    assert (trace["x"], trace["y"]) == ([0, 1, 2, 5, 6], [100, 100, None, 100, 100])
+    assert (trace["x"], trace["y"]) == ([0, 1, 4.5, 5, 6], [100, 100, None, 100, 100])
+    assert "fill" not in trace
     # Nor where there was no reply: a logarithm knows no 0.
     assert chart(result, "response-over-time").data[0]["y"] == [0.001, 0.001, None, 0.001, None]
-    assert [shape["x0"] for shape in chart(result, "throughput").layout["shapes"]] == [5]
+
+
+def test_no_line_is_drawn_from_one_repeat_to_the_next(closed: Result) -> None:
+    series = [second(0), second(1), second(2, repeat=2), second(3, repeat=2)]
+    result = msgspec.structs.replace(closed, series=series, plan=Plan(repeat=2))
+    (trace,) = chart(result, "throughput").data
+    assert (trace["x"], trace["y"]) == ([0, 1, 1.5, 2, 3], [100, 100, None, 100, 100])
+
+
+@pytest.mark.parametrize(("reopen", "broken"), [(True, True), (False, False)])
+def test_a_line_goes_through_stages_of_the_same_connections(
+    closed: Result, reopen: bool, broken: bool
+) -> None:
+    plan = msgspec.convert(
+        {
+            "stages": [{"first": n, "last": n, "duration": 1.0} for n in (1, 2)],
+            "reopen": reopen,
+        },
+        Plan,
+    )
+    series = [second(0, stage="1"), second(1, stage="2")]
+    result = msgspec.structs.replace(closed, series=series, plan=plan)
+    (trace,) = chart(result, "connections").data
+    assert (None in trace["y"]) is broken
+    # What has no neighbour is seen all the same.
+    assert "markers" in trace["mode"]
+
+
+def test_stages_and_repeats_are_shaded_in_turns_and_numbered(closed: Result) -> None:
+    stages = [msgspec.structs.replace(closed.stages[0], name=name) for name in ("up", "down")]
+    series = [
+        second(number, repeat=number // 4 + 1, stage="up" if number % 4 < 2 else "down")
+        for number in range(8)
+    ]
+    result = msgspec.structs.replace(
+        closed, stages=stages, series=series, plan=Plan(repeat=2, thresholds=("p99<5ms",))
+    )
+    found = [(part.label, part.name, part.first, part.last) for part in parts(result)]
+    assert found == [
+        ("1.1", "up", 0, 1),
+        ("1.2", "down", 2, 3),
+        ("2.1", "up", 4, 5),
+        ("2.2", "down", 6, 7),
+    ]
+    shapes = chart(result, "response-over-time").layout["shapes"]
+    assert [shape["name"] for shape in shapes] == ["plain", "shaded"] * 2 + ["guide"]
+    assert [shape["label"]["text"] for shape in shapes] == [
+        "1.1",
+        "1.2",
+        "2.1",
+        "2.2",
+        "p99&lt;5ms",
+    ]
+    assert shapes[-1]["y0"] == shapes[-1]["y1"] == 0.005
+    # The axis holds the threshold, though nothing was as slow.
+    low, high = chart(result, "response-over-time").layout["yaxis"]["range"]
+    assert low <= -3
+    assert 10**high >= 0.005
+    page = Page(render([result], ["run"]))
+    assert page.says("1.1 up")
+    # Runs of other stages have none in common.
+    other = msgspec.structs.replace(result, series=series[:6])
+    layout = Page(render([result, other], ["a", "b"])).figures["throughput"]["layout"]
+    assert layout["shapes"] == []
 
 
 def test_a_long_test_is_thinned_out_and_keeps_its_peaks(closed: Result) -> None:
@@ -208,13 +329,48 @@ def test_a_long_test_is_thinned_out_and_keeps_its_peaks(closed: Result) -> None:
     (trace,) = chart(result, "throughput").data
     assert len(trace["x"]) <= 1500
     assert set(trace["y"]) == {100}
+    # More than a screen could show apart have few markers.
+    assert trace["marker"]["maxdisplayed"] == 12
     p99 = next(one for one in chart(result, "response-over-time").data if one["name"] == "p99")
     assert max(p99["y"]) == 5.0
 
 
+def test_thinning_out_leaves_repeats_apart(closed: Result) -> None:
+    series = [
+        second(number, repeat=number // 1000 + 1, messages=number // 1000) for number in range(4000)
+    ]
+    result = msgspec.structs.replace(closed, series=series, plan=Plan(repeat=4))
+    (trace,) = chart(result, "throughput").data
+    # An average over two of them would be none of these.
+    assert set(trace["y"]) == {0, 1, 2, 3, None}
+    assert trace["y"].count(None) == 3
+
+
+def test_times_are_marked_as_people_say_them() -> None:
+    axis = axes.of_times([87e-6, 0.004, None, 0])
+    assert axis["ticktext"] == ["50 µs", "100 µs", "200 µs", "500 µs", "1 ms", "2 ms", "5 ms"]
+    assert axes.of_times([20e-6, 2.0])["ticktext"] == ["100 µs", "1 ms", "10 ms", "100 ms", "1 s"]
+    # One value alone stands between two marks.
+    assert axes.of_times([0.001])["ticktext"] == ["1 ms", "2 ms"]
+    assert axes.of_times([]) == {"type": "log"}
+
+
+def test_seconds_are_marked_as_people_say_them() -> None:
+    assert axes.of_seconds(9)["ticktext"] == ["0 s", "2 s", "4 s", "6 s", "8 s"]
+    assert axes.of_seconds(599)["ticktext"] == ["0s", "2m", "4m", "6m", "8m"]
+    assert len(axes.of_seconds(10**7)["tickvals"]) <= 7
+    assert axes.of_seconds(0)["ticktext"] == ["0 s"]
+
+
+def test_nines_are_as_far_from_one_another() -> None:
+    assert axes.of_nines(3.2)["ticktext"] == ["50 %", "90 %", "99 %", "99.9 %"]
+    assert axes.of_nines(0)["ticktext"] == ["50 %", "90 %"]
+    assert axes.of_nines(9.5)["ticktext"][-1] == "99.9999999"
+
+
 def test_the_distribution_has_all_messages(closed: Result) -> None:
     (trace,) = chart(closed, "distribution").data
-    assert sum(trace["y"]) == pytest.approx(100)
+    assert sum(trace["y"]) == pytest.approx(100, abs=0.01)
     (curve,) = chart(closed, "percentiles").data
     assert curve["y"] == sorted(curve["y"])
     assert curve["x"][-1] <= closed.totals.messages

@@ -10,6 +10,14 @@ from hypothesis import strategies as st
 
 from echo_load.latency import HIGHEST_NS, LatencyHistogram
 
+# Nothing, no base64, without counts, and with counts beyond the last.
+NO_HISTOGRAMS = (
+    "",
+    "nonsense",
+    "HISTFAAAAAA=",
+    "HISTFAAAACx4nJNpmSzMwMDAxQABzAoQmhHIdDPYsYDB/gNE4Dw/11l+rqebGbkAk+IH5g==",
+)
+
 batches = st.lists(st.integers(1, HIGHEST_NS), max_size=50)
 
 
@@ -79,7 +87,40 @@ def test_what_takes_longer_than_an_hour_is_kept_in_the_tail() -> None:
     assert histogram.percentiles_us([99])[0] == pytest.approx(HIGHEST_NS / 1e3, rel=1e-3)
 
 
+@given(batches, batches)
+def test_counts_up_to_bounds_are_exact_to_three_digits(
+    values: list[int], bounds: list[int]
+) -> None:
+    found = recorded(*values).count_up_to(bounds)
+    for bound, count in zip(bounds, found, strict=True):
+        assert count >= sum(value <= bound for value in values)
+        assert count <= sum(value <= bound * 1.001 + 1 for value in values)
+
+
+def test_counts_up_to_bounds_known_by_hand() -> None:
+    histogram = recorded(100, 100, 2_000_000, HIGHEST_NS)
+    assert histogram.count_up_to([0, 99, 100, 1_900_000, 2_000_000]) == [0, 0, 2, 2, 3]
+    assert histogram.count_up_to([HIGHEST_NS, 10 * HIGHEST_NS]) == [4, 4]
+
+
+@given(batches)
+def test_what_was_encoded_is_decoded(values: list[int]) -> None:
+    histogram = recorded(*values)
+    decoded = LatencyHistogram.decode(histogram.encode())
+    assert decoded.encode() == histogram.encode()
+    assert decoded.count == len(values)
+    assert decoded.max_us == pytest.approx(histogram.max_us, rel=1e-3)
+    assert decoded.percentiles_us([50]) == pytest.approx(histogram.percentiles_us([50]), rel=1e-3)
+
+
+@pytest.mark.parametrize("encoded", NO_HISTOGRAMS)
+def test_what_is_no_histogram_is_not_decoded(encoded: str) -> None:
+    with pytest.raises(ValueError, match="not an encoded HdrHistogram"):
+        LatencyHistogram.decode(encoded)
+
+
 def test_nothing_recorded() -> None:
     histogram = LatencyHistogram()
+    assert histogram.count_up_to([1, 1000]) == [0, 0]
     assert histogram.percentiles_us([50, 99]) == [0, 0]
     assert (histogram.mean_us, histogram.max_us) == (0, 0)

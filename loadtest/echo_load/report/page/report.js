@@ -1,72 +1,100 @@
 "use strict";
 
 const figures = JSON.parse(document.getElementById("figures").textContent);
-const COLOURS = 6;
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const narrow = matchMedia("(max-width: 600px)");
+const probe = document.createElement("i");
+probe.hidden = true;
+document.body.append(probe);
 
+// What a colour of the style sheet is at the moment: light, dark or printed.
 function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  probe.style.color = `var(--${name})`;
+  return getComputedStyle(probe).color;
 }
 
-function shade(number) {
-  return colour(`--c${number % COLOURS}`);
+function faint(shown, alpha) {
+  return shown.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
 }
 
 function axis(given) {
   return {
     automargin: true,
-    color: colour("--quiet"),
+    color: colour("quiet"),
     fixedrange: true,
-    gridcolor: colour("--line"),
-    linecolor: colour("--line"),
-    zerolinecolor: colour("--line"),
+    gridcolor: colour("grid"),
+    linecolor: colour("line"),
+    zeroline: false,
     ...given,
   };
 }
 
+function painted(trace) {
+  const shown = colour(trace.meta.colour);
+  if (trace.type === "bar") {
+    const pattern = { ...trace.marker.pattern, fillmode: "replace", fgcolor: shown };
+    return { ...trace, marker: { color: shown, line: { color: shown, width: 1 }, pattern } };
+  }
+  return {
+    ...trace,
+    line: { ...trace.line, color: shown },
+    marker: { ...trace.marker, color: shown },
+    fillcolor: faint(shown, 0.14),
+  };
+}
+
+function outlined(shape) {
+  const label = { ...shape.label, font: { color: colour("quiet"), size: 11 } };
+  if (shape.type === "line") {
+    return { ...shape, label, line: { color: colour("guide"), width: 1.2, dash: "4px,4px" } };
+  }
+  const fillcolor = shape.name === "shaded" ? colour("shade") : "rgba(0, 0, 0, 0)";
+  return { ...shape, label, fillcolor, line: { width: 0 } };
+}
+
 function draw(name, { data, layout }) {
-  const traces = data.map((trace) => {
-    const shown = shade(trace.meta.colour);
-    const painted = { ...trace };
-    if (trace.type === "bar") {
-      painted.marker = { color: shown };
-    } else {
-      painted.line = { ...trace.line, color: shown };
-      painted.marker = { color: shown };
-      painted.fillcolor = shown + "22";
-    }
-    return painted;
-  });
-  const shapes = (layout.shapes ?? []).map((shape) => ({
-    ...shape,
-    line: { color: colour("--quiet"), width: 1, dash: "dot" },
-  }));
+  const text = colour("text");
+  const card = colour("card");
   return Plotly.react(
     `chart-${name}`,
-    traces,
+    data.map(painted),
     {
       hovermode: "x unified",
+      hoverdistance: 60,
+      bargap: 0.2,
       ...layout,
-      shapes,
-      xaxis: axis(layout.xaxis),
+      shapes: (layout.shapes ?? []).map(outlined),
+      xaxis: axis({ showgrid: layout.hovermode === "closest", ...layout.xaxis }),
       yaxis: axis(layout.yaxis),
-      font: { color: colour("--text"), family: "system-ui, sans-serif", size: 12 },
-      hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--text") } },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
-      margin: { l: 8, r: 12, t: layout.showlegend ? 8 : 16, b: 8 },
-      paper_bgcolor: "transparent",
-      plot_bgcolor: "transparent",
+      font: { color: text, family: getComputedStyle(document.body).fontFamily, size: 12 },
+      hoverlabel: { bgcolor: card, bordercolor: colour("line"), font: { color: text, size: 12 } },
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.03, yanchor: "bottom" },
+      margin: { l: 8, r: narrow.matches ? 10 : 16, t: 12, b: 8 },
+      paper_bgcolor: "rgba(0, 0, 0, 0)",
+      plot_bgcolor: "rgba(0, 0, 0, 0)",
     },
     { displayModeBar: false, responsive: true },
   );
 }
 
 function paint() {
-  for (const swatch of document.querySelectorAll(".swatch")) {
-    swatch.style.background = shade(Number(swatch.dataset.colour));
-  }
   return Promise.all(Object.entries(figures).map(([name, figure]) => draw(name, figure)));
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
-addEventListener("beforeprint", paint);
+function resize() {
+  for (const name of Object.keys(figures)) {
+    Plotly.Plots.resize(`chart-${name}`);
+  }
+}
+
+// Paper is light, and as wide as it is.
+function print(printing) {
+  document.documentElement.classList.toggle("printing", printing);
+  paint();
+  resize();
+}
+
+dark.addEventListener("change", paint);
+addEventListener("beforeprint", () => print(true));
+addEventListener("afterprint", () => print(false));
 paint().then(() => document.body.setAttribute("data-drawn", ""));

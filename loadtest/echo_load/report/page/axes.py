@@ -1,0 +1,112 @@
+"""Axes that people can read: of times, of counts, of seconds that pass, of nines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from echo_core.units import format_duration
+from echo_load.thresholds import written_time
+
+Axis = dict[str, Any]
+Number = float | int | None
+
+# What fits below a chart on a phone.
+_MOST_TICKS = 6
+_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
+
+
+def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
+    """A logarithmic axis of seconds, marked with what people say: 50 µs, 1 ms, 2 s.
+
+    Args:
+        values: what it has to hold; what is not above 0 has no place on it.
+        extra: decades to add at its upper end.
+    """
+    known = [value for value in values if value]
+    if not known:
+        return {"type": "log"}
+    decades = range(math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + 2)
+    marks = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
+    # At least from the mark below the lowest to the mark above the highest, so that there are two.
+    low = max(mark for mark in marks if mark <= min(known))
+    high = min(mark for mark in marks if mark > max(known))
+    few = math.log10(high / low) <= 3
+    shown = [
+        mark for mark in marks if low <= mark <= high and (few or f"{mark:e}".startswith("1."))
+    ]
+    return {
+        "type": "log",
+        "range": [math.log10(low), math.log10(high) + extra],
+        "tickvals": shown,
+        "ticktext": [written_time(mark) for mark in shown],
+    }
+
+
+def of_counts(values: Sequence[Number], *, extra: float = 0.08) -> Axis:
+    """An axis from 0: 500, 20k, 1.5M; of small counts it has whole ones only.
+
+    Args:
+        values: what it has to hold.
+        extra: what to add at its upper end, as a share of the highest.
+    """
+    highest = max((value for value in values if value), default=1)
+    whole = {"tickformat": "d", "dtick": 1} if highest <= 4 else {"tickformat": "~s"}
+    return {"range": [0, highest * (1 + extra)], **whole}
+
+
+def of_seconds(last: int) -> Axis:
+    """An axis of the seconds from 0 to the last one, each with its figures in its middle."""
+    step = next((step for step in _STEPS if last / step < _MOST_TICKS), None)
+    if step is None:
+        step = math.ceil(last / _MOST_TICKS / _STEPS[-1]) * _STEPS[-1]
+    shown = list(range(0, last + 1, step))
+    return {
+        "range": [-0.6, last + 0.6],
+        "tickvals": shown,
+        "ticktext": [f"{second} s" if step < 60 else format_duration(second) for second in shown],
+        "showgrid": False,
+        "unifiedhovertitle": {"text": "second %{x:,.0f}"},
+    }
+
+
+def of_nines(nines: float) -> Axis:
+    """An axis of percentiles on which each further nine is as far away as the last.
+
+    Args:
+        nines: how many it comes to, 3 for 99.9 %.
+    """
+    shown = [2, *(10**nine for nine in range(1, max(1, math.floor(nines)) + 1))]
+    if len(shown) > _MOST_TICKS:
+        del shown[0]
+    unit = " %" if len(shown) < _MOST_TICKS else ""
+    return {
+        "type": "log",
+        "range": [0, max(nines, 1.0) * 1.02],
+        "tickangle": 0,
+        "tickvals": shown,
+        "ticktext": [f"{100 * (1 - 1 / point):.10g}{unit}" for point in shown],
+    }
+
+
+def of_kinds(count: int) -> Axis:
+    """An axis of so many kinds, on which few are no broader than many."""
+    spare = max(0.0, (6 - count) / 2)
+    return {"type": "category", "range": [-0.5 - spare, count - 0.5 + spare]}
+
+
+def of_connections() -> Axis:
+    """An axis of 0 to 100 percent of the connections."""
+    shown = (0, 25, 50, 75, 100)
+    return {
+        "range": [0, 101],
+        "tickvals": list(shown),
+        "ticktext": [f"{share} %" for share in shown],
+    }
+
+
+def of_shares(values: Sequence[Number]) -> Axis:
+    """An axis from 0 in percent, with room above for what stands there."""
+    highest = max((value for value in values if value), default=1)
+    return {"ticksuffix": " %", "range": [0, highest * 1.12]}

@@ -1,0 +1,24 @@
+"""The charts of a report, as data: what plotly.js draws, without colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from echo_load.report.page import distributions, over_time
+from echo_load.report.page.traces import Chart, Run
+
+__all__ = ["Chart", "Run", "charts"]
+
+
+def charts(runs: Sequence[Run]) -> list[Chart]:
+    """All charts of some runs, laid over one another."""
+    return [
+        over_time.throughput(runs),
+        over_time.response(runs),
+        over_time.connections(runs),
+        over_time.errors(runs),
+        distributions.distribution(runs),
+        distributions.percentiles(runs),
+        distributions.response_and_service(runs),
+        distributions.spread(runs),
+    ]

@@ -1,0 +1,135 @@
+"""What charts show besides figures: where stages and repeats begin, thresholds, percentiles."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from echo_load.report.page.seconds import Part, parts
+from echo_load.result import Result
+from echo_load.thresholds import Threshold
+
+# More parts than this have no room for their numbers, or no room at all.
+_MOST_LABELS = 14
+_MOST_PARTS = 60
+# How near to each other labels may be, as a share of an axis.
+_NEAR = 0.09
+
+Shape = dict[str, Any]
+
+
+class Guide(NamedTuple):
+    """A line across a chart.
+
+    Attributes:
+        label: what it says.
+        at: where it is, in the unit of its axis.
+    """
+
+    label: str
+    at: float
+
+
+def rates(result: Result) -> list[Guide]:
+    """Thresholds of throughput."""
+    return [
+        Guide(limit.text, limit.limit)
+        for limit in result.plan.limits
+        if limit.metric == "messages_per_second"
+    ]
+
+
+def times(result: Result) -> list[Guide]:
+    """Thresholds of the response time, of which a mean has no line to be compared with."""
+    return [Guide(limit.text, limit.limit) for limit in result.plan.limits if _of_response(limit)]
+
+
+def percentiles(result: Result) -> list[Guide]:
+    """Where the percentiles are that are given at the top."""
+    response = result.latency_us.response
+    found = (("p50", response.p50), ("p99", response.p99), ("p99.9", response.p99_9))
+    return [Guide(name, microseconds / 1e6) for name, microseconds in found if microseconds]
+
+
+def shared_parts(results: Sequence[Result]) -> list[Part]:
+    """Stages and repeats, where there are several and all results have the same."""
+    found = parts(results[0])
+    if not 1 < len(found) <= _MOST_PARTS or any(parts(one) != found for one in results[1:]):
+        return []
+    return found
+
+
+def numbered_parts(results: Sequence[Result]) -> list[Part]:
+    """Those of them that have room for their numbers."""
+    found = shared_parts(results)
+    return found if len(found) <= _MOST_LABELS else []
+
+
+def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[str, Any]:
+    """Every other part shaded, all of them numbered; a line across for each threshold."""
+    found = shared_parts(results)
+    shapes = [_shaded(part, number % 2 == 1) for number, part in enumerate(found)]
+    if len(found) > _MOST_LABELS:
+        for shape in shapes:
+            del shape["label"]
+    lines = [
+        _line("y", limit.at)
+        | {
+            "label": {
+                # As it is, in what plotly.js would take for markup.
+                "text": html.escape(limit.label, quote=False),
+                "textposition": "start",
+                "yanchor": "bottom",
+                "padding": 4,
+            }
+        }
+        for limit in limits
+    ]
+    return {"shapes": shapes + lines}
+
+
+def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, Any]:
+    """A line up for each guide, named at its top where there is room."""
+    if "range" not in xaxis:
+        return {}
+    low, high = xaxis["range"]
+    shapes: list[Shape] = []
+    before = -math.inf
+    for guide in guides:
+        shape = _line("x", guide.at)
+        place = (math.log10(guide.at) - low) / (high - low)
+        if place - before >= _NEAR:
+            # Beside its line, on the side where the chart goes on.
+            anchor = "right" if place > 1 - _NEAR else "left"
+            label = {"text": guide.label, "textposition": "end", "textangle": 0}
+            shape["label"] = label | {"xanchor": anchor, "yanchor": "top", "padding": 3}
+            before = place
+        shapes.append(shape)
+    return {"shapes": shapes}
+
+
+def _of_response(limit: Threshold) -> bool:
+    return limit.metric.startswith("response.") and not limit.metric.endswith(".mean")
+
+
+def _line(axis: str, at: float) -> Shape:
+    """A line across the whole chart, at a place on an axis."""
+    other = "y" if axis == "x" else "x"
+    ends = {f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1}
+    return {"type": "line", "name": "guide", f"{axis}0": at, f"{axis}1": at, **ends}
+
+
+def _shaded(part: Part, shaded: bool) -> Shape:
+    return {
+        "type": "rect",
+        "yref": "paper",
+        "x0": part.first - 0.5,
+        "x1": part.last + 0.5,
+        "y0": 0,
+        "y1": 1,
+        "layer": "below",
+        "name": "shaded" if shaded else "plain",
+        "label": {"text": part.label, "textposition": "top center"},
+    }

@@ -1,0 +1,228 @@
+"""What the tables of a report for browsers say: rows by name, a column for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from echo_core.units import format_bytes, format_duration
+from echo_load.plan import Plan
+from echo_load.report.tables import processes_in_words
+from echo_load.result import Latencies, Latency, Result
+from echo_load.thresholds import written_time
+
+NOTHING = "–"  # noqa: RUF001  # an en dash, as typographers put it
+
+Row = tuple[str, list[str]]
+
+# Of the plan, what is shown elsewhere, or as text of its own.
+_SHOWN_ELSEWHERE = frozenset({"targets", "thresholds", "abort_on", "stages", "tls", "engine"})
+_TIMES = frozenset({"duration", "warmup", "timeout", "connect_timeout"})
+_UNITS = {"rate": "msg/s", "connect_rate": "connections/s"}
+_DISTRIBUTIONS = {
+    "response": "response",
+    "service": "service",
+    "first_byte": "first byte",
+    "connect": "connect",
+    "handshake": "TLS",
+    "kernel": "kernel's RTT",
+}
+
+
+class Cell(NamedTuple):
+    """A cell that is good or bad.
+
+    Attributes:
+        text: what it says.
+        good: which of the two; None for neither.
+    """
+
+    text: str
+    good: bool | None = None
+
+
+def beside(columns: Sequence[Mapping[str, str]]) -> list[Row]:
+    """A table with a row a name and a column a run."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, [column.get(name, NOTHING) for column in columns]) for name in names]
+
+
+def time(microseconds: float) -> str:
+    """A time; nothing where none was measured."""
+    return written_time(microseconds / 1e6) if microseconds else NOTHING
+
+
+def moment(started_at: str) -> str:
+    """When a test began: `24 Nov 2026, 14:14:05 UTC`."""
+    try:
+        return f"{datetime.fromisoformat(started_at):%-d %b %Y, %H:%M:%S %Z}"
+    except ValueError:
+        return started_at
+
+
+def checked(result: Result) -> str:
+    """What was checked, in a sentence."""
+    totals = result.totals
+    errors = sum(totals.errors.values())
+    said = f"{totals.connections_opened:,} connections, {totals.messages:,} replies"
+    if errors:
+        return f"{said}, {errors:,} errors ({', '.join(_kinds(result))})."
+    if totals.messages:
+        said += f", all byte for byte as sent ({format_bytes(totals.bytes_received)})"
+        if result.reconciliation is not None and result.reconciliation.balanced:
+            said += ", reconciled"
+    kept = len(result.thresholds)
+    if kept and all(one.passed for one in result.thresholds):
+        said += f"; {kept} threshold{'s' if kept > 1 else ''} kept"
+    return f"{said}."
+
+
+def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
+    """The distributions that hold anything, by their names."""
+    found = {label: getattr(measured, name) for name, label in _DISTRIBUTIONS.items()}
+    if found["response"] == found["service"]:
+        del found["service"]
+    return [(label, latency) for label, latency in found.items() if latency.count]
+
+
+def thresholds(results: Sequence[Result]) -> list[tuple[str, list[Cell]]]:
+    """What had to be kept, and whether each run did."""
+    columns = [{one.threshold: one for one in result.thresholds} for result in results]
+    rows = []
+    for name in dict.fromkeys(name for column in columns for name in column):
+        cells = []
+        for column in columns:
+            if name not in column:
+                cells.append(Cell(NOTHING))
+                continue
+            one = column[name]
+            cells.append(Cell(f"{'kept' if one.passed else 'crossed'}: {one.measured}", one.passed))
+        rows.append((name, cells))
+    return rows
+
+
+def figures(result: Result) -> dict[str, str]:
+    """The key figures."""
+    totals, response = result.totals, result.latency_us.response
+    return {
+        "msg/s": f"{totals.messages_per_second:,.0f}",
+        "p50": time(response.p50),
+        "p90": time(response.p90),
+        "p99": time(response.p99),
+        "p99.9": time(response.p99_9),
+        "max": time(response.max),
+        "errors": f"{sum(totals.errors.values()):,}",
+        "connections": f"{totals.connections_opened:,}",
+        "messages": f"{totals.messages:,}",
+        "seconds": f"{totals.seconds:.1f}",
+        "back": f"{format_bytes(totals.bytes_received)}",
+    }
+
+
+def errors(result: Result) -> dict[str, str]:
+    """Failures by kind."""
+    return {kind: f"{count:,}" for kind, count in sorted(result.totals.errors.items())}
+
+
+def plan(result: Result) -> dict[str, str]:
+    """What a plan says, as far as it says anything."""
+    asked = result.plan
+    rows = {
+        "command": f"echo-load {result.command}",
+        "targets": ", ".join(result.targets),
+        "engine": asked.driven_by,
+        "stages": _stages(asked),
+        "pacing": f"open loop, {asked.arrivals} arrivals" if asked.open_loop else "closed loop",
+        "thresholds": ", ".join((*asked.thresholds, *asked.abort_on)),
+    }
+    for name in asked.__struct_fields__:
+        value = getattr(asked, name)
+        if name not in _SHOWN_ELSEWHERE and value not in (None, False, ()):
+            rows[name.replace("_", " ")] = _written(name, value)
+    if not asked.open_loop:
+        del rows["arrivals"]
+    return {name: value for name, value in rows.items() if value}
+
+
+def machine(result: Result) -> dict[str, str]:
+    """Where and when it ran."""
+    here = result.machine
+    return {
+        "started": moment(result.started_at),
+        "platform": here.platform,
+        "processor": f"{here.processor}, {here.cores} core{'s' if here.cores > 1 else ''}",
+        "memory": format_bytes(here.memory_bytes),
+        "Python": here.python,
+        "echoswarm": here.echoswarm,
+    }
+
+
+def generator(result: Result) -> dict[str, str]:
+    """How the generating side fared."""
+    own = result.generator
+    rows = {
+        "driven by": f"{result.plan.driven_by} in {processes_in_words(own.processes)}",
+        "cores busy": f"{own.cpu_cores:.2f}",
+        "processor time": f"{own.cpu_seconds:.2f} s",
+        "waited for a processor": f"{own.waited_seconds:.2f} s",
+    }
+    for name, late in (("messages late by", own.lateness_us), ("event loop lag", own.hub_lag_us)):
+        if late.count:
+            rows[name] = f"p50 {time(late.p50)}, p99 {time(late.p99)}, max {time(late.max)}"
+    rows["generator-bound"] = "; ".join(own.findings) or "yes" if own.bound else "no"
+    return rows
+
+
+def reconciled(result: Result) -> dict[str, str]:
+    """The four counts, and where they part."""
+    found = result.reconciliation
+    if found is None:
+        return {}
+    return {
+        "balance": "all equal" if found.balanced else "not equal",
+        f"{found.unit} sent": f"{found.sent:,}",
+        f"{found.unit} received by the server": f"{found.received_by_server:,}",
+        f"{found.unit} sent by the server": f"{found.sent_by_server:,}",
+        f"{found.unit} received back": f"{found.received:,}",
+        "read from": found.admin,
+        **({"differences": "; ".join(found.differences)} if found.differences else {}),
+    }
+
+
+def server(result: Result) -> dict[str, str]:
+    """What the server counted since the test began."""
+    found = result.reconciliation
+    if found is None:
+        return {}
+    return {
+        name.replace("{", ": ").replace("}", "").replace("_", " "): f"{count:,}"
+        for name, count in found.server.items()
+    }
+
+
+def _kinds(result: Result) -> list[str]:
+    return [f"{kind} {count}" for kind, count in errors(result).items()]
+
+
+def _stages(asked: Plan) -> str:
+    return ", ".join(
+        asked.stage_name(stage)
+        + (f" for {format_duration(stage.duration)}" if stage.duration is not None else "")
+        for stage in asked.run_stages
+    )
+
+
+def _written(name: str, value: Any) -> str:
+    if name in _TIMES:
+        return format_duration(value)
+    if name == "payload_size":
+        sizes = dict.fromkeys(map(format_bytes, value))
+        return " to ".join(sizes)
+    if value is True:
+        return "yes"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, int | float):
+        return f"{value:,.10g} {_UNITS.get(name, '')}".rstrip()
+    return str(value)

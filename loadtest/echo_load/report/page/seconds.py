@@ -1,0 +1,124 @@
+"""The series of a result as points of a chart: thinned out, and broken where it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from echo_load.report.page.axes import Number
+from echo_load.result import Result, Second
+
+# More points than a screen has columns show nothing more.
+_MOST_POINTS = 1500
+
+Kept = Literal["mean", "highest", "last"]
+
+
+class Points(NamedTuple):
+    """A figure by the second.
+
+    Attributes:
+        x: seconds.
+        y: the figure; None where the line is to break.
+        widths: how many seconds each point stands for.
+    """
+
+    x: list[Number]
+    y: list[Number]
+    widths: list[int]
+
+    @property
+    def alone(self) -> bool:
+        """Some have no neighbour that a line could be drawn to."""
+        around = [None, *self.y, None]
+        return any(
+            one is not None and before is None and after is None
+            for before, one, after in zip(around, around[1:], around[2:], strict=False)
+        )
+
+
+class Part(NamedTuple):
+    """A stage of a repeat, in a series.
+
+    Attributes:
+        label: its number, as in `2`, or `1.2` where there are several repeats of several stages.
+        name: of the stage; nothing where there is but one, and parts are repeats.
+        first: its first second.
+        last: its last one.
+    """
+
+    label: str
+    name: str
+    first: int
+    last: int
+
+
+def points(result: Result, read: Callable[[Second], Number], keep: Kept = "mean") -> Points:
+    """Take a figure out of a series.
+
+    Args:
+        result: whose series it is.
+        read: the figure of a second; None where there is none.
+        keep: what is kept of several seconds that share a point, because a screen has no more.
+    """
+    size = math.ceil(len(result.series) / _MOST_POINTS) or 1
+    found = Points([], [], [])
+    for piece in _pieces(result):
+        if found.x:
+            _add(found, piece[0].second - 0.5, None, 1)
+        for begin in range(0, len(piece), size):
+            group = piece[begin : begin + size]
+            middle = (group[0].second + group[-1].second) / 2
+            values = [value for one in group if (value := read(one)) is not None]
+            _add(found, middle, _kept(values, keep), len(group))
+    return found
+
+
+def parts(result: Result) -> list[Part]:
+    """The stages and repeats of a series, in their order."""
+    several_stages = len(result.stages) > 1
+    found: list[Part] = []
+    before: Second | None = None
+    stage = 0
+    for one in result.series:
+        if before is None or one.repeat != before.repeat:
+            stage = 1
+        elif one.stage != before.stage:
+            stage += 1
+        else:
+            found[-1] = found[-1]._replace(last=one.second)
+            before = one
+            continue
+        repeat = f"{one.repeat}" if result.plan.repeat > 1 else ""
+        label = ".".join(filter(None, (repeat, f"{stage}" if several_stages else "")))
+        found.append(Part(label, one.stage if several_stages else "", one.second, one.second))
+        before = one
+    return found
+
+
+def _add(to: Points, x: float, y: Number, width: int) -> None:
+    to.x.append(int(x) if x == int(x) else x)
+    to.y.append(y)
+    to.widths.append(width)
+
+
+def _kept(values: Sequence[float], keep: Kept) -> Number:
+    if not values:
+        return None
+    if keep == "mean":
+        mean = sum(values) / len(values)
+        return int(mean) if mean == int(mean) else float(f"{mean:.6g}")
+    return max(values) if keep == "highest" else values[-1]
+
+
+def _pieces(result: Result) -> list[list[Second]]:
+    """The seconds that a line may be drawn through: of the same connections, without a gap."""
+    pieces: list[list[Second]] = [list(result.series[:1])] if result.series else []
+    for before, one in pairwise(result.series):
+        reopened = result.plan.reopen and one.stage != before.stage
+        if one.second != before.second + 1 or one.repeat != before.repeat or reopened:
+            pieces.append([])
+        pieces[-1].append(one)
+    return pieces

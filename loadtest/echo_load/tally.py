@@ -101,8 +101,9 @@ class Tally:
             self._open_before += gained.open
             return
         second = int(max(0.0, elapsed + max(before, -elapsed)) / 2)
-        if elapsed >= self.timeline.seconds or self.states[generator] == "ended":
-            # That all connections end with the test says nothing about it.
+        if elapsed >= self.timeline.seconds - SOON_SECONDS or self.states[generator] == "ended":
+            # That all connections end with the test says nothing about it; in an open loop they do
+            # as soon as the last reply is in.
             gained.opened = gained.closed = 0
             if elapsed < self.timeline.seconds + SOON_SECONDS:
                 second = int(min(second, self.timeline.seconds - _LEAST_SECONDS))

@@ -134,6 +134,17 @@ def test_openmetrics_is_spoken_to_those_who_ask(echo_server: EchoServerProcess) 
             assert page.read().endswith(b"# EOF\n")
 
 
+def test_a_scrape_that_stalls_does_not_hold_up_the_end(echo_server: EchoServerProcess) -> None:
+    with running("run", echo_server.url, "-n", "10") as (client, url):
+        port = int(url.split(":")[2].removesuffix("/metrics"))
+        with socket.create_connection(("127.0.0.1", port)) as stalled:
+            stalled.sendall(b"GET /met")
+            assert client.wait(DEADLINE) == 0
+            assert client.stderr is not None
+            assert b"Traceback" not in client.stderr.read()
+            assert stalled.recv(1) == b""
+
+
 def test_buckets_count_what_the_histogram_has() -> None:
     latencies = LatencyHistogram()
     latencies.record(array("q", [10, 1_000, 50_000, 50_001, 3_000_000, 5_000_000_000]))

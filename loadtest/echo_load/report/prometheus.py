@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from socketserver import ThreadingMixIn
 from typing import Self
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
@@ -27,6 +30,8 @@ from echo_load.tally import Tally
 
 _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"
+# What a scrape may take to be asked for, and read.
+_SCRAPE_SECONDS = 2.0
 # Upper bounds of the histograms' buckets in nanoseconds, from 50 microseconds to 10 seconds.
 _BOUNDS = [50_000, *(step * 10**exp for exp in range(5, 10) for step in (1, 2, 5)), 10**10]
 
@@ -127,6 +132,10 @@ class PrometheusReport(Observer):
             raise MetricsError(
                 f"cannot serve metrics on {endpoint.location}: {error.strerror}"
             ) from error
+        # A scrape under way when the test ends gets all of its answer.
+        assert isinstance(self._server, ThreadingMixIn)
+        self._server.daemon_threads = False
+        self._server.RequestHandlerClass = _Handler
         port = self._server.server_port
         self.url = f"http://{NetworkEndpoint(endpoint.host, port).location}/metrics"
         return self
@@ -160,6 +169,19 @@ class PrometheusReport(Observer):
     def ended(self, result: Result) -> None:  # noqa: ARG002  # what there is has been shown
         """Show that there will be no more."""
         self.figures = replace(self.figures, phase="ended")
+
+
+class _Handler(WSGIRequestHandler):
+    """Answers a scrape, quietly; one that stalls or goes away ends."""
+
+    timeout = _SCRAPE_SECONDS
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            super().handle()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name
+        pass
 
 
 class _FiguresCollector(Collector):

@@ -11,6 +11,7 @@ from echo_load.commands.report import report
 from echo_load.commands.run import run
 from echo_load.commands.schema import schema
 from echo_load.commands.stress import stress
+from echo_load.commands.swarm import swarm
 
 
 @click.group(no_args_is_help=False, context_settings=command.command_settings("ECHO_LOAD"))
@@ -22,5 +23,5 @@ def echo_load() -> None:
     """
 
 
-for one in (run, stress, hold, report, compare, schema):
+for one in (run, stress, hold, swarm, report, compare, schema):
     echo_load.add_command(one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from socketserver import ThreadingMixIn
@@ -25,6 +25,7 @@ from echo_load.engines import Counts
 from echo_load.engines.recorder import Measured
 from echo_load.errors import MetricsError
 from echo_load.latency import LatencyHistogram
+from echo_load.report.exposition import Exposed
 from echo_load.result import Result
 from echo_load.tally import Tally
 
@@ -32,8 +33,6 @@ _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"
 # What a scrape may take to be asked for, and read.
 _SCRAPE_SECONDS = 2.0
-# Upper bounds of the histograms' buckets in nanoseconds, from 50 microseconds to 10 seconds.
-_BOUNDS = [50_000, *(step * 10**exp for exp in range(5, 10) for step in (1, 2, 5)), 10**10]
 
 _COUNTERS = (
     ("connections_opened", "Connections established.", "opened"),
@@ -72,24 +71,11 @@ def parse_listen(text: str) -> NetworkEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class _Times:
-    """A distribution, as a histogram with a few buckets shows it."""
-
-    up_to: Sequence[int]
-    count: int
-    sum_seconds: float
-
-    @classmethod
-    def of(cls, times: LatencyHistogram) -> _Times:
-        return cls(times.count_up_to(_BOUNDS), times.count, times.sum_ns / 1e9)
-
-
-@dataclass(frozen=True, slots=True)
 class Figures:
     """What is shown: made by whoever runs the test, read by whoever asks, never changed."""
 
     counts: Counts = field(default_factory=Counts)
-    times: Mapping[str, _Times] = field(default_factory=dict)
+    times: Mapping[str, Exposed] = field(default_factory=dict)
     elapsed: float = 0.0
     generators: int = 0
     stage: str = ""
@@ -159,7 +145,7 @@ class PrometheusReport(Observer):
         number = max(0, tally.timeline.stage_at(progress.elapsed))
         self.figures = Figures(
             counts=counts,
-            times={name: _Times.of(getattr(measured, attribute)) for name, _, attribute in _TIMES},
+            times={name: Exposed.of(getattr(measured, attribute)) for name, _, attribute in _TIMES},
             elapsed=progress.elapsed,
             generators=len(tally.states),
             stage=tally.plan.stage_name(tally.stages[number]),
@@ -215,13 +201,11 @@ class _FiguresCollector(Collector):
         running.add_metric([figures.stage, figures.phase], 1)
         yield running
         for name, help_text, _ in _TIMES:
-            times = figures.times.get(name) or _Times.of(LatencyHistogram())
-            bounds = [f"{bound / 1e9:g}" for bound in _BOUNDS]
-            buckets = [*zip(bounds, times.up_to, strict=True), ("+Inf", times.count)]
+            times = figures.times.get(name) or Exposed.of(LatencyHistogram())
             yield HistogramMetricFamily(
                 f"{_PREFIX}{name}_seconds",
                 help_text,
-                buckets=buckets,
+                buckets=times.buckets,
                 sum_value=times.sum_seconds,
                 unit="seconds",
             )

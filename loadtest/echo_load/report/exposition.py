@@ -1,0 +1,34 @@
+"""Latencies in the form in which Prometheus takes histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo_load.latency import LatencyHistogram
+
+# Upper bounds of the buckets in nanoseconds, from 50 microseconds to 10 seconds.
+_BOUNDS = [50_000, *(step * 10**exp for exp in range(5, 10) for step in (1, 2, 5)), 10**10]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A distribution, as a histogram with a few buckets shows it.
+
+    Attributes:
+        buckets: the upper bound of each in seconds, written, and how many latencies do not exceed
+            it.
+        count: latencies.
+        sum_seconds: of all of them.
+    """
+
+    buckets: Sequence[tuple[str, float]]
+    count: int
+    sum_seconds: float
+
+    @classmethod
+    def of(cls, times: LatencyHistogram) -> Exposed:
+        """What a distribution is now."""
+        bounds = [f"{bound / 1e9:g}" for bound in _BOUNDS]
+        buckets = [*zip(bounds, times.count_up_to(_BOUNDS), strict=True), ("+Inf", times.count)]
+        return cls(buckets, times.count, times.sum_ns / 1e9)

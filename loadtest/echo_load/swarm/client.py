@@ -1,0 +1,209 @@
+"""The connection of a locust user: what it does is reported as requests, and checked."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+from echo_client.connection import EchoConnection, resolve
+from echo_client.errors import ClientError, ClosedError
+from echo_client.payload import StampedPayload
+from echo_client.tls import TlsOptions
+from echo_core.endpoint import Endpoint
+from echo_load.engines.checking import UnderWay, check
+from echo_load.swarm.settings import Settings
+
+# Of this process: no two connections, nor two runs, send the same.
+_RUN = random.SystemRandom().getrandbits(32)
+_numbers = count(1)
+
+
+@lru_cache(maxsize=1)
+def _context(tls: TlsOptions) -> ssl.SSLContext:
+    """One for all users: it takes milliseconds to make."""
+    return tls.context()
+
+
+class EchoFailure(ClientError):  # noqa: N818  # it is what locust's table shows
+    """What went wrong, by the name that it has in `echo-load`, so that equal ones are one row."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+
+    def __repr__(self) -> str:
+        """The name alone, which is what locust shows."""
+        return str(self)
+
+
+class EchoClient:
+    """One connection to an echo service, for a user's tasks.
+
+    Each method reports a request to locust, with its time in milliseconds as a float: `connect`,
+    `message` and `close`, and `send` and `receive` where a task uses these.
+
+    Args:
+        environment: locust's.
+        endpoint: the service.
+        settings: sizes, timeouts, TLS.
+    """
+
+    def __init__(self, environment: Any, endpoint: Endpoint, settings: Settings) -> None:
+        self._fire = environment.events.request.fire
+        self._endpoint = endpoint
+        self._settings = settings
+        self._method = endpoint.scheme.upper()
+        self._payload = StampedPayload(*settings.payload_size, _RUN)
+        self._number = next(_numbers)
+        self._sequence = 0
+        self._connection: EchoConnection | None = None
+        self._tls = _context(settings.tls) if endpoint.scheme == "tls" else None
+        self._addresses: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """There is a connection."""
+        return self._connection is not None
+
+    def connect(self) -> None:
+        """Open the connection.
+
+        Raises:
+            EchoFailure: it cannot be opened; locust knows already.
+        """
+        with self._reported("connect"):
+            if self._addresses is None:
+                self._addresses = resolve(self._endpoint)
+            self._connection = EchoConnection.connect(
+                self._addresses,
+                timeout=self._settings.timeout,
+                connect_timeout=self._settings.connect_timeout,
+                tls=self._tls,
+                server_name=self._settings.tls.server_name,
+            )
+
+    def echo(self, message: bytes | None = None) -> bytes:
+        """Send a message, receive its reply, and compare the two.
+
+        Args:
+            message: what to send; by default one that says whose it is.
+
+        Returns:
+            The reply.
+
+        Raises:
+            EchoFailure: there was none in time, or another; the connection is closed then.
+        """
+        connection = self._opened()
+        if message is not None:
+            with self._reported("message", len(message)):
+                reply = connection.round_trip(message)
+                if reply != message:
+                    raise EchoFailure("corrupt" if len(reply) == len(message) else "foreign")
+            return reply
+        sequence = self._sequence
+        message = self._payload.message(self._number, sequence)
+        self._sequence = sequence + 1
+        begin = time.perf_counter_ns()
+        try:
+            reply = connection.round_trip(message)
+        except ClientError as error:
+            self._failed("message", begin, error)
+        if reply != message:
+            self._failed(
+                "message", begin, EchoFailure(self._what_is_wrong(sequence, message, reply))
+            )
+        self._fire(
+            request_type=self._method,
+            name="message",
+            response_time=(time.perf_counter_ns() - begin) / 1e6,
+            response_length=len(reply),
+            exception=None,
+        )
+        return reply
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; they are compared with nothing.
+
+        Raises:
+            EchoFailure: they could not be sent.
+        """
+        with self._reported("send", len(data)):
+            self._opened().send(data)
+
+    def receive(self, size: int) -> bytes:
+        """Receive so many bytes.
+
+        Raises:
+            EchoFailure: fewer came in time.
+        """
+        connection = self._opened()
+        received = b""
+        with self._reported("receive", size):
+            while len(received) < size:
+                piece = connection.receive()
+                if not piece:
+                    raise ClosedError("the stream ended", len(received))
+                received += piece
+        return received
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            with self._reported("close"):
+                self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> EchoConnection:
+        if self._connection is None:
+            self.connect()
+        assert self._connection is not None
+        return self._connection
+
+    @contextmanager
+    def _reported(self, name: str, length: int = 0) -> Iterator[None]:
+        begin = time.perf_counter_ns()
+        try:
+            yield
+        except ClientError as error:
+            self._failed(name, begin, error)
+        self._fire(
+            request_type=self._method,
+            name=name,
+            response_time=(time.perf_counter_ns() - begin) / 1e6,
+            response_length=length,
+            exception=None,
+        )
+
+    def _failed(self, name: str, begin: int, error: ClientError) -> None:
+        """Report a failure, and give the connection up.
+
+        Raises:
+            EchoFailure: always.
+        """
+        kind = str(error) if isinstance(error, EchoFailure) else error.kind
+        if isinstance(error, ClosedError) and error.received:
+            kind = "truncated"
+        failure = EchoFailure(kind)
+        self._fire(
+            request_type=self._method,
+            name=name,
+            response_time=(time.perf_counter_ns() - begin) / 1e6,
+            response_length=0,
+            exception=failure,
+        )
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        raise failure from error
+
+    def _what_is_wrong(self, sequence: int, message: bytes, reply: bytes) -> str:
+        under_way = deque([UnderWay(sequence, message, 0, 0)])
+        wrong = check(self._payload, self._number, sequence, under_way, reply).wrong
+        return wrong[0] if wrong else "truncated"

@@ -1,0 +1,95 @@
+"""Folds what a block of connections did into locust's statistics, all at once.
+
+Locust counts request by request, which would cost more than the requests do.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from locust.stats import StatsEntry, StatsError
+
+from echo_load.engines import Counts
+from echo_load.engines.recorder import Snapshot
+from echo_load.latency import LatencyHistogram
+from echo_load.swarm.client import EchoFailure
+from echo_load.swarm.precision import Precision, bucket
+
+# What is a round trip all the same, and has a time.
+_COMPLETED = frozenset({"corrupt"})
+# What counts as a failure to connect, and not of a message.
+_CONNECTING = frozenset(
+    {
+        *("refused", "unreachable", "connect_timeout", "connect_error", "unresolved", "handshake"),
+        *("no_port", "no_source", "no_descriptor"),
+    }
+)
+
+
+def fold(
+    environment: Any, precision: Precision, method: str, gained: Counts, measured: Snapshot
+) -> None:
+    """Add what has happened since the last time.
+
+    Args:
+        environment: locust's.
+        precision: the histograms of this process.
+        method: what locust calls the kind of request.
+        gained: what was counted since.
+        measured: what was measured since.
+    """
+    messages, connects = LatencyHistogram(), LatencyHistogram()
+    for times in measured.response.values():
+        messages.merge(times)
+    for one in measured.measured.values():
+        connects.merge(one.connect)
+    for name, times, length in (
+        ("connect", connects, 0),
+        ("message", messages, gained.bytes_received),
+    ):
+        if times.count:
+            precision.merge(method, name, times)
+            for entry in (environment.stats.total, environment.stats.get(name, method)):
+                _add(entry, times, length)
+    for kind, count in gained.errors.items():
+        # Some are taken back: a datagram that was held for lost and came late.
+        if count > 0:
+            name = "connect" if kind in _CONNECTING else "message"
+            _fail(environment.stats, method, name, EchoFailure(kind), count)
+
+
+def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
+    """Count requests as `StatsEntry.log` does one."""
+    now = time.time()
+    second = int(now)
+    if entry.use_response_times_cache and second > int(entry.last_request_timestamp or second):
+        entry._cache_response_times(second - 1)  # noqa: SLF001  # as log does
+    entry.num_requests += times.count
+    entry.num_reqs_per_sec[second] += times.count
+    entry.last_request_timestamp = now
+    entry.total_response_time += times.sum_ns / 1e6  # type: ignore[assignment]  # it is milliseconds
+    entry.total_content_length += length
+    shortest = times.percentiles_us([0])[0] / 1e3
+    least = entry.min_response_time
+    entry.min_response_time = shortest if least is None else min(least, shortest)  # type: ignore[assignment]
+    entry.max_response_time = max(entry.max_response_time, times.max_us / 1e3)  # type: ignore[assignment]
+    for milliseconds, count in times.buckets_ms():
+        entry.response_times[bucket(milliseconds)] += count  # type: ignore[index]
+
+
+def _fail(stats: Any, method: str, name: str, failure: EchoFailure, count: int) -> None:
+    second = int(time.time())
+    for entry in (stats.total, stats.get(name, method)):
+        if str(failure) not in _COMPLETED:
+            entry.num_requests += count
+            entry.num_none_requests += count
+            entry.num_reqs_per_sec[second] += count
+        entry.num_failures += count
+        entry.num_fail_per_sec[second] += count
+    key = StatsError.create_key(method, name, failure)
+    error = stats.errors.get(key)
+    if error is None:
+        error = stats.errors[key] = StatsError(method, name, failure)
+    error.occurred()
+    error.occurrences += count - 1

@@ -1,0 +1,23 @@
+"""A swarm on an echo service: `locust -f locustfile.py --host tcp://HOST:50007`.
+
+`EchoUser` is the one that runs where none is named; `EchoBlockUser` is a hundred connections in
+one. With `--stages` the number of users follows these, otherwise locust's own options.
+"""
+
+# Locust patches the process when it is imported, and nothing may have imported ssl before.
+import locust  # isort: skip
+
+from echo_load.swarm import users
+from echo_load.swarm.hooks import install
+
+install(locust.events)
+
+
+class EchoUser(users.EchoUser):
+    """One connection, a message after the other."""
+
+
+class EchoBlockUser(users.EchoBlockUser):
+    """A block of connections, driven by the hub engine."""
+
+    only_if_named = True

@@ -1,0 +1,182 @@
+"""What a swarm says at its end and on its pages: microseconds, thresholds, metrics."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from locust.stats import RequestStats
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from echo_core.errors import ExitCode
+from echo_load.report.exposition import Exposed
+from echo_load.swarm.precision import Precision
+from echo_load.swarm.settings import Settings
+from echo_load.thresholds import Figures, Judged
+
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+COLUMNS = ("method", "name", "count", "mean_us", *(f"p{one:g}_us" for one in PERCENTILES), "max_us")
+_PREFIX = "echo_swarm_"
+
+logger = logging.getLogger(__name__)
+
+
+def rows(precision: Precision) -> list[tuple[str | int | float, ...]]:
+    """A row a request, as `COLUMNS` names them."""
+    return [
+        (
+            *key,
+            times.count,
+            round(times.mean_us, 3),
+            *times.percentiles_us(PERCENTILES),
+            times.max_us,
+        )
+        for key, times in precision.items()
+    ]
+
+
+def add_microseconds(stats: RequestStats, precision: Precision) -> None:
+    """Let the entries of locust's JSON output have the histogram's figures, as `microseconds`."""
+    serialize = stats.serialize_stats
+
+    def with_microseconds() -> list[Any]:
+        figures = {
+            (method, name): dict(zip(COLUMNS[2:], values, strict=True))
+            for method, name, *values in rows(precision)
+        }
+        return [
+            {**entry, "microseconds": figures.get((entry["method"], entry["name"]))}
+            for entry in serialize()
+        ]
+
+    stats.serialize_stats = with_microseconds  # type: ignore[method-assign]
+
+
+def text_table(precision: Precision) -> str:
+    """The rows for people."""
+    lines = [("method", "name", "count", "mean", *(f"p{one:g}" for one in PERCENTILES), "max")]
+    for method, name, count, *times in rows(precision):
+        lines.append((str(method), str(name), f"{count:,}", *(f"{time:,.0f}" for time in times)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if number < 2 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def write_csv(precision: Precision, path: Path) -> None:
+    """Write the rows as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows(precision))
+
+
+def judged(environment: Any, precision: Precision) -> list[Judged]:
+    """The thresholds of the command line or the web form, and whether they were kept."""
+    limits = Settings.of(environment.parsed_options).thresholds
+    if not limits:
+        return []
+    stats = environment.stats
+    total = stats.total
+    messages = precision.named("message")
+    connects = precision.named("connect")
+    failures: dict[str, int] = {}
+    for error in stats.errors.values():
+        kind = str(error.error)
+        failures[kind] = failures.get(kind, 0) + error.occurrences
+    seconds = max(0.0, (total.last_request_timestamp or total.start_time) - total.start_time)
+    figures = Figures(
+        seconds=seconds,
+        latencies={
+            "response": messages,
+            "connect": connects,
+        },
+        counts={
+            "messages": messages.count,
+            "connections_opened": connects.count,
+            "connections_failed": sum(
+                error.occurrences for error in stats.errors.values() if error.name == "connect"
+            ),
+        },
+        errors=failures,
+    )
+    return [limit.judge(figures) for limit in limits]
+
+
+def conclude(environment: Any, precision: Precision) -> None:
+    """Say at the end what was measured and which thresholds were crossed; set the exit code."""
+    table = text_table(precision)
+    if len(table.splitlines()) > 1:
+        logger.info("response times in microseconds\n%s", table)
+    prefix = getattr(environment.parsed_options, "csv_prefix", None)
+    if prefix:
+        write_csv(precision, Path(f"{prefix}_microseconds.csv"))
+    for one in judged(environment, precision):
+        if one.passed:
+            logger.info("threshold %s kept: %s", one.threshold, one.measured)
+        else:
+            logger.error("threshold %s crossed: %s", one.threshold, one.measured)
+            environment.process_exit_code = int(ExitCode.THRESHOLD)
+
+
+class SwarmCollector(Collector):
+    """A swarm's figures for Prometheus, made whenever they are asked for.
+
+    Args:
+        environment: locust's, of the master or of a process that is alone.
+        precision: its histograms.
+    """
+
+    def __init__(self, environment: Any, precision: Precision) -> None:
+        self._environment = environment
+        self._precision = precision
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        runner = self._environment.runner
+        stats = self._environment.stats
+        for name, help_text, value in (
+            ("users", "Users that run.", runner.user_count),
+            ("workers", "Workers that are connected.", getattr(runner, "worker_count", 1)),
+            ("requests_per_second", "Requests in a second, lately.", stats.total.current_rps),
+        ):
+            yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)
+        labels = ["method", "name"]
+        requests = CounterMetricFamily(f"{_PREFIX}requests", "Requests.", labels=labels)
+        for entry in list(stats.entries.values()):
+            requests.add_metric([entry.method, entry.name], entry.num_requests)
+        yield requests
+        failures = CounterMetricFamily(
+            f"{_PREFIX}failures", "Requests that failed.", labels=[*labels, "kind"]
+        )
+        for error in list(stats.errors.values()):
+            failures.add_metric([error.method, error.name, str(error.error)], error.occurrences)
+        yield failures
+        times = HistogramMetricFamily(
+            f"{_PREFIX}response_time_seconds", "Response times.", labels=labels, unit="seconds"
+        )
+        for key, histogram in self._precision.items():
+            exposed = Exposed.of(histogram)
+            times.add_metric(key, exposed.buckets, exposed.sum_seconds)
+        yield times
+
+
+def registry(environment: Any, precision: Precision) -> CollectorRegistry:
+    """A registry with the swarm's figures alone."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(SwarmCollector(environment, precision))
+    return made

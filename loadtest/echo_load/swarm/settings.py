@@ -1,0 +1,223 @@
+"""What the command line and the web form of a swarm say, beyond locust's own options."""
+
+from __future__ import annotations
+
+import math
+from argparse import Action, ArgumentParser, Namespace
+from dataclasses import dataclass
+from typing import Any
+
+from echo_client.tls import TlsOptions
+from echo_core.endpoint import Endpoint, parse_target
+from echo_core.errors import InvalidValueError
+from echo_core.units import parse_count, parse_duration, parse_rate, parse_size
+from echo_load.plan import MOST_CONNECTIONS, Plan, StagePlan, parse_stages
+from echo_load.thresholds import Threshold
+
+# The tutorial's stress test, half a minute each.
+STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
+
+# Name, default and help of each option. All are texts: that is what the web form sends.
+_OPTIONS = (
+    ("wait", "0s", "What an EchoUser waits between two messages: 1s, or from-to as in 1s-3s."),
+    ("payload-size", "64", "Bytes of a message, or the smallest and the largest: 64-16KiB."),
+    ("timeout", "10s", "What a reply may take."),
+    ("connect-timeout", "5s", "What opening a connection may take."),
+    ("tls-ca", "", "Authorities to trust where the host is tls://, in PEM form."),
+    ("tls-client-cert", "", "A certificate to show, in PEM form."),
+    ("tls-client-key", "", "Its key, if that is in another file."),
+    ("tls-server-name", "", "What the certificate must be for, if not for the host."),
+    ("block-connections", "100", "Connections of an EchoBlockUser."),
+    (
+        "rate",
+        "",
+        "Messages a second of an EchoBlockUser, sent when due; else as replies come.",
+    ),
+    ("stages", "", "Users over time, 0-100/10s,100/30s, or stress: 100, then 1000."),
+    (
+        "threshold",
+        "",
+        "What has to be kept, else the exit code is 99: p99<5ms,errors<0.1%. Repeatable.",
+    ),
+)
+# What thresholds can be about: locust counts no more, and knows when a message was due, not sent.
+_MEASURED = frozenset(
+    {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
+    | {"connections_failed"}
+)
+_MEASURED_TIMES = ("response.", "connect.")
+
+
+class _Joined(Action):
+    """An option that may be given several times: its values are one text, with commas."""
+
+    def __call__(
+        self,
+        _parser: ArgumentParser,
+        namespace: Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
+def add_options(parser: Any) -> None:
+    """Add the options of a swarm to locust's parser, and so to its web form."""
+    for name, default, help_text in _OPTIONS:
+        parser.add_argument(
+            f"--{name}",
+            default=default,
+            metavar="VALUE",
+            env_var=f"ECHO_SWARM_{name.upper().replace('-', '_')}",
+            help=help_text.replace("%", "%%"),
+            action=_Joined if name == "threshold" else "store",
+            # The web form has a field of its own for the users.
+            include_in_web_ui=name != "stages",
+        )
+    parser.add_argument("--tls-insecure", action="store_true", help="Trust any certificate.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options, read.
+
+    Attributes:
+        wait: seconds that a user waits between two messages, from and to.
+        payload_size: bytes of a message, from and to.
+        timeout: seconds that a reply may take.
+        connect_timeout: seconds that opening a connection may take.
+        tls: how TLS is spoken.
+        block_connections: of an EchoBlockUser.
+        rate: messages a second of an EchoBlockUser; None for a closed loop.
+        stages: users over time.
+        thresholds: what has to be kept.
+    """
+
+    wait: tuple[float, float]
+    payload_size: tuple[int, int]
+    timeout: float
+    connect_timeout: float
+    tls: TlsOptions
+    block_connections: int
+    rate: float | None
+    stages: tuple[StagePlan, ...]
+    thresholds: tuple[Threshold, ...]
+
+    @classmethod
+    def of(cls, options: Namespace) -> Settings:
+        """Read locust's options.
+
+        Raises:
+            InvalidValueError: one of them is not what it should be; the message names it.
+        """
+
+        def read(name: str, parse: Any, nothing: Any = None) -> Any:
+            text = str(getattr(options, name.replace("-", "_"), None) or "").strip()
+            if not text:
+                return nothing
+            try:
+                return parse(text)
+            except InvalidValueError as error:
+                raise InvalidValueError(f"--{name}: {error}") from error
+
+        return cls(
+            wait=read("wait", _durations, (0.0, 0.0)),
+            payload_size=read("payload-size", _sizes, (64, 64)),
+            timeout=read("timeout", _positive_duration, 10.0),
+            connect_timeout=read("connect-timeout", _positive_duration, 5.0),
+            tls=TlsOptions(
+                ca=getattr(options, "tls_ca", None) or None,
+                cert=getattr(options, "tls_client_cert", None) or None,
+                key=getattr(options, "tls_client_key", None) or None,
+                server_name=getattr(options, "tls_server_name", None) or None,
+                insecure=bool(getattr(options, "tls_insecure", False)),
+            ),
+            block_connections=read("block-connections", _connections, 100),
+            rate=read("rate", parse_rate),
+            stages=read("stages", _stages, ()),
+            thresholds=read("threshold", _thresholds, ()),
+        )
+
+    def block_plan(self, target: Endpoint) -> Plan:
+        """What an EchoBlockUser does.
+
+        Raises:
+            InvalidValueError: it cannot.
+        """
+        return Plan(
+            targets=(str(target),),
+            engine="hub",
+            connections=self.block_connections,
+            duration=_WITHOUT_END,
+            rate=self.rate,
+            payload_size=self.payload_size,
+            timeout=self.timeout,
+            connect_timeout=self.connect_timeout,
+        )
+
+
+# A year: locust ends its users, not they themselves.
+_WITHOUT_END = 365 * 24 * 3600.0
+
+
+def parse_host(host: str | None) -> Endpoint:
+    """The service that `--host` names.
+
+    Raises:
+        InvalidValueError: it names none.
+    """
+    if not host:
+        raise InvalidValueError("--host is missing; write it as in --host tcp://HOST:50007")
+    try:
+        return parse_target(host)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"--host: {error}") from error
+
+
+def _positive_duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if not seconds:
+        raise InvalidValueError(f"{text!r} is no time at all; write it as in 10s or 250ms")
+    return seconds
+
+
+def _connections(text: str) -> int:
+    count = parse_count(text)
+    if not 1 <= count <= MOST_CONNECTIONS:
+        raise InvalidValueError(f"{text!r}: it can be 1 to {MOST_CONNECTIONS}")
+    return count
+
+
+def _durations(text: str) -> tuple[float, float]:
+    least, dash, most = text.partition("-")
+    seconds = parse_duration(least), parse_duration(most if dash else least)
+    if not seconds[0] <= seconds[1] < math.inf:
+        raise InvalidValueError(f"{text!r} is no range of durations; write it as in 1s-3s")
+    return seconds
+
+
+def _sizes(text: str) -> tuple[int, int]:
+    least, dash, most = text.partition("-")
+    sizes = parse_size(least), parse_size(most if dash else least)
+    if not 1 <= sizes[0] <= sizes[1]:
+        raise InvalidValueError(f"{text!r} is no range of sizes; write it as in 64-16KiB")
+    return sizes
+
+
+def _stages(text: str) -> tuple[StagePlan, ...]:
+    return STRESS_STAGES if text == "stress" else parse_stages(text, rates=False)
+
+
+def _thresholds(text: str) -> tuple[Threshold, ...]:
+    return tuple(_threshold(one.strip()) for one in text.split(","))
+
+
+def _threshold(text: str) -> Threshold:
+    one = Threshold.parse(text)
+    if one.metric not in _MEASURED and not one.metric.startswith(_MEASURED_TIMES):
+        raise InvalidValueError(
+            f"{text!r}: a swarm does not measure {one.metric}; there are response and connect "
+            f"times, and {', '.join(sorted(_MEASURED))}"
+        )
+    return one

@@ -1,0 +1,49 @@
+"""How the number of users changes over a test."""
+
+from __future__ import annotations
+
+from locust import LoadTestShape
+
+from echo_load.plan import StagePlan
+from echo_load.swarm.settings import STRESS_STAGES, Settings
+
+# Users a second where the number is to be another at once.
+_AT_ONCE = 1000.0
+
+
+class StagesShape(LoadTestShape):
+    """The stages that `--stages` says, as `echo-load run` reads them, of users."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """The users that there are to be now, and how fast they come; None at the end."""
+        seconds: float = self.get_run_time()  # type: ignore[no-untyped-call]  # locust's
+        return users_at(self.stages(), seconds)
+
+    def stages(self) -> tuple[StagePlan, ...]:
+        """What `--stages` says."""
+        assert self.runner is not None
+        options = self.runner.environment.parsed_options
+        assert options is not None
+        return Settings.of(options).stages
+
+
+class StressShape(StagesShape):
+    """The tutorial's stress test, for a locustfile of your own: 100 users, then 1000."""
+
+    def stages(self) -> tuple[StagePlan, ...]:
+        """Half a minute each."""
+        return STRESS_STAGES
+
+
+def users_at(stages: tuple[StagePlan, ...], seconds: float) -> tuple[int, float] | None:
+    """How many users there are to be so long after the beginning, and how many come a second."""
+    begin = 0.0
+    for stage in stages:
+        assert stage.duration is not None
+        if seconds < begin + stage.duration:
+            share = (seconds - begin) / stage.duration
+            users = stage.first + (stage.last - stage.first) * share
+            slope = abs(stage.last - stage.first) / stage.duration
+            return round(users), max(slope, 1.0) if slope else _AT_ONCE
+        begin += stage.duration
+    return None

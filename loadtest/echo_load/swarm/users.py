@@ -1,0 +1,145 @@
+"""Locust users that talk to an echo service."""
+
+from __future__ import annotations
+
+import random
+import time
+from ctypes import c_int64
+from typing import Any
+
+import gevent
+from locust import User, task
+
+from echo_client.connection import resolve
+from echo_core.endpoint import Endpoint
+from echo_load.engines import NEVER, Counts, Share, back_off_seconds
+from echo_load.engines.hub import HubEngine
+from echo_load.engines.recorder import Recorder
+from echo_load.swarm.client import EchoClient, EchoFailure
+from echo_load.swarm.folding import fold
+from echo_load.swarm.precision import precision_of
+from echo_load.swarm.settings import Settings, parse_host
+
+_LOOK_SECONDS = 0.01
+# How often a block's figures are folded into locust's.
+_FOLD_SECONDS = 0.25
+
+
+class EchoUser(User):
+    """One connection; `connect`, `message` and `close` are requests of their own.
+
+    Every reply is checked. After a failure the connection is opened anew, after a pause that grows
+    with the failures. Inherit from it and write tasks of your own that use `self.client`.
+    """
+
+    abstract = True
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.settings = Settings.of(environment.parsed_options)
+        self.client = EchoClient(environment, parse_host(self.host), self.settings)
+        self._failures = 0
+
+    @classmethod
+    def check(cls, settings: Settings, endpoint: Endpoint) -> None:
+        """Look at the options before there is a user.
+
+        Raises:
+            TlsOptionsError: a file for TLS is not what it should be.
+        """
+        if endpoint.scheme == "tls":
+            settings.tls.context()
+
+    def wait_time(self) -> float:
+        """What the command line says to wait between two messages."""
+        least, most = self.settings.wait
+        return least if least == most else random.uniform(least, most)  # noqa: S311  # no secret
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    @task
+    def echo(self) -> None:
+        """Send a message and compare what comes back."""
+        try:
+            self.client.echo()
+            self._failures = 0
+        except EchoFailure:
+            # Locust's table has it.
+            gevent.sleep(back_off_seconds(self._failures))
+            self._failures += 1
+
+
+class EchoBlockUser(User):
+    """A block of connections that the hub engine drives: the figures of many users, in one.
+
+    What its connections do is folded into locust's statistics in batches, `connect` and `message`,
+    and is checked and timed as `echo-load run` does. Listeners to locust's `request` event do not
+    hear of it.
+    """
+
+    abstract = True
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self._settings = Settings.of(environment.parsed_options)
+        self._engine: HubEngine | None = None
+
+    @classmethod
+    def check(cls, settings: Settings, endpoint: Endpoint) -> None:
+        """Look at the options before there is a user.
+
+        Raises:
+            InvalidValueError: they do not go together, or the hub engine does not speak that.
+        """
+        settings.block_plan(endpoint)
+
+    @task
+    def drive(self) -> None:
+        """Open the connections and let them send, until locust ends the user."""
+        endpoint = parse_host(self.host)
+        plan = self._settings.block_plan(endpoint)
+        end_ns = c_int64(NEVER)
+        seed = random.SystemRandom().getrandbits(32)
+        share = Share(
+            plan=plan,
+            stages=plan.run_stages,
+            targets=(tuple(resolve(endpoint)),),
+            payload=plan.payload(seed),
+            sources=(),
+            generator=0,
+            generators=1,
+            connections=plan.connections,
+            core=None,
+            seed=seed,
+            end_ns=end_ns,
+        )
+        recorder = Recorder(share.timeline)
+        engine = self._engine = HubEngine(share, recorder)
+        counted = Counts()
+        method = endpoint.scheme.upper()
+
+        def note() -> None:
+            nonlocal counted
+            counts = engine.counts()
+            gained, counted = counts.since(counted), counts
+            measured = recorder.take(counts)
+            fold(self.environment, precision_of(self.environment), method, gained, measured)
+
+        engine.open()
+        try:
+            while not engine.settled:
+                gevent.sleep(_LOOK_SECONDS)
+            gate_ns = time.monotonic_ns()
+            recorder.start(gate_ns)
+            recorder.stage = 0
+            engine.start(gate_ns)
+            while not engine.ended:
+                gevent.sleep(_FOLD_SECONDS)
+                note()
+        finally:
+            end_ns.value = 0
+            engine.abort()
+            note()
+            self._engine = None

@@ -1,0 +1,84 @@
+"""The swarm on locust's web page: a tab with microseconds, and metrics for Prometheus."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import Any, Protocol
+
+from flask import Response, jsonify, request
+from prometheus_client.exposition import choose_encoder
+
+from echo_core.errors import EchoswarmError
+from echo_load.swarm.precision import Precision
+from echo_load.swarm.reporting import PERCENTILES, registry, rows
+
+_TAB = "microseconds"
+_FIELDS = (
+    ("method", "Type"),
+    ("name", "Name"),
+    ("count", "# Requests"),
+    ("mean", "Mean (µs)"),
+    *((f"p{one:g}".replace(".", ""), f"{one:g}%ile (µs)") for one in PERCENTILES),
+    ("max", "Max (µs)"),
+)
+
+
+class Check(Protocol):
+    """Raises an `EchoswarmError` where options are not what they should be."""
+
+    def __call__(self, environment: Any, options: Namespace, *, hosts_needed: bool) -> None:
+        """Look at them."""
+
+
+def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) -> None:
+    """Add a tab with the histograms' percentiles, and `/metrics`; look at the form of a new test.
+
+    Args:
+        web_ui: locust's.
+        environment: of the master, or of a process that is alone.
+        precision: its histograms.
+        check: looks at what the form says.
+    """
+    base = (environment.parsed_options.web_base_path or "").rstrip("/")
+    web_ui.template_args |= {
+        "extended_tabs": [{"title": "Microseconds", "key": _TAB}],
+        "extended_tables": [
+            {"key": _TAB, "structure": [{"key": key, "title": title} for key, title in _FIELDS]}
+        ],
+    }
+    metrics = registry(environment, precision)
+
+    def with_microseconds(response: Response) -> Response:
+        if request.path == f"{base}/stats/requests" and response.is_json:
+            shown = [
+                {key: round(value) if isinstance(value, float) else value for key, value in one}
+                for one in (
+                    [(field, cell) for (field, _), cell in zip(_FIELDS, row, strict=True)]
+                    for row in rows(precision)
+                )
+            ]
+            data = {**(response.json or {}), "extended_stats": [{"key": _TAB, "data": shown}]}
+            response.set_data(json.dumps(data))
+        return response
+
+    def refuse_what_is_wrong() -> Response | None:
+        if (request.method, request.path) != ("POST", f"{base}/swarm"):
+            return None
+        options = Namespace(**{**vars(environment.parsed_options), **request.form})
+        try:
+            check(environment, options, hosts_needed=True)
+        except EchoswarmError as error:
+            # As locust answers what it does not like itself.
+            return jsonify(success=False, message=str(error), host=environment.host)
+        return None
+
+    def serve_metrics() -> Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(metrics), content_type=content_type)
+
+    web_ui.app.before_request(web_ui.auth_required_if_enabled(refuse_what_is_wrong))
+    web_ui.app.after_request(with_microseconds)
+    web_ui.app.add_url_rule(
+        f"{base}/metrics", "metrics", web_ui.auth_required_if_enabled(serve_metrics)
+    )

@@ -1,0 +1,490 @@
+"""Locust with echo users: real locusts, real servers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.certificates import make_certificates
+from support.processes import (
+    DEADLINE,
+    LOAD,
+    EchoServerProcess,
+    StartServer,
+    environment,
+    run,
+    until,
+)
+
+LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
+LOCUST = [sys.executable, "-m", "locust"]
+SHORT = ("--headless", "-u", "5", "-r", "100", "-t", "1s")
+
+
+def locust(
+    *arguments: str, file: Path = LOCUSTFILE, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """A locust to its end."""
+    ended = subprocess.run(
+        [*LOCUST, "-f", str(file), *arguments],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+        env=environment(),
+        cwd=cwd,
+    )
+    assert b"Traceback" not in ended.stderr, ended.stderr.decode()
+    assert b"MonkeyPatchWarning" not in ended.stderr
+    return ended
+
+
+def rows_of(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with path.open(newline="") as file:
+        return {(row["method"], row["name"]): row for row in csv.DictReader(file)}
+
+
+def test_users_echo_without_a_failure_and_in_microseconds(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    ended = locust(*SHORT, "--host", echo_server.url, "--csv", "out", "--json", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr.decode()
+    entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
+    assert set(entries) == {"connect", "message", "close"}
+    assert entries["connect"]["num_requests"] == entries["close"]["num_requests"] == 5
+    message = entries["message"]
+    assert message["num_failures"] == 0
+    # Locust's own buckets are finer than milliseconds.
+    assert any(0 < float(key) < 1 for key in message["response_times"])
+    rows = rows_of(tmp_path / "out_microseconds.csv")
+    row = rows["TCP", "message"]
+    assert int(row["count"]) == message["num_requests"]
+    assert 0 < float(row["p50_us"]) <= float(row["p99_us"]) <= float(row["max_us"])
+    said = ended.stderr.decode()
+    assert "response times in microseconds" in said
+    assert re.search(r"^TCP +message +[\d,]+ ", said, re.MULTILINE)
+
+
+def test_what_users_sent_is_what_the_server_counted(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    for users in ([], ["EchoBlockUser", "--block-connections", "7"]):
+        server = start_server("--admin", "127.0.0.1:0")
+        admin = server.admin
+        ended = locust(
+            *(*SHORT, "--host", server.url, "--csv", "out", "--json", "--payload-size", "100"),
+            *users,
+            cwd=tmp_path,
+        )
+        assert ended.returncode == 0, ended.stderr.decode()
+        assert admin
+        rows = rows_of(tmp_path / "out_microseconds.csv")
+        messages = int(rows["TCP", "message"]["count"])
+        connections = int(rows["TCP", "connect"]["count"])
+        assert connections == (5 * 7 if users else 5)
+        received = server.metric("received_bytes_total")
+        # What was under way when locust ended its users was not answered any more.
+        assert 0 <= received - 100 * messages <= 100 * connections
+        entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
+        assert entries["message"]["num_requests"] == messages
+        assert entries["message"]["num_failures"] == 0
+        assert entries["message"]["microseconds"]["count"] == messages
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
+def test_thresholds_decide_the_exit_code(echo_server: EchoServerProcess, users: list[str]) -> None:
+    host = ("--host", echo_server.url)
+    kept = locust(*SHORT, *host, "--threshold", "p99<10s, errors<1", *users)
+    assert kept.returncode == 0, kept.stderr.decode()
+    assert b"threshold p99<10s kept: " in kept.stderr
+    crossed = locust(*(*SHORT, *host, "--threshold", "p99<10s", "--threshold", "p50<1us", *users))
+    assert crossed.returncode == 99
+    assert b"threshold p99<10s kept: " in crossed.stderr
+    assert b"threshold p50<1us crossed: " in crossed.stderr
+
+
+def test_faults_have_their_names(start_server: StartServer) -> None:
+    url = start_server("--fault", "corrupt@2%", "--fault", "reset@2%").url
+    for users in ([], ["EchoBlockUser", "--block-connections", "5"]):
+        ended = locust(*SHORT, "--host", url, "--exit-code-on-error", "7", *users)
+        assert ended.returncode == 7
+        said = ended.stdout.decode() + ended.stderr.decode()
+        assert "TCP message: corrupt" in said
+        assert "TCP message: reset" in said
+
+
+class _WebServer(ThreadingHTTPServer):
+    request_queue_size = 1000
+
+
+class _Page(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def http_server() -> Iterator[int]:
+    with _WebServer(("127.0.0.1", 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
+def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) -> None:
+    quick = ["--timeout", "200ms", "--block-connections", "3"]
+
+    def said(port: int) -> str:
+        ended = locust(*SHORT, *quick, "--host", f"tcp://127.0.0.1:{port}", *users)
+        assert ended.returncode == 1
+        lines = ended.stderr.decode().splitlines()
+        assert len(lines) < 60, lines
+        return ended.stderr.decode()
+
+    assert "TCP connect: refused" in said(unused_port)
+    with silent_server() as port:
+        assert re.search(r"TCP message: (timeout|no_reply)", said(port))
+    # So many bytes have a line feed among them, and are a bad request.
+    quick += ["--payload-size", "4KiB"]
+    with http_server() as port:
+        assert re.search(r"TCP message: (foreign|truncated)", said(port))
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--host", "nonsense:x"], "--host: 'nonsense:x': 'x' is not a port"),
+        (["--host", "http://127.0.0.1:1"], "--host: "),
+        ([], "--host is missing; write it as in --host tcp://HOST:50007"),
+        (["--host", "h", "--payload-size", "x"], "--payload-size: 'x' is not a size"),
+        (["--host", "h", "--wait", "3s-1s"], "--wait: '3s-1s' is no range of durations"),
+        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is no time at all"),
+        (["--host", "h", "--threshold", "p99"], "--threshold: 'p99' is not a threshold"),
+        (
+            ["--host", "h", "--threshold", "retransmits<1"],
+            "--threshold: 'retransmits<1': a swarm does not measure retransmits",
+        ),
+        (["--host", "tls://h:1", "--tls-ca", "/nope"], "/nope"),
+        (["--host", "tls://h:1", "EchoBlockUser"], "hub"),
+        (["--host", "h", "--stages", "x"], "--stages: 'x' is not a stage"),
+        (["--host", "h", "--rate", "fast"], "--rate: 'fast' is not a rate"),
+        (["--host", "h", "--block-connections", "0"], "--block-connections: '0': it can be 1 to"),
+    ],
+)
+def test_bad_options_are_one_line(options: list[str], line: str) -> None:
+    ended = locust(*SHORT, *options)
+    assert ended.returncode == 2
+    errors = [one for one in ended.stderr.decode().splitlines() if "/ERROR/" in one]
+    assert len(errors) == 1
+    assert line in errors[0]
+
+
+def test_stages_say_how_many_users_there_are(echo_server: EchoServerProcess) -> None:
+    ended = locust("--headless", "--host", echo_server.url, "--stages", "3/1s,9/1s")
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert re.findall(r'All users spawned: {"EchoUser": (\d+)}', ended.stderr.decode()) == [
+        "3",
+        "9",
+    ]
+
+
+def test_users_speak_tls_and_unix_sockets_too(start_server: StartServer, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path / "certificates")
+    server = start_server(
+        *("--listen", "tls://127.0.0.1:0", "--listen", f"unix://{tmp_path}/echo.sock"),
+        *(*certificates.options, "--tls-client-ca", str(certificates.authority)),
+    )
+    tls = [
+        *("--host", server.url, "--tls-ca", str(certificates.authority)),
+        *("--tls-client-cert", str(certificates.client)),
+    ]
+    for method, host in (("TLS", tls), ("UNIX", ["--host", f"unix://{tmp_path}/echo.sock"])):
+        ended = locust(*SHORT, *host, "--json")
+        assert ended.returncode == 0, ended.stderr.decode()
+        entries = {(entry["method"], entry["name"]): entry for entry in json.loads(ended.stdout)}
+        assert set(entries) == {(method, name) for name in ("connect", "message", "close")}
+        assert entries[method, "message"]["num_requests"] > 5
+
+
+OWN = """
+import locust
+from locust import task
+from echo_load.swarm import users
+from echo_load.swarm.hooks import install
+
+install(locust.events)
+
+
+class Mine(users.EchoUser):
+    @task
+    def own(self):
+        assert self.client.echo(b"mine") == b"mine"
+        self.client.send(b"by hand")
+        assert self.client.receive(7) == b"by hand"
+        self.client.close()
+        self.environment.runner.quit()
+"""
+
+
+def test_users_of_ones_own(echo_server: EchoServerProcess, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    ended = locust(*SHORT[:-1], "30s", "--host", echo_server.url, "--json", file=file)
+    assert ended.returncode == 0, ended.stderr.decode()
+    names = {entry["name"] for entry in json.loads(ended.stdout)}
+    assert names == {"connect", "message", "send", "receive", "close"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Swarm:
+    """A master with a web page, and its workers."""
+
+    def __init__(self, host: str, log: Path, *options: str) -> None:
+        self._log = log
+        self._bind, self.web = free_port(), free_port()
+        self._options = options
+        self._host = host
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.master = self._start(
+            *("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(self._bind)),
+            *("--host", host, "--web-host", "127.0.0.1", "--web-port", str(self.web), *options),
+            log=log,
+        )
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return self._start(
+            *("--worker", "--master-host", "127.0.0.1", "--master-port", str(self._bind)),
+            log=self._log.with_suffix(f".{len(self._started)}"),
+        )
+
+    def _start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*LOCUST, "-f", str(LOCUSTFILE), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+            )
+        self._started.append(process)
+        return process
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def answers(self) -> bool:
+        """Its page is there."""
+        with suppress(urllib.error.URLError):
+            self.get("/")
+            return True
+        return False
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.web}{path}", timeout=DEADLINE) as page:
+            return page.read().decode()  # type: ignore[no-any-return]
+
+    def post(self, path: str, **fields: object) -> Any:
+        data = urllib.parse.urlencode(fields).encode()
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.web}{path}", data, timeout=DEADLINE
+        ) as page:
+            return page.read().decode()
+
+    def stats(self) -> Any:
+        return json.loads(self.get("/stats/requests"))
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(self.get("/metrics"))
+            for sample in family.samples
+        }
+
+    def close(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def swarm(start_server: StartServer, tmp_path: Path) -> Iterator[Swarm]:
+    server = start_server("--workers", "2", "--max-connections", "5000")
+    made = Swarm(
+        server.url, tmp_path / "master.log", "--wait", "100ms-300ms", "--enable-rebalancing"
+    )
+    try:
+        until(made.answers, "the web page")
+        yield made
+    finally:
+        made.close()
+
+
+def message_row(stats: Any) -> Any:
+    found = [row for row in stats["stats"] if row["name"] == "message"]
+    return found[0] if found else {"num_requests": 0}
+
+
+def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
+    first, _ = swarm.worker(), swarm.worker()
+    until(
+        lambda: "2 workers" in swarm.said() or swarm.said().count("reported as ready") == 2,
+        "workers",
+    )
+    swarm.post("/swarm", user_count=1000, spawn_rate=1000, host=swarm._host)
+    until(lambda: swarm.stats()["user_count"] == 1000, "all users to run")
+    until(lambda: message_row(swarm.stats())["num_requests"] > 2000, "messages")
+    stats = swarm.stats()
+    assert stats["state"] == "running"
+    assert {row["num_failures"] for row in stats["stats"]} == {0}
+    metrics = swarm.metrics()
+    assert metrics["echo_swarm_users",] == 1000
+    assert metrics["echo_swarm_workers",] == 2
+    count = metrics["echo_swarm_response_time_seconds_count", "TCP", "message"]
+    assert count > 0
+    assert metrics[
+        "echo_swarm_response_time_seconds_bucket", "+Inf", "TCP", "message"
+    ] >= count or (
+        metrics["echo_swarm_response_time_seconds_bucket", "TCP", "message", "+Inf"] >= count
+    )
+    (extended,) = stats["extended_stats"]
+    rows = {row["name"]: row for row in extended["data"]}
+    assert rows["connect"]["count"] == 1000
+    assert 0 < rows["message"]["p50"] <= rows["message"]["p99"] <= rows["message"]["max"]
+
+    first.kill()
+    first.wait()
+    until(lambda: "failed to send heartbeat" in swarm.said(), "the master to miss its worker")
+    until(lambda: swarm.metrics()["echo_swarm_workers",] == 1, "one worker to be left")
+    before = message_row(swarm.stats())["num_requests"]
+    until(lambda: message_row(swarm.stats())["num_requests"] > before, "the run to go on")
+
+    swarm.worker()
+    until(lambda: swarm.metrics()["echo_swarm_workers",] == 2, "another worker to join")
+    until(
+        lambda: (
+            sorted(
+                one["user_count"] for one in swarm.stats()["workers"] if one["state"] == "running"
+            )
+            == [500, 500]
+        ),
+        "it to get its share",
+    )
+    swarm.post("/stop")
+    until(lambda: swarm.stats()["state"] == "stopped", "the end")
+
+
+def test_a_reset_clears_microseconds_too(swarm: Swarm) -> None:
+    swarm.worker()
+    until(lambda: "reported as ready" in swarm.said(), "a worker")
+    swarm.post("/swarm", user_count=3, spawn_rate=100, host=swarm._host)
+    until(lambda: message_row(swarm.stats())["num_requests"] > 20, "messages")
+    swarm.post("/stop")
+    until(lambda: swarm.stats()["state"] == "stopped", "the end")
+    assert swarm.stats()["extended_stats"][0]["data"]
+    swarm.post("/stats/reset")
+    assert swarm.stats()["extended_stats"][0]["data"] == []
+
+
+def test_the_form_is_looked_at_before_a_test(echo_server: EchoServerProcess, swarm: Swarm) -> None:
+    fields = {"user_count": 1, "spawn_rate": 1, "host": echo_server.url}
+    for field, value, complaint in (
+        ("payload_size", "x", "--payload-size: 'x' is not a size"),
+        ("host", "nonsense:x", "--host: 'nonsense:x': 'x' is not a port"),
+        ("threshold", "p99", "--threshold: 'p99' is not a threshold"),
+    ):
+        answer = json.loads(swarm.post("/swarm", **{**fields, field: value}))
+        assert answer["success"] is False
+        assert complaint in answer["message"]
+    assert swarm.stats()["state"] == "ready"
+
+
+def test_memory_stays_flat_where_everything_fails(unused_port: int) -> None:
+    load = ("--headless", "-u", "100", "-r", "1000", "-t", "8s")
+    with subprocess.Popen(
+        [*LOCUST, "-f", str(LOCUSTFILE), *load, "--host", f"tcp://127.0.0.1:{unused_port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    ) as client:
+        process = psutil.Process(client.pid)
+        sizes: list[int] = []
+
+        def look() -> bool:
+            try:
+                sizes.append(process.memory_info().rss)
+            except psutil.Error:
+                return True
+            return client.poll() is not None
+
+        until(look, "the end")
+    assert client.returncode == 1
+    settled = max(sizes[: len(sizes) // 2])
+    assert max(sizes) < settled + 4 * 2**20
+
+
+@pytest.mark.parametrize("arguments", [["--headless", "-u", "3", "-t", "1s"]])
+def test_the_command_starts_a_server_and_a_swarm(arguments: Sequence[str]) -> None:
+    ended = run([*LOAD, "swarm", *arguments, "--threshold", "errors<1"])
+    said = ended.stderr.decode()
+    assert ended.returncode == 0, said
+    assert "threshold errors<1 kept: 0" in said
+    assert "MonkeyPatchWarning" not in said
+    assert "Traceback" not in said
+
+
+def test_the_command_takes_a_target(echo_server: EchoServerProcess) -> None:
+    arguments = ["--headless", "-u", "2", "-t", "1s", "EchoBlockUser", "--block-connections", "4"]
+    ended = run([*LOAD, "swarm", echo_server.url, *arguments])
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert echo_server.log().count("connection accepted") == 8
+    ended = run([*LOAD, "swarm", "nonsense:x", "--headless"])
+    assert ended.returncode == 2
+    assert ended.stderr.decode().splitlines() == [
+        "echo-load swarm: error: 'nonsense:x': 'x' is not a port between 0 and 65535"
+    ]
+
+
+def test_the_command_ends_with_what_it_started(echo_server: EchoServerProcess) -> None:
+    client = subprocess.Popen(
+        [*LOAD, "swarm", echo_server.url, "--headless", "-u", "2", "-t", "10m"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    until(lambda: echo_server.log().count("connection accepted") == 2, "users")
+    (child,) = psutil.Process(client.pid).children()
+    os.kill(client.pid, signal.SIGTERM)
+    assert client.wait(DEADLINE) == 0
+    assert not child.is_running()

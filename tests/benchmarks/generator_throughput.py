@@ -1,18 +1,17 @@
 """Measures echo-load against its peers: messages a second, and lateness at half of that.
 
-    python tests/benchmarks/generator_throughput.py [--rounds 5] [--seconds 2] [--locust PYTHON]
+    python tests/benchmarks/generator_throughput.py [--rounds 5] [--seconds 2]
 
 The target is the C epoll server on core 0; each generator has core 1 to itself, its controller
-included. Rounds are interleaved; how, and what to quote, stands in measuring.py. locust takes
-part where the interpreter that --locust names has it.
+included. Rounds are interleaved; how, and what to quote, stands in measuring.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -37,6 +36,11 @@ REFERENCE = "C, epoll"
 HUB = "echo-load run, hub"
 STRESS = "echo-load stress"
 TUTORIAL = "the tutorial's loop"
+SOCKET_USER = "locust, a plain socket User"
+ECHO_USER = "locust, EchoUser"
+BLOCK_USER = "locust, EchoBlockUser"
+# Connections of a block.
+BLOCK = 100
 
 
 @dataclass(frozen=True)
@@ -91,30 +95,47 @@ def echo_load_run(engine: str, *arguments: object) -> Generator:
     )
 
 
-def locust(python: str) -> dict[str, Generator]:
-    """A plain socket user in locust, where the interpreter has it."""
-    found = "import importlib.util, sys; sys.exit(importlib.util.find_spec('locust') is None)"
-    if subprocess.run([python, "-c", found], check=False).returncode != 0:
-        print(f"no locust: {python} does not have it")
-        return {}
-    program = (python, "-m", "locust", "-f", PEERS / "locust_user.py")
+def locust(file: Path, users: Callable[[int], int], *options: object) -> Generator:
+    """Users in a locust process, whose statistics begin anew after the warm-up.
+
+    Args:
+        file: the locustfile.
+        users: how many are so many connections.
+        options: further ones.
+    """
+    program = (sys.executable, "-m", "locust", "-f", f"{file},{PEERS / 'locust_warmup.py'}")
     how = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json")
+    return Generator(
+        lambda port, connections, seconds: [
+            *(*program, *how, "--host", f"tcp://127.0.0.1:{port}", *options),
+            *("--warmup-seconds", WARMUP_SECONDS),
+            *("-u", users(connections), "-r", users(connections)),
+            # It takes whole seconds alone.
+            *("-t", f"{math.ceil(WARMUP_SECONDS + seconds)}s"),
+        ],
+        locust_rate,
+    )
+
+
+def locusts() -> dict[str, Generator]:
+    """A user written by hand, and our own: a connection each, and blocks."""
+    package = importlib.util.find_spec("echo_load")
+    assert package is not None
+    assert package.origin is not None
+    ours = Path(package.origin).parent / "swarm" / "locustfile.py"
     return {
-        "locust, socket user": Generator(
-            lambda port, connections, seconds: [
-                *(*program, *how, "--host", f"tcp://127.0.0.1:{port}"),
-                *("--warmup-seconds", WARMUP_SECONDS, "-u", connections, "-r", connections),
-                # It takes whole seconds alone.
-                *("-t", f"{math.ceil(WARMUP_SECONDS + seconds)}s"),
-            ],
-            locust_rate,
-        )
+        SOCKET_USER: locust(PEERS / "locust_user.py", lambda connections: connections),
+        ECHO_USER: locust(ours, lambda connections: connections, "EchoUser"),
+        BLOCK_USER: locust(
+            *(ours, lambda connections: connections // BLOCK, "EchoBlockUser"),
+            *("--block-connections", BLOCK),
+        ),
     }
 
 
 def locust_rate(entries: Any) -> float:
-    """Requests a second by locust's own statistics, as it divides them itself."""
-    (entry,) = entries
+    """Messages a second by locust's own statistics, as it divides them itself."""
+    (entry,) = (entry for entry in entries if entry["name"] == "message")
     seconds = entry["last_request_timestamp"] - entry["start_time"]
     rate: float = entry["num_requests"] / seconds
     return rate
@@ -145,8 +166,8 @@ def compare(
             f"  {name:26} {statistics.median(rates[name]):9,.0f} msg/s"
             f"  {spread(ratios)} of {REFERENCE}"
         )
-    ratios = [one[STRESS] / one[TUTORIAL] for one in rounds]
-    print(f"  {STRESS}: {spread(ratios)} of {TUTORIAL}, both with its messages")
+    for name, other in ((STRESS, TUTORIAL), (ECHO_USER, SOCKET_USER), (BLOCK_USER, SOCKET_USER)):
+        print(f"  {name}: {spread([one[name] / one[other] for one in rounds])} of {other}")
     return statistics.median(rates[HUB])
 
 
@@ -166,11 +187,7 @@ def open_loop(server: str, connections: int, rate: int, options: argparse.Namesp
 
 def main() -> None:
     """Measure and print."""
-    parser = option_parser(__doc__, [100, 1000])
-    parser.add_argument(
-        "--locust", metavar="PYTHON", default=sys.executable, help="an interpreter that has locust"
-    )
-    options = parser.parse_args()
+    options = option_parser(__doc__, [100, 1000]).parse_args()
     raise_descriptor_limit()
 
     with tempfile.TemporaryDirectory() as directory:
@@ -181,7 +198,7 @@ def main() -> None:
             "echo-load run, greenlets": echo_load_run("greenlets"),
             "echo-load run, threads": echo_load_run("threads"),
             "uvloop Protocol, unchecked": peer(sys.executable, str(PEERS / "uvloop_loop.py")),
-            **locust(options.locust),
+            **locusts(),
             TUTORIAL: tutorial(),
             STRESS: echo_load("stress"),
         }

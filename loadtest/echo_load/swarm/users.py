@@ -14,7 +14,7 @@ from echo_client.connection import resolve
 from echo_core.endpoint import Endpoint
 from echo_load.engines import NEVER, Counts, Share, back_off_seconds
 from echo_load.engines.hub import HubEngine
-from echo_load.engines.recorder import Recorder
+from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.swarm.client import EchoClient, EchoFailure
 from echo_load.swarm.folding import fold
 from echo_load.swarm.precision import precision_of
@@ -120,12 +120,21 @@ class EchoBlockUser(User):
         counted = Counts()
         method = endpoint.scheme.upper()
 
-        def note() -> None:
+        def taken() -> tuple[Counts, Snapshot]:
             nonlocal counted
             counts = engine.counts()
             gained, counted = counts.since(counted), counts
-            measured = recorder.take(counts)
-            fold(self.environment, precision_of(self.environment), method, gained, measured)
+            return gained, recorder.take(counts)
+
+        def note() -> None:
+            fold(self.environment, precision_of(self.environment), method, *taken())
+
+        def forget(**_: object) -> None:
+            """What was before locust's statistics began anew is none of theirs."""
+            taken()
+
+        events: Any = self.environment.events
+        events.reset_stats.add_listener(forget)
 
         engine.open()
         try:
@@ -142,4 +151,5 @@ class EchoBlockUser(User):
             end_ns.value = 0
             engine.abort()
             note()
+            events.reset_stats.remove_listener(forget)
             self._engine = None

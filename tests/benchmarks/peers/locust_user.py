@@ -1,25 +1,19 @@
 """A plain socket user for locust: a task is 64 bytes sent, 64 received, and a request reported.
 
-    locust -f locust_user.py --headless -u USERS -r USERS -t SECONDSs --json \
+    locust -f locust_user.py,locust_warmup.py --headless -u USERS -r USERS -t SECONDSs --json \
         --host tcp://127.0.0.1:PORT --warmup-seconds WARMUP_SECONDS
 
-locust patches what blocks when it is imported, so each user is a greenlet. Its statistics begin
-anew when the warm-up is over, which begins when all users are there. Replies are not checked; a
-connection that the server closes is a failure, and locust ends with status 1.
+locust patches what blocks when it is imported, so each user is a greenlet. Replies are not checked;
+a connection that the server closes is a failure, and locust ends with status 1.
 """
 
 import socket
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
-import gevent
-
-# Optional: it is no dependency of the benchmarks.
-import locust  # type: ignore[import-not-found, unused-ignore]
+import locust
 
 MESSAGE = b"x" * 64
-events: Any = locust.events
 
 
 def round_trip(user: "SocketUser") -> None:
@@ -35,7 +29,7 @@ def round_trip(user: "SocketUser") -> None:
         received += len(data)
     user.environment.events.request.fire(
         request_type="tcp",
-        name="echo",
+        name="message",
         response_time=(time.perf_counter() - begin) * 1000,
         response_length=received,
         exception=error,
@@ -44,7 +38,7 @@ def round_trip(user: "SocketUser") -> None:
         raise error
 
 
-class SocketUser(locust.User):  # type: ignore[misc, unused-ignore]
+class SocketUser(locust.User):
     tasks = [round_trip]  # noqa: RUF012 (locust looks for a list)
 
     def on_start(self) -> None:
@@ -54,18 +48,3 @@ class SocketUser(locust.User):  # type: ignore[misc, unused-ignore]
 
     def on_stop(self) -> None:
         self.connection.close()
-
-
-def add_option(parser: Any) -> None:
-    parser.add_argument("--warmup-seconds", type=float, default=0.0)
-
-
-def reset_after_warmup(environment: Any, **_: object) -> None:
-    def later(**_: object) -> None:
-        gevent.spawn_later(environment.parsed_options.warmup_seconds, environment.stats.reset_all)
-
-    environment.events.spawning_complete.add_listener(later)
-
-
-events.init_command_line_parser.add_listener(add_option)
-events.init.add_listener(reset_after_warmup)

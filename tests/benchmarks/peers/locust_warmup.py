@@ -1,0 +1,31 @@
+"""Lets locust's statistics begin anew when all users have been there for a while.
+
+The option --warmup-seconds says how long; `--reset-stats` would not wait.
+"""
+
+from typing import Any
+
+import locust
+
+import gevent  # isort: skip  # after locust, which patches
+
+events: Any = locust.events
+
+
+def add_option(parser: Any) -> None:
+    parser.add_argument("--warmup-seconds", type=float, default=0.0)
+
+
+def reset_after_warmup(environment: Any, **_: object) -> None:
+    def reset() -> None:
+        environment.events.reset_stats.fire()
+        environment.stats.reset_all()
+
+    def later(**_: object) -> None:
+        gevent.spawn_later(environment.parsed_options.warmup_seconds, reset)
+
+    environment.events.spawning_complete.add_listener(later)
+
+
+events.init_command_line_parser.add_listener(add_option)
+events.init.add_listener(reset_after_warmup)

@@ -19,7 +19,7 @@ test: $(VENV)/.installed-dev  ## run the tests
 	@$(BIN)/pytest
 
 .PHONY: test-browser
-test-browser: $(VENV)/.installed-browser  ## run the tests that look at reports in Chromium (which they need)
+test-browser: $(VENV)/.installed-browser  ## run the tests that look at pages in Chromium (which they need)
 	@$(BIN)/pytest tests/browser
 
 .PHONY: check

@@ -24,7 +24,7 @@ from echo_client.errors import (
     LostError,
     RefusedError,
     ReplyTimeoutError,
-    ResetError,
+    lost,
 )
 from echo_client.tcp_info import TcpInfo, read_tcp_info
 from echo_client.tls import TlsOptions
@@ -200,7 +200,7 @@ class EchoConnection:
         except TIMEOUTS as error:
             raise self._too_late(b"", len(message)) from error
         except OSError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         return self._receive_rest(reply, size, deadline)
 
     def send(self, data: bytes) -> None:
@@ -218,7 +218,7 @@ class EchoConnection:
                 f"the server stopped reading for {format_duration(self._timeout)}"
             ) from error
         except OSError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
     def receive(self) -> bytes:
         """Receive what there is, at most `CHUNK` bytes; nothing at the end of the stream.
@@ -235,7 +235,7 @@ class EchoConnection:
                 f"nothing came back for {format_duration(self._timeout)}"
             ) from error
         except OSError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         return data
 
     def end_of_sending(self) -> None:
@@ -247,7 +247,11 @@ class EchoConnection:
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
+
+    def fileno(self) -> int:
+        """The descriptor of the socket, for a poll; -1 once it is closed."""
+        return self._socket.fileno()
 
     def abort(self) -> None:
         """Wake up, from any thread, whoever waits in this connection: its stream ends now."""
@@ -280,7 +284,7 @@ class EchoConnection:
         except TIMEOUTS as error:
             raise self._too_late(bytes(received), size) from error
         except OSError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         finally:
             set_timeout(self._socket, self._timeout)
         return bytes(received)
@@ -310,7 +314,7 @@ class EchoConnection:
         except TimeoutError as error:
             raise self._too_late(bytes(received), len(message)) from error
         except OSError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         return bytes(received)
 
     def _too_late(self, received: bytes, size: int) -> ReplyTimeoutError:
@@ -387,12 +391,6 @@ class DatagramConnection(EchoConnection):
         if isinstance(error, ConnectionRefusedError):
             return RefusedError("nobody listens there: the datagram was refused")
         return LostError(f"the datagram cannot be delivered: {error.strerror}")
-
-
-def _lost(error: OSError) -> LostError:
-    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-        return ResetError("the server reset the connection")
-    return LostError(f"the connection broke: {error.strerror}")
 
 
 def _closed(received: int, size: int) -> ClosedError:

@@ -130,3 +130,10 @@ class StreamError(ClientError):
     """The input of a stream cannot be read, or its output not be written."""
 
     kind = "stream"
+
+
+def lost(error: OSError) -> LostError:
+    """What a system call on a connection failed with, as an error of the connection."""
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return ResetError("the server reset the connection")
+    return LostError(f"the connection broke: {error.strerror}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -118,9 +119,8 @@ class LatencyHistogram:
 
     def buckets_ms(self) -> Iterator[tuple[float, int]]:
         """The milliseconds of each bucket that is not empty, and how many latencies it has."""
-        for index in np.flatnonzero(self._counts):
-            value = _LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(int(index)))
-            yield min(value, self.max_ns) / 1e6, int(self._counts[index])
+        filled = np.flatnonzero(self._counts)
+        return zip(map(_highest_ms, filled.tolist()), self._counts[filled].tolist(), strict=True)
 
     def pack(self) -> tuple[bytes, bytes, str, tuple[int, int, int, int]]:
         """All of it, as small as can be, in types that any protocol carries."""
@@ -194,6 +194,13 @@ class LatencyHistogram:
             self._counts = np.zeros(int(filled[-1]) + 1, dtype=np.int64)
             self._counts[filled] = np.frombuffer(counts, dtype=kind)
         self.count, self.clamped, self.max_ns, self.sum_ns = figures
+
+
+@cache
+def _highest_ms(index: int) -> float:
+    """The longest latency that is counted there, in milliseconds."""
+    value = _LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(index))
+    return float(value) / 1e6
 
 
 def _index(values: Integers) -> Integers:

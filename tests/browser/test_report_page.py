@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from echo_load.report.html import render
 from echo_load.result import Result
 from support.processes import EchoServerProcess, loaded, until
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 # Web Content Accessibility Guidelines 2.2, 1.4.3, for text of this size.
 LEAST_CONTRAST = 4.5
@@ -46,16 +43,6 @@ CONTRAST = """
     });
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    assert path is not None, f"needs one of {', '.join(CHROMIUM)}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,15 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from support.certificates import make_certificates
 from support.processes import (
@@ -34,9 +29,8 @@ from support.processes import (
     run,
     until,
 )
+from support.swarms import LOCUSTFILE, Swarm, locust_command
 
-LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
-LOCUST = [sys.executable, "-m", "locust"]
 SHORT = ("--headless", "-u", "5", "-r", "100", "-t", "1s")
 
 
@@ -45,7 +39,7 @@ def locust(
 ) -> subprocess.CompletedProcess[bytes]:
     """A locust to its end."""
     ended = subprocess.run(
-        [*LOCUST, "-f", str(file), *arguments],
+        [*locust_command(file), *arguments],
         capture_output=True,
         timeout=DEADLINE,
         check=False,
@@ -122,13 +116,32 @@ def test_thresholds_decide_the_exit_code(echo_server: EchoServerProcess, users: 
 
 
 def test_faults_have_their_names(start_server: StartServer) -> None:
-    url = start_server("--fault", "corrupt@2%", "--fault", "reset@2%").url
+    faults = ("corrupt", "reset", "truncate", "close")
+    url = start_server(*(f"--fault={fault}@2%" for fault in faults)).url
     for users in ([], ["EchoBlockUser", "--block-connections", "5"]):
         ended = locust(*SHORT, "--host", url, "--exit-code-on-error", "7", *users)
         assert ended.returncode == 7
         said = ended.stdout.decode() + ended.stderr.decode()
-        assert "TCP message: corrupt" in said
-        assert "TCP message: reset" in said
+        for name in ("corrupt", "reset", "truncated", "closed"):
+            assert f"TCP message: {name}" in said
+
+
+def test_messages_of_all_sizes_come_back(echo_server: EchoServerProcess) -> None:
+    """Small ones, those that need several reads, and those that need several writes."""
+    ended = locust(
+        *(*SHORT, "--host", echo_server.url, "--payload-size", "1-4MiB", "--json"),
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    (entry,) = (one for one in json.loads(ended.stdout) if one["name"] == "message")
+    assert entry["num_requests"] > 10
+    assert entry["total_content_length"] > 4 << 20
+
+
+def test_a_reply_that_stays_away_or_stays_short_is_late(start_server: StartServer) -> None:
+    url = start_server("--fault", "stall=10s@20%").url
+    ended = locust(*SHORT, "--host", url, "--timeout", "100ms")
+    assert ended.returncode == 1
+    assert "TCP message: timeout" in ended.stderr.decode()
 
 
 class _WebServer(ThreadingHTTPServer):
@@ -138,6 +151,17 @@ class _WebServer(ThreadingHTTPServer):
 class _Page(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+def test_failures_in_tasks_of_ones_own_are_in_the_table_and_not_in_the_log(
+    unused_port: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    ended = locust(*SHORT, "--host", f"tcp://127.0.0.1:{unused_port}", file=file)
+    assert ended.returncode == 1
+    assert "TCP connect: refused" in ended.stderr.decode()
+    assert len(ended.stderr.decode().splitlines()) < 60
 
 
 @contextmanager
@@ -261,83 +285,6 @@ def test_users_of_ones_own(echo_server: EchoServerProcess, tmp_path: Path) -> No
     assert names == {"connect", "message", "send", "receive", "close"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class Swarm:
-    """A master with a web page, and its workers."""
-
-    def __init__(self, host: str, log: Path, *options: str) -> None:
-        self._log = log
-        self._bind, self.web = free_port(), free_port()
-        self._options = options
-        self._host = host
-        self._started: list[subprocess.Popen[bytes]] = []
-        self.master = self._start(
-            *("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(self._bind)),
-            *("--host", host, "--web-host", "127.0.0.1", "--web-port", str(self.web), *options),
-            log=log,
-        )
-
-    def worker(self) -> subprocess.Popen[bytes]:
-        return self._start(
-            *("--worker", "--master-host", "127.0.0.1", "--master-port", str(self._bind)),
-            log=self._log.with_suffix(f".{len(self._started)}"),
-        )
-
-    def _start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [*LOCUST, "-f", str(LOCUSTFILE), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment(),
-            )
-        self._started.append(process)
-        return process
-
-    def said(self) -> str:
-        return self._log.read_text()
-
-    def answers(self) -> bool:
-        """Its page is there."""
-        with suppress(urllib.error.URLError):
-            self.get("/")
-            return True
-        return False
-
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.web}{path}", timeout=DEADLINE) as page:
-            return page.read().decode()  # type: ignore[no-any-return]
-
-    def post(self, path: str, **fields: object) -> Any:
-        data = urllib.parse.urlencode(fields).encode()
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.web}{path}", data, timeout=DEADLINE
-        ) as page:
-            return page.read().decode()
-
-    def stats(self) -> Any:
-        return json.loads(self.get("/stats/requests"))
-
-    def metrics(self) -> dict[tuple[str, ...], float]:
-        return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(self.get("/metrics"))
-            for sample in family.samples
-        }
-
-    def close(self) -> None:
-        for process in self._started:
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture
 def swarm(start_server: StartServer, tmp_path: Path) -> Iterator[Swarm]:
     server = start_server("--workers", "2", "--max-connections", "5000")
@@ -362,7 +309,7 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
         lambda: "2 workers" in swarm.said() or swarm.said().count("reported as ready") == 2,
         "workers",
     )
-    swarm.post("/swarm", user_count=1000, spawn_rate=1000, host=swarm._host)
+    swarm.post("/swarm", user_count=1000, spawn_rate=1000, host=swarm.host)
     until(lambda: swarm.stats()["user_count"] == 1000, "all users to run")
     until(lambda: message_row(swarm.stats())["num_requests"] > 2000, "messages")
     stats = swarm.stats()
@@ -373,7 +320,7 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
     assert metrics["echo_swarm_workers",] == 2
     count = metrics["echo_swarm_response_time_seconds_count", "TCP", "message"]
     assert count > 0
-    assert metrics["echo_swarm_response_time_seconds_bucket", "TCP", "message", "+Inf"] == count
+    assert metrics["echo_swarm_response_time_seconds_bucket", "+Inf", "TCP", "message"] == count
     (extended,) = stats["extended_stats"]
     rows = {row["name"]: row for row in extended["data"]}
     assert rows["connect"]["count"] == 1000
@@ -405,7 +352,7 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
 def test_a_reset_clears_microseconds_too(swarm: Swarm) -> None:
     swarm.worker()
     until(lambda: "reported as ready" in swarm.said(), "a worker")
-    swarm.post("/swarm", user_count=3, spawn_rate=100, host=swarm._host)
+    swarm.post("/swarm", user_count=3, spawn_rate=100, host=swarm.host)
     until(lambda: message_row(swarm.stats())["num_requests"] > 20, "messages")
     swarm.post("/stop")
     until(lambda: swarm.stats()["state"] == "stopped", "the end")
@@ -430,7 +377,7 @@ def test_the_form_is_looked_at_before_a_test(echo_server: EchoServerProcess, swa
 def test_memory_stays_flat_where_everything_fails(unused_port: int) -> None:
     load = ("--headless", "-u", "100", "-r", "1000", "-t", "8s")
     with subprocess.Popen(
-        [*LOCUST, "-f", str(LOCUSTFILE), *load, "--host", f"tcp://127.0.0.1:{unused_port}"],
+        [*locust_command(), *load, "--host", f"tcp://127.0.0.1:{unused_port}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(),
@@ -451,14 +398,45 @@ def test_memory_stays_flat_where_everything_fails(unused_port: int) -> None:
     assert max(sizes) < settled + 4 * 2**20
 
 
-@pytest.mark.parametrize("arguments", [["--headless", "-u", "3", "-t", "1s"]])
-def test_the_command_starts_a_server_and_a_swarm(arguments: Sequence[str]) -> None:
-    ended = run([*LOAD, "swarm", *arguments, "--threshold", "errors<1"])
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser"]])
+def test_the_command_starts_a_server_and_a_swarm(users: list[str]) -> None:
+    ended = run([*LOAD, "swarm", *users, "--headless", "-u", "3", "-t", "1s", "--threshold=loss<1"])
     said = ended.stderr.decode()
     assert ended.returncode == 0, said
-    assert "threshold errors<1 kept: 0" in said
+    assert "threshold loss<1 kept: 0" in said
     assert "MonkeyPatchWarning" not in said
     assert "Traceback" not in said
+
+
+def test_the_command_has_defaults_that_the_environment_and_options_change(
+    echo_server: EchoServerProcess,
+) -> None:
+    def said(*options: str, **settings: str) -> str:
+        command = [*LOAD, "swarm", echo_server.url, "--headless", *options]
+        ended = run(command, stdin=b"", **settings)
+        assert ended.returncode == 0, ended.stderr.decode()
+        return ended.stderr.decode()
+
+    default = said()
+    assert '{"EchoUser": 100}' in default
+    assert "Run time limit set to 10 seconds" in default
+    stages = said("--stages", "2/1s")
+    assert '{"EchoUser": 2}' in stages
+    assert "Run time limit" not in stages
+    told = said(LOCUST_USERS="7", LOCUST_RUN_TIME="1s")
+    assert '{"EchoUser": 7}' in told
+    assert "Run time limit set to 1 seconds" in told
+
+
+def test_the_command_lists_its_options() -> None:
+    ended = run([*LOAD, "swarm", "--help"])
+    assert ended.returncode == 0
+    for option in (b"--payload-size", b"--block-connections", b"--threshold", b"--tls-insecure"):
+        assert option in ended.stdout
+    # Locust's own, for which no server is started.
+    ended = run([*LOAD, "swarm", "--", "--help"])
+    assert ended.returncode == 0
+    assert b"--headless" in ended.stdout
 
 
 def test_the_command_takes_a_target(echo_server: EchoServerProcess) -> None:

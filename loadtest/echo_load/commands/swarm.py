@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,18 +15,36 @@ import click
 from echo_core import command
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
+from echo_load.swarm.options import INSECURE, OPTIONS
 
-# What locust is told where the command line does not say it.
-_DEFAULTS = (
-    (("-u", "--users"), "100"),
-    (("-r", "--spawn-rate"), "100"),
-    (("--web-host",), "127.0.0.1"),
-)
-_DEFAULT_RUN_TIME = "10s"
+# What locust does where neither its options nor the environment say it.
+_DEFAULTS = {
+    "LOCUST_USERS": "100",
+    "LOCUST_SPAWN_RATE": "100",
+    "LOCUST_WEB_HOST": "127.0.0.1",
+}
+_HEADLESS_DEFAULTS = {"LOCUST_RUN_TIME": "10s"}
+_USERS = ("EchoUser", "EchoBlockUser")
+# What locust needs no host for.
+_NO_HOST = ("-h", "--help", "-V", "--version", "-l", "--list")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
+class _SwarmCommand(click.Command):
+    """Lists what it hands on to the users, which locust's own help does not."""
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Options of the users (environment: ECHO_SWARM_...)"):
+            told = [(f"--{name} TEXT", _told(text, default)) for name, default, text in OPTIONS]
+            formatter.write_dl([*told, (f"--{INSECURE[0]}", INSECURE[1])])
+
+
+def _told(help_text: str, default: str) -> str:
+    return f"{help_text}  [default: {default}]" if default else help_text
+
+
 @click.command(
+    cls=_SwarmCommand,
     context_settings={
         **command.command_settings("ECHO_LOAD"),
         "ignore_unknown_options": True,
@@ -43,8 +62,7 @@ def swarm(arguments: tuple[str, ...]) -> int:
     or EchoBlockUser. By default there are 100 users; the web page is at http://127.0.0.1:8089, and
     --headless without -t lasts 10 seconds.
 
-    `locust -f loadtest/locustfile.py --help` lists the options, also those of the users: --wait,
-    --payload-size, --timeout, --block-connections, --rate, --stages, --threshold.
+    `echo-load swarm -- --help` lists locust's options.
 
     Exit codes: those of locust, and 2 usage, 3 the echo-server did not start, 99 a threshold was
     crossed.
@@ -59,15 +77,19 @@ def swarm(arguments: tuple[str, ...]) -> int:
         )
     target, options = _parted(arguments)
     with ExitStack() as stack:
-        if target is None and not {"--worker", "-H", "--host"} & set(options):
+        if target is None and not (
+            _said(options, "-H", "--host", "LOCUST_HOST")
+            or _said(options, "--worker", "LOCUST_MODE_WORKER", *_NO_HOST)
+        ):
             descriptors = raise_descriptor_limit()
             target = stack.enter_context(LocalServer(descriptors // 2, descriptors)).endpoint
-        return _run([*_locust(), *_completed(target, options)])
+        host = ["--host", str(target)] if target is not None else []
+        return _run([*_locust(), *host, *options], _environment(options))
 
 
 def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
     """The target, if the first argument is one, and what is locust's."""
-    if not arguments or arguments[0].startswith("-"):
+    if not arguments or arguments[0].startswith("-") or arguments[0] in _USERS:
         return None, list(arguments)
     try:
         return parse_target(arguments[0]), list(arguments[1:])
@@ -85,25 +107,27 @@ def _locust() -> list[str]:
     ]
 
 
-def _completed(target: Endpoint | None, options: list[str]) -> list[str]:
-    """The options, and those that are not among them."""
-    completed = ["--host", str(target)] if target is not None else []
-    if "--worker" not in options:
-        for names, value in _DEFAULTS:
-            if not _has(options, names):
-                completed += [names[-1], value]
-        if "--headless" in options and not _has(options, ("-t", "--run-time")):
-            completed += ["--run-time", _DEFAULT_RUN_TIME]
-    return [*completed, *options]
+def _environment(options: list[str]) -> dict[str, str]:
+    """The environment, and what it does not say."""
+    defaults = _DEFAULTS
+    if _said(options, "--headless", "LOCUST_HEADLESS") and not _said(
+        options, "--stages", "ECHO_SWARM_STAGES"
+    ):
+        defaults = {**_DEFAULTS, **_HEADLESS_DEFAULTS}
+    return {**defaults, **os.environ}
 
 
-def _has(options: list[str], names: tuple[str, ...]) -> bool:
-    return any(one == name or one.startswith(f"{name}=") for one in options for name in names)
+def _said(options: list[str], *names: str) -> bool:
+    """Whether one of these is among the options, or in the environment."""
+    return any(
+        name in os.environ or any(one == name or one.startswith(f"{name}=") for one in options)
+        for name in names
+    )
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], environment: dict[str, str]) -> int:
     """Run locust to its end; what ends this process ends that one, Ctrl-C reaches it anyhow."""
-    process = subprocess.Popen(arguments)
+    process = subprocess.Popen(arguments, env=environment)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)

@@ -12,17 +12,23 @@ from functools import lru_cache
 from itertools import count
 from typing import Any
 
+import gevent
+from locust.exception import RescheduleTask
+
 from echo_client.connection import EchoConnection, resolve
 from echo_client.errors import ClientError, ClosedError
 from echo_client.payload import StampedPayload
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
+from echo_load.engines import back_off_seconds
 from echo_load.engines.checking import UnderWay, check
+from echo_load.swarm.arrivals import AT_ONCE, Line, arrivals
 from echo_load.swarm.settings import Settings
 
 # Of this process: no two connections, nor two runs, send the same.
 _RUN = random.SystemRandom().getrandbits(32)
 _numbers = count(1)
+_PLAIN_STREAMS = frozenset({"tcp", "unix"})
 
 
 @lru_cache(maxsize=1)
@@ -31,8 +37,17 @@ def _context(tls: TlsOptions) -> ssl.SSLContext:
     return tls.context()
 
 
-class EchoFailure(ClientError):  # noqa: N818  # it is what locust's table shows
-    """What went wrong, by the name that it has in `echo-load`, so that equal ones are one row."""
+@lru_cache(maxsize=1)
+def _payload(least: int, most: int) -> StampedPayload:
+    """One for all users: it keeps as much noise as the largest message has."""
+    return StampedPayload(least, most, _RUN)
+
+
+class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # it is what locust's table shows
+    """What went wrong, by the name that it has in `echo-load`, so that equal ones are one row.
+
+    A task need not catch it: locust goes on with the next, and does not log what its table has.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -46,7 +61,8 @@ class EchoClient:
     """One connection to an echo service, for a user's tasks.
 
     Each method reports a request to locust, with its time in milliseconds as a float: `connect`,
-    `message` and `close`, and `send` and `receive` where a task uses these.
+    `message` and `close`, and `send` and `receive` where a task uses these. What fails closes the
+    connection; it is opened anew when it is used again, after a pause that grows with the failures.
 
     Args:
         environment: locust's.
@@ -59,10 +75,15 @@ class EchoClient:
         self._endpoint = endpoint
         self._settings = settings
         self._method = endpoint.scheme.upper()
-        self._payload = StampedPayload(*settings.payload_size, _RUN)
+        self._payload = _payload(*settings.payload_size)
         self._number = next(_numbers)
+        self._head = self._payload.head(self._number)
         self._sequence = 0
+        # Since a message last came back.
+        self._failures = 0
         self._connection: EchoConnection | None = None
+        # The quick way, where there is one: on plain streams.
+        self._line: Line | None = None
         self._tls = _context(settings.tls) if endpoint.scheme == "tls" else None
         self._addresses: Any = None
 
@@ -77,6 +98,8 @@ class EchoClient:
         Raises:
             EchoFailure: it cannot be opened; locust knows already.
         """
+        if self._failures:
+            gevent.sleep(back_off_seconds(self._failures - 1))
         with self._reported("connect"):
             if self._addresses is None:
                 self._addresses = resolve(self._endpoint)
@@ -87,6 +110,9 @@ class EchoClient:
                 tls=self._tls,
                 server_name=self._settings.tls.server_name,
             )
+            if self._endpoint.scheme in _PLAIN_STREAMS:
+                self._line = Line(self._connection.fileno(), self._settings.timeout)
+                arrivals().watch(self._line)
 
     def echo(self, message: bytes | None = None) -> bytes:
         """Send a message, receive its reply, and compare the two.
@@ -100,19 +126,25 @@ class EchoClient:
         Raises:
             EchoFailure: there was none in time, or another; the connection is closed then.
         """
-        connection = self._opened()
+        if self._connection is None:
+            self.connect()
         if message is not None:
             with self._reported("message", len(message)):
-                reply = connection.round_trip(message)
+                reply = self._round_trip(message)
                 if reply != message:
                     raise EchoFailure("corrupt" if len(reply) == len(message) else "foreign")
+            self._failures = 0
             return reply
         sequence = self._sequence
-        message = self._payload.message(self._number, sequence)
+        tails = self._payload.tails
+        if tails is not None:
+            message = self._head + tails[sequence]
+        else:
+            message = self._payload.message(self._number, sequence)
         self._sequence = sequence + 1
         begin = time.perf_counter_ns()
         try:
-            reply = connection.round_trip(message)
+            reply = self._round_trip(message)
         except ClientError as error:
             self._failed("message", begin, error)
         if reply != message:
@@ -126,6 +158,7 @@ class EchoClient:
             response_length=len(reply),
             exception=None,
         )
+        self._failures = 0
         return reply
 
     def send(self, data: bytes) -> None:
@@ -157,8 +190,7 @@ class EchoClient:
         """Close the connection, if there is one."""
         if self._connection is not None:
             with self._reported("close"):
-                self._connection.close()
-            self._connection = None
+                self._give_up()
 
     def _opened(self) -> EchoConnection:
         if self._connection is None:
@@ -187,6 +219,7 @@ class EchoClient:
         Raises:
             EchoFailure: always.
         """
+        self._failures += 1
         kind = str(error) if isinstance(error, EchoFailure) else error.kind
         if isinstance(error, ClosedError) and error.received:
             kind = "truncated"
@@ -198,10 +231,22 @@ class EchoClient:
             response_length=0,
             exception=failure,
         )
+        self._give_up()
+        raise failure from error
+
+    def _round_trip(self, message: bytes) -> bytes:
+        if self._line is not None and len(message) <= AT_ONCE:
+            return self._line.round_trip(message)
+        return self._opened().round_trip(message)
+
+    def _give_up(self) -> None:
+        """Close the connection, if there is one."""
+        if self._line is not None:
+            arrivals().forget(self._line)
+            self._line = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        raise failure from error
 
     def _what_is_wrong(self, sequence: int, message: bytes, reply: bytes) -> str:
         under_way = deque([UnderWay(sequence, message, 0, 0)])

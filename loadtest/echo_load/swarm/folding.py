@@ -6,6 +6,7 @@ Locust counts request by request, which would cost more than the requests do.
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import Any
 
 from locust.stats import StatsEntry, StatsError
@@ -16,6 +17,8 @@ from echo_load.latency import LatencyHistogram
 from echo_load.swarm.client import EchoFailure
 from echo_load.swarm.precision import Precision, bucket
 
+# There are as many as a histogram has, and the same again each time.
+_bucket = cache(bucket)
 # What is a round trip all the same, and has a time.
 _COMPLETED = frozenset({"corrupt"})
 # What counts as a failure to connect, and not of a message.
@@ -75,7 +78,7 @@ def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
     entry.min_response_time = shortest if least is None else min(least, shortest)  # type: ignore[assignment]
     entry.max_response_time = max(entry.max_response_time, times.max_us / 1e3)  # type: ignore[assignment]
     for milliseconds, count in times.buckets_ms():
-        entry.response_times[bucket(milliseconds)] += count  # type: ignore[index]
+        entry.response_times[_bucket(milliseconds)] += count  # type: ignore[index]
 
 
 def _fail(stats: Any, method: str, name: str, failure: EchoFailure, count: int) -> None:

@@ -14,9 +14,10 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from echo_core.errors import EchoswarmError, ExitCode
+from echo_load.swarm.options import add_options
 from echo_load.swarm.precision import bucket, precision_of
 from echo_load.swarm.reporting import add_microseconds, conclude
-from echo_load.swarm.settings import Settings, add_options, parse_host
+from echo_load.swarm.settings import Settings, parse_host
 from echo_load.swarm.shapes import StagesShape
 from echo_load.swarm.users import EchoBlockUser, EchoUser
 

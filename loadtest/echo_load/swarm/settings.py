@@ -1,9 +1,9 @@
-"""What the command line and the web form of a swarm say, beyond locust's own options."""
+"""What the options of a swarm say, read."""
 
 from __future__ import annotations
 
 import math
-from argparse import Action, ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,65 +17,12 @@ from echo_load.thresholds import Threshold
 # The tutorial's stress test, half a minute each.
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
 
-# Name, default and help of each option. All are texts: that is what the web form sends.
-_OPTIONS = (
-    ("wait", "0s", "What an EchoUser waits between two messages: 1s, or from-to as in 1s-3s."),
-    ("payload-size", "64", "Bytes of a message, or the smallest and the largest: 64-16KiB."),
-    ("timeout", "10s", "What a reply may take."),
-    ("connect-timeout", "5s", "What opening a connection may take."),
-    ("tls-ca", "", "Authorities to trust where the host is tls://, in PEM form."),
-    ("tls-client-cert", "", "A certificate to show, in PEM form."),
-    ("tls-client-key", "", "Its key, if that is in another file."),
-    ("tls-server-name", "", "What the certificate must be for, if not for the host."),
-    ("block-connections", "100", "Connections of an EchoBlockUser."),
-    (
-        "rate",
-        "",
-        "Messages a second of an EchoBlockUser, sent when due; else as replies come.",
-    ),
-    ("stages", "", "Users over time, 0-100/10s,100/30s, or stress: 100, then 1000."),
-    (
-        "threshold",
-        "",
-        "What has to be kept, else the exit code is 99: p99<5ms,errors<0.1%. Repeatable.",
-    ),
-)
 # What thresholds can be about: locust counts no more, and knows when a message was due, not sent.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
     | {"connections_failed"}
 )
 _MEASURED_TIMES = ("response.", "connect.")
-
-
-class _Joined(Action):
-    """An option that may be given several times: its values are one text, with commas."""
-
-    def __call__(
-        self,
-        _parser: ArgumentParser,
-        namespace: Namespace,
-        values: Any,
-        _option: str | None = None,
-    ) -> None:
-        before = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, f"{before},{values}" if before else values)
-
-
-def add_options(parser: Any) -> None:
-    """Add the options of a swarm to locust's parser, and so to its web form."""
-    for name, default, help_text in _OPTIONS:
-        parser.add_argument(
-            f"--{name}",
-            default=default,
-            metavar="VALUE",
-            env_var=f"ECHO_SWARM_{name.upper().replace('-', '_')}",
-            help=help_text.replace("%", "%%"),
-            action=_Joined if name == "threshold" else "store",
-            # The web form has a field of its own for the users.
-            include_in_web_ui=name != "stages",
-        )
-    parser.add_argument("--tls-insecure", action="store_true", help="Trust any certificate.")
 
 
 @dataclass(frozen=True, slots=True)

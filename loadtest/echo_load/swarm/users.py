@@ -12,10 +12,10 @@ from locust import User, task
 
 from echo_client.connection import resolve
 from echo_core.endpoint import Endpoint
-from echo_load.engines import NEVER, Counts, Share, back_off_seconds
+from echo_load.engines import NEVER, Counts, Share
 from echo_load.engines.hub import HubEngine
 from echo_load.engines.recorder import Recorder, Snapshot
-from echo_load.swarm.client import EchoClient, EchoFailure
+from echo_load.swarm.client import EchoClient
 from echo_load.swarm.folding import fold
 from echo_load.swarm.precision import precision_of
 from echo_load.swarm.settings import Settings, parse_host
@@ -28,8 +28,7 @@ _FOLD_SECONDS = 0.25
 class EchoUser(User):
     """One connection; `connect`, `message` and `close` are requests of their own.
 
-    Every reply is checked. After a failure the connection is opened anew, after a pause that grows
-    with the failures. Inherit from it and write tasks of your own that use `self.client`.
+    Every reply is checked. Inherit from it and write tasks of your own that use `self.client`.
     """
 
     abstract = True
@@ -38,7 +37,6 @@ class EchoUser(User):
         super().__init__(environment)
         self.settings = Settings.of(environment.parsed_options)
         self.client = EchoClient(environment, parse_host(self.host), self.settings)
-        self._failures = 0
 
     @classmethod
     def check(cls, settings: Settings, endpoint: Endpoint) -> None:
@@ -62,13 +60,7 @@ class EchoUser(User):
     @task
     def echo(self) -> None:
         """Send a message and compare what comes back."""
-        try:
-            self.client.echo()
-            self._failures = 0
-        except EchoFailure:
-            # Locust's table has it.
-            gevent.sleep(back_off_seconds(self._failures))
-            self._failures += 1
+        self.client.echo()
 
 
 class EchoBlockUser(User):
@@ -84,7 +76,6 @@ class EchoBlockUser(User):
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self._settings = Settings.of(environment.parsed_options)
-        self._engine: HubEngine | None = None
 
     @classmethod
     def check(cls, settings: Settings, endpoint: Endpoint) -> None:
@@ -116,7 +107,7 @@ class EchoBlockUser(User):
             end_ns=end_ns,
         )
         recorder = Recorder(share.timeline)
-        engine = self._engine = HubEngine(share, recorder)
+        engine = HubEngine(share, recorder)
         counted = Counts()
         method = endpoint.scheme.upper()
 
@@ -152,4 +143,3 @@ class EchoBlockUser(User):
             engine.abort()
             note()
             events.reset_stats.remove_listener(forget)
-            self._engine = None

@@ -1,0 +1,74 @@
+"""Locust's page with a swarm, as a browser shows it: a test from the form to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from support.processes import DEADLINE, StartServer, until
+from support.swarms import Swarm
+
+
+@pytest.fixture
+def swarm(start_server: StartServer, tmp_path: Path) -> Iterator[Swarm]:
+    made = Swarm(start_server().url, tmp_path / "master.log")
+    try:
+        until(made.answers, "the web page")
+        made.worker()
+        until(lambda: "reported as ready" in made.said(), "a worker")
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Browser, swarm: Swarm) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        context.set_default_timeout(DEADLINE * 1000)
+        opened = context.new_page()
+        opened.goto(f"http://127.0.0.1:{swarm.web}/")
+        yield opened
+
+
+def rows(page: Page) -> dict[str, list[str]]:
+    """The table that is shown, by its second column."""
+    found = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
+    return {cells[1]: cells for cells in found if len(cells) > 2}
+
+
+def start(page: Page, users: int) -> None:
+    page.locator("input[name=userCount]").fill(str(users))
+    page.locator("input[name=spawnRate]").fill("100")
+    page.get_by_role("button", name="Start").click()
+
+
+def test_a_test_from_the_form_to_its_end(page: Page, swarm: Swarm) -> None:
+    start(page, 20)
+    page.get_by_role("tab", name="Charts").click()
+    chart = page.locator("canvas").first
+    before = chart.screenshot()
+    until(lambda: chart.screenshot() != before, "the charts to move")
+
+    page.get_by_role("tab", name="Microseconds").click()
+    until(lambda: "message" in rows(page), "microseconds")
+    method, _, count, *times = (cell.replace(",", "") for cell in rows(page)["message"])
+    assert method == "TCP"
+    assert int(count) > 0
+    figures = [float(time) for time in times]
+    assert 0 < figures[1] <= figures[-2] <= figures[-1]
+    until(lambda: int(rows(page)["message"][2]) > int(count), "more of them")
+
+    page.get_by_role("button", name="Stop").click()
+    until(lambda: swarm.stats()["state"] == "stopped", "the end")
+    assert {one["num_failures"] for one in swarm.stats()["stats"]} == {0}
+
+
+def test_a_mistake_in_the_form_is_said_there(page: Page, swarm: Swarm) -> None:
+    page.get_by_text("Custom parameters").click()
+    page.get_by_label("Payload Size").fill("much")
+    start(page, 1)
+    expect(page.get_by_text("--payload-size: 'much' is not a size")).to_be_visible()
+    assert swarm.stats()["state"] == "ready"

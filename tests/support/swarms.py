@@ -1,0 +1,102 @@
+"""Locusts with echo users, as processes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.processes import DEADLINE, environment
+
+LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
+
+
+def locust_command(file: Path = LOCUSTFILE) -> list[str]:
+    """How locust is started with a locustfile."""
+    return [sys.executable, "-m", "locust", "-f", str(file)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Swarm:
+    """A master with a web page, and its workers."""
+
+    def __init__(self, host: str, log: Path, *options: str) -> None:
+        self._log = log
+        self.host = host
+        self._bind, self.web = free_port(), free_port()
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.master = self._start(
+            *("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(self._bind)),
+            *("--host", host, "--web-host", "127.0.0.1", "--web-port", str(self.web), *options),
+            log=log,
+        )
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return self._start(
+            *("--worker", "--master-host", "127.0.0.1", "--master-port", str(self._bind)),
+            log=self._log.with_suffix(f".{len(self._started)}"),
+        )
+
+    def _start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*locust_command(), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+            )
+        self._started.append(process)
+        return process
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def answers(self) -> bool:
+        """Its page is there."""
+        with suppress(urllib.error.URLError):
+            self.get("/")
+            return True
+        return False
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.web}{path}", timeout=DEADLINE) as page:
+            return page.read().decode()  # type: ignore[no-any-return]
+
+    def post(self, path: str, **fields: object) -> Any:
+        data = urllib.parse.urlencode(fields).encode()
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.web}{path}", data, timeout=DEADLINE
+        ) as page:
+            return page.read().decode()
+
+    def stats(self) -> Any:
+        return json.loads(self.get("/stats/requests"))
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """The samples by name and sorted values of labels."""
+        return {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(self.get("/metrics"))
+            for sample in family.samples
+        }
+
+    def close(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()

@@ -103,6 +103,16 @@ def test_what_users_sent_is_what_the_server_counted(
         assert entries["message"]["microseconds"]["count"] == messages
 
 
+def test_a_block_keeps_to_a_rate(echo_server: EchoServerProcess) -> None:
+    ended = locust(
+        *("--headless", "-u", "2", "-t", "2s", "--host", echo_server.url, "--json"),
+        *("EchoBlockUser", "--rate", "200", "--block-connections", "10"),
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    (entry,) = (one for one in json.loads(ended.stdout) if one["name"] == "message")
+    assert 0 < entry["num_requests"] <= 2 * 200 * 2
+
+
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_thresholds_decide_the_exit_code(echo_server: EchoServerProcess, users: list[str]) -> None:
     host = ("--host", echo_server.url)

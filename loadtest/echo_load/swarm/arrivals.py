@@ -125,8 +125,8 @@ class Arrivals:
 
     def watch(self, line: Line) -> None:
         """Wake the line's user from now on."""
-        self._lines[line.descriptor] = line
         self._set.watch(line.descriptor, READABLE | _END | _EDGE_TRIGGERED)
+        self._lines[line.descriptor] = line
 
     def forget(self, line: Line) -> None:
         """Not any more; before its descriptor is closed."""

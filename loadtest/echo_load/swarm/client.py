@@ -111,8 +111,9 @@ class EchoClient:
                 server_name=self._settings.tls.server_name,
             )
             if self._endpoint.scheme in _PLAIN_STREAMS:
-                self._line = Line(self._connection.fileno(), self._settings.timeout)
-                arrivals().watch(self._line)
+                line = Line(self._connection.fileno(), self._settings.timeout)
+                arrivals().watch(line)
+                self._line = line
 
     def echo(self, message: bytes | None = None) -> bytes:
         """Send a message, receive its reply, and compare the two.

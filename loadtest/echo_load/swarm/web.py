@@ -77,7 +77,7 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(metrics), content_type=content_type)
 
-    web_ui.app.before_request(web_ui.auth_required_if_enabled(refuse_what_is_wrong))
+    web_ui.app.before_request(refuse_what_is_wrong)
     web_ui.app.after_request(with_microseconds)
     web_ui.app.add_url_rule(
         f"{base}/metrics", "metrics", web_ui.auth_required_if_enabled(serve_metrics)

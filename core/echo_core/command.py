@@ -37,18 +37,22 @@ class MissingExtraError(EchoswarmError):
 
 
 class Parsed(click.ParamType[Any]):
-    """An option type made of a function that reads text and raises `InvalidValueError`."""
+    """An option type made of a function that reads text and raises `InvalidValueError`.
+
+    Attributes:
+        parse: the function, for texts that are no options of click's.
+    """
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
-        self._parse = parse
+        self.parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read text (or a number from a TOML file); pass on what is converted already."""
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             return value
         try:
-            return self._parse(str(value))
+            return self.parse(str(value))
         except InvalidValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -97,6 +97,24 @@ def parse_percentage(text: str) -> float:
     return float(match[1]) / 100
 
 
+def parse_size_range(text: str) -> tuple[int, int]:
+    """Read `64`, `16KiB` or a range, `64-16KiB`: the smallest and the largest, from 1 byte on.
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    match = re.fullmatch(r"([^-]+)(?:-([^-]+))?", text.strip())
+    if match is None:
+        raise InvalidValueError(f"{text!r} is not a size; write it as in 64, 16KiB or 64-16KiB")
+    least = parse_size(match[1])
+    most = parse_size(match[2]) if match[2] else least
+    if not 1 <= least <= most:
+        raise InvalidValueError(
+            f"{text!r} is no range of sizes from 1 byte on; write it as in 64-16KiB"
+        )
+    return least, most
+
+
 def _whole(digits: str, multiple: int, text: str) -> int:
     whole, _, fraction = digits.partition(".")
     scale: int = 10 ** len(fraction)

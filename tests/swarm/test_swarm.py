@@ -31,7 +31,7 @@ from support.processes import (
 )
 from support.swarms import LOCUSTFILE, Swarm, locust_command
 
-SHORT = ("--headless", "-u", "5", "-r", "100", "-t", "1s")
+SHORT = ("--headless", "-u", "5", "-r", "100", "-t", "2s")
 
 
 def locust(
@@ -192,7 +192,8 @@ def silent_server() -> Iterator[int]:
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) -> None:
-    quick = ["--timeout", "200ms", "--block-connections", "3"]
+    # What says nothing is known to after twice the timeout.
+    quick = ["-t", "4s", "--timeout", "200ms", "--block-connections", "3"]
 
     def said(port: int) -> str:
         ended = locust(*SHORT, *quick, "--host", f"tcp://127.0.0.1:{port}", *users)
@@ -226,9 +227,13 @@ def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) ->
         ),
         (["--host", "tls://h:1", "--tls-ca", "/nope"], "/nope"),
         (["--host", "tls://h:1", "EchoBlockUser"], "hub"),
+        (["--host", "h", "--payload-size", "1TB"], "1000000000000"),
         (["--host", "h", "--stages", "x"], "--stages: 'x' is not a stage"),
         (["--host", "h", "--rate", "fast"], "--rate: 'fast' is not a rate"),
-        (["--host", "h", "--block-connections", "0"], "--block-connections: '0': it can be 1 to"),
+        (
+            ["--host", "h", "--block-connections", "0"],
+            "'0' is not a whole number from 1",
+        ),
     ],
 )
 def test_bad_options_are_one_line(options: list[str], line: str) -> None:

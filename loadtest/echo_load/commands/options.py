@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +12,8 @@ import click
 from echo_client.tls import TlsOptions
 from echo_core import command
 from echo_core.endpoint import NetworkEndpoint
-from echo_core.errors import ExitCode, InvalidValueError
-from echo_core.units import parse_size
+from echo_core.errors import ExitCode
+from echo_core.units import parse_size_range
 
 if TYPE_CHECKING:
     from echo_load.plan import Plan
@@ -173,27 +172,9 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
-def parse_payload_size(text: str) -> tuple[int, int]:
-    """Read `64`, `16KiB` or a range, `64-16KiB`: the smallest and the largest.
-
-    Raises:
-        InvalidValueError: it is neither.
-    """
-    match = re.fullmatch(r"([^-]+)(?:-([^-]+))?", text.strip())
-    if match is None:
-        raise InvalidValueError(f"{text!r} is not a size; write it as in 64, 16KiB or 64-16KiB")
-    least = parse_size(match[1])
-    most = parse_size(match[2]) if match[2] else least
-    if not 1 <= least <= most:
-        raise InvalidValueError(
-            f"{text!r} is no range of sizes from 1 byte on; write it as in 64-16KiB"
-        )
-    return least, most
-
-
 payload_size_option = click.option(
     "--payload-size",
-    type=command.Parsed("size", parse_payload_size),
+    type=command.Parsed("size", parse_size_range),
     default="64",
     metavar="SIZE|FROM-TO",
     help="Bytes of a message, or the smallest and the largest: 64-16KiB.",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
 from echo_client.tls import TlsOptions
+from echo_core import command
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
-from echo_core.units import parse_count, parse_duration, parse_rate, parse_size
-from echo_load.plan import MOST_CONNECTIONS, Plan, StagePlan, parse_stages
+from echo_core.units import parse_size_range
+from echo_load.plan import MOST_CONNECTIONS, EngineName, Plan, StagePlan, parse_stages
 from echo_load.thresholds import Threshold
 
 # The tutorial's stress test, half a minute each.
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
 
+_CONNECTIONS = command.whole_number("count", 1, MOST_CONNECTIONS)
 # What thresholds can be about: locust counts no more, and knows when a message was due, not sent.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
@@ -70,9 +71,9 @@ class Settings:
 
         return cls(
             wait=read("wait", _durations, (0.0, 0.0)),
-            payload_size=read("payload-size", _sizes, (64, 64)),
-            timeout=read("timeout", _positive_duration, 10.0),
-            connect_timeout=read("connect-timeout", _positive_duration, 5.0),
+            payload_size=read("payload-size", parse_size_range, (64, 64)),
+            timeout=read("timeout", command.POSITIVE_DURATION.parse, 10.0),
+            connect_timeout=read("connect-timeout", command.POSITIVE_DURATION.parse, 5.0),
             tls=TlsOptions(
                 ca=getattr(options, "tls_ca", None) or None,
                 cert=getattr(options, "tls_client_cert", None) or None,
@@ -80,21 +81,21 @@ class Settings:
                 server_name=getattr(options, "tls_server_name", None) or None,
                 insecure=bool(getattr(options, "tls_insecure", False)),
             ),
-            block_connections=read("block-connections", _connections, 100),
-            rate=read("rate", parse_rate),
+            block_connections=read("block-connections", _CONNECTIONS.parse, 100),
+            rate=read("rate", command.RATE.parse),
             stages=read("stages", _stages, ()),
             thresholds=read("threshold", _thresholds, ()),
         )
 
-    def block_plan(self, target: Endpoint) -> Plan:
-        """What an EchoBlockUser does.
+    def plan(self, target: Endpoint, engine: EngineName | None = None) -> Plan:
+        """What a block of connections does; of a user with one, only some of it.
 
         Raises:
             InvalidValueError: it cannot.
         """
         return Plan(
             targets=(str(target),),
-            engine="hub",
+            engine=engine,
             connections=self.block_connections,
             duration=_WITHOUT_END,
             rate=self.rate,
@@ -122,34 +123,13 @@ def parse_host(host: str | None) -> Endpoint:
         raise InvalidValueError(f"--host: {error}") from error
 
 
-def _positive_duration(text: str) -> float:
-    seconds = parse_duration(text)
-    if not seconds:
-        raise InvalidValueError(f"{text!r} is no time at all; write it as in 10s or 250ms")
-    return seconds
-
-
-def _connections(text: str) -> int:
-    count = parse_count(text)
-    if not 1 <= count <= MOST_CONNECTIONS:
-        raise InvalidValueError(f"{text!r}: it can be 1 to {MOST_CONNECTIONS}")
-    return count
-
-
 def _durations(text: str) -> tuple[float, float]:
-    least, dash, most = text.partition("-")
-    seconds = parse_duration(least), parse_duration(most if dash else least)
-    if not seconds[0] <= seconds[1] < math.inf:
+    first, dash, last = text.partition("-")
+    least: float = command.DURATION.parse(first)
+    most: float = command.DURATION.parse(last if dash else first)
+    if least > most:
         raise InvalidValueError(f"{text!r} is no range of durations; write it as in 1s-3s")
-    return seconds
-
-
-def _sizes(text: str) -> tuple[int, int]:
-    least, dash, most = text.partition("-")
-    sizes = parse_size(least), parse_size(most if dash else least)
-    if not 1 <= sizes[0] <= sizes[1]:
-        raise InvalidValueError(f"{text!r} is no range of sizes; write it as in 64-16KiB")
-    return sizes
+    return least, most
 
 
 def _stages(text: str) -> tuple[StagePlan, ...]:

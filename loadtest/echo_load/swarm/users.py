@@ -43,8 +43,10 @@ class EchoUser(User):
         """Look at the options before there is a user.
 
         Raises:
+            InvalidValueError: they do not go together.
             TlsOptionsError: a file for TLS is not what it should be.
         """
+        settings.plan(endpoint)
         if endpoint.scheme == "tls":
             settings.tls.context()
 
@@ -84,13 +86,13 @@ class EchoBlockUser(User):
         Raises:
             InvalidValueError: they do not go together, or the hub engine does not speak that.
         """
-        settings.block_plan(endpoint)
+        settings.plan(endpoint, "hub")
 
     @task
     def drive(self) -> None:
         """Open the connections and let them send, until locust ends the user."""
         endpoint = parse_host(self.host)
-        plan = self._settings.block_plan(endpoint)
+        plan = self._settings.plan(endpoint, "hub")
         end_ns = c_int64(NEVER)
         seed = random.SystemRandom().getrandbits(32)
         share = Share(

@@ -52,11 +52,11 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
     def with_microseconds(response: Response) -> Response:
         if request.path == f"{base}/stats/requests" and response.is_json:
             shown = [
-                {key: round(value) if isinstance(value, float) else value for key, value in one}
-                for one in (
-                    [(field, cell) for (field, _), cell in zip(_FIELDS, row, strict=True)]
-                    for row in rows(precision)
-                )
+                {
+                    field: round(cell) if isinstance(cell, float) else cell
+                    for (field, _), cell in zip(_FIELDS, row, strict=True)
+                }
+                for row in rows(precision)
             ]
             data = {**(response.json or {}), "extended_stats": [{"key": _TAB, "data": shown}]}
             response.set_data(json.dumps(data))

@@ -138,6 +138,19 @@ def test_dropped_datagrams(start_server: StartServer) -> None:
     assert (totals.datagrams_sent, totals.datagrams_received) == (200, 200 - strikes)
 
 
+def test_an_open_loop_goes_on_when_every_connection_has_lost_a_datagram(
+    start_server: StartServer,
+) -> None:
+    """No reply comes then that would send what is due."""
+    server = start_server(*UDP, "--fault", "drop@50%", *ADMIN)
+    _, result = loaded(
+        *("run", server.url, "-c", "2", "--rate", "1000", "-n", "40", "--timeout", "250ms")
+    )
+    strikes, totals = injected(server, "drop"), result.totals
+    assert totals.datagrams_sent == 40
+    assert (totals.errors, totals.messages) == ({"lost": strikes}, 40 - strikes)
+
+
 @pytest.mark.parametrize(
     ("scheme", "fault", "engine"),
     [("udp", "drop@20%", "hub"), *(("tcp", "reset@20%", engine) for engine in ENGINES)],

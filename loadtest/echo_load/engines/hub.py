@@ -341,6 +341,9 @@ class HubEngine(Exchange):
         for _ in range(lost):
             if connection.fileno() >= 0:
                 self._answered(connection)
+        if lost and self._dispatcher is not None:
+            # Where none was free, no reply comes to send what is due.
+            self._dispatcher.dispatch()
 
     def _look_at_end(self, now: int) -> None:
         """End what is idle once nothing is to be sent any more, and the engine when all has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import tomllib
@@ -24,6 +25,15 @@ from echo_core.units import (
 )
 
 DISTRIBUTION = "echoswarm"
+
+# Who asks what there is gets an answer, whatever the environment says.
+_ASKING = frozenset({"-h", "--help", "--version"})
+
+
+class UnknownVariableError(EchoswarmError):
+    """A variable of the environment looks like a command's setting and is none."""
+
+    exit_code = ExitCode.USAGE
 
 
 class UnreadableConfigError(EchoswarmError):
@@ -196,6 +206,8 @@ def run(command: click.Command, program: str) -> NoReturn:
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     try:
+        if not _ASKING & set(sys.argv[1:]):
+            _refuse_unknown_variables(command)
         code = command.main(prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
@@ -211,6 +223,29 @@ def run(command: click.Command, program: str) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.FAILED
     sys.exit(int(code or 0))
+
+
+def _refuse_unknown_variables(command: click.Command) -> None:
+    prefix = f"{command.context_settings['auto_envvar_prefix']}_"
+    known = _settings(command)
+    for name in sorted(os.environ):
+        setting = name.removeprefix(prefix)
+        if setting != name and setting not in known:
+            near = difflib.get_close_matches(setting, known, n=1)
+            advice = f"did you mean {prefix}{near[0]}?" if near else "--help lists the options"
+            raise UnknownVariableError(f"the environment sets {name}, which is no option; {advice}")
+
+
+def _settings(command: click.Command) -> set[str]:
+    """What can be set in the environment, behind the prefix, also for subcommands."""
+    names = {
+        option.name.upper()
+        for option in command.params
+        if isinstance(option, click.Option) and option.name is not None
+    }
+    if isinstance(command, click.Group):
+        names = names.union(*map(_settings, command.commands.values()))
+    return names
 
 
 def _nowhere() -> TextIO:

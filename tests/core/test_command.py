@@ -162,3 +162,38 @@ def test_a_missing_extra_is_named() -> None:
         "echo-load: error: the package 'numpy' is missing; "
         "install it with pip install 'echoswarm[load]'"
     ]
+
+
+UNKNOWN_VARIABLES = [
+    ("echo-server", "ECHO_SERVER_PROT", "did you mean ECHO_SERVER_PORT?"),
+    ("echo-server", "ECHO_SERVER_PORT_", "did you mean ECHO_SERVER_PORT?"),
+    ("echo-server", "ECHO_SERVER_ZZZ", "--help lists the options"),
+    ("echo-client", "ECHO_CLIENT_TIME_OUT", "did you mean ECHO_CLIENT_TIMEOUT?"),
+    ("echo-load", "ECHO_LOAD_CONNECTION", "did you mean ECHO_LOAD_CONNECTIONS?"),
+]
+
+
+@pytest.mark.parametrize(("name", "variable", "advice"), UNKNOWN_VARIABLES)
+def test_an_unknown_variable_is_one_line_and_exit_2(name: str, variable: str, advice: str) -> None:
+    arguments = ["schema"] if name == "echo-load" else []
+    result = run([*COMMANDS[name], *arguments], stdin=b"", **{variable: "1"})
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.decode() == (
+        f"{name}: error: the environment sets {variable}, which is no option; {advice}\n"
+    )
+    assert run([*COMMANDS[name], "--help"], stdin=b"", **{variable: "1"}).returncode == 0
+
+
+def test_variables_of_other_commands_are_none_of_its_business() -> None:
+    others = {
+        "ECHO_LOAD_CYCLE": "1s",
+        "ECHO_SWARM_WAIT": "1s",
+        "ECHO_SERVER_ANYTHING": "1",
+        "LOCUST_USERS": "1",
+    }
+    assert run([*LOAD, "schema"], stdin=b"", **others).returncode == 0
+
+
+def test_the_hidden_variable_of_a_worker_is_known() -> None:
+    result = run([*SERVER], ECHO_SERVER_WORKER="none")
+    assert b"--worker" in result.stderr

@@ -90,8 +90,9 @@ class Service(Protocol):
 class _ServiceCollector(Collector):
     """Makes metrics of the counters in shared memory whenever they are asked for."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, max_connections: int | None) -> None:
         self._service = service
+        self._max_connections = max_connections
 
     def collect(self) -> Iterator[Metric]:
         figures = self._service.figures()
@@ -110,6 +111,12 @@ class _ServiceCollector(Collector):
             "Connections open now.",
             {str(one.slot): one.open for one in figures},
         )
+        if self._max_connections is not None:
+            yield _gauge(
+                "connections_limit",
+                "Connections that may be open at once, in all workers together.",
+                {None: self._max_connections},
+            )
         for name, help_text, counters, scale in _PLAIN:
             family = CounterMetricFamily(
                 _PREFIX + name, help_text, labels=["worker"], unit=_unit(name)
@@ -136,15 +143,18 @@ class AdminServer:
     Args:
         endpoint: where; port 0 is any free port.
         service: what it is about.
+        max_connections: how many it may have open at once; None is no limit.
 
     Raises:
         ListenError: the endpoint cannot be listened on.
     """
 
-    def __init__(self, endpoint: NetworkEndpoint, service: Service) -> None:
+    def __init__(
+        self, endpoint: NetworkEndpoint, service: Service, max_connections: int | None
+    ) -> None:
         listener = listen_tcp(endpoint, _BACKLOG)
         self._endpoint = bound_endpoint(listener)
-        server = _HttpServer(listener, _application(service))
+        server = _HttpServer(listener, _application(service, max_connections))
         threading.Thread(target=server.serve_forever, name="admin", daemon=True).start()
 
     def announce(self) -> None:
@@ -188,9 +198,11 @@ class _RequestHandler(WSGIRequestHandler):
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
-def _application(service: Service) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
+def _application(
+    service: Service, max_connections: int | None
+) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_ServiceCollector(service))
+    registry.register(_ServiceCollector(service, max_connections))
     metrics = make_wsgi_app(registry)
 
     def application(environment: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

@@ -155,7 +155,7 @@ class Supervisor:
         if self._config.admin is not None:
             from echo_server.admin import AdminServer
 
-            admin = AdminServer(self._config.admin, self)
+            admin = AdminServer(self._config.admin, self, self._config.max_connections)
         self._catch_signals()
         try:
             self._start_all()

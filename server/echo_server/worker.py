@@ -112,7 +112,7 @@ def _admin(config: ServerConfig, worker: _Worker) -> AdminServer | None:
         return None
     from echo_server.admin import AdminServer
 
-    return AdminServer(config.admin, worker)
+    return AdminServer(config.admin, worker, config.max_connections)
 
 
 def _explain_hangup() -> None:

@@ -17,10 +17,16 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from echo_client.payload import WRONG
 from echo_core.errors import InvalidValueError
+from echo_load.controller import Progress
 from echo_load.latency import LatencyHistogram
-from echo_load.report.prometheus import parse_listen
+from echo_load.plan import Plan
+from echo_load.report.prometheus import PrometheusReport, parse_listen
 from echo_load.result import load_result
+from echo_load.selfcheck import Usage
+from echo_load.tally import Tally
+from echo_load.thresholds import LOSSES
 from support.processes import DEADLINE, LOAD, EchoServerProcess, environment, run, until
 
 Figures = dict[tuple[str, str], float]
@@ -122,6 +128,27 @@ def test_what_is_shown_is_what_was_measured(echo_server: EchoServerProcess) -> N
     assert buckets == sorted(buckets)
     assert buckets[-1] == count
     assert 0 < figures["echo_load_response_time_seconds_sum", ""] < 60 * count
+
+
+@pytest.mark.parametrize(("busy_seconds", "bound"), [(5.0, 0), (9.9, 1)])
+def test_a_generator_that_is_the_limit_is_shown_while_it_is(
+    busy_seconds: float, bound: int
+) -> None:
+    plan = Plan(targets=("tcp://127.0.0.1:9",), connections=1)
+    tally = Tally(plan, plan.run_stages, generators=2, repeat=1)
+    tally.usages = [Usage(10.0, busy_seconds, 0.0), Usage(10.0, 1.0, 0.0)]
+    with PrometheusReport(parse_listen("0")) as report:
+        report.progressed(Progress(1, 1, "running", 10.0, tally))
+        figures = scrape(report.url)
+    assert figures["echo_load_generator_bound", ""] == bound
+    assert figures["echo_load_generator_busy_ratio", ""] == pytest.approx(busy_seconds / 10)
+
+
+def test_wrong_and_missing_replies_are_shown_before_there_are_any() -> None:
+    with PrometheusReport(parse_listen("0")) as report:
+        figures = scrape(report.url)
+    for kind in (*WRONG, *LOSSES):
+        assert figures["echo_load_errors_total", kind] == 0
 
 
 def test_openmetrics_is_spoken_to_those_who_ask(echo_server: EchoServerProcess) -> None:

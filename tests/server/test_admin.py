@@ -72,6 +72,13 @@ def test_what_cannot_be_sent_back_is_not_counted_as_sent(start_server: StartServ
         assert server.metric("writes_total") > server.metric("reads_total")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_limit_of_connections(start_server: StartServer, workers: str) -> None:
+    options = ("--workers", workers, "--admin", "127.0.0.1:0")
+    assert start_server(*options, "--max-connections", "7").metric("connections_limit") == 7
+    assert "connections_limit" not in start_server(*options).get("/metrics")[1]
+
+
 def test_both_formats(start_server: StartServer) -> None:
     server = start_server("--admin", "127.0.0.1:0")
     status, text = server.get("/metrics")

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from echo_client.payload import WRONG
 from echo_core.endpoint import ANY_HOST, Endpoint, NetworkEndpoint
 from echo_core.errors import InvalidValueError
 from echo_load.controller import Observer, Progress
@@ -27,7 +28,8 @@ from echo_load.errors import MetricsError
 from echo_load.latency import LatencyHistogram
 from echo_load.report.exposition import Exposed
 from echo_load.result import Result
-from echo_load.tally import Tally
+from echo_load.tally import Tally, generator
+from echo_load.thresholds import LOSSES
 
 _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"
@@ -47,7 +49,14 @@ _TIMES = (
     ("response_time", "From when a message was due until its reply was in.", "response"),
     ("service_time", "From when a message left until its reply was in.", "service_times"),
     ("connect_time", "From connecting until the connection was established.", "connect"),
+    (
+        "lateness",
+        "By how much messages left later than they were due, for no target's fault.",
+        "lateness",
+    ),
 )
+# Kinds of errors that are shown before the first has happened: what begins at 1 has no increase.
+_KINDS = dict.fromkeys((*WRONG, *sorted(LOSSES)), 0)
 
 
 def parse_listen(text: str) -> NetworkEndpoint:
@@ -78,6 +87,8 @@ class Figures:
     times: Mapping[str, Exposed] = field(default_factory=dict)
     elapsed: float = 0.0
     generators: int = 0
+    bound: bool = False
+    busy: float = 0.0
     stage: str = ""
     phase: str = "starting"
 
@@ -148,6 +159,8 @@ class PrometheusReport(Observer):
             times={name: Exposed.of(getattr(measured, attribute)) for name, _, attribute in _TIMES},
             elapsed=progress.elapsed,
             generators=len(tally.states),
+            bound=generator([tally], tally.measured).bound,
+            busy=max((usage.busy for usage in tally.usages), default=0.0),
             stage=tally.plan.stage_name(tally.stages[number]),
             phase=progress.phase,
         )
@@ -186,12 +199,22 @@ class _FiguresCollector(Collector):
                 unit="bytes" if name.endswith("_bytes") else "",
             )
         errors = CounterMetricFamily(f"{_PREFIX}errors", "Failures by kind.", labels=["kind"])
-        for kind, count in sorted(figures.counts.errors.items()):
+        for kind, count in sorted((_KINDS | dict(figures.counts.errors)).items()):
             errors.add_metric([kind], count)
         yield errors
         for name, help_text, value in (
             ("connections_open", "Connections open now.", figures.counts.open),
             ("generators", "Processes that generate.", figures.generators),
+            (
+                "generator_bound",
+                "Whether the generators, not the target, are the limit so far.",
+                int(figures.bound),
+            ),
+            (
+                "generator_busy_ratio",
+                "Share of the time that the busiest generator used or wanted a processor.",
+                figures.busy,
+            ),
             ("elapsed_seconds", "Time since the first stage of a part began.", figures.elapsed),
         ):
             yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -28,6 +29,10 @@ DISTRIBUTION = "echoswarm"
 
 # Who asks what there is gets an answer, whatever the environment says.
 _ASKING = frozenset({"-h", "--help", "--version"})
+
+
+# What Kubernetes tells every container of a service named echo-server, and is no setting.
+_OF_KUBERNETES = re.compile(r"SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?")
 
 
 class UnknownVariableError(EchoswarmError):
@@ -230,7 +235,9 @@ def _refuse_unknown_variables(command: click.Command) -> None:
     known = _settings(command)
     for name in sorted(os.environ):
         setting = name.removeprefix(prefix)
-        if setting != name and setting not in known:
+        if setting == name or _OF_KUBERNETES.fullmatch(setting):
+            continue
+        if setting not in known:
             near = difflib.get_close_matches(setting, known, n=1)
             advice = f"did you mean {prefix}{near[0]}?" if near else "--help lists the options"
             raise UnknownVariableError(f"the environment sets {name}, which is no option; {advice}")

@@ -261,14 +261,7 @@ def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
     cpu_seconds = sum(usage.cpu_seconds for usage in usages)
     # The generators of one part run side by side, the parts one after the other.
     seconds = sum(max((usage.seconds for usage in tally.usages), default=0) for tally in tallies)
-    findings = limits_found(
-        tallies[0].plan,
-        usages,
-        processes=max(len(tally.usages) for tally in tallies),
-        response=measured.response,
-        lateness=measured.lateness,
-        hub_lag=measured.hub_lag,
-    )
+    findings = generator_findings(tallies, measured)
     return Generator(
         processes=max(len(tally.usages) for tally in tallies),
         cpu_seconds=cpu_seconds,
@@ -278,6 +271,18 @@ def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
         hub_lag_us=Latency.of(measured.hub_lag),
         bound=bool(findings),
         findings=findings,
+    )
+
+
+def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str]:
+    """What of the generators was the limit; nothing if they were not."""
+    return limits_found(
+        tallies[0].plan,
+        [usage for tally in tallies for usage in tally.usages],
+        processes=max(len(tally.usages) for tally in tallies),
+        response=measured.response,
+        lateness=measured.lateness,
+        hub_lag=measured.hub_lag,
     )
 
 

@@ -28,7 +28,7 @@ from echo_load.errors import MetricsError
 from echo_load.latency import LatencyHistogram
 from echo_load.report.exposition import Exposed
 from echo_load.result import Result
-from echo_load.tally import Tally, generator
+from echo_load.tally import Tally, generator_findings
 from echo_load.thresholds import LOSSES
 
 _PREFIX = "echo_load_"
@@ -159,7 +159,7 @@ class PrometheusReport(Observer):
             times={name: Exposed.of(getattr(measured, attribute)) for name, _, attribute in _TIMES},
             elapsed=progress.elapsed,
             generators=len(tally.states),
-            bound=generator([tally], tally.measured).bound,
+            bound=bool(generator_findings([tally], tally.measured)),
             busy=max((usage.busy for usage in tally.usages), default=0.0),
             stage=tally.plan.stage_name(tally.stages[number]),
             phase=progress.phase,

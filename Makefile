@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 
 .PHONY: help
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.installed  ## start an echo server and stress it with 100, then 1000 connections
@@ -21,6 +21,10 @@ test: $(VENV)/.installed-dev  ## run the tests
 .PHONY: test-browser
 test-browser: $(VENV)/.installed-browser  ## run the tests that look at pages in Chromium (which they need)
 	@$(BIN)/pytest tests/browser
+
+.PHONY: test-containers
+test-containers: $(VENV)/.installed-dev  ## build and run the containers (needs root, a Docker engine, docker-compose)
+	@$(BIN)/pytest --timeout 600 tests/containers
 
 .PHONY: check
 check: $(VENV)/.installed-dev  ## lint and check the types

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,18 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
+def sum_of_metric(page: str, name: str, labels: Mapping[str, str]) -> float:
+    """The sum of a metric's samples that have these labels, on a page for Prometheus."""
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert found, name
+    return sum(found)
+
+
 class EchoServerProcess:
     """A running `echo-server`; ended at the end of the test."""
 
@@ -147,14 +159,7 @@ class EchoServerProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
-        found = [
-            sample.value
-            for family in text_string_to_metric_families(self.get("/metrics")[1])
-            for sample in family.samples
-            if sample.name == f"echo_server_{name}" and labels.items() <= sample.labels.items()
-        ]
-        assert found, name
-        return sum(found)
+        return sum_of_metric(self.get("/metrics")[1], f"echo_server_{name}", labels)
 
     def workers(self) -> list[int]:
         """Process ids of a supervisor's workers."""

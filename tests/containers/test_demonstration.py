@@ -1,0 +1,133 @@
+"""All services together, as a person brings them up; the tests are the steps of one story."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from containers.conftest import StartProject
+from support.engine import ROOT, Project, docker, fetch, inspect
+from support.processes import until
+
+MONITORING = ROOT / "loadtest" / "monitoring"
+DASHBOARD = MONITORING / "grafana" / "dashboards" / "echoswarm.json"
+PAGES = ("echo-server:9607", "stress:9608", "locust-master:8089")
+# All but Grafana, which needs its own image.
+SERVICES = ("echo-server", "stress", "locust-master", "locust-worker", "prometheus")
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def demonstration(start_project: StartProject) -> Project:
+    scale = f"locust-worker={WORKERS}"
+    return start_project("--scale", scale, *SERVICES, STRESS_DURATION="15s")
+
+
+def ask(project: Project, path: str, **parameters: str) -> Any:
+    """What Prometheus's API answers."""
+    url = f"{project.url('prometheus', 9090)}/api/v1/{path}?{urlencode(parameters)}"
+    return json.loads(fetch(url))["data"]
+
+
+def expressions() -> Iterator[str]:
+    """Every query of the dashboard."""
+    dashboard = json.loads(DASHBOARD.read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield target["expr"].replace("$__rate_interval", "1m")
+
+
+def test_prometheus_reaches_all_of_them(demonstration: Project) -> None:
+    def health() -> dict[str, str]:
+        targets = ask(demonstration, "targets", state="active")["activeTargets"]
+        return {one["labels"]["job"]: one["health"] for one in targets}
+
+    up = {"echo-server": "up", "stress": "up", "swarm": "up"}
+    until(lambda: health() == up, "all targets to be up")
+
+
+def test_every_metric_that_is_asked_for_is_served(demonstration: Project) -> None:
+    texts = [(MONITORING / "prometheus" / "alerts.yml").read_text(), *expressions()]
+    asked = {name for text in texts for name in re.findall(r"echo_(?:server|load|swarm)_\w+", text)}
+    urls = [f"http://{page}/metrics" for page in PAGES]
+    program = (
+        f"import urllib.request\nfor u in {urls}: print(urllib.request.urlopen(u).read().decode())"
+    )
+    pages = demonstration.compose("exec", "-T", "echo-server", "python3", "-c", program)
+    served = set()
+    for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", pages, re.MULTILINE):
+        served |= {f"{name}_bucket"} if kind == "histogram" else {name}
+    assert len(asked) > 20
+    assert asked <= served
+
+
+def test_every_query_of_the_dashboard_returns_data(demonstration: Project) -> None:
+    def silent() -> list[str]:
+        return [
+            expression
+            for expression in expressions()
+            if not ask(demonstration, "query", query=expression)["result"]
+        ]
+
+    until(lambda: not silent(), "every query to return data")
+
+
+def test_a_swarm_of_two_workers_runs(demonstration: Project) -> None:
+    def value(expression: str) -> float:
+        (found,) = ask(demonstration, "query", query=expression)["result"]
+        return float(found["value"][1])
+
+    until(lambda: value("echo_swarm_workers") == WORKERS, "the workers")
+    until(lambda: value("echo_swarm_users") == 100, "the users")
+    until(lambda: value('echo_swarm_requests_total{name="message"}') > 1000, "messages")
+    assert value("sum(echo_swarm_failures_total) or vector(0)") == 0
+
+
+def test_the_stress_client_has_1000_connections_and_no_error(demonstration: Project) -> None:
+    (container,) = demonstration.containers("stress")
+    assert docker("wait", container) == "0", demonstration.logs("stress")
+    log = demonstration.logs("stress")
+    assert "PASSED" in log
+    assert "1,000 connections" in log
+
+
+def test_every_container_is_confined(demonstration: Project) -> None:
+    for service in SERVICES:
+        for container in demonstration.containers(service):
+            host = inspect(container)["HostConfig"]
+            assert host["ReadonlyRootfs"], service
+            assert host["CapDrop"] == ["ALL"]
+            assert "no-new-privileges:true" in host["SecurityOpt"]
+            assert host["Memory"] > 0
+            bindings = (host["PortBindings"] or {}).values()
+            assert {one["HostIp"] for binding in bindings for one in binding} <= {"127.0.0.1"}
+
+
+def test_no_alert_but_the_generators(demonstration: Project) -> None:
+    alerts = ask(demonstration, "alerts")["alerts"]
+    assert {one["labels"]["alertname"] for one in alerts} <= {"GeneratorBound"}
+
+
+def test_stopping_ends_all_of_them_cleanly(demonstration: Project) -> None:
+    demonstration.compose("stop")
+    for service in SERVICES:
+        for container in demonstration.containers(service):
+            assert inspect(container)["State"]["ExitCode"] == 0, demonstration.logs(service)
+
+
+def test_nothing_is_left_behind(demonstration: Project) -> None:
+    demonstration.compose("down")
+    assert set(demonstration.remains().values()) == {""}
+
+
+def test_the_folders_that_are_mounted_are_there() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    mounted = re.findall(r"- \./([^:]+):/", compose)
+    assert mounted
+    assert all(Path(ROOT, one).is_dir() for one in mounted)

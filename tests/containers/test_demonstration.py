@@ -26,7 +26,7 @@ WORKERS = 2
 @pytest.fixture(scope="module")
 def demonstration(start_project: StartProject) -> Project:
     scale = f"locust-worker={WORKERS}"
-    return start_project("--scale", scale, *SERVICES, STRESS_DURATION="15s")
+    return start_project("--scale", scale, *SERVICES, STRESS_DURATION="20s")
 
 
 def ask(project: Project, path: str, **parameters: str) -> Any:
@@ -68,14 +68,16 @@ def test_every_metric_that_is_asked_for_is_served(demonstration: Project) -> Non
 
 
 def test_every_query_of_the_dashboard_returns_data(demonstration: Project) -> None:
-    def silent() -> list[str]:
-        return [
-            expression
-            for expression in expressions()
-            if not ask(demonstration, "query", query=expression)["result"]
-        ]
+    silent = set(expressions())
 
-    until(lambda: not silent(), "every query to return data")
+    def all_have_answered() -> bool:
+        # One answer is enough: the stress client's figures end with it.
+        for expression in tuple(silent):
+            if ask(demonstration, "query", query=expression)["result"]:
+                silent.remove(expression)
+        return not silent
+
+    until(all_have_answered, "every query to return data")
 
 
 def test_a_swarm_of_two_workers_runs(demonstration: Project) -> None:

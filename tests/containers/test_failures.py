@@ -63,6 +63,7 @@ def test_a_server_that_is_killed_comes_back(project: Project) -> None:
     # All are back. Some may have been in the queue of the old server, which took its books along.
     accepted = project.metric("connections_accepted_total")
     assert 100 <= accepted <= result.totals.connections_opened - 100
+    assert result.totals.connections_opened == 100 + result.totals.connections_lost
 
 
 def test_stopping_drains_within_the_grace_period(project: Project) -> None:

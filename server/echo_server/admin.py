@@ -1,7 +1,7 @@
 """The admin page: /metrics for Prometheus, /healthz and /readyz for whoever sends traffic.
 
-The same code serves it in the supervisor, where each request has a thread, and in a worker that is
-alone, where monkey-patching makes greenlets of them.
+The supervisor serves it, each request in a thread. It reads the counters where the workers write
+them, in shared memory: a scrape costs the workers nothing.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class _ServiceCollector(Collector):
 
 
 class AdminServer:
-    """Serves the admin page from a thread of its own (a greenlet, where patched).
+    """Serves the admin page from a thread of its own.
 
     Args:
         endpoint: where; port 0 is any free port.

@@ -213,8 +213,9 @@ def echo_server(
     served where --listen is not given.
 
     SIGTERM or Ctrl-C drains: no new connection is accepted, open ones may finish. A second one ends
-    the server at once. SIGHUP replaces each of several workers by a new process, one after the
-    other; no connection is refused.
+    the server at once. With --workers 2 or more, or with --admin, a supervisor watches over the
+    workers: one that dies is replaced, and SIGHUP replaces all of them by new processes, one after
+    the other; no connection is refused.
 
     Every option can be set in the environment: ECHO_SERVER_PORT=50007.
 
@@ -234,7 +235,7 @@ def echo_server(
     )
     if worker is None:
         config.check_faults()
-    if worker is None and config.workers > 1:
+    if worker is None and config.is_supervised:
         from echo_server.supervisor import supervise
 
         return supervise(config)

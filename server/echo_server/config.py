@@ -164,6 +164,15 @@ class ServerConfig:
         """Whether a listener speaks TLS."""
         return any(endpoint.scheme == "tls" for endpoint in self.listen)
 
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a supervisor starts the workers; it also serves the admin page.
+
+        One worker without an admin page has none. In the worker's own process the page would hold
+        up the echoing for as long as a scrape takes.
+        """
+        return self.workers > 1 or self.admin is not None
+
     def check_fit(self, descriptors: int) -> None:
         """Check that each worker can hold its share of `max_connections`.
 

@@ -1,4 +1,4 @@
-"""Several workers on the same ports: starts them, watches them, replaces them, drains them.
+"""One or more workers on the same ports: starts them, watches them, replaces them, drains them.
 
 The supervisor keeps every listener open, so that what waits in a worker's queue outlives the
 worker. It is never monkey-patched and has no hub: it waits in one place, for signals, for what
@@ -97,7 +97,7 @@ class _Slot:
 
 
 def supervise(config: ServerConfig) -> ExitCode:
-    """Serve with several worker processes until SIGTERM or SIGINT; then drain.
+    """Serve with worker processes until SIGTERM or SIGINT; then drain.
 
     SIGHUP replaces each worker in turn by a new process on the same listeners. A second SIGTERM or
     SIGINT ends everything at once, with exit code 130.

@@ -12,7 +12,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import gevent
 import structlog
@@ -27,7 +26,7 @@ from echo_core.logs import DrainedStream
 from echo_server.admission import Admission
 from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
-from echo_server.counters import Counter, Counters, CounterTable, WorkerFigures
+from echo_server.counters import Counter, Counters, CounterTable
 from echo_server.datagram import DatagramEcho, best_datagram_kind
 from echo_server.echo_set import EchoSet, best_kind
 from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, FaultPlan
@@ -39,9 +38,6 @@ from echo_server.notifier import Notifier
 from echo_server.stream import EchoServer
 from echo_server.tls import LARGEST_RECORD, server_context
 from echo_server.vitals import Vitals
-
-if TYPE_CHECKING:
-    from echo_server.admin import AdminServer
 
 log = structlog.get_logger()
 
@@ -66,11 +62,8 @@ def serve(config: ServerConfig) -> ExitCode:
         with open_listeners(config) as listeners:
             notifier = Notifier()
             worker = _Worker(config, CounterTable.create().row(0), log_stream)
-            admin = _admin(config, worker)
             worker.start(listeners.of_slot(0))
             listeners.announce()
-            if admin is not None:
-                admin.announce()
             notifier.ready()
             reason = signals.wait()
             notifier.stopping()
@@ -107,16 +100,11 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
     return ExitCode.OK
 
 
-def _admin(config: ServerConfig, worker: _Worker) -> AdminServer | None:
-    if config.admin is None:
-        return None
-    from echo_server.admin import AdminServer
-
-    return AdminServer(config.admin, worker, config.max_connections)
-
-
 def _explain_hangup() -> None:
-    log.warning("not restarted: one worker has no supervisor; --workers 2 has", signal="SIGHUP")
+    log.warning(
+        "not restarted: one worker has no supervisor; with --workers 2 or --admin it has",
+        signal="SIGHUP",
+    )
 
 
 class _Worker:
@@ -134,7 +122,6 @@ class _Worker:
         self._sweep = (
             IdleSweep(self._echo_set, config.idle_timeout) if config.idle_timeout else None
         )
-        self._ready = False
 
     def start(self, listeners: Sequence[tuple[str, socket.socket]]) -> None:
         """Serve listeners, each with its scheme."""
@@ -143,7 +130,6 @@ class _Worker:
                 self._start_datagrams(listener)
             else:
                 self._start_stream(scheme, listener)
-        self._ready = True
         log.info("serving", pid=os.getpid())
 
     def _make_echo_set(self) -> EchoSet:
@@ -188,7 +174,6 @@ class _Worker:
 
     def drain(self, reason: str) -> None:
         """Stop accepting, let open connections finish, close those that do not."""
-        self._ready = False
         self._vitals.looks.clear()
         for echo in self._datagrams:
             echo.stop()
@@ -206,15 +191,6 @@ class _Worker:
         self._echo_set.close()
         self._vitals.close()
         log.info("stopped", accepted=self._counters.cells[Counter.ACCEPTED])
-
-    def is_ready(self) -> bool:
-        """Whether connections are accepted, and will be; for the admin page."""
-        return self._ready
-
-    def figures(self) -> Sequence[WorkerFigures]:
-        """The figures of the only worker; for the admin page."""
-        counters = self._counters
-        return [WorkerFigures(0, os.getpid(), counters.open[0], 0, counters.cells)]
 
 
 class _StopSignals:

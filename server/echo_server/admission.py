@@ -45,23 +45,18 @@ class Admission:
         # A line that is not written costs as much as all the counting.
         self._debug = config.log_level == "debug"
 
-    @property
-    def open(self) -> int:
-        """Connections that are open in this process."""
-        return self._counters.open[0]
-
     def take_place(self) -> bool:
         """Take a place for one more connection; False if there is none."""
-        self._counters.open[0] += 1
-        if self._most is None or self._counters.table.open_connections() <= self._most:
+        self._counters.places[0] += 1
+        if self._most is None or self._counters.table.places_taken() <= self._most:
             return True
-        self._counters.open[0] -= 1
+        self._counters.places[0] -= 1
         self._warn()
         return False
 
     def give_back_place(self) -> None:
         """Leave a place that no connection has come for."""
-        self._counters.open[0] -= 1
+        self._counters.places[0] -= 1
 
     def when_room(self, call: Callable[[], None]) -> None:
         """Call once, as soon as a connection of this process has left."""
@@ -82,33 +77,43 @@ class Admission:
         """Count a connection that has a place."""
         if self._access_log:
             connection.since = time.monotonic()
+            # It may end before it is echoed.
+            connection.received = 0
+            connection.unsent = b""
         self._counters.cells[_ACCEPTED] += 1
 
     def enter(self, connection: Connection) -> bool:
-        """Let in a connection that has a place, or count that it was turned away."""
+        """Let in a connection that has a place, or count that it was rejected."""
         if self._most_per_ip is not None and not self._enter_address(connection):
-            self.give_back_place()
             self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS_PER_IP)
-            self._make_room()
             return False
         if self._debug:
             log.debug("connection accepted", peer=connection.peer)
         return True
 
+    def turn_away(self) -> None:
+        """Give back the place of a connection that was rejected before it was accepted."""
+        self.give_back_place()
+        self._make_room()
+
     def refuse(self, connection: Connection, reason: Counter, why: str) -> None:
         """Count the end of an accepted connection before the echo began."""
-        self._counters.add(reason)
-        self.give_back_place()
         if self._debug:
             log.debug("handshake failed", peer=connection.peer, reason=reason.label, why=why)
-        self._make_room()
+        self._end(connection, reason)
 
     def leave(self, connection: Connection, reason: Counter) -> None:
         """Count a connection that was let in and has ended."""
-        self._counters.cells[reason] += 1
-        self._counters.open[0] -= 1
         if self._most_per_ip is not None:
             self._leave_address(ip_address(connection.sockaddr))
+        if self._debug:
+            log.debug("connection closed", peer=connection.peer, reason=reason.label)
+        self._end(connection, reason)
+
+    def _end(self, connection: Connection, reason: Counter) -> None:
+        # In this order: there are never more connections open than places taken.
+        self._counters.cells[reason] += 1
+        self.give_back_place()
         if self._access_log and random.random() < self._access_log:  # noqa: S311  # a sample
             log.info(
                 "connection",
@@ -118,8 +123,6 @@ class Admission:
                 seconds=round(time.monotonic() - connection.since, 6),
                 reason=reason.label,
             )
-        elif self._debug:
-            log.debug("connection closed", peer=connection.peer, reason=reason.label)
         self._make_room()
 
     def _make_room(self) -> None:

@@ -9,17 +9,31 @@ import struct
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
+class OtherDirectionError(BlockingIOError):
+    """What was asked for has to wait until the socket is ready for the opposite.
+
+    TLS writes in order to read, and reads in order to write: a receive can find that an answer to
+    the peer (a key update, RFC 8446, section 4.6.3) has to be sent first.
+    """
+
+
 class Connection(_socket.socket):
     """A raw non-blocking socket and what belongs to it.
+
+    `recv_into` and `send` raise BlockingIOError where they would have to wait, `recv_into` for
+    bytes and `send` for room, or `OtherDirectionError` where it is the other way round.
 
     Attributes:
         sockaddr: the address at the other end, as accept(2) gave it.
         since: when it was accepted, in seconds of the monotonic clock.
         received: bytes received.
-        unsent: bytes received and not yet sent back; empty while the connection is read.
+        unsent: bytes received and not sent back; empty while the connection is read.
+        watched: the events that the echo set watches: readable, writable, or none.
         allowance: bytes that may have been received before the rate limit looks again.
         refilled_at: when the allowance was worked out, in seconds of the monotonic clock.
         progress: bytes moved both ways when the idle sweep last looked; -1 before.
+        unacknowledged: bytes sent that the peer had not acknowledged when the idle sweep last
+            asked; -1 where it has not asked since something moved.
         idle_sweeps: sweeps in a row that found nothing moved.
     """
 
@@ -31,17 +45,25 @@ class Connection(_socket.socket):
         "refilled_at",
         "since",
         "sockaddr",
+        "unacknowledged",
         "unsent",
+        "watched",
     )
 
     sockaddr: object
     since: float
     received: int
     unsent: bytes | memoryview
+    watched: int
     allowance: int
     refilled_at: float
     progress: int
+    unacknowledged: int
     idle_sweeps: int
+
+    def pending(self) -> int:
+        """Bytes that have left the socket and can be received all the same: none without TLS."""
+        return 0
 
     def abort_at_close(self) -> None:
         """Let `close` send a reset instead of an end of stream (socket(7), SO_LINGER)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
 
@@ -89,7 +89,7 @@ _CELL_BYTES = 8
 class CounterTable:
     """A row of 64-bit counters for each serving process, in a file that lives in memory.
 
-    Its cells: how many rows have ever been used, the open connections of each row, the rows. Rows
+    Its cells: how many rows have ever been used, the places taken by each row, the rows. Rows
     beyond those in use are never touched and take no memory.
 
     Args:
@@ -100,7 +100,7 @@ class CounterTable:
         self.descriptor = descriptor
         cells = memoryview(mmap.mmap(descriptor, 0)).cast("q")
         self._used = cells[:1]
-        self._open = cells[1 : 1 + CAPACITY]
+        self._places = cells[1 : 1 + CAPACITY]
         self._rows = cells[1 + CAPACITY :]
 
     @classmethod
@@ -127,12 +127,12 @@ class CounterTable:
             self._used[0] = number + 1
         start = number * ROW_CELLS
         return Counters(
-            self, self._rows[start : start + ROW_CELLS], self._open[number : number + 1]
+            self, self._rows[start : start + ROW_CELLS], self._places[number : number + 1]
         )
 
-    def open_connections(self) -> int:
-        """Connections that are open in all processes together."""
-        return sum(self._open[: self._used[0]])
+    def places_taken(self) -> int:
+        """Places for connections that all processes together have taken."""
+        return sum(self._places[: self._used[0]])
 
 
 class Counters:
@@ -140,16 +140,17 @@ class Counters:
 
     Attributes:
         cells: a value for each `Counter`, then the other buckets of hub lag.
-        open: one cell: the connections that are open.
+        places: one cell: places for connections that are taken, of those that are open and of one
+            that is about to be.
         table: where the counters of the other processes are.
     """
 
-    __slots__ = ("cells", "open", "table")
+    __slots__ = ("cells", "places", "table")
 
-    def __init__(self, table: CounterTable, cells: memoryview, open_: memoryview) -> None:
+    def __init__(self, table: CounterTable, cells: memoryview, places: memoryview) -> None:
         self.table = table
         self.cells = cells
-        self.open = open_
+        self.places = places
 
     def add(self, counter: Counter, amount: int = 1) -> None:
         """Count something."""
@@ -159,7 +160,27 @@ class Counters:
         """Set all to zero, for another process to use the row."""
         for cell in range(ROW_CELLS):
             self.cells[cell] = 0
-        self.open[0] = 0
+        self.places[0] = 0
+
+
+def open_connections(cells: Sequence[int]) -> int:
+    """Connections of one process, or of several together, that were accepted and not closed."""
+    return cells[Counter.ACCEPTED] - sum(cells[counter] for counter in CLOSED)
+
+
+def read_together(rows: Iterable[Counters]) -> list[list[int]]:
+    """The cells of several processes while they count on.
+
+    No more connections appear as open than were open at one instant. The accepted ones are read
+    first, of all processes: a connection that is closed while the rest is read is missing rather
+    than counted beside the one that has taken its place.
+    """
+    rows = list(rows)
+    accepted = [row.cells[Counter.ACCEPTED] for row in rows]
+    read = [row.cells.tolist() for row in rows]
+    for cells, before in zip(read, accepted, strict=True):
+        cells[Counter.ACCEPTED] = max(before, sum(cells[counter] for counter in CLOSED))
+    return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +190,16 @@ class WorkerFigures:
     Attributes:
         slot: its number, from 0.
         pid: the process that serves now; None between two.
-        open: connections that are open.
         restarts: how often its process was replaced because it had died.
         cells: the sums of its counters.
     """
 
     slot: int
     pid: int | None
-    open: int
     restarts: int
     cells: Sequence[int]
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        return open_connections(self.cells)

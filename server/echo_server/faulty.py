@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from gevent.hub import get_hub
 
-from echo_core.epoll_set import READABLE, WRITABLE, Ready
+from echo_core.epoll_set import READABLE, Ready
 from echo_server.connection import Connection
 from echo_server.counters import Counter, Counters
 from echo_server.datagram import DatagramEcho, Route
@@ -40,10 +40,14 @@ class FaultyEchoSet(EchoSet):
         self._timers: dict[Connection, Any] = {}
 
     def add(self, connection: Connection) -> None:
-        """Echo this connection from now on, until it ends; it must be non-blocking."""
+        """Echo this connection from now on, until it ends; it must be non-blocking.
+
+        Raises:
+            OSError: its descriptor cannot be watched.
+        """
+        super().add(connection)
         self._reads[connection] = [self._added, 0]
         self._added += 1
-        super().add(connection)
 
     def holds(self, connection: Connection) -> bool:
         """Whether a fault or the rate limit keeps a connection from being read."""
@@ -51,7 +55,7 @@ class FaultyEchoSet(EchoSet):
 
     def end(self, connection: Connection, reason: Counter) -> None:
         """Close a connection, and count why."""
-        self._reads.pop(connection, None)
+        del self._reads[connection]
         self._stop_timer(connection)
         super().end(connection, reason)
 
@@ -63,10 +67,10 @@ class FaultyEchoSet(EchoSet):
                 if connection in self._timers:
                     # Watched for nothing, so this is the peer's reset.
                     self.end(connection, Counter.CLOSED_RESET)
-                elif not events & READABLE:
-                    self._send_rest(connection)
-                else:
+                elif events & READABLE:
                     self._read(connection)
+                else:
+                    self._go_on(connection)
             except OSError as error:
                 self._fail(connection, error)
             except Exception:
@@ -76,7 +80,8 @@ class FaultyEchoSet(EchoSet):
     def _read(self, connection: Connection) -> None:
         try:
             received = connection.recv_into(self._buffer)
-        except BlockingIOError:
+        except BlockingIOError as blocked:
+            self._nothing_received(connection, blocked)
             return
         if not received:
             self.end(connection, Counter.CLOSED_END_OF_STREAM)
@@ -87,19 +92,22 @@ class FaultyEchoSet(EchoSet):
         number = self._reads[connection]
         strike = self._plan.strike(*number)
         number[1] += 1
-        data = bytes(self._whole[:received])
+        # Until it is sent: what a fault keeps back was received and not sent back.
+        connection.unsent = bytes(self._whole[:received])
         if strike is None:
-            self._send_back(connection, data)
+            self._send_unsent(connection)
         else:
             self._counters.add(strike.fault.kind)
-            self._inject(connection, data, strike)
+            self._inject(connection, strike)
 
-    def _inject(self, connection: Connection, data: bytes, strike: Strike) -> None:
+    def _inject(self, connection: Connection, strike: Strike) -> None:
+        data = bytes(connection.unsent)
         match strike.fault.kind:
             case Counter.FAULT_CORRUPT:
-                self._send_back(connection, strike.corrupted(data))
+                connection.unsent = strike.corrupted(data)
+                self._send_unsent(connection)
             case Counter.FAULT_TRUNCATE:
-                self._send_now(connection, strike.truncated(data))
+                connection.unsent = data[self._send_now(connection, strike.truncated(data)) :]
                 self.end(connection, Counter.CLOSED_FAULT_INJECTED)
             case Counter.FAULT_CLOSE:
                 self.end(connection, Counter.CLOSED_FAULT_INJECTED)
@@ -107,14 +115,13 @@ class FaultyEchoSet(EchoSet):
                 connection.abort_at_close()
                 self.end(connection, Counter.CLOSED_FAULT_INJECTED)
             case Counter.FAULT_DELAY:
-                connection.unsent = data
-                self._hold(connection, strike.seconds, WRITABLE)
+                self._hold(connection, strike.seconds)
             case Counter.FAULT_STALL:
                 connection.unsent = data[self._send_now(connection, data) :]
-                then = WRITABLE if connection.unsent else READABLE
-                self._hold(connection, strike.seconds, then)
+                self._hold(connection, strike.seconds)
 
     def _send_now(self, connection: Connection, data: bytes) -> int:
+        """Send what can be sent at once; returns how many bytes."""
         try:
             sent = connection.send(data) if data else 0
         except BlockingIOError:
@@ -122,24 +129,22 @@ class FaultyEchoSet(EchoSet):
         self._counters.add(Counter.SENT_BYTES, sent)
         return sent
 
-    def _send_back(self, connection: Connection, data: bytes) -> None:
-        sent = self._send_now(connection, data)
-        if sent < len(data):
-            connection.unsent = data[sent:]
-            self._change(connection, WRITABLE)
-        else:
-            self._limit(connection, READABLE)
-
-    def _hold(self, connection: Connection, seconds: float, then: int) -> None:
-        """Watch a connection for nothing for a while, then for an event."""
+    def _hold(self, connection: Connection, seconds: float) -> None:
+        """Watch a connection for nothing for a while, then go on."""
 
         def go_on() -> None:
+            self._stop_timer(connection)
             # An exception that left a callback of the hub would only be printed.
             try:
-                self._stop_timer(connection)
-                self._change(connection, then)
+                if connection.unsent:
+                    self._send_rest(connection)
+                else:
+                    self._read_on(connection)
+            except OSError as error:
+                self._fail(connection, error)
             except Exception:
-                log.exception("fault failed", peer=connection.peer)
+                log.exception("connection failed", peer=connection.peer)
+                self.end(connection, Counter.CLOSED_ERROR)
 
         self._change(connection, 0)
         timer = self._hub.loop.timer(seconds)

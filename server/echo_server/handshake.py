@@ -87,6 +87,8 @@ def _shake_hands(connection: TlsConnection) -> None:
         except ssl.SSLWantWriteError:
             wait_write(connection.fileno())
         except OSError as error:
+            if connection.is_reset(error):
+                raise HandshakeError(Counter.CLOSED_RESET, "reset by the peer") from error
             reason = getattr(error, "reason", None) or error.strerror or repr(error)
             raise HandshakeError(Counter.CLOSED_TLS_FAILED, str(reason)) from error
         else:

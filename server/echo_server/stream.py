@@ -136,6 +136,7 @@ class EchoServer(StreamServer):
 
     def _let_in(self, connection: Connection) -> None:
         if not self._admission.enter(connection):
+            self._admission.turn_away()
             connection.close()
             return
         self._admission.accept(connection)
@@ -164,8 +165,7 @@ class EchoServer(StreamServer):
 
     def _let_in_after_handshake(self, connection: Connection) -> None:
         if not self._admission.enter(connection):
-            self._counters.add(Counter.CLOSED_REJECTED)
-            connection.close()
+            self._give_up(connection, Counter.CLOSED_REJECTED, "too many from its address")
             return
         try:
             self._echo(connection)

@@ -26,7 +26,15 @@ from echo_core.errors import ExitCode
 from echo_core.limits import raise_descriptor_limit
 from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
-from echo_server.counters import CAPACITY, ROW_CELLS, Counter, CounterTable, WorkerFigures
+from echo_server.counters import (
+    CAPACITY,
+    ROW_CELLS,
+    Counter,
+    CounterTable,
+    WorkerFigures,
+    open_connections,
+    read_together,
+)
 from echo_server.errors import WorkerStartError
 from echo_server.listeners import Listeners, open_listeners
 from echo_server.notifier import Notifier
@@ -184,17 +192,22 @@ class Supervisor:
     def figures(self) -> Sequence[WorkerFigures]:
         """What each slot has done; may be called in any thread."""
         with self._books:
-            return [self._figures(slot) for slot in self._slots]
+            processes = read_together(self._table.row(worker.row) for worker in self._workers)
+            by_slot = [
+                (worker.slot, cells) for worker, cells in zip(self._workers, processes, strict=True)
+            ]
+            return [
+                self._figures(slot, [cells for owner, cells in by_slot if owner is slot])
+                for slot in self._slots
+            ]
 
-    def _figures(self, slot: _Slot) -> WorkerFigures:
+    def _figures(self, slot: _Slot, processes: Sequence[Sequence[int]]) -> WorkerFigures:
         current = slot.current
-        rows = [self._table.row(worker.row) for worker in self._workers if worker.slot is slot]
         return WorkerFigures(
             slot.number,
             current.process.pid if current else None,
-            sum(row.open[0] for row in rows),
             slot.restarts,
-            [sum(cells) for cells in zip(slot.ended, *(row.cells for row in rows), strict=True)],
+            [sum(cells) for cells in zip(slot.ended, *processes, strict=True)],
         )
 
     def _catch_signals(self) -> None:
@@ -352,7 +365,7 @@ class Supervisor:
         """Move the counters of a worker that has ended to the sums of its slot."""
         counters = self._table.row(worker.row)
         with self._books:
-            counters.add(Counter.CLOSED_WORKER_DIED, counters.open[0])
+            counters.add(Counter.CLOSED_WORKER_DIED, open_connections(counters.cells))
             for cell, value in enumerate(counters.cells):
                 worker.slot.ended[cell] += value
             counters.clear()

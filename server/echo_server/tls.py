@@ -7,17 +7,14 @@ then the server's close_notify (RFC 8446, section 6.1). Many clients cannot read
 from __future__ import annotations
 
 import contextlib
+import errno
 import ssl
 from pathlib import Path
 from typing import Any
 
 from echo_server.config import ServerConfig
-from echo_server.connection import Connection
+from echo_server.connection import Connection, OtherDirectionError
 from echo_server.errors import TlsConfigError
-
-# The most that one record holds (RFC 8446, section 5.1). Who reads so much at once leaves nothing
-# in OpenSSL's hands, where epoll does not see it.
-LARGEST_RECORD = 16 * 1024
 
 
 def server_context(config: ServerConfig) -> ssl.SSLContext:
@@ -36,6 +33,8 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client of TLS 1.2 could let the server shake hands without end.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     for option, path in (
         ("--tls-cert", config.tls_cert),
         ("--tls-key", config.tls_key),
@@ -97,13 +96,27 @@ class TlsConnection(Connection):
         """Take up the server's side; call `do_handshake` of `tls` until it is done."""
         self.tls = context._wrap_socket(self, True)  # type: ignore[attr-defined]  # noqa: SLF001
 
+    def pending(self) -> int:
+        """Bytes of a record whose beginning has been received, where epoll does not see them."""
+        pending: int = self.tls.pending()
+        return pending
+
     def recv_into(self, buffer: Any, *_: Any) -> int:
         """Receive decrypted bytes; 0 at the end of the stream, with close_notify or without."""
+        if self.unsent:
+            # A send waits for something to read, which is OpenSSL's and not ours.
+            raise OtherDirectionError
         try:
             received: int = self.tls.read(len(buffer), buffer)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+        except ssl.SSLWantReadError as error:
             raise BlockingIOError from error
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+        except ssl.SSLWantWriteError as error:
+            raise OtherDirectionError from error
+        except ssl.SSLZeroReturnError:
+            return 0
+        except ssl.SSLEOFError as error:
+            if self.is_reset(error):
+                raise ConnectionResetError(errno.ECONNRESET, "reset by the peer") from error
             return 0
         return received
 
@@ -111,9 +124,31 @@ class TlsConnection(Connection):
         """Encrypt and send; returns the number of bytes taken."""
         try:
             sent: int = self.tls.write(data)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+        except ssl.SSLWantWriteError as error:
             raise BlockingIOError from error
+        except ssl.SSLWantReadError as error:
+            raise OtherDirectionError from error
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            # What send(2) would have said is lost.
+            raise BrokenPipeError(errno.EPIPE, "broken pipe") from error
         return sent
+
+    def is_reset(self, error: OSError) -> bool:
+        """Whether what OpenSSL failed with was a reset, or a time-out, of the connection.
+
+        Python's SSLEOFError stands for both a failed system call, whose errno it loses, and an end
+        of stream, for which OpenSSL 3 gives a reason. A socket whose connection is lost has no peer
+        any more (getpeername(2), ENOTCONN).
+        """
+        if isinstance(error, ConnectionError):
+            return True
+        if not isinstance(error, ssl.SSLEOFError) or error.reason is not None:
+            return False
+        try:
+            self.getpeername()
+        except OSError:
+            return True
+        return False
 
     def abort_at_close(self) -> None:
         """Let `close` send a reset, and not a word of TLS."""

@@ -36,7 +36,7 @@ from echo_server.idle import IdleSweep
 from echo_server.listeners import inherited_listener, open_listeners
 from echo_server.notifier import Notifier
 from echo_server.stream import EchoServer
-from echo_server.tls import LARGEST_RECORD, server_context
+from echo_server.tls import server_context
 from echo_server.vitals import Vitals
 
 log = structlog.get_logger()
@@ -133,8 +133,7 @@ class _Worker:
         log.info("serving", pid=os.getpid())
 
     def _make_echo_set(self) -> EchoSet:
-        least_read = LARGEST_RECORD if self._config.speaks_tls else 1
-        arguments = (self._counters, self._admission.leave, self._config.rate_limit, least_read)
+        arguments = (self._counters, self._admission.leave, self._config.rate_limit)
         if not self._config.faults:
             return best_kind()(*arguments)
         return best_faulty_kind()(*arguments, plan=self._fault_plan(without=DATAGRAM_ONLY))
@@ -180,7 +179,7 @@ class _Worker:
         for server in self._servers:
             server.stop()
         seconds = self._config.drain_timeout
-        log.info("draining", reason=reason, open=self._counters.open[0], seconds=seconds)
+        log.info("draining", reason=reason, open=self._counters.places[0], seconds=seconds)
         deadline = time.monotonic() + seconds
         for server in self._servers:
             server.join_handshakes(max(0.0, deadline - time.monotonic()))

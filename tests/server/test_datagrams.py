@@ -60,10 +60,10 @@ def test_datagrams_of_all_sizes_come_back_whole_and_alone(
             message = os.urandom(size)
             assert round_trip(sending, message) == message
             total += size
-    assert server.metric("datagrams_received_total") == len(sizes)
-    assert server.metric("datagrams_sent_total") == len(sizes)
-    assert server.metric("received_bytes_total") == total
-    assert server.metric("sent_bytes_total") == total
+    server.wait_for_metric("datagrams_received_total", len(sizes))
+    server.wait_for_metric("datagrams_sent_total", len(sizes))
+    server.wait_for_metric("received_bytes_total", total)
+    server.wait_for_metric("sent_bytes_total", total)
 
 
 def test_linux_takes_many_at_once() -> None:
@@ -109,12 +109,12 @@ def test_a_datagram_from_the_servers_own_port_is_dropped(
         forged.bind(("127.0.0.2", server.port))
         forged.sendto(b"echo yourself", ("127.0.0.1", server.port))
         assert round_trip(witness, b"still there?") == b"still there?"
-        assert server.metric("datagrams_dropped_total", reason="own_port") == 1
+        server.wait_for_metric("datagrams_dropped_total", 1, reason="own_port")
         forged.setblocking(False)
         with pytest.raises(BlockingIOError):
             forged.recv(100)
-    assert server.metric("datagrams_received_total") == 2
-    assert server.metric("datagrams_sent_total") == 1
+    server.wait_for_metric("datagrams_received_total", 2)
+    server.wait_for_metric("datagrams_sent_total", 1)
 
 
 def low_port() -> socket.socket:
@@ -148,7 +148,7 @@ def test_low_ports_are_not_answered_unless_asked_for(
             witness.send(b"after")
             server.signal(signal.SIGCONT)
             assert (witness.recv(100), witness.recv(100)) == (b"before", b"after")
-            assert server.metric("datagrams_dropped_total", reason="low_port") == 1
+            server.wait_for_metric("datagrams_dropped_total", 1, reason="low_port")
             low.setblocking(False)
             with pytest.raises(BlockingIOError):
                 low.recv(100)

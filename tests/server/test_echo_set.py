@@ -12,6 +12,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import gevent
@@ -21,9 +23,11 @@ from gevent.hub import get_hub
 from echo_core.endpoint import NetworkEndpoint
 from echo_server.admission import Admission
 from echo_server.config import ServerConfig
-from echo_server.connection import Connection
+from echo_server.connection import Connection, OtherDirectionError
 from echo_server.counters import Counters, CounterTable
 from echo_server.echo_set import EchoSet, EpollEchoSet, WatcherEchoSet
+from echo_server.faults import FaultPlan
+from echo_server.faulty import FaultyEchoSet, FaultyEpollEchoSet, FaultyWatcherEchoSet
 from echo_server.listeners import listen_tcp
 from echo_server.stream import EchoServer
 from support.processes import DEADLINE, echoes, receive_exactly, receive_to_end, reset, until
@@ -188,6 +192,72 @@ def test_an_error_while_ending_a_connection_leaves_the_others(kind: type[EchoSet
         assert echoes(witness)
 
 
+class ReadsWhenWritable(Connection):
+    """Its first receive has to wait until it can be sent to, as TLS's may."""
+
+    __slots__ = ("_was_writable",)
+
+    def recv_into(self, buffer: Any, *arguments: Any) -> int:
+        if not hasattr(self, "_was_writable"):
+            self._was_writable = True
+            raise OtherDirectionError
+        return super().recv_into(buffer, *arguments)
+
+
+class SendsWhenReadable(Connection):
+    """Each send has to wait until there is something to read, as TLS's may."""
+
+    __slots__ = ("_was_readable",)
+
+    def recv_into(self, buffer: Any, *arguments: Any) -> int:
+        self._was_readable = bool(self.unsent)
+        if self.unsent:
+            raise OtherDirectionError
+        return super().recv_into(buffer, *arguments)
+
+    def send(self, data: Any, *arguments: Any) -> int:
+        if not self._was_readable:
+            raise OtherDirectionError
+        self._was_readable = False
+        return super().send(data, *arguments)
+
+
+@both_kinds
+def test_a_receive_that_waits_for_room_to_send(kind: type[EchoSet]) -> None:
+    with serving(kind, of_connections(ReadsWhenWritable)) as server:
+        for _ in range(3):
+            with server.connect() as connection:
+                assert echoes(connection)
+                assert echoes(connection, bytes(100_000))
+
+
+@both_kinds
+def test_a_send_that_waits_for_something_to_read(kind: type[EchoSet]) -> None:
+    with serving(kind, of_connections(SendsWhenReadable)) as server, server.connect() as client:
+        messages = [b"message %d" % number for number in range(10)]
+        client.sendall(messages[0])
+        until(lambda: waits(server, messages[0]), "the first one to wait")
+        for before, message in pairwise(messages):
+            client.sendall(message)
+            assert receive_exactly(client, len(before)) == before
+            until(partial(waits, server, message), "the next one to wait")
+
+
+def waits(server: InProcessServer, message: bytes) -> bool:
+    return [bytes(one.unsent) for one in server.echo_set.connections.values()] == [message]
+
+
+def of_connections(kind: type[Connection]) -> Callable[..., EchoServer]:
+    """Make servers whose connections are of another kind."""
+
+    def make_server(*arguments: Any) -> EchoServer:
+        server = EchoServer(*arguments)
+        server._kind = kind
+        return server
+
+    return make_server
+
+
 @both_kinds
 def test_an_error_while_admitting_closes_that_connection(kind: type[EchoSet]) -> None:
     class Refusing(kind):  # type: ignore[misc, valid-type]
@@ -253,3 +323,16 @@ def test_resets_from_many_at_once(kind: type[EchoSet]) -> None:
             reset(connection)
         until(lambda: len(server.echo_set) == 1, "all but the witness to be gone")
         assert echoes(witness)
+
+
+@pytest.mark.parametrize("kind", [FaultyEpollEchoSet, FaultyWatcherEchoSet])
+def test_what_cannot_be_added_leaves_nothing_behind(kind: type[FaultyEchoSet]) -> None:
+    counters = CounterTable.create().row(0)
+    echo_set = kind(counters, lambda *_: None, plan=FaultPlan((), 0))
+    connection = Connection()
+    connection.close()
+    with pytest.raises(ValueError, match=r"negative|file descriptor"):
+        echo_set.add(connection)
+    assert not echo_set.connections
+    assert not echo_set._reads
+    echo_set.close()

@@ -100,8 +100,11 @@ def test_corrupt(start_server: StartServer) -> None:
             assert differences in {0, 1}
             wrong += differences
     assert injected(server, "corrupt") == wrong > 0
-    assert server.metric("faults_injected_total") == wrong
-    assert server.metric("received_bytes_total") == server.metric("sent_bytes_total")
+    server.wait_for_metric("faults_injected_total", wrong)
+    until(
+        lambda: server.metric("received_bytes_total") == server.metric("sent_bytes_total"),
+        "all to be counted as sent",
+    )
 
 
 def ending(server: EchoServerProcess, share: Callable[[bytes], bool]) -> tuple[int, int]:
@@ -153,8 +156,8 @@ def test_faults_that_end_a_connection(
         server = start_server("--fault", f"{kind}@20%", *ADMIN)
     ended, messages = ending(server, share)
     assert injected(server, kind) == ended
-    assert server.metric("connections_closed_total", reason="fault_injected") == ended
-    assert server.metric("reads_total") == messages
+    server.wait_for_metric("connections_closed_total", ended, reason="fault_injected")
+    server.wait_for_metric("reads_total", messages)
     assert "Traceback" not in server.log()
 
 
@@ -322,7 +325,7 @@ def test_without_faults_none_is_counted(start_server: StartServer) -> None:
     server = start_server(*ADMIN)
     with server.connect() as connection:
         assert echoes(connection)
-    assert server.metric("faults_injected_total") == 0
+    server.wait_for_metric("faults_injected_total", 0)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -142,6 +143,42 @@ def test_connections_reach_every_worker(start_server: StartServer) -> None:
             assert echoes(stack.enter_context(server.connect()))
         for worker in ("0", "1", "2"):
             assert server.metric("connections_open", worker=worker) > 0
+
+
+@pytest.mark.parametrize("replies", [1, 2, 4, 8, 16])
+def test_a_killed_worker_takes_little_uncounted_with_it(
+    start_server: StartServer, replies: int
+) -> None:
+    """It is killed in the middle of a batch, as soon as some replies have come."""
+    server = start_server(*ADMIN)
+    (worker,) = server.workers()
+    poll = select.poll()
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(250)]
+        assert all(map(echoes, connections))
+        counted = 250 * len(b"still there?")
+        server.wait_for_metric("sent_bytes_total", counted)
+        kill(worker, signal.SIGSTOP)
+        for connection in connections:
+            connection.sendall(bytes(60_000))
+            poll.register(connection, select.POLLIN)
+        kill(worker, signal.SIGCONT)
+        while len(poll.poll(DEADLINE * 1000)) < replies:
+            continue
+        kill(worker, signal.SIGKILL)
+        received = sum(map(received_at_all, connections))
+    server.wait_for_metric("worker_restarts_total", 1)
+    # What was lost on its way back was counted and not received: less may be missing, not more.
+    assert received - (server.metric("sent_bytes_total") - counted) < 2 * 65536
+
+
+def received_at_all(connection: socket.socket) -> int:
+    """Bytes until a connection ends, by a reset or otherwise."""
+    received = 0
+    with suppress(ConnectionError):
+        while data := connection.recv(65536):
+            received += len(data)
+    return received
 
 
 def test_a_killed_worker_costs_its_own_connections_only(start_server: StartServer) -> None:

@@ -161,6 +161,20 @@ class EchoServerProcess:
         """The sum of a metric's samples that have these labels."""
         return sum_of_metric(self.get("/metrics")[1], f"echo_server_{name}", labels)
 
+    def wait_for_metric(self, name: str, value: float, **labels: str) -> None:
+        """Wait until a metric has a value: a worker counts a batch once it has served it."""
+        seen: list[float] = []
+
+        def has_it() -> bool:
+            seen[:] = [self.metric(name, **labels)]
+            return seen == [value]
+
+        try:
+            until(has_it, name)
+        except AssertionError:
+            assert seen == [value], (name, labels)
+            raise
+
     def workers(self) -> list[int]:
         """Process ids of a supervisor's workers."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import struct
+import sys
+import termios
+
 import structlog
 from gevent.hub import get_hub
 
@@ -18,12 +23,14 @@ SWEEPS_PER_TIMEOUT = 4
 class IdleSweep:
     """Looks through all connections four times a timeout, with one timer for all of them.
 
-    A connection whose peer does not read what it sent is idle too; one that is held back on
-    purpose is not.
+    What the peer acknowledges moves: one that reads slowly from what the kernel still has to send
+    is not idle. The kernel is asked (SIOCOUTQ, tcp(7), unix(7)) only where nothing else moved, and
+    no more once it has nothing to send. A connection whose peer does not read what it sent is idle
+    too; one that is held back on purpose is not.
 
     Args:
         echo_set: the connections.
-        timeout: seconds without a byte received or sent.
+        timeout: seconds without a byte received, sent or acknowledged.
     """
 
     def __init__(self, echo_set: EchoSet, timeout: float) -> None:
@@ -55,7 +62,23 @@ def _is_idle(connection: Connection) -> bool:
     progress = 2 * connection.received - len(connection.unsent)
     if progress != connection.progress:
         connection.progress = progress
+        connection.unacknowledged = -1
         connection.idle_sweeps = 0
         return False
+    if connection.unacknowledged:
+        before = connection.unacknowledged
+        connection.unacknowledged = _unacknowledged(connection)
+        if connection.unacknowledged < before:
+            connection.idle_sweeps = 0
+            return False
     connection.idle_sweeps += 1
     return connection.idle_sweeps >= SWEEPS_PER_TIMEOUT
+
+
+def _unacknowledged(connection: Connection) -> int:
+    """Bytes in the kernel that the peer has not acknowledged; 0 where the kernel does not say."""
+    if sys.platform != "linux":
+        return 0
+    # linux/sockios.h: SIOCOUTQ has the number of TIOCOUTQ.
+    (size,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return int(size)

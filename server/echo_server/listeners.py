@@ -122,9 +122,6 @@ def open_listeners(config: ServerConfig) -> Listeners:
     (SO_REUSEPORT, socket(7)), and the kernel spreads connections and datagrams over them. A port
     that another process holds is an error all the same.
 
-    TCP_NODELAY is set on the listeners because accepted connections inherit it (tcp(7)): an echo
-    waits for nothing, and no call is spent on each connection.
-
     Raises:
         ListenError: a host is unknown, or an address cannot be listened on.
     """
@@ -163,7 +160,7 @@ def inherited_listener(descriptor: int) -> socket.socket:
             "nor a bound UDP socket"
         )
     if listener.family != socket.AF_UNIX and listener.type == socket.SOCK_STREAM:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set_stream_options(listener)
     listener.setblocking(False)
     os.set_inheritable(descriptor, False)
     return listener
@@ -324,7 +321,7 @@ def _bound(
         if kind == socket.SOCK_STREAM:
             # Not for datagrams: there it would let a second server take the same port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _set_stream_options(listener)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER)
         if share_port:
@@ -339,6 +336,16 @@ def _bound(
         listener.close()
         raise
     return listener
+
+
+def _set_stream_options(listener: socket.socket) -> None:
+    """Set what accepted connections inherit, so that no call is spent on each of them.
+
+    An echo waits for nothing (TCP_NODELAY, tcp(7)), and urgent data stands in line with the rest
+    and is echoed with it (SO_OOBINLINE, socket(7)).
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:

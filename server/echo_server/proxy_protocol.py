@@ -45,7 +45,7 @@ def read_header(receive: Receive) -> SockAddr | None:
         return _read_v2(receive)
     if beginning.startswith(b"PROXY "):
         return _read_v1(beginning, receive)
-    raise _invalid(f"{beginning!r} does not begin a PROXY header")
+    raise _invalid(f"the first {len(beginning)} bytes do not begin a PROXY header")
 
 
 def _read_v1(beginning: bytes, receive: Receive) -> SockAddr | None:
@@ -60,14 +60,14 @@ def _read_v1(beginning: bytes, receive: Receive) -> SockAddr | None:
         return None
     match = _V1.fullmatch(text)
     if match is None:
-        raise _invalid(f"{text!r} is no PROXY line")
+        raise _invalid(f"a line of {len(line)} bytes that is no PROXY line")
     protocol, source, destination, *ports = match.groups()
     version = 4 if protocol == b"TCP4" else 6
     host = _address(source, version)
     _address(destination, version)
     source_port, destination_port = map(int, ports)
     if max(source_port, destination_port) > 65535:
-        raise _invalid(f"{text!r} has no such port")
+        raise _invalid("a port above 65535")
     return host, source_port
 
 
@@ -102,12 +102,13 @@ def _address(text: bytes, version: int) -> str:
     try:
         address = ipaddress.ip_address(text.decode("ascii"))
     except ValueError as error:
-        raise _invalid(f"{text!r} is no address") from error
+        raise _invalid("an address that is none") from error
     if address.version != version:
-        raise _invalid(f"{text!r} is no IPv{version} address")
+        raise _invalid(f"an address that is not IPv{version}")
     # As version 2 has it, and accept(2): ::ffff:192.0.2.1, not ::ffff:c000:201.
     return socket.inet_ntop(socket.AF_INET if version == 4 else socket.AF_INET6, address.packed)
 
 
 def _invalid(why: str) -> HandshakeError:
+    # What stands there may be a payload, or a secret: it is not repeated in the log.
     return HandshakeError(Counter.CLOSED_PROXY_HEADER_INVALID, why)

@@ -18,6 +18,9 @@ from echo_client.deadlines import seconds_until, set_timeout, wait
 # The most that one record holds (RFC 8446, section 5.1).
 LARGEST_RECORD = 16 * 1024
 _RECEIVE = 64 * 1024
+# Answers to key updates (RFC 8446, section 4.6.3) wait for the next send, 24 bytes each. A server
+# that asks for so many in one reply means no good.
+_MOST_OWED = 256 * 1024
 # What OpenSSL makes of bytes that are no record, or of its own words that come back.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 
@@ -195,6 +198,8 @@ class TlsSocket:
                 self._ended = True
             except ssl.SSLError as error:
                 raise _broken(error) from error
+            if self._outgoing.pending > _MOST_OWED:
+                raise OSError(errno.EPROTO, "the server asks for key updates without end")
         return b"".join(pieces) if pieces or self._ended else None
 
     def _close_notify(self) -> bytes:

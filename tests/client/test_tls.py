@@ -8,7 +8,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from support.certificates import Certificates, make_certificates
 from support.misbehaving import Service, resets, silent
+from support.openssl import OpenSslPeer
 from support.processes import (
     CLIENT,
     DEADLINE,
@@ -96,7 +97,7 @@ def test_round_trips_of_every_size(
         info = connection.tcp_info()
         assert info is not None
         assert info.round_trip_us > 0
-    assert server.metric("connections_closed_total", reason="end_of_stream") == 1
+    server.wait_for_metric("connections_closed_total", 1, reason="end_of_stream")
 
 
 def test_whom_to_trust(
@@ -275,6 +276,31 @@ def test_a_server_that_speaks_first_and_in_fragments(
         EchoConnection.open(endpoint, timeout=DEADLINE, tls=trusting) as connection,
     ):
         assert connection.round_trip(b"thanks")[:1] == b"w"
+
+
+def test_a_server_that_asks_for_key_updates_without_end(
+    certificates: Certificates, trusting: TlsOptions, tmp_path: Path
+) -> None:
+    """Its answers to them wait for the client to send, and must not fill its memory."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificates.cert.read_bytes() + certificates.key.read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def ask() -> None:
+            connection, _ = listener.accept()
+            with closing(OpenSslPeer(connection, str(both))) as peer:
+                peer.ask_for_key_updates()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        endpoint = Endpoint.parse(f"tls://localhost:{listener.getsockname()[1]}")
+        with (
+            EchoConnection.open(endpoint, timeout=DEADLINE, tls=trusting) as connection,
+            pytest.raises(LostError, match="asks for key updates without end"),
+        ):
+            connection.receive()
+        asking.join(DEADLINE)
+        assert not asking.is_alive()
 
 
 def test_a_record_that_comes_in_part_is_waited_for_no_longer(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import structlog
@@ -185,10 +184,3 @@ class DatagramEcho:
             self.echo_batch()
         except Exception:
             log.exception("datagrams failed")
-
-
-def best_datagram_kind() -> Callable[..., DatagramEcho]:
-    """The fastest kind of datagram echo that this system has."""
-    from echo_server.datagram_batch import BatchedDatagramEcho, is_supported
-
-    return BatchedDatagramEcho if is_supported() else DatagramEcho

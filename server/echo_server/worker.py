@@ -27,10 +27,12 @@ from echo_server.admission import Admission
 from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
 from echo_server.counters import Counter, Counters, CounterTable
-from echo_server.datagram import DatagramEcho, best_datagram_kind
+from echo_server.datagram import DatagramEcho
+from echo_server.datagram_batch import best_datagram_kind
 from echo_server.echo_set import EchoSet, best_kind
 from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, FaultPlan
-from echo_server.faulty import FaultyDatagramEcho, best_faulty_kind
+from echo_server.faulty import best_faulty_kind
+from echo_server.faulty_datagram import FaultyDatagramEcho
 from echo_server.handshake import Handshake
 from echo_server.idle import IdleSweep
 from echo_server.listeners import inherited_listener, open_listeners

@@ -1,9 +1,9 @@
 """UDP: every datagram is sent back whole and alone, many a wake-up.
 
 An echo service over UDP can be turned against others, or against itself, by a datagram with a
-forged source (CERT advisory CA-1996-01): two echo services that are told of each other never stop.
-So a datagram from the port that it came to is dropped, and by default one from a port below 1024,
-where the services live that answer anything.
+forged source (CERT advisory CA-1996-01, CVE-2024-2169): two echo services that are told of each
+other never stop. So a datagram from a port that the server itself echoes on is dropped, and by
+default one from a port below 1024, where the services are that answer anything.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import structlog
@@ -57,6 +58,7 @@ class DatagramEcho:
     Args:
         listener: a bound UDP socket, non-blocking; `stop` closes it.
         counters: where datagrams and bytes are counted.
+        own_ports: the ports of all UDP sockets of the server; they are not answered.
         low_ports: answer ports below 1024 too.
 
     Attributes:
@@ -64,11 +66,18 @@ class DatagramEcho:
             4 bytes; None where there is no such data.
     """
 
-    def __init__(self, listener: socket.socket, counters: Counters, *, low_ports: bool) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        counters: Counters,
+        *,
+        own_ports: Collection[int],
+        low_ports: bool,
+    ) -> None:
         self._socket = listener
         self._counters = counters
         self._lowest_port = 1 if low_ports else FIRST_HIGH_PORT
-        self._own_port: int = listener.getsockname()[1]
+        self._own_ports = frozenset(own_ports)
         self.interface_word = self._ask_for_local_addresses()
         self._buffer = bytearray(LARGEST + 1)
         self._view = memoryview(self._buffer)
@@ -110,7 +119,7 @@ class DatagramEcho:
         counters = self._counters
         counters.add(Counter.DATAGRAMS_RECEIVED)
         counters.add(Counter.RECEIVED_BYTES, size)
-        if port == self._own_port:
+        if port in self._own_ports:
             counters.add(Counter.DROPPED_OWN_PORT)
             return False
         if port < self._lowest_port:

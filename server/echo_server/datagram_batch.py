@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
@@ -80,8 +80,15 @@ def is_supported() -> bool:
 class BatchedDatagramEcho(DatagramEcho):
     """Echoes the datagrams of one socket, up to 64 with two system calls."""
 
-    def __init__(self, listener: socket.socket, counters: Counters, *, low_ports: bool) -> None:
-        super().__init__(listener, counters, low_ports=low_ports)
+    def __init__(
+        self,
+        listener: socket.socket,
+        counters: Counters,
+        *,
+        own_ports: Collection[int],
+        low_ports: bool,
+    ) -> None:
+        super().__init__(listener, counters, own_ports=own_ports, low_ports=low_ports)
         libc = ctypes.CDLL(None, use_errno=True)
         self._receive: Any = libc.recvmmsg
         self._send: Any = libc.sendmmsg
@@ -90,9 +97,9 @@ class BatchedDatagramEcho(DatagramEcho):
         ]
         self._send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
         self._descriptor = listener.fileno()
-        refused = range(1, self._lowest_port)
+        refused = {*range(1, self._lowest_port), *self._own_ports}
         # As they stand in the address: big-endian.
-        self._refused = {socket.htons(port) for port in (*refused, self._own_port)}
+        self._refused = {socket.htons(port) for port in refused}
         self._lay_out()
 
     def _lay_out(self) -> None:

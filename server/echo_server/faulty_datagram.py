@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
@@ -25,14 +25,21 @@ class FaultyDatagramEcho(DatagramEcho):
     Args:
         listener: as of `DatagramEcho`.
         counters: as of `DatagramEcho`.
+        own_ports: as of `DatagramEcho`.
         low_ports: as of `DatagramEcho`.
         plan: which faults strike; all datagrams of a socket count as one connection.
     """
 
     def __init__(
-        self, listener: socket.socket, counters: Counters, *, low_ports: bool, plan: FaultPlan
+        self,
+        listener: socket.socket,
+        counters: Counters,
+        *,
+        own_ports: Collection[int],
+        low_ports: bool,
+        plan: FaultPlan,
     ) -> None:
-        super().__init__(listener, counters, low_ports=low_ports)
+        super().__init__(listener, counters, own_ports=own_ports, low_ports=low_ports)
         self._plan = plan
         self._number = 0
         self._timers: set[Any] = set()

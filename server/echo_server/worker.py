@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 
 import gevent
@@ -119,6 +120,8 @@ class _Worker:
         self._echo_set = self._make_echo_set()
         self._servers: list[EchoServer] = []
         self._datagrams: list[DatagramEcho] = []
+        # Of all workers: each slot has the same.
+        self._udp_ports: frozenset[int] = frozenset()
         self._tls = server_context(config) if config.speaks_tls else None
         self._vitals = Vitals(counters, log_stream)
         self._sweep = (
@@ -127,6 +130,9 @@ class _Worker:
 
     def start(self, listeners: Sequence[tuple[str, socket.socket]]) -> None:
         """Serve listeners, each with its scheme."""
+        self._udp_ports |= {
+            listener.getsockname()[1] for scheme, listener in listeners if scheme == "udp"
+        }
         for scheme, listener in listeners:
             if scheme == "udp":
                 self._start_datagrams(listener)
@@ -159,16 +165,15 @@ class _Worker:
         self._servers.append(server)
 
     def _start_datagrams(self, listener: socket.socket) -> None:
-        low_ports = self._config.udp_low_ports
-        if not self._config.faults:
-            echo = best_datagram_kind()(listener, self._counters, low_ports=low_ports)
-        else:
-            echo = FaultyDatagramEcho(
-                listener,
-                self._counters,
-                low_ports=low_ports,
-                plan=self._fault_plan(without=STREAM_ONLY),
-            )
+        kind = best_datagram_kind()
+        if self._config.faults:
+            kind = partial(FaultyDatagramEcho, plan=self._fault_plan(without=STREAM_ONLY))
+        echo = kind(
+            listener,
+            self._counters,
+            own_ports=self._udp_ports,
+            low_ports=self._config.udp_low_ports,
+        )
         echo.start()
         self._vitals.looks.append(echo.look_at_drops)
         self._datagrams.append(echo)

@@ -75,12 +75,11 @@ def test_many_datagrams_a_wake_up(start_server: StartServer, kind: tuple[str, ..
     """All that a stopped server finds waiting, from several senders, each in order."""
     server = start_server(*UDP, *kind)
     with sender(server) as first, sender(server) as second:
-        server.signal(signal.SIGSTOP)
         messages = [b"%d" % number * (number % 50 + 1) for number in range(100)]
-        for message in messages:
-            first.send(b"a" + message)
-            second.send(b"b" + message)
-        server.signal(signal.SIGCONT)
+        with server.paused():
+            for message in messages:
+                first.send(b"a" + message)
+                second.send(b"b" + message)
         assert [first.recv(65536) for _ in messages] == [b"a" + one for one in messages]
         assert [second.recv(65536) for _ in messages] == [b"b" + one for one in messages]
 
@@ -117,6 +116,33 @@ def test_a_datagram_from_the_servers_own_port_is_dropped(
     server.wait_for_metric("datagrams_sent_total", 1)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@both_kinds
+def test_a_datagram_from_another_port_of_the_server_is_dropped(
+    start_server: StartServer, kind: tuple[str, ...], workers: str
+) -> None:
+    """Two listeners of one server that were told of each other would never stop."""
+    with socket.socket(type=socket.SOCK_DGRAM) as inherited:
+        inherited.bind(("127.0.0.1", 0))
+        other_port = inherited.getsockname()[1]
+        number = inherited.fileno()
+        server = start_server(
+            *("--listen", "udp://127.0.0.1:0", "--listen", f"fd://{number}", "--workers", workers),
+            *("--admin", "127.0.0.1:0", *kind),
+            pass_fds=[number],
+        )
+        assert server.read_line() == f"listening udp://127.0.0.1:{other_port}"
+        for source, target in ((server.port, other_port), (other_port, server.port)):
+            with socket.socket(type=socket.SOCK_DGRAM) as forged:
+                forged.bind(("127.0.0.2", source))
+                forged.sendto(b"echo each other", ("127.0.0.1", target))
+        until(lambda: server.metric("datagrams_received_total") == 2, "both to be received")
+        assert server.metric("datagrams_dropped_total", reason="own_port") == 2
+        with sender(server) as witness:
+            assert round_trip(witness, b"still there?") == b"still there?"
+        assert server.metric("datagrams_sent_total") == 1
+
+
 def low_port() -> socket.socket:
     """A socket on a port below 1024, where this user may have one."""
     sending = socket.socket(type=socket.SOCK_DGRAM)
@@ -142,11 +168,10 @@ def test_low_ports_are_not_answered_unless_asked_for(
         low.settimeout(DEADLINE)
         server = start_server(*UDP, *kind)
         with sender(server) as witness:
-            server.signal(signal.SIGSTOP)
-            witness.send(b"before")
-            low.sendto(b"chargen", ("127.0.0.1", server.port))
-            witness.send(b"after")
-            server.signal(signal.SIGCONT)
+            with server.paused():
+                witness.send(b"before")
+                low.sendto(b"chargen", ("127.0.0.1", server.port))
+                witness.send(b"after")
             assert (witness.recv(100), witness.recv(100)) == (b"before", b"after")
             server.wait_for_metric("datagrams_dropped_total", 1, reason="low_port")
             low.setblocking(False)
@@ -161,11 +186,10 @@ def test_low_ports_are_not_answered_unless_asked_for(
 def test_what_the_kernel_drops_is_counted(start_server: StartServer) -> None:
     server = start_server(*UDP)
     with sender(server) as sending:
-        server.signal(signal.SIGSTOP)
         count = 2000
-        for _ in range(count):
-            sending.send(bytes(60_000))
-        server.signal(signal.SIGCONT)
+        with server.paused():
+            for _ in range(count):
+                sending.send(bytes(60_000))
 
         def all_accounted_for() -> bool:
             dropped = server.metric("datagrams_dropped_total", reason="queue_full")
@@ -180,10 +204,8 @@ def test_replies_that_nobody_takes(start_server: StartServer, kind: tuple[str, .
     server = start_server(*UDP, *kind)
     with sender(server) as witness:
         for _ in range(50):
-            with sender(server) as gone:
-                server.signal(signal.SIGSTOP)
+            with server.paused(), sender(server) as gone:
                 gone.send(b"and away")
-            server.signal(signal.SIGCONT)
         assert round_trip(witness, b"still there?") == b"still there?"
     assert "Traceback" not in server.log()
 
@@ -236,13 +258,12 @@ def test_an_inherited_socket(start_server: StartServer) -> None:
 def test_what_waits_when_the_drain_begins_is_echoed(
     start_server: StartServer, kind: tuple[str, ...]
 ) -> None:
-    server = start_server(*UDP, *kind)
+    server = start_server("--listen", "udp://127.0.0.1:0", *kind)
     with sender(server) as sending:
-        server.signal(signal.SIGSTOP)
-        for number in range(100):
-            sending.send(b"%d" % number)
-        server.signal(signal.SIGTERM)
-        server.signal(signal.SIGCONT)
+        with server.paused():
+            for number in range(100):
+                sending.send(b"%d" % number)
+            server.signal(signal.SIGTERM)
         assert [sending.recv(10) for _ in range(100)] == [b"%d" % one for one in range(100)]
     assert server.wait() == 0
 

@@ -12,8 +12,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,20 @@ class EchoServerProcess:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the processes that serve stand still while the block runs."""
+        pids = self.workers() or [self.pid]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in pids:
+            until(partial(is_stopped, pid), "the process to stand still")
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def connect(self, host: str = "127.0.0.1") -> socket.socket:
         return socket.create_connection((host, self.port), timeout=DEADLINE)
 
@@ -211,6 +226,11 @@ class EchoServerProcess:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 StartServer = Callable[..., EchoServerProcess]

@@ -30,6 +30,7 @@ from echo_client.tcp_info import TcpInfo, read_tcp_info
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
+from echo_core.limits import LARGEST_DATAGRAM
 from echo_core.units import format_duration
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK", "Address", "DatagramConnection", "EchoConnection", "TcpInfo", "resolve"]
 
 CHUNK = 64 * 1024
-# What fits into a datagram behind the headers of IPv4 and UDP.
-LARGEST_DATAGRAM = 65_507
 # A message up to this size leaves whole before its reply is read. A larger one could fill the
 # buffers of both ends, each waiting for the other to read: it is sent and received at once.
 _AT_ONCE = 16 * 1024
@@ -346,10 +345,10 @@ class DatagramConnection(EchoConnection):
 
     def send(self, data: bytes) -> None:
         """Send a datagram; raises what `round_trip` does."""
-        if len(data) > LARGEST_DATAGRAM:
+        largest = LARGEST_DATAGRAM[6 if self.family == socket.AF_INET6 else 4]
+        if len(data) > largest:
             raise InvalidValueError(
-                f"a datagram holds {LARGEST_DATAGRAM} bytes at most, and this message has "
-                f"{len(data)}"
+                f"a datagram holds {largest} bytes at most, and this message has {len(data)}"
             )
         try:
             # Not sendall: gevent's sends no empty datagram.

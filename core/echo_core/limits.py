@@ -1,9 +1,13 @@
-"""What the system lets one process have."""
+"""What the system lets one process have, and what the protocols let a message have."""
 
 from __future__ import annotations
 
 import resource
 from pathlib import Path
+
+# Bytes that fit into a datagram behind the headers of IPv4 and UDP (RFC 791, RFC 768), and behind
+# that of UDP alone: IPv6 counts its own header apart (RFC 8200, section 3).
+LARGEST_DATAGRAM = {4: 65_507, 6: 65_527}
 
 # RFC 6335, section 6: the dynamic ports, where the system does not say.
 _DYNAMIC_PORTS = (49152, 65535)

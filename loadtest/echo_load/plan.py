@@ -10,8 +10,9 @@ import msgspec
 
 from echo_client.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 from echo_client.tls import TlsOptions
-from echo_core.endpoint import Endpoint, parse_target
+from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import InvalidValueError
+from echo_core.limits import LARGEST_DATAGRAM
 from echo_core.units import format_duration, parse_count, parse_duration, parse_rate
 from echo_load.thresholds import Threshold
 
@@ -26,7 +27,6 @@ MOST_CONNECTIONS = 2_000_000
 MOST_MESSAGES = 10**15
 HIGHEST_RATE = 100e6
 LARGEST_PAYLOAD = 64 << 20
-LARGEST_DATAGRAM = 65_507
 MOST_PIPELINED = 100_000
 MOST_REPEATS = 1000
 DEFAULT_SECONDS = 10.0
@@ -274,10 +274,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 large for a datagram.
         """
         payload = self._make_payload(run)
-        if self.speaks("udp") and payload.largest > LARGEST_DATAGRAM:
-            raise InvalidValueError(
-                f"messages of {payload.largest} bytes: a datagram holds {LARGEST_DATAGRAM}"
-            )
+        for endpoint in self.endpoints:
+            if isinstance(endpoint, NetworkEndpoint) and endpoint.transport == "udp":
+                # A name may lead to either version; IPv4 holds less.
+                largest = LARGEST_DATAGRAM[endpoint.ip_version or self.ip_version or 4]
+                if payload.largest > largest:
+                    raise InvalidValueError(
+                        f"messages of {payload.largest} bytes: a datagram holds {largest}"
+                    )
         return payload
 
     def _make_payload(self, run: int) -> Payload:

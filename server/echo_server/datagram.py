@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import structlog
 from gevent.hub import get_hub
 
+from echo_core.limits import LARGEST_DATAGRAM
 from echo_server.counters import Counter, Counters
 
 log = structlog.get_logger()
 
-LARGEST = 65_507
+LARGEST = max(LARGEST_DATAGRAM.values())
 # Datagrams a wake-up serves before the hub gets to run everything else.
 BATCH = 256
 FIRST_HIGH_PORT = 1024

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 # Datagrams a call takes.
 COUNT = 64
 # Buffers at multiples of 64 KiB would share the same few sets of the processor's caches.
-_BUFFER_STRIDE = LARGEST + 29 + 7 * 64
+_BUFFER_STRIDE = LARGEST + 9 + 7 * 64
 _NAME_BYTES = 32
 _CONTROL_BYTES = 64
 

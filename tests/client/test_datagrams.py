@@ -56,6 +56,15 @@ def test_what_does_not_fit_is_refused_and_harms_nothing(server: EchoServerProces
         assert connection.bytes_sent == 5
 
 
+def test_a_datagram_of_ipv6_holds_more(start_server: StartServer) -> None:
+    server = start_server("--listen", "udp://[::1]:0")
+    with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
+        message = os.urandom(65_527)
+        assert connection.round_trip(message) == message
+        with pytest.raises(InvalidValueError, match=r"65527 bytes at most, .* has 65528"):
+            connection.round_trip(bytes(65_528))
+
+
 def test_nothing_comes_back(mute: socket.socket) -> None:
     with (
         to(mute, timeout=0.05) as connection,

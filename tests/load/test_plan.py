@@ -110,6 +110,8 @@ def test_a_plan_that_cannot_be_is_refused_in_one_line(fields: dict[str, Any], sa
         {"targets": ("tls://localhost:7",), "tls": TlsOptions(insecure=True)},
         {"targets": ("tls://localhost:7", "unix:///a", "localhost"), "engine": "threads"},
         {"targets": ("udp://localhost:7", "unix:///a"), "payload_size": (65_507, 65_507)},
+        {"targets": ("udp://[::1]:7",), "payload_size": (65_527, 65_527)},
+        {"targets": ("udp://localhost:7",), "payload_size": (1, 65_527), "ip_version": 6},
         {"payload_size": (LARGEST_PAYLOAD, LARGEST_PAYLOAD)},
         {"connections": MOST_CONNECTIONS, "processes": 1024, "pipeline": 100_000},
     ],
@@ -348,3 +350,15 @@ def test_a_message_too_large_for_a_datagram_is_refused(fields: dict[str, Any]) -
     plan = Plan(targets=("udp://localhost:7",), **fields)
     with pytest.raises(InvalidValueError, match="messages of 65508 bytes: a datagram holds 65507"):
         plan.payload(run=1)
+
+
+def test_a_datagram_of_ipv6_holds_more() -> None:
+    for plan in (
+        Plan(targets=("udp://[::1]:7",), payload_size=(1, 65_528)),
+        Plan(targets=("udp://localhost:7",), payload_size=(1, 65_528), ip_version=6),
+    ):
+        with pytest.raises(InvalidValueError, match="65528 bytes: a datagram holds 65527"):
+            plan.payload(run=1)
+    both = Plan(targets=("udp://[::1]:7", "udp://127.0.0.1:7"), payload_size=(1, 65_508))
+    with pytest.raises(InvalidValueError, match="65508 bytes: a datagram holds 65507"):
+        both.payload(run=1)

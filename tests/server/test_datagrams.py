@@ -66,6 +66,27 @@ def test_datagrams_of_all_sizes_come_back_whole_and_alone(
     server.wait_for_metric("sent_bytes_total", total)
 
 
+@both_kinds
+@pytest.mark.parametrize("host", ["[::1]", "[::]"])
+def test_a_datagram_of_ipv6_holds_more(
+    start_server: StartServer, kind: tuple[str, ...], host: str
+) -> None:
+    """65,535 bytes, of which the header of UDP takes 8 (RFC 8200, section 3)."""
+    server = start_server("--listen", f"udp://{host}:0", "--admin", "127.0.0.1:0", *kind)
+    sizes = [65507, 65508, 65509, 65526, 65527]
+    with sender(server, "::1") as sending:
+        for size in sizes:
+            message = os.urandom(size)
+            assert round_trip(sending, message) == message
+        # Those of a batch do not reach into each other.
+        messages = [os.urandom(65527) for _ in range(2)]
+        with server.paused():
+            for message in messages:
+                sending.send(message)
+        assert [sending.recv(65536) for _ in messages] == messages
+    assert server.metric("received_bytes_total") == sum(sizes) + sum(map(len, messages))
+
+
 def test_linux_takes_many_at_once() -> None:
     assert is_supported() == (sys.platform == "linux" and sys.byteorder == "little")
 

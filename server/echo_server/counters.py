@@ -51,6 +51,8 @@ class Counter(IntEnum):
     DROPPED_LOW_PORT = auto()
     DROPPED_OWN_PORT = auto()
     DROPPED_SEND_FAILED = auto()
+    # A fault would have held it, and held too much already.
+    DROPPED_FAULT_BUFFER_FULL = auto()
     # Not one by one but as the kernel says.
     DROPPED_QUEUE_FULL = auto()
     FAULT_DELAY = auto()

@@ -17,10 +17,16 @@ log = structlog.get_logger()
 
 # A datagram that is to come after the next one does not wait for it any longer.
 REORDER_SECONDS = 0.1
+# Memory that held datagrams of a socket may take, and what one takes besides its data.
+MOST_HELD_BYTES = 64 * 1024 * 1024
+_HOLDING_BYTES = 1536
 
 
 class FaultyDatagramEcho(DatagramEcho):
     """Echoes the datagrams of one socket and injects faults, one by one.
+
+    Delayed and reordered datagrams are held in memory, `MOST_HELD_BYTES` at most; what would be
+    more is dropped, and counted.
 
     Args:
         listener: as of `DatagramEcho`.
@@ -43,6 +49,7 @@ class FaultyDatagramEcho(DatagramEcho):
         self._plan = plan
         self._number = 0
         self._timers: set[Any] = set()
+        self._held_bytes = 0
         # Datagrams that are to come after the next one to the same address.
         self._held: dict[Route, bytes] = {}
 
@@ -71,11 +78,11 @@ class FaultyDatagramEcho(DatagramEcho):
                 self._send(data, route)
                 self._send(data, route)
             case Counter.FAULT_DELAY:
-                self._later(strike.seconds, lambda: self._send(data, route))
+                self._hold(strike.seconds, data, lambda: self._send(data, route))
             case Counter.FAULT_REORDER:
                 self._release(route)
-                self._held[route] = data
-                self._later(REORDER_SECONDS, lambda: self._release(route, data))
+                if self._hold(REORDER_SECONDS, data, lambda: self._release(route, data)):
+                    self._held[route] = data
 
     def _send(self, data: bytes, route: Route) -> None:
         super().send(data, route)
@@ -88,7 +95,13 @@ class FaultyDatagramEcho(DatagramEcho):
             del self._held[route]
             super().send(held, route)
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+    def _hold(self, seconds: float, data: bytes, send: Callable[[], None]) -> bool:
+        """Send a datagram after a while; drop it and return False if too much is held."""
+        size = len(data) + _HOLDING_BYTES
+        if self._held_bytes + size > MOST_HELD_BYTES:
+            self._counters.add(Counter.DROPPED_FAULT_BUFFER_FULL)
+            return False
+        self._held_bytes += size
         timer = get_hub().loop.timer(seconds)
 
         def run() -> None:
@@ -96,9 +109,11 @@ class FaultyDatagramEcho(DatagramEcho):
             try:
                 self._timers.discard(timer)
                 timer.close()
-                call()
+                self._held_bytes -= size
+                send()
             except Exception:
                 log.exception("fault failed")
 
         self._timers.add(timer)
         timer.start(run, update=True)
+        return True

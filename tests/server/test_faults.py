@@ -305,6 +305,38 @@ def test_delayed_datagrams(start_server: StartServer) -> None:
     assert injected(server, "delay") > 0
 
 
+@pytest.mark.parametrize("size", [0, 60_000])
+def test_held_datagrams_take_bounded_memory(start_server: StartServer, size: int) -> None:
+    """64 MiB, however small they are; what is more is dropped and counted."""
+    server = start_server(*UDP, "--fault", "delay=1h")
+    before = server.resident_bytes()
+    with socket.socket(type=socket.SOCK_DGRAM) as sending:
+        sending.connect(("127.0.0.1", server.port))
+
+        def dropped() -> float:
+            for _ in range(500):
+                sending.send(bytes(size))
+            return server.metric("datagrams_dropped_total", reason="fault_buffer_full")
+
+        until(dropped, "datagrams to be dropped")
+    grown = server.resident_bytes() - before
+    assert 32 << 20 < grown < 96 << 20
+    assert server.metric("datagrams_sent_total") == 0
+
+
+def test_what_was_held_makes_room(start_server: StartServer) -> None:
+    """More than is ever held at once passes in turn."""
+    server = start_server(*UDP, "--fault", "delay=1ms")
+    message = bytes(60_000)
+    with socket.socket(type=socket.SOCK_DGRAM) as sending:
+        sending.settimeout(DEADLINE)
+        sending.connect(("127.0.0.1", server.port))
+        for _ in range((64 << 20) // len(message) + 100):
+            sending.send(message)
+            assert sending.recv(65536) == message
+    assert server.metric("datagrams_dropped_total", reason="fault_buffer_full") == 0
+
+
 def test_each_kind_of_listener_has_its_own_faults(start_server: StartServer) -> None:
     server = start_server(
         *("--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0"),

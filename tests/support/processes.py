@@ -184,7 +184,7 @@ class EchoServerProcess:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let the processes that serve stand still while the block runs."""
-        pids = self.workers() or [self.pid]
+        pids = self.serving()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         for pid in pids:
@@ -194,6 +194,10 @@ class EchoServerProcess:
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
+
+    def serving(self) -> list[int]:
+        """Process ids of what serves: a supervisor's workers, or the server itself."""
+        return self.workers() or [self.pid]
 
     def connect(self, host: str = "127.0.0.1") -> socket.socket:
         return socket.create_connection((host, self.port), timeout=DEADLINE)
@@ -211,10 +215,8 @@ class EchoServerProcess:
         return self.process.wait(DEADLINE)
 
     def resident_bytes(self) -> int:
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Rss:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError("no Rss")
+        """Memory in RAM of the processes that serve."""
+        return sum(map(resident_bytes, self.serving()))
 
     def open_descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
@@ -231,6 +233,14 @@ class EchoServerProcess:
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal (proc(5))."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has in RAM."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no Rss")
 
 
 StartServer = Callable[..., EchoServerProcess]

@@ -177,6 +177,25 @@ def parse_target(text: str) -> Endpoint:
     return endpoint
 
 
+def parse_page(text: str) -> NetworkEndpoint:
+    """Read where pages are served: `HOST:PORT` or `http://HOST:PORT`; the port is required.
+
+    Raises:
+        InvalidValueError: the text is neither.
+    """
+    location = text.removeprefix("http://").rstrip("/")
+    try:
+        endpoint = _parse_network(location, text, "tcp")
+        has_port = _split_port(location, text)[1] is not None
+    except InvalidValueError:
+        has_port = False
+    if not has_port:
+        raise InvalidValueError(
+            f"{text!r} is not HOST:PORT; write it as in 127.0.0.1:9607, the port is required"
+        )
+    return endpoint
+
+
 def _parse_network(rest: str, text: str, transport: Transport) -> NetworkEndpoint:
     host, port = _split_port(rest, text)
     if not host:

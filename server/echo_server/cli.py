@@ -13,7 +13,13 @@ import click
 from click.core import ParameterSource
 
 from echo_core import command
-from echo_core.endpoint import DEFAULT_PORT, DescriptorEndpoint, Endpoint, NetworkEndpoint
+from echo_core.endpoint import (
+    DEFAULT_PORT,
+    DescriptorEndpoint,
+    Endpoint,
+    NetworkEndpoint,
+    parse_page,
+)
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_server.activation import inherited_descriptors
 from echo_server.assignment import Assignment
@@ -46,13 +52,6 @@ def _mode(text: str) -> int:
     if not (1 <= len(digits) <= 4 and set(digits) <= set("01234567") and int(digits, 8) <= 0o777):
         raise InvalidValueError(f"{text!r} is no file mode; write it as in 660 or 0600")
     return int(digits, 8)
-
-
-def _admin(text: str) -> NetworkEndpoint:
-    endpoint = Endpoint.parse(text.removeprefix("http://").rstrip("/"))
-    if not isinstance(endpoint, NetworkEndpoint) or endpoint.transport != "tcp":
-        raise InvalidValueError(f"{text!r} is not HOST:PORT")
-    return endpoint
 
 
 _FILE = click.Path(dir_okay=False)
@@ -168,7 +167,7 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--admin",
-    type=command.Parsed("endpoint", _admin),
+    type=command.Parsed("endpoint", parse_page),
     metavar="HOST:PORT",
     help="Serve /metrics, /healthz and /readyz there.",
 )

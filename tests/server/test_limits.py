@@ -335,7 +335,7 @@ def test_a_limit_that_does_not_fit() -> None:
         (["--access-log-sample", "2"], "--access-log-sample: '2' is not a percentage"),
         (["--access-log-sample", "101%"], "--access-log-sample: '101%' is not a percentage"),
         (["--access-log", "--log-level", "error"], "--access-log writes lines of level info"),
-        (["--admin", "x:y"], "--admin: 'x:y': 'y' is not a port"),
+        (["--admin", "x:y"], "--admin: 'x:y' is not HOST:PORT"),
         (["--admin", "unix:///x"], "--admin: 'unix:///x' is not HOST:PORT"),
     ],
 )

@@ -163,7 +163,8 @@ class Supervisor:
         if self._config.admin is not None:
             from echo_server.admin import AdminServer
 
-            admin = AdminServer(self._config.admin, self, self._config.max_connections)
+            descriptors = raise_descriptor_limit()
+            admin = AdminServer(self._config.admin, self._config, self, descriptors)
         self._catch_signals()
         try:
             self._start_all()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import resource
 import signal
 import socket
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
@@ -19,6 +24,7 @@ from support.processes import (
     StartServer,
     echoes,
     fill,
+    one_error,
     receive_exactly,
     reset,
     run,
@@ -83,10 +89,15 @@ def test_the_limit_of_connections(start_server: StartServer, workers: str) -> No
 
 
 def test_both_formats(start_server: StartServer) -> None:
-    server = start_server("--admin", "127.0.0.1:0")
+    server = start_server("--admin", "127.0.0.1:0", "--workers", "2", "--max-connections", "7")
     status, text = server.get("/metrics")
     assert status == 200
-    families = {family.name: family for family in prometheus(text)}
+    plain = {
+        # Here what is constant is a gauge.
+        family.name.replace("build_info", "build"): family
+        for family in prometheus(text)
+    }
+    families = plain
     assert families["echo_server_received_bytes"].type == "counter"
     assert families["echo_server_hub_lag_seconds"].type == "histogram"
     status, text = server.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
@@ -97,6 +108,23 @@ def test_both_formats(start_server: StartServer) -> None:
     assert families["echo_server_connections_open"].type == "gauge"
     assert all(name.startswith("echo_server_") for name in families)
     assert all(family.documentation.endswith((".", ")")) for family in families.values())
+    assert families.keys() == plain.keys()
+    for name, family in families.items():
+        assert name.endswith(family.unit)
+        assert family.documentation == plain[name].documentation
+        assert family.type == plain[name].type or name == "echo_server_build"
+        assert described(family) == described(plain[name])
+    lag = families["echo_server_hub_lag_seconds"].samples
+    for worker in ("0", "1"):
+        counts = [one.value for one in lag if one.labels["worker"] == worker and "le" in one.labels]
+        assert counts == sorted(counts)
+    fields = server.get("/metrics", Accept="text/plain;version=0.0.4, */*;q=0.1")[1]
+    assert "# EOF" not in fields
+
+
+def described(family: Metric) -> list[tuple[str, dict[str, str]]]:
+    """The samples of a family without their values."""
+    return [(sample.name, sample.labels) for sample in family.samples]
 
 
 @workers
@@ -160,12 +188,76 @@ def test_a_taken_admin_port(echo_server: EchoServerProcess, workers: str) -> Non
     assert result.returncode == 3
     assert result.stdout == b""
     assert result.stderr.decode() == (
-        f"echo-server: error: cannot listen on tcp://{taken}: Address already in use\n"
+        f"echo-server: error: --admin: cannot listen on tcp://{taken}: Address already in use\n"
     )
 
 
-def test_requests_that_are_none(start_server: StartServer) -> None:
+def test_an_admin_host_that_is_not_known() -> None:
+    code, line = one_error("--port", "0", "--admin", "no.such.host.invalid:9607")
+    assert code == 3
+    assert line.startswith(
+        "echo-server: error: --admin: cannot listen on tcp://no.such.host.invalid:9607: "
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["foo", "9607", "", "[::1]", "::1", "h:", "h:x", ":9607", "udp://h:7", "http://h", "*"]
+)
+def test_an_admin_address_without_a_port(text: str) -> None:
+    code, line = one_error("--port", "0", "--admin", text)
+    assert code == 2
+    assert line == (
+        f"echo-server: error: --admin: {text!r} is not HOST:PORT; write it as in 127.0.0.1:9607, "
+        "the port is required"
+    )
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nothing"])
+def test_head_is_answered_as_get_without_the_content(start_server: StartServer, path: str) -> None:
     server = start_server("--admin", "127.0.0.1:0")
+    status, text = server.get(path)
+    connection = http.client.HTTPConnection(server.admin.removeprefix("http://"), timeout=DEADLINE)
+    connection.request("HEAD", path)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (status, b"")
+    # Figures may have grown since.
+    assert abs(int(answer.headers["Content-Length"]) - len(text)) < 100
+    connection.close()
+
+
+def few_descriptors(most: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def test_clients_that_say_nothing_take_neither_the_page_nor_the_echo(
+    start_server: StartServer,
+) -> None:
+    """Also where descriptors are few: the page has some of its own."""
+    server = start_server("--admin", "127.0.0.1:0", preexec=few_descriptors(28))
+    admin = ("127.0.0.1", int(server.admin.rpartition(":")[2]))
+    with ExitStack() as stack:
+        for _ in range(100):
+            silent = stack.enter_context(socket.create_connection(admin, timeout=DEADLINE))
+            silent.sendall(b"GET /metr")
+        assert server.get("/healthz") == (200, "ok\n")
+        assert server.metric("workers") == 1
+        with server.connect() as connection:
+            assert echoes(connection)
+    assert "Traceback" not in server.log()
+
+
+def test_a_worker_out_of_descriptors_does_not_take_the_page(start_server: StartServer) -> None:
+    server = start_server("--admin", "127.0.0.1:0", preexec=few_descriptors(40))
+    with ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(server.connect())
+        server.wait_for_log("accepting paused")
+        assert server.get("/healthz") == (200, "ok\n")
+        assert server.metric("accept_errors_total") > 0
+
+
+def test_requests_that_are_none(start_server: StartServer) -> None:
+    server = start_server("--admin", "127.0.0.1:0", "--log-level", "debug")
     admin_port = int(server.admin.rpartition(":")[2])
     for nonsense in (b"", b"\0\1\2\3\r\n\r\n", b"GET /metrics", b"POST /readyz HTTP/1.1\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", admin_port), DEADLINE) as connection:
@@ -174,6 +266,7 @@ def test_requests_that_are_none(start_server: StartServer) -> None:
     with server.connect() as connection:
         assert echoes(connection)
     assert server.get("/readyz")[0] == 200
+    assert '"level": "error"' not in server.log()
     assert "Traceback" not in server.log()
 
 

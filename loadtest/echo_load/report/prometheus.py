@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from socketserver import ThreadingMixIn
+from email.message import Message
+from http import HTTPStatus
 from typing import Self
-from wsgiref.simple_server import WSGIRequestHandler
 
-from prometheus_client import CollectorRegistry, start_http_server
+import structlog
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from structlog.typing import FilteringBoundLogger
 
 from echo_client.payload import WRONG
-from echo_core.endpoint import ANY_HOST, Endpoint, NetworkEndpoint
+from echo_core.endpoint import ANY_HOST, NetworkEndpoint, parse_page
 from echo_core.errors import InvalidValueError
+from echo_core.http_server import Answer, HttpServer
 from echo_load.controller import Observer, Progress
 from echo_load.engines import Counts
 from echo_load.engines.recorder import Measured
@@ -33,7 +39,7 @@ from echo_load.thresholds import LOSSES
 
 _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"
-# What a scrape may take to be asked for, and read.
+# What a scrape may take to be asked for, and read; one that stalls holds up the end of the test.
 _SCRAPE_SECONDS = 2.0
 
 _COUNTERS = (
@@ -65,18 +71,10 @@ def parse_listen(text: str) -> NetworkEndpoint:
     Raises:
         InvalidValueError: it is none of these.
     """
-    location = text.removeprefix("http://").rstrip("/")
-    if location.isdecimal():
-        location = f"{_DEFAULT_HOST}:{location}"
     try:
-        endpoint = Endpoint.parse(location)
+        return parse_page(f"{_DEFAULT_HOST}:{text}" if text.isdecimal() else text)
     except InvalidValueError as error:
         raise InvalidValueError(f"{text!r} is not PORT or HOST:PORT") from error
-    is_tcp = isinstance(endpoint, NetworkEndpoint) and endpoint.transport == "tcp"
-    if not is_tcp or not location.endswith(f":{endpoint.location.rpartition(':')[2]}"):
-        raise InvalidValueError(f"{text!r} is not PORT or HOST:PORT")
-    assert isinstance(endpoint, NetworkEndpoint)
-    return endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,28 +117,29 @@ class PrometheusReport(Observer):
         Raises:
             MetricsError: the endpoint cannot be listened on.
         """
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_FiguresCollector(self))
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_FiguresCollector(self))
         endpoint = self._endpoint
-        host = "" if endpoint.host == ANY_HOST else endpoint.host
         try:
-            self._server, self._thread = start_http_server(endpoint.port, host, registry)
+            listener = _listen(endpoint)
         except OSError as error:
             raise MetricsError(
                 f"cannot serve metrics on {endpoint.location}: {error.strerror}"
             ) from error
-        # A scrape under way when the test ends gets all of its answer.
-        assert isinstance(self._server, ThreadingMixIn)
-        self._server.daemon_threads = False
-        self._server.RequestHandlerClass = _Handler
-        port = self._server.server_port
+        port = listener.getsockname()[1]
         self.url = f"http://{NetworkEndpoint(endpoint.host, port).location}/metrics"
+        self._server = HttpServer(listener, self._answer, _logger(), seconds=_SCRAPE_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        # A scrape under way gets all of its answer.
+        self._server.close()
+
+    def _answer(self, path: str, headers: Message) -> Answer:
+        if path not in {"/", "/metrics"}:
+            return Answer.of_text(HTTPStatus.NOT_FOUND, "there is /metrics")
+        encode, content_type = choose_encoder(headers.get("Accept", ""))
+        return Answer(HTTPStatus.OK, encode(self._registry), content_type)
 
     def progressed(self, progress: Progress) -> None:
         """Show the figures as they are now."""
@@ -168,19 +167,6 @@ class PrometheusReport(Observer):
     def ended(self, result: Result) -> None:  # noqa: ARG002  # what there is has been shown
         """Show that there will be no more."""
         self.figures = replace(self.figures, phase="ended")
-
-
-class _Handler(WSGIRequestHandler):
-    """Answers a scrape, quietly; one that stalls or goes away ends."""
-
-    timeout = _SCRAPE_SECONDS
-
-    def handle(self) -> None:
-        with suppress(OSError):
-            super().handle()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name
-        pass
 
 
 class _FiguresCollector(Collector):
@@ -232,3 +218,29 @@ class _FiguresCollector(Collector):
                 sum_value=times.sum_seconds,
                 unit="seconds",
             )
+
+
+def _listen(endpoint: NetworkEndpoint) -> socket.socket:
+    """A listener on the first address of a host; OSError says that there can be none."""
+    host = None if endpoint.host == ANY_HOST else endpoint.host
+    (family, _, _, _, sockaddr), *_ = socket.getaddrinfo(
+        host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(sockaddr)
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _logger() -> FilteringBoundLogger:
+    """A logger for what goes wrong, on standard error: results have standard output."""
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
+    return logger

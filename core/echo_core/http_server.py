@@ -1,0 +1,330 @@
+"""A small HTTP server for monitors: few pages, bounded in connections and in time.
+
+One thread serves all connections. Every request gets one answer, and the connection ends: HTTP/1.0
+(RFC 1945). The standard library reads the requests; its server would give each connection a thread
+of its own for as long as the client likes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from email.message import Message
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from io import BytesIO
+from typing import NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+# Connections at once.
+MOST_CONNECTIONS = 64
+REQUEST_SECONDS = 10.0
+# A request without a body is smaller by far.
+_MOST_HEAD_BYTES = 16 * 1024
+# Connections that are accepted before those that are open are served again.
+_ACCEPTS_A_TURN = 16
+_PAUSE_SECONDS = 0.1
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+_METHODS = ("GET", "HEAD")
+
+
+class Answer(NamedTuple):
+    """What a page says.
+
+    Attributes:
+        status: of HTTP.
+        content: the page.
+        content_type: what it is.
+    """
+
+    status: HTTPStatus
+    content: bytes
+    content_type: str = "text/plain; charset=utf-8"
+
+    @classmethod
+    def of_text(cls, status: HTTPStatus, text: str) -> Answer:
+        """A line of text."""
+        return cls(status, f"{text}\n".encode())
+
+
+# From the path of a request, without its query, and the header fields.
+Pages = Callable[[str, Message], Answer]
+
+
+class _Connection:
+    """A client.
+
+    Attributes:
+        socket: non-blocking.
+        deadline: when it is given up, in seconds of the monotonic clock.
+        head: what has come of its request.
+        unsent: what has not left of the answer; None while the request is incomplete.
+    """
+
+    __slots__ = ("deadline", "head", "socket", "unsent")
+
+    def __init__(self, accepted: socket.socket, deadline: float) -> None:
+        self.socket = accepted
+        self.deadline = deadline
+        self.head = bytearray()
+        self.unsent: memoryview | None = None
+
+
+class HttpServer:
+    """Serves pages from a thread of its own, to GET and HEAD.
+
+    A connection that has not got its answer in `seconds` is closed. So that a monitor always gets
+    through, one beyond `most` takes the place of the one that has waited longest without a complete
+    request; so it does where the process has no descriptor left, and one is kept back for the case
+    that no other connection is open.
+
+    An error of a page is logged, and answered with 500; that a client leaves is logged at debug
+    level.
+
+    Args:
+        listener: a listening socket; it is made non-blocking, and `close` closes it.
+        pages: what is served, called in that thread.
+        logger: where to say what goes wrong.
+        most: connections that may be open at once.
+        seconds: what a connection gets from when it is accepted until its answer has left.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        pages: Pages,
+        logger: FilteringBoundLogger,
+        *,
+        most: int = MOST_CONNECTIONS,
+        seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._pages = pages
+        self._logger = logger
+        self._most = most
+        self._seconds = seconds
+        # In the order in which they were accepted, which is that of their deadlines.
+        self._connections: dict[_Connection, None] = {}
+        self._spare: int | None = os.dup(listener.fileno())
+        self._accept_at: float | None = None
+        self._is_closing = False
+        self._is_accepting = True
+        self._woken, self._wakes = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop accepting, let open connections get their answers in their time, and end."""
+        self._is_closing = True
+        self._wakes.send(b"x")
+        self._thread.join()
+        for closing in (self._woken, self._wakes):
+            closing.close()
+        self._selector.close()
+        if self._spare is not None:
+            os.close(self._spare)
+
+    def _serve(self) -> None:
+        while not self._is_closing or self._connections:
+            try:
+                if self._is_closing and self._is_accepting:
+                    self._stop_accepting()
+                self._serve_once()
+            except Exception:
+                self._logger.exception("http server failed")
+                time.sleep(_PAUSE_SECONDS)
+        self._listener.close()
+
+    def _serve_once(self) -> None:
+        for key, _ in self._selector.select(self._timeout()):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._woken:
+                self._woken.recv(1)
+            elif key.data in self._connections:
+                # Otherwise it has just made room for another.
+                self._advance(key.data)
+        now = time.monotonic()
+        if self._accept_at is not None and self._accept_at <= now:
+            self._start_accepting()
+        while self._connections and (first := next(iter(self._connections))).deadline <= now:
+            self._logger.debug("request given up: it took too long")
+            self._end(first)
+
+    def _timeout(self) -> float | None:
+        dues = [one.deadline for one in self._connections][:1]
+        if self._accept_at is not None:
+            dues.append(self._accept_at)
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                accepted, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTOR and self._make_room():
+                    continue
+                self._pause(error)
+                return
+            if len(self._connections) >= self._most:
+                self._make_room()
+            accepted.setblocking(False)
+            connection = _Connection(accepted, time.monotonic() + self._seconds)
+            self._selector.register(accepted, selectors.EVENT_READ, connection)
+            self._connections[connection] = None
+            self._advance(connection)
+
+    def _make_room(self) -> bool:
+        """Give up a connection, or else the spare descriptor; False if there is neither."""
+        if self._connections:
+            self._logger.debug("http client makes room")
+            waiting = (one for one in self._connections if one.unsent is None)
+            self._end(next(waiting, next(iter(self._connections))))
+            return True
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+            return True
+        return False
+
+    def _pause(self, error: OSError) -> None:
+        self._logger.warning(
+            "http server paused", reason=error.strerror, retry_seconds=_PAUSE_SECONDS
+        )
+        self._stop_accepting()
+        self._accept_at = time.monotonic() + _PAUSE_SECONDS
+
+    def _stop_accepting(self) -> None:
+        self._selector.unregister(self._listener)
+        self._is_accepting = False
+
+    def _start_accepting(self) -> None:
+        self._accept_at = None
+        if not self._is_closing:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+            self._is_accepting = True
+
+    def _advance(self, connection: _Connection) -> None:
+        """Receive or send what can be; whatever fails costs this connection alone."""
+        try:
+            if connection.unsent is None:
+                self._receive(connection)
+            if connection.unsent is not None:
+                self._send(connection)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._logger.debug("http client left", reason=error.strerror)
+            self._end(connection)
+        except Exception:
+            self._logger.exception("http request failed")
+            self._end(connection)
+
+    def _receive(self, connection: _Connection) -> None:
+        received = connection.socket.recv(_MOST_HEAD_BYTES)
+        if not received:
+            self._end(connection)
+            return
+        connection.head += received
+        if b"\r\n\r\n" in connection.head or b"\n\n" in connection.head:
+            connection.unsent = memoryview(
+                _Request(bytes(connection.head), self._logger).answer(self._pages)
+            )
+        elif len(connection.head) >= _MOST_HEAD_BYTES:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            request = _Request(bytes(connection.head), self._logger)
+            connection.unsent = memoryview(request.refuse(status))
+
+    def _send(self, connection: _Connection) -> None:
+        assert connection.unsent is not None
+        sent = connection.socket.send(connection.unsent)
+        connection.unsent = connection.unsent[sent:]
+        if connection.unsent:
+            self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
+        else:
+            # What a client sends unasked must not turn the end into a reset.
+            connection.socket.shutdown(socket.SHUT_WR)
+            self._end(connection)
+
+    def _end(self, connection: _Connection) -> None:
+        del self._connections[connection]
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+        if self._spare is None:
+            try:
+                self._spare = os.dup(self._listener.fileno())
+            except OSError as error:
+                self._logger.debug("no descriptor to spare", reason=error.strerror)
+
+
+class _Request(BaseHTTPRequestHandler):
+    """A request as the standard library reads it, and its answer, both in memory."""
+
+    server_version = "echoswarm"
+    sys_version = ""
+
+    def __init__(self, head: bytes, logger: FilteringBoundLogger) -> None:
+        self._logger = logger
+        self.rfile = BytesIO(head)
+        self.wfile = BytesIO()
+        self.raw_requestline = self.rfile.readline()
+
+    def answer(self, pages: Pages) -> bytes:
+        """The answer to this request, also where it is none."""
+        if self.parse_request():
+            if self.command not in _METHODS:
+                text = f"{' and '.join(_METHODS)} only"
+                self._write(Answer.of_text(HTTPStatus.METHOD_NOT_ALLOWED, text))
+            else:
+                self._write(self._page(pages))
+        return self._written()
+
+    def refuse(self, status: HTTPStatus) -> bytes:
+        """The answer to a request that is not read."""
+        self.requestline = ""
+        self.send_error(status)
+        return self._written()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Say in a line of text what is wrong; the base does it in HTML, or in HTTP/0.9."""
+        status = HTTPStatus(code)
+        self.request_version, self.command = self.protocol_version, ""
+        self._write(Answer.of_text(status, message or explain or status.phrase))
+
+    def _page(self, pages: Pages) -> Answer:
+        try:
+            return pages(self.path.partition("?")[0], self.headers)
+        except Exception:
+            self._logger.exception("page failed", path=self.path)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            return Answer.of_text(status, status.phrase)
+
+    def _write(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.content)))
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", ", ".join(_METHODS))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.content)
+
+    def _written(self) -> bytes:
+        assert isinstance(self.wfile, BytesIO)
+        return self.wfile.getvalue()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name
+        """Log a request, or what is wrong with it."""
+        self._logger.debug("http request", request=format % args)

@@ -35,6 +35,7 @@ check: $(VENV)/.installed-dev  ## lint and check the types
 .PHONY: bench
 bench: $(VENV)/.installed-bench  ## measure server and generator against their peers (needs a C compiler)
 	@$(BIN)/python tests/benchmarks/server_throughput.py
+	@$(BIN)/python tests/benchmarks/admin_scrapes.py
 	@$(BIN)/python tests/benchmarks/generator_throughput.py
 
 .PHONY: clean

@@ -60,7 +60,7 @@ class AdminServer:
         self._service = service
         self._metrics = Metrics(config.workers, config.max_connections)
         most = max(1, min(MOST_CONNECTIONS, descriptors // 4))
-        self._server = HttpServer(listener, self._answer, log, most=most)
+        self._server = HttpServer(listener, self._answer, log.bind(), most=most)
 
     def announce(self) -> None:
         """Print where the page is on standard output."""

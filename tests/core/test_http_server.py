@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -98,6 +100,15 @@ def test_the_fields_of_a_request_reach_the_page(served: Served) -> None:
     head, content = served.exchange(b"GET /small HTTP/1.0\r\nx-name:  another\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 200 OK\r\n")
     assert content == b"another\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_the_thread_lets_others_go_first(served: Served) -> None:
+    assert served.exchange(REQUEST)[1] == b"small\n"
+    (thread,) = [one for one in threading.enumerate() if one.name == "http"]
+    assert thread.native_id is not None
+    nice = os.getpriority(os.PRIO_PROCESS, thread.native_id)
+    assert nice > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def test_a_request_may_come_in_pieces(served: Served) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 from echo_client.errors import UnresolvedError
 from echo_core.endpoint import Endpoint, NetworkEndpoint, UnixEndpoint
 from echo_core.errors import InvalidValueError
+from echo_core.socket_address import host_of, unix_path
 
 Transport = Literal["tcp", "tls", "udp", "unix"]
 # Of the IP versions.
@@ -48,9 +49,21 @@ class Address(_Fields):
     def endpoint(self) -> Endpoint:
         """The address as people write it."""
         if isinstance(self.sockaddr, str) or self.transport == "unix":
-            return UnixEndpoint(str(self.sockaddr))
-        host, port = self.sockaddr[:2]
-        return NetworkEndpoint(host, port, self.transport)
+            return UnixEndpoint(unix_path(str(self.sockaddr)))
+        return NetworkEndpoint(host_of(self.sockaddr), self.sockaddr[1], self.transport)
+
+
+def source_sockaddr(source: str) -> tuple[Any, ...]:
+    """What `bind` of a socket takes for an IP address of this machine; the port is any.
+
+    Raises:
+        OSError: there is no interface of the name that the address ends in.
+    """
+    if "%" not in source:
+        return source, 0
+    # The zone is a field of its own, which Python leaves at 0 where only host and port are given.
+    found = socket.getaddrinfo(source, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return tuple(found[0][4])
 
 
 def resolve(endpoint: Endpoint, ip_version: int | None = None) -> list[Address]:
@@ -75,7 +88,7 @@ def resolve(endpoint: Endpoint, ip_version: int | None = None) -> list[Address]:
 
 def _look_up(endpoint: Endpoint) -> list[Address]:
     if isinstance(endpoint, UnixEndpoint):
-        return [Address(socket.AF_UNIX, endpoint.path)]
+        return [Address(socket.AF_UNIX, endpoint.sockaddr)]
     if not isinstance(endpoint, NetworkEndpoint):
         raise InvalidValueError(f"cannot connect to {endpoint}")
     kind = socket.SOCK_DGRAM if endpoint.transport == "udp" else socket.SOCK_STREAM

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from echo_client.addresses import FAMILIES, Address
+from echo_client.addresses import FAMILIES, Address, source_sockaddr
 from echo_client.errors import (
     ConnectError,
     ConnectTimeoutError,
@@ -139,7 +139,7 @@ def _bind(connecting: socket.socket, source: str, address: Address) -> None:
     try:
         if sys.platform == "linux" and address.transport != "udp":
             connecting.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        connecting.bind((source, 0))
+        connecting.bind(source_sockaddr(source))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise _no_port(address) from error

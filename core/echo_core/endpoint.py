@@ -12,7 +12,7 @@ from echo_core.errors import InvalidValueError
 DEFAULT_PORT = 50007
 Transport = Literal["tcp", "tls", "udp"]
 TRANSPORTS: tuple[Transport, ...] = ("tcp", "tls", "udp")
-# sun_path has 108 bytes, the last of them 0 (unix(7)).
+# sun_path has 108 bytes (unix(7)): of a path the last is 0, of an abstract name the first.
 LONGEST_UNIX_PATH = 107
 # Every address of the machine, of both families.
 ANY_HOST = "*"
@@ -41,7 +41,8 @@ class Endpoint(ABC):
     def parse(text: str) -> Endpoint:
         """Read `tcp://HOST:PORT` (or `tls`, `udp`), `HOST:PORT`, `HOST`, `unix://PATH` or `fd://N`.
 
-        Without a port it is 50007; without a scheme it is TCP.
+        Without a port it is 50007; without a scheme it is TCP. `unix://@NAME` is a name in the
+        abstract namespace.
 
         IPv6 addresses stand in brackets (RFC 3986, section 3.2.2) wherever a port follows.
 
@@ -107,20 +108,22 @@ class NetworkEndpoint(Endpoint):
 
 @dataclass(frozen=True, slots=True)
 class UnixEndpoint(Endpoint):
-    """A stream socket in the file system (unix(7)).
+    """A stream socket in the file system, or in Linux's abstract namespace (unix(7)).
 
     Attributes:
-        path: up to 107 bytes.
+        path: up to 107 bytes; or `@` and an abstract name of so many. A file whose name begins
+            with @ is written `./@name`.
     """
 
     path: str
 
     def __post_init__(self) -> None:
+        name = self.path.removeprefix("@")
         try:
-            size = len(self.path.encode("utf-8", "surrogateescape"))
+            size = len(name.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError as error:
             raise InvalidValueError(f"{self.path!r} cannot be the name of a file") from error
-        if not self.path or "\0" in self.path:
+        if not name or "\0" in name:
             raise InvalidValueError(f"{self!s:.80} names no file; write unix:///run/echo.sock")
         if size > LONGEST_UNIX_PATH:
             raise InvalidValueError(
@@ -129,13 +132,23 @@ class UnixEndpoint(Endpoint):
             )
 
     @property
+    def is_abstract(self) -> bool:
+        """Whether it is a name without a file."""
+        return self.path.startswith("@")
+
+    @property
+    def sockaddr(self) -> str:
+        """What `bind` and `connect` of a socket take."""
+        return f"\0{self.path[1:]}" if self.is_abstract else self.path
+
+    @property
     def scheme(self) -> str:
         """The transport; `unix`."""
         return "unix"
 
     @property
     def location(self) -> str:
-        """The path."""
+        """The path, or `@` and the abstract name."""
         return self.path
 
 

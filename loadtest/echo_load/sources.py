@@ -10,10 +10,10 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from echo_client.addresses import Address
+from echo_client.addresses import Address, source_sockaddr
 from echo_core.errors import InvalidValueError
 from echo_core.limits import local_ports
 from echo_load.plan import Plan
@@ -34,14 +34,14 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for text in plan.source_ips:
         try:
-            network = ipaddress.ip_network(text.strip())
+            hosts = _hosts(text.strip())
         except ValueError as error:
             raise InvalidValueError(
                 f"--source-ip: {text!r} is no address and no network ({error}); write it as in "
                 "127.0.1.1 or 127.0.1.0/24"
             ) from error
         most = min(_MOST_SOURCES, plan.most_connections) - len(found)
-        found.update(dict.fromkeys(map(str, islice(network.hosts(), max(0, most)))))
+        found.update(dict.fromkeys(map(str, islice(hosts, max(0, most)))))
     for source in found:
         _check_local(source)
     return tuple(found)
@@ -103,11 +103,19 @@ def processes_for(plan: Plan, descriptors: int) -> int:
     return min(plan.processes, plan.most_connections)
 
 
+def _hosts(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses of a network, or the one address; ValueError says that it is neither."""
+    if "%" in text:
+        # No network has a zone.
+        return iter([ipaddress.ip_address(text)])
+    return iter(ipaddress.ip_network(text).hosts())
+
+
 def _check_local(source: str) -> None:
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind((source, 0))
+            probe.bind(source_sockaddr(source))
     except OSError as error:
         raise InvalidValueError(
             f"--source-ip: {source} is no address of this machine ({error.strerror})"

@@ -70,8 +70,8 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     type=command.ENDPOINT,
     multiple=True,
     metavar="URL",
-    help="Instead of --host and --port: tcp://HOST:PORT, tls://…, udp://…, unix:///PATH or "
-    "fd://N; repeatable.",
+    help="Instead of --host and --port: tcp://HOST:PORT, tls://…, udp://…, unix:///PATH, "
+    "unix://@NAME (abstract) or fd://N; repeatable.",
 )
 @click.option("-4", "--ipv4", is_flag=True, help="Listen on IPv4 addresses only.")
 @click.option("-6", "--ipv6", is_flag=True, help="Listen on IPv6 addresses only.")

@@ -6,6 +6,8 @@ import _socket
 import socket
 import struct
 
+from echo_core.socket_address import host_of
+
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -84,8 +86,10 @@ def peer_name(sockaddr: object) -> str:
 
 
 def ip_address(sockaddr: object) -> str:
-    """A peer's IP address, an IPv4 one also where it came over IPv6; empty for unix sockets."""
+    """A peer's IP address, an IPv4 one also where it came over IPv6; empty for unix sockets.
+
+    A link-local address has its zone: `fe80::1%eth0`.
+    """
     if not isinstance(sockaddr, tuple):
         return ""
-    host: str = sockaddr[0]
-    return host.removeprefix("::ffff:")
+    return host_of(sockaddr).removeprefix("::ffff:")

@@ -25,6 +25,7 @@ from echo_core.endpoint import (
     Transport,
     UnixEndpoint,
 )
+from echo_core.socket_address import host_of, unix_path
 from echo_server.config import IpVersion, ServerConfig
 from echo_server.errors import ListenError
 
@@ -93,7 +94,8 @@ class Listeners:
     def add_unix(self, endpoint: UnixEndpoint, config: ServerConfig) -> None:
         """Listen on a unix socket, shared by all slots."""
         listener = _listen_unix(endpoint, config)
-        self._files.append((endpoint.path, Path(endpoint.path).stat()))
+        if not endpoint.is_abstract:
+            self._files.append((endpoint.path, Path(endpoint.path).stat()))
         self.listening.append(Listening(endpoint, [listener]))
 
     def remove_files(self) -> None:
@@ -173,11 +175,13 @@ def bound_endpoint(listener: socket.socket, transport: Transport | None = None) 
     """
     address = listener.getsockname()
     if listener.family == socket.AF_UNIX:
-        # Without a name there is still a listener, which a socket pair's end is not.
-        name = os.fsdecode(address) if address else "(unnamed)"
-        return UnixEndpoint(name.replace("\0", "@"))
+        try:
+            return UnixEndpoint(unix_path(address))
+        except ValueError:
+            # Without a name, or with one that cannot be written, it still is a listener.
+            return UnixEndpoint("(unnamed)")
     plain: Transport = "udp" if listener.type == socket.SOCK_DGRAM else "tcp"
-    return NetworkEndpoint(address[0], address[1], transport or plain)
+    return NetworkEndpoint(host_of(address), address[1], transport or plain)
 
 
 def _can_serve(listener: socket.socket) -> bool:
@@ -348,7 +352,22 @@ def _set_stream_options(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
+def _listen_abstract(endpoint: UnixEndpoint, backlog: int) -> socket.socket:
+    """Listen on a name that has no file, and so no permissions; Linux has them."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        listener.bind(endpoint.sockaddr)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        raise _cannot(endpoint, error) from error
+    return listener
+
+
 def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
+    if endpoint.is_abstract:
+        return _listen_abstract(endpoint, config.backlog)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)

@@ -6,6 +6,9 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from support.processes import (
     CLIENT,
     DEADLINE,
+    LOAD,
     SERVER,
     EchoServerProcess,
     StartServer,
@@ -266,6 +270,120 @@ def test_what_waits_at_a_unix_socket_when_the_drain_begins_is_served(
         assert echoes(connection)
         connection.close()
     assert server.wait() == 0
+
+
+ENGINES = ("hub", "greenlets", "threads")
+
+
+def assert_all_connect(url: str, within: Sequence[str] = ()) -> None:
+    """What a server announces our own clients can connect to, as it stands there."""
+    result = run([*within, *CLIENT, url], stdin=b"over there")
+    assert (result.returncode, result.stdout) == (0, b"over there"), result.stderr
+    for engine in ENGINES:
+        result = run([*within, *LOAD, "run", url, "--engine", engine, "-c", "2", "-n", "10"])
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
+
+
+@linux
+@workers
+def test_an_abstract_unix_socket(start_server: StartServer, workers: str) -> None:
+    url = f"unix://@echo-test-{os.getpid()}-{workers}"
+    server = start_server("--listen", url, "--workers", workers)
+    assert server.url == url
+    assert_all_connect(url)
+    code, line = one_error("--listen", url)
+    assert (code, line.endswith(f"cannot listen on {url}: Address already in use")) == (3, True)
+    server.process.terminate()
+    assert server.wait() == 0
+
+
+@linux
+def test_an_inherited_abstract_unix_socket(start_server: StartServer) -> None:
+    name = f"echo-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        number = listener.fileno()
+        server = start_server("--listen", f"fd://{number}", pass_fds=[number])
+    assert server.url == f"unix://@{name}"
+    assert_all_connect(server.url)
+
+
+@linux
+def test_an_inherited_unix_socket_whose_name_cannot_be_written(start_server: StartServer) -> None:
+    """Some programs hand the kernel all 108 bytes, zeros included."""
+    name = f"\0echo-test-{os.getpid()}".ljust(108, "\0")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(name)
+        listener.listen()
+        number = listener.fileno()
+        server = start_server("--listen", f"fd://{number}", pass_fds=[number])
+    assert server.url == "unix://(unnamed)"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(name)
+        assert echoes(connection)
+
+
+def test_a_file_whose_name_begins_with_an_at(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = start_server("--listen", "unix://./@echo")
+    assert server.url == "unix://./@echo"
+    assert stat.S_ISSOCK(Path("@echo").stat().st_mode)
+    assert_all_connect(server.url)
+
+
+# A network namespace whose loopback interface has a link-local address; root in it is no root here.
+NAMESPACE = ("unshare", "--map-root-user", "--net", "sh", "-c")
+LINK_LOCAL = "ip link set lo up && ip address add fe80::7/64 dev lo nodad"
+
+
+@pytest.fixture
+def link_local() -> tuple[str, ...]:
+    """The command that runs another where there is a link-local address."""
+    try:
+        made = subprocess.run([*NAMESPACE, LINK_LOCAL], check=False, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if made.returncode:
+        pytest.skip(f"no network namespace: {made.stderr.decode()}")
+    return (*NAMESPACE, f'{LINK_LOCAL} && exec "$@"', "sh")
+
+
+@pytest.mark.parametrize("options", [(), ("--admin", "[fe80::7%lo]:0")], ids=["plain", "admin"])
+def test_a_link_local_address_has_its_zone(
+    start_server: StartServer, link_local: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    server = start_server(
+        *("--listen", "tcp://[fe80::7%lo]:0", "--listen", "udp://[fe80::7%lo]:0"),
+        *("--listen", "udp://[::]:0", "--log-level", "debug", *options),
+        command=(*link_local, *SERVER),
+    )
+    assert server.url.startswith("tcp://[fe80::7%lo]:")
+    datagrams = server.read_line().removeprefix("listening ")
+    assert datagrams.startswith("udp://[fe80::7%lo]:")
+    any_port = server.read_line().rpartition(":")[2]
+    if options:
+        assert server.read_line().startswith("admin http://[fe80::7%lo]:")
+    within = ("nsenter", "--preserve-credentials", "-U", "-n", "-t", str(server.pid))
+    assert_all_connect(server.url, within)
+    for url in (datagrams, f"udp://[fe80::7%lo]:{any_port}"):
+        result = run([*within, *LOAD, "run", url, "-c", "2", "-n", "10"])
+        assert result.returncode == 0, result.stdout + result.stderr
+    server.wait_for_log('"peer": "[fe80::7%lo]:')
+    refused = run([*within, *CLIENT, "tcp://[fe80::7%lo]:9"], stdin=b"x")
+    assert refused.stderr.decode() == (
+        "echo-client: error: cannot connect to tcp://[fe80::7%lo]:9: Connection refused\n"
+    )
+    source = ("--source-ip", "fe80::7%lo", server.url)
+    assert run([*within, *CLIENT, *source], stdin=b"x").stdout == b"x"
+    for engine in ENGINES:
+        result = run([*within, *LOAD, "run", *source, "-c", "2", "-n", "10", "--engine", engine])
+        assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(

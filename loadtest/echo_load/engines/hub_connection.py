@@ -7,7 +7,7 @@ import socket
 from collections import deque
 from typing import Self
 
-from echo_client.addresses import Address
+from echo_client.addresses import Address, source_sockaddr
 from echo_client.connecting import IP_BIND_ADDRESS_NO_PORT
 from echo_client.tcp_info import TcpInfo, read_tcp_info
 from echo_load.engines import NEVER
@@ -126,7 +126,7 @@ class HubConnection(_socket.socket):
             if source is not None and address.family != socket.AF_UNIX:
                 if not datagram:
                     connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                connection.bind((source, 0))
+                connection.bind(source_sockaddr(source))
         except OSError:
             connection.close()
             raise

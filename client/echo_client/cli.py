@@ -73,6 +73,8 @@ def echo_client(
 ) -> None:
     """Talk to an echo service at HOST:PORT, tcp://, tls:// or udp://HOST:PORT, or unix:///PATH.
 
+    unix://@NAME is a name in Linux's abstract namespace.
+
     On a terminal it is a prompt: type a line, see the reply and its round trip in microseconds.
     Elsewhere it is a pipe: what comes on standard input is sent, what comes back goes to standard
     output, both at the same time, and every byte is checked. Over UDP there is the prompt only.

@@ -8,6 +8,7 @@ of its own for as long as the client likes.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import selectors
 import socket
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -28,9 +30,12 @@ MOST_CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 # A request without a body is smaller by far.
 _MOST_HEAD_BYTES = 16 * 1024
+# Times that what has come beyond the request is received, and thrown away.
+_DRAINS = 16
 # Connections that are accepted before those that are open are served again.
 _ACCEPTS_A_TURN = 16
 _PAUSE_SECONDS = 0.1
+_WARNING_PERIOD_SECONDS = 10.0
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _METHODS = ("GET", "HEAD")
 # By how much its thread is nicer than the process (sched(7)): scrapes that never end would cost
@@ -120,6 +125,7 @@ class HttpServer:
         self._connections: dict[_Connection, None] = {}
         self._spare: int | None = os.dup(listener.fileno())
         self._accept_at: float | None = None
+        self._warned_at = -math.inf
         self._is_closing = False
         self._is_accepting = True
         self._woken, self._wakes = socket.socketpair()
@@ -183,6 +189,8 @@ class HttpServer:
                 accepted, _ = self._listener.accept()
             except BlockingIOError:
                 return
+            except ConnectionAbortedError:
+                continue
             except OSError as error:
                 if error.errno in _NO_DESCRIPTOR and self._make_room():
                     continue
@@ -209,11 +217,14 @@ class HttpServer:
         return False
 
     def _pause(self, error: OSError) -> None:
-        self._logger.warning(
-            "http server paused", reason=error.strerror, retry_seconds=_PAUSE_SECONDS
-        )
+        now = time.monotonic()
+        if now - self._warned_at >= _WARNING_PERIOD_SECONDS:
+            self._warned_at = now
+            self._logger.warning(
+                "http server paused", reason=error.strerror, retry_seconds=_PAUSE_SECONDS
+            )
         self._stop_accepting()
-        self._accept_at = time.monotonic() + _PAUSE_SECONDS
+        self._accept_at = now + _PAUSE_SECONDS
 
     def _stop_accepting(self) -> None:
         self._selector.unregister(self._listener)
@@ -265,8 +276,12 @@ class HttpServer:
         sent = connection.socket.send(connection.unsent)
         connection.unsent = connection.unsent[sent:]
         if not connection.unsent:
-            # What a client sends unasked must not turn the end into a reset.
             connection.socket.shutdown(socket.SHUT_WR)
+            # What came unasked, a body, would turn the end into a reset (RFC 9112, section 9.6).
+            with suppress(BlockingIOError):
+                for _ in range(_DRAINS):
+                    if not connection.socket.recv(_MOST_HEAD_BYTES):
+                        break
             self._end(connection)
 
     def _watch(self, connection: _Connection) -> None:

@@ -136,6 +136,15 @@ def test_what_is_no_request_is_told_so(served: Served, request_: bytes, status: 
     assert served.levels() == {"debug"}
 
 
+def test_a_body_does_not_cost_the_answer(served: Served) -> None:
+    body = bytes(100_000)
+    head, content = served.exchange(
+        b"POST /small HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    assert head.startswith(b"HTTP/1.0 405 ")
+    assert content == b"GET and HEAD only\n"
+
+
 def test_the_one_that_has_waited_longest_gives_way() -> None:
     with serving(most=3) as served, ExitStack() as stack:
         waiting = [stack.enter_context(served.connect()) for _ in range(3)]

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +62,27 @@ def test_the_counters_agree_with_what_was_done(start_server: StartServer, worker
         assert server.metric("worker_resident_memory_bytes") > 1 << 20
         until(lambda: server.metric("hub_lag_seconds_count") > 0, "a look at the hub")
         until(lambda: server.metric("worker_cpu_seconds_total") > 0, "a look at the clock")
+
+
+@workers
+def test_what_the_system_says_of_each_process(start_server: StartServer, workers: str) -> None:
+    before = time.time()
+    server = start_server(
+        *("--workers", workers, "--admin", "127.0.0.1:0"), preexec=few_descriptors(100)
+    )
+    pids = server.workers()
+    assert len(pids) == int(workers)
+
+    def agrees() -> bool:
+        descriptors = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+        return server.metric("worker_open_fds") == descriptors
+
+    until(agrees, "the descriptors to be those that are listed")
+    assert server.metric("worker_max_fds") == 100 * len(pids)
+    for slot in range(len(pids)):
+        started = server.metric("worker_start_time_seconds", worker=str(slot))
+        # The system knows its own start to the second.
+        assert before - 2 < started < time.time() + 2
 
 
 def test_what_cannot_be_sent_back_is_not_counted_as_sent(start_server: StartServer) -> None:

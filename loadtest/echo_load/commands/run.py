@@ -109,9 +109,9 @@ def run(
 ) -> ExitCode:
     """Put load on echo services, compare every byte that comes back, and measure.
 
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH; the
-    connections are spread over several. Without one, an echo-server is started, tested and
-    stopped.
+    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH
+    (unix://@NAME in Linux's abstract namespace); the connections are spread over several. Without
+    one, an echo-server is started, tested and stopped.
 
     Every message says whose it is, so that a wrong reply has a name: corrupt, truncated,
     duplicated, reordered or foreign.

@@ -29,8 +29,8 @@ _BACKLOG = 128
 class Service(Protocol):
     """What the admin page is about."""
 
-    def is_ready(self) -> bool:
-        """Whether connections are accepted, and will be."""
+    def readiness(self) -> tuple[bool, str]:
+        """Whether connections are accepted, and will be, and in words how it stands."""
 
     def figures(self) -> Sequence[WorkerFigures]:
         """The figures of every worker."""
@@ -74,10 +74,10 @@ class AdminServer:
                 return Answer(HTTPStatus.OK, page, form.value)
             case "/healthz":
                 return Answer.of_text(HTTPStatus.OK, "ok")
-            case "/readyz" if self._service.is_ready():
-                return Answer.of_text(HTTPStatus.OK, "ready")
             case "/readyz":
-                return Answer.of_text(HTTPStatus.SERVICE_UNAVAILABLE, "starting or draining")
+                ready, state = self._service.readiness()
+                status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+                return Answer.of_text(status, state)
             case _:
                 return Answer.of_text(
                     HTTPStatus.NOT_FOUND, "there are /metrics, /healthz and /readyz"

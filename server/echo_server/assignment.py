@@ -20,9 +20,7 @@ class Assignment:
         slot: which of the workers it is, from 0; a replacement has the slot of the one before.
         row: its row in the table of counters.
         counters: descriptor of that table.
-        control: descriptor of a stream socket. Once it serves, the worker sends its drain timeout
-            (seconds, as text); the supervisor sends nothing, so that an end of stream means that
-            the supervisor is gone.
+        control: descriptor of its end of the control socket.
         listeners: what it serves: the scheme and the descriptor of each listener.
     """
 

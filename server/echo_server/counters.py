@@ -192,12 +192,14 @@ class WorkerFigures:
     Attributes:
         slot: its number, from 0.
         pid: the process that serves now; None between two.
+        up: whether that process serves, not another slot's in its place.
         restarts: how often its process was replaced because it had died.
         cells: the sums of its counters.
     """
 
     slot: int
     pid: int | None
+    up: bool
     restarts: int
     cells: Sequence[int]
 

@@ -95,6 +95,10 @@ class DatagramEcho:
         for _ in range(BATCH):
             if not self.echo_batch():
                 break
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; what waits there is left to others that have it."""
         self.look_at_drops()
         self._watcher.stop()
         self._watcher.close()

@@ -53,9 +53,9 @@ class FaultyDatagramEcho(DatagramEcho):
         # Datagrams that are to come after the next one to the same address.
         self._held: dict[Route, bytes] = {}
 
-    def stop(self) -> None:
-        """Echo what waits, without what is still delayed, then close the socket."""
-        super().stop()
+    def close(self) -> None:
+        """Close the socket, without sending what is still delayed."""
+        super().close()
         for timer in self._timers:
             timer.stop()
             timer.close()

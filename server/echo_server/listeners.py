@@ -47,10 +47,12 @@ class Listening:
     Attributes:
         endpoint: the address, once port 0 has become a port.
         sockets: a listener (UDP: a socket) for each worker slot, or one that all of them share.
+        inherited: another process opened it, and may go on listening after this one.
     """
 
     endpoint: Endpoint
     sockets: list[socket.socket]
+    inherited: bool = False
 
     def of_slot(self, slot: int) -> socket.socket:
         """The listener that a worker serves."""
@@ -83,6 +85,14 @@ class Listeners:
     def of_slot(self, slot: int) -> list[tuple[str, socket.socket]]:
         """What one worker serves: for each address its scheme and a listener."""
         return [(one.endpoint.scheme, one.of_slot(slot)) for one in self.listening]
+
+    def of_slot_alone(self, slot: int) -> list[tuple[str, socket.socket]]:
+        """What a worker serves of that and shares with no other slot."""
+        return [
+            (one.endpoint.scheme, one.of_slot(slot))
+            for one in self.listening
+            if len(one.sockets) > 1
+        ]
 
     def announce(self) -> None:
         """Print a line for each address on standard output."""
@@ -137,7 +147,9 @@ def open_listeners(config: ServerConfig) -> Listeners:
                     listeners.add_unix(endpoint, config)
                 case DescriptorEndpoint():
                     listener = inherited_listener(endpoint.number)
-                    listeners.listening.append(Listening(bound_endpoint(listener), [listener]))
+                    listeners.listening.append(
+                        Listening(bound_endpoint(listener), [listener], inherited=True)
+                    )
     except BaseException:
         listeners.__exit__(None, None, None)
         raise

@@ -109,6 +109,13 @@ def _hub_lag(one: WorkerFigures) -> Sequence[float]:
 
 
 _FAMILIES = (
+    _Family(
+        "worker_up",
+        "gauge",
+        "Whether the worker serves; if not, another one serves its listeners.",
+        [("", "")],
+        lambda one: (int(one.up),),
+    ),
     _Family("connections_open", "gauge", "Connections open now.", [("", "")], lambda o: (o.open,)),
     _sum("connections_accepted", "Connections that were let in.", Counter.ACCEPTED),
     _sum("received_bytes", "Bytes received.", Counter.RECEIVED_BYTES),

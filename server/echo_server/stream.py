@@ -117,6 +117,11 @@ class EchoServer(StreamServer):
             log.exception("connection failed", peer=peer_name(sockaddr))
             connection.close()
 
+    @property
+    def has_handshakes(self) -> bool:
+        """Whether connections are accepted that are not echoed yet."""
+        return bool(self._shaking_hands)
+
     def join_handshakes(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for connections that are not echoed yet, then close them."""
         self._in_handshake.join(timeout)

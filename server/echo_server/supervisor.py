@@ -10,13 +10,10 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from types import FrameType
 
 import structlog
@@ -24,11 +21,9 @@ import structlog
 from echo_core import logs
 from echo_core.errors import ExitCode
 from echo_core.limits import raise_descriptor_limit
-from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
+from echo_server.control import Message, Refused, Replace, Serving
 from echo_server.counters import (
-    CAPACITY,
-    ROW_CELLS,
     Counter,
     CounterTable,
     WorkerFigures,
@@ -36,79 +31,31 @@ from echo_server.counters import (
     read_together,
 )
 from echo_server.errors import WorkerStartError
+from echo_server.launcher import Launcher
 from echo_server.listeners import Listeners, open_listeners
 from echo_server.notifier import Notifier
+from echo_server.slots import Slot, WorkerProcess
+from echo_server.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_signals
+from echo_server.substitution import Substitution
 from echo_server.tls import server_context
 
 log = structlog.get_logger()
 
-# A worker that does not serve after so long has failed to start.
-START_SECONDS = 60.0
-# What a worker gets beyond the drain timeout to end.
-GRACE_SECONDS = 5.0
-# One that served for so long starts the back-off of its slot anew.
+# A worker that served for so long starts the back-off of its slot anew.
 STEADY_SECONDS = 10.0
 # The first replacement comes at once, the next ones later and later.
 BACK_OFF_SECONDS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 # After so many deaths in a row the server gives up, if no other worker serves either.
 MOST_FAILURES = 5
 _FLUSH_SECONDS = 1.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One serving process.
-
-    Attributes:
-        slot: the slot that it serves.
-        process: its process.
-        control: the supervisor's end of the control socket.
-        row: its row in the table of counters.
-        drain_timeout: seconds that it lets connections finish, as it said when it began to serve.
-        deadline: when it is killed unless it serves or has ended by then; None is never.
-        served_at: when it began to serve; None before.
-        draining: it was told to end; told again, it would end at once.
-    """
-
-    slot: _Slot
-    process: subprocess.Popen[bytes]
-    control: socket.socket
-    row: int
-    drain_timeout: float
-    deadline: float | None
-    served_at: float | None = None
-    draining: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A place for a worker, with listeners of its own.
-
-    Attributes:
-        number: from 0.
-        current: the worker that serves, or will.
-        replacement: the worker that a rolling restart has started and that does not serve yet.
-        start_at: when the next worker is due after one died; None when none is.
-        failures: workers that died in a row.
-        restarts: replacements of dead workers, ever.
-        ended: the sums of the counters of the processes that have ended.
-    """
-
-    number: int
-    current: _Worker | None = None
-    replacement: _Worker | None = None
-    start_at: float | None = None
-    failures: int = 0
-    restarts: int = 0
-    ended: list[int] = field(default_factory=lambda: [0] * ROW_CELLS)
+_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
 
 def supervise(config: ServerConfig) -> ExitCode:
     """Serve with worker processes until SIGTERM or SIGINT; then drain.
 
     SIGHUP replaces each worker in turn by a new process on the same listeners. A second SIGTERM or
-    SIGINT ends everything at once, with exit code 130.
+    SIGINT, more than a second later, ends everything at once, with exit code 130.
 
     Raises:
         InvalidValueError: more connections are allowed than there can be descriptors.
@@ -140,22 +87,19 @@ class Supervisor:
         self._config = config
         self._listeners = listeners
         self._table = CounterTable.create()
-        self._free_rows = deque(range(CAPACITY))
-        self._slots = [_Slot(number) for number in range(config.workers)]
-        self._workers: list[_Worker] = []
-        self._rolling: deque[_Slot] = deque()
+        self._launcher = Launcher(listeners, self._table, config.drain_timeout)
+        self._slots = [Slot(number) for number in range(config.workers)]
+        self._substitution = Substitution(self._slots, listeners)
+        self._workers: list[WorkerProcess] = []
+        self._rolling: deque[Slot] = deque()
         self._notifier = Notifier()
         self._announced = False
         self._exit_code: ExitCode | None = None
         self._signals: deque[int] = deque()
+        self._stop_signals = StopSignals()
         self._selector = selectors.DefaultSelector()
         # Held while a worker's counters move to its slot's sums, which another thread reads.
         self._books = threading.Lock()
-        arguments = sys.orig_argv[1:]
-        if arguments[-1] == "--":
-            # What comes after it would be no option.
-            arguments.pop()
-        self._command = [sys.executable, *arguments]
 
     def run(self) -> ExitCode:
         """Serve until a signal or until no worker can be started; returns the exit code."""
@@ -169,12 +113,17 @@ class Supervisor:
         try:
             self._start_all()
             while self._workers or self._exit_code is None:
-                self._wait()
+                said = self._wait()
+                # A signal to the whole group reaches this process and the workers: it is a stop.
                 self._obey_signals()
+                for worker, message in said:
+                    self._on_message(worker, message)
                 self._reap()
                 self._start_due()
                 self._kill_overdue()
-                if not self._announced and all(self._serving()):
+                if self._announced and self._exit_code is None:
+                    self._substitution.arrange()
+                if not self._announced and all(slot.is_up for slot in self._slots):
                     self._announced = True
                     self._listeners.announce()
                     if admin is not None:
@@ -183,12 +132,21 @@ class Supervisor:
         finally:
             for worker in self._workers:
                 worker.process.kill()
+        ignore_stop_signals()
         log.info("stopped", accepted=sum(one.cells[Counter.ACCEPTED] for one in self.figures()))
         return self._exit_code
 
-    def is_ready(self) -> bool:
-        """Whether all workers have served, one still does, and none is told to stop."""
-        return self._announced and self._exit_code is None and any(self._serving())
+    def readiness(self) -> tuple[bool, str]:
+        """Whether every listener is served and will be, and in words how it stands."""
+        if not self._announced or self._exit_code is not None:
+            return False, "starting or draining"
+        down = sum(not slot.is_up for slot in self._slots)
+        if not down:
+            return True, "ready"
+        state = f"{down} of {len(self._slots)} workers {'is' if down == 1 else 'are'} down"
+        if all(slot.is_served for slot in self._slots):
+            return True, f"ready, but {state}"
+        return False, state
 
     def figures(self) -> Sequence[WorkerFigures]:
         """What each slot has done; may be called in any thread."""
@@ -202,11 +160,12 @@ class Supervisor:
                 for slot in self._slots
             ]
 
-    def _figures(self, slot: _Slot, processes: Sequence[Sequence[int]]) -> WorkerFigures:
+    def _figures(self, slot: Slot, processes: Sequence[Sequence[int]]) -> WorkerFigures:
         current = slot.current
         return WorkerFigures(
             slot.number,
             current.process.pid if current else None,
+            slot.is_up,
             slot.restarts,
             [sum(cells) for cells in zip(slot.ended, *processes, strict=True)],
         )
@@ -224,32 +183,45 @@ class Supervisor:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
 
-    def _wait(self) -> None:
-        """Wait for a signal, for a word from a worker, or for the next thing that is due."""
+    def _wait(self) -> list[tuple[WorkerProcess, Message]]:
+        """Wait for a signal, for what workers say, or for the next thing that is due."""
         dues = [slot.start_at for slot in self._slots if slot.start_at is not None]
+        dues += [slot.substitute_at for slot in self._slots if slot.substitute_at is not None]
         dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
         timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
+        said: list[tuple[WorkerProcess, Message]] = []
         for key, _ in self._selector.select(timeout):
             worker = key.data
-            said: bytes = key.fileobj.recv(4096)  # type: ignore[union-attr]  # all are sockets
             if worker is None:
+                key.fileobj.recv(4096)  # type: ignore[union-attr]  # a socket
                 continue
-            if said:
-                self._on_serving(worker, float(said))
-            else:
+            received = worker.control.receive()
+            if received is None:
                 self._selector.unregister(worker.control)
+            else:
+                said.append((worker, received[0]))
+        return said
+
+    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+        match message:
+            case Serving(drain_timeout):
+                self._on_serving(worker, drain_timeout)
+            case Replace(reason):
+                self._replace(worker, reason)
+            case Refused(slot):
+                self._substitution.refused(worker, self._slots[slot])
 
     def _obey_signals(self) -> None:
         while self._signals:
             number = self._signals.popleft()
             if number == signal.SIGHUP:
-                self._roll()
+                self._restart()
             elif number != signal.SIGCHLD:
-                if self._exit_code is not None:
+                if self._stop_signals.is_second():
                     self._exit_code = ExitCode.INTERRUPTED
                     for worker in self._workers:
                         worker.process.kill()
-                else:
+                elif self._exit_code is None:
                     self._stop(signal.Signals(number).name, ExitCode.OK)
 
     def _start_all(self) -> None:
@@ -259,44 +231,15 @@ class Supervisor:
         except OSError as error:
             raise WorkerStartError(f"cannot start workers: {error.strerror}") from error
 
-    def _start(self, slot: _Slot) -> _Worker:
+    def _start(self, slot: Slot) -> WorkerProcess:
         """Start a worker; OSError says that the system has no room for one more."""
         slot.start_at = None
-        ours, theirs = socket.socketpair()
-        row = self._free_rows[0]
-        self._table.row(row)
-        assignment = Assignment(
-            slot=slot.number,
-            row=row,
-            counters=self._table.descriptor,
-            control=theirs.fileno(),
-            listeners=tuple(
-                (scheme, listener.fileno())
-                for scheme, listener in self._listeners.of_slot(slot.number)
-            ),
-        )
-        with theirs:
-            try:
-                process = subprocess.Popen(
-                    [*self._command, "--worker", str(assignment)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=assignment.descriptors,
-                    # Ctrl-C at the terminal is for the supervisor, which passes it on.
-                    process_group=0,
-                )
-            except OSError:
-                ours.close()
-                raise
-        self._free_rows.popleft()
-        worker = _Worker(
-            slot, process, ours, row, self._config.drain_timeout, time.monotonic() + START_SECONDS
-        )
-        self._selector.register(ours, selectors.EVENT_READ, worker)
+        worker = self._launcher.start(slot)
+        self._selector.register(worker.control, selectors.EVENT_READ, worker)
         self._workers.append(worker)
         return worker
 
-    def _on_serving(self, worker: _Worker, drain_timeout: float) -> None:
+    def _on_serving(self, worker: WorkerProcess, drain_timeout: float) -> None:
         worker.served_at = time.monotonic()
         worker.drain_timeout = drain_timeout
         if self._exit_code is not None:
@@ -307,16 +250,8 @@ class Supervisor:
             old, slot.current, slot.replacement = slot.current, worker, None
             slot.start_at = None
             if old is not None:
-                self._end(old)
+                old.drain(final=False)
             self._roll_next()
-
-    def _end(self, worker: _Worker) -> None:
-        """Let a worker drain and end."""
-        if worker.draining:
-            return
-        worker.draining = True
-        worker.process.terminate()
-        worker.deadline = time.monotonic() + worker.drain_timeout + GRACE_SECONDS
 
     def _stop(self, reason: str, exit_code: ExitCode) -> None:
         """Let all workers drain and end."""
@@ -325,23 +260,40 @@ class Supervisor:
         self._notifier.stopping()
         self._rolling.clear()
         for slot in self._slots:
-            slot.start_at = None
+            slot.start_at = slot.substitute_at = None
         self._listeners.remove_files()
         # With these copies gone a listener closes when its worker, having emptied the queue, does.
         self._listeners.close()
         for worker in self._workers:
-            self._end(worker)
+            if worker.served_at is None and not self._announced:
+                # Nobody has been told to connect to it.
+                worker.process.kill()
+            worker.drain(final=True)
 
-    def _roll(self) -> None:
-        if not self._announced or self._exit_code is not None:
+    def _restart(self) -> None:
+        """Replace all workers, one after the other."""
+        if self._announced and self._exit_code is None:
+            self._roll(self._slots)
+
+    def _replace(self, worker: WorkerProcess, reason: str) -> None:
+        """Replace a worker that asks for it."""
+        slot = worker.slot
+        awaited = worker is slot.replacement
+        unchallenged = worker is slot.current and slot.replacement is None
+        if self._exit_code is not None or slot in self._rolling or not (awaited or unchallenged):
             return
-        if len(self._free_rows) <= len(self._slots):
+        log.info("replacing a worker", reason=reason, worker=slot.number, pid=worker.process.pid)
+        self._roll([*self._rolling, slot])
+
+    def _roll(self, slots: Iterable[Slot]) -> None:
+        """Replace the workers of some slots, one after the other."""
+        if self._launcher.room <= len(self._slots):
             log.warning("not restarted: too many earlier workers still drain")
             return
         idle = not self._rolling and not any(slot.replacement for slot in self._slots)
-        self._rolling = deque(self._slots)
+        self._rolling = deque(slots)
         if idle:
-            log.info("restarting workers", workers=len(self._slots))
+            log.info("restarting workers", workers=len(self._rolling))
             self._notifier.reloading()
             self._roll_next()
 
@@ -362,7 +314,7 @@ class Supervisor:
             if self._exit_code is None:
                 self._on_death(worker)
 
-    def _settle(self, worker: _Worker) -> None:
+    def _settle(self, worker: WorkerProcess) -> None:
         """Move the counters of a worker that has ended to the sums of its slot."""
         counters = self._table.row(worker.row)
         with self._books:
@@ -371,13 +323,12 @@ class Supervisor:
                 worker.slot.ended[cell] += value
             counters.clear()
             self._workers.remove(worker)
-        self._free_rows.appendleft(worker.row)
         if worker.control in self._selector.get_map():
             self._selector.unregister(worker.control)
-        worker.control.close()
+        self._launcher.settle(worker)
 
-    def _on_death(self, worker: _Worker) -> None:
-        slot, how = worker.slot, _how_it_ended(worker.process.returncode)
+    def _on_death(self, worker: WorkerProcess) -> None:
+        slot, how = worker.slot, worker.how_it_ended
         if worker is slot.replacement:
             self._give_up_rolling(slot, how)
             if slot.current is None and slot.start_at is None:
@@ -387,26 +338,26 @@ class Supervisor:
             log.error("worker died", worker=slot.number, pid=worker.process.pid, how=how)
             self._start_later(slot, worker)
 
-    def _give_up_rolling(self, slot: _Slot, how: str) -> None:
+    def _give_up_rolling(self, slot: Slot, how: str) -> None:
         slot.replacement = None
         self._rolling.clear()
         log.error("restart given up: the new worker did not serve", worker=slot.number, how=how)
         self._notifier.ready()
 
-    def _start_later(self, slot: _Slot, worker: _Worker) -> None:
+    def _start_later(self, slot: Slot, worker: WorkerProcess) -> None:
         """Back off before the next worker; give up where none of them gets to serve."""
         now = time.monotonic()
         if worker.served_at and now - worker.served_at >= STEADY_SECONDS:
             slot.failures = 0
         hopeless = not self._announced or (
-            slot.failures >= MOST_FAILURES and not any(self._serving())
+            slot.failures >= MOST_FAILURES and not any(one.is_up for one in self._slots)
         )
         if not worker.served_at and hopeless:
             self._stop("workers die at start", ExitCode.SERVER)
             return
         self._back_off(slot)
 
-    def _back_off(self, slot: _Slot) -> None:
+    def _back_off(self, slot: Slot) -> None:
         delay = BACK_OFF_SECONDS[min(slot.failures, len(BACK_OFF_SECONDS) - 1)]
         slot.failures += 1
         slot.start_at = time.monotonic() + delay
@@ -431,12 +382,3 @@ class Supervisor:
                 )
                 worker.deadline = None
                 worker.process.kill()
-
-    def _serving(self) -> list[bool]:
-        """Of each slot, whether it is served."""
-        currents = [slot.current for slot in self._slots]
-        return [current is not None and current.served_at is not None for current in currents]
-
-
-def _how_it_ended(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

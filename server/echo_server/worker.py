@@ -1,4 +1,4 @@
-"""One serving process: listens, echoes, and on a signal drains and ends.
+"""One serving process: listens, echoes, and when told to drains and ends.
 
 Import and run it in a monkey-patched process, before anything else has imported `ssl`.
 """
@@ -9,8 +9,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 
@@ -27,6 +28,16 @@ from echo_core.logs import DrainedStream
 from echo_server.admission import Admission
 from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
+from echo_server.control import (
+    Adopt,
+    ControlSocket,
+    Drain,
+    Message,
+    Refused,
+    Release,
+    Replace,
+    Serving,
+)
 from echo_server.counters import Counter, Counters, CounterTable
 from echo_server.datagram import DatagramEcho
 from echo_server.datagram_batch import best_datagram_kind
@@ -38,6 +49,7 @@ from echo_server.handshake import Handshake
 from echo_server.idle import IdleSweep
 from echo_server.listeners import inherited_listener, open_listeners
 from echo_server.notifier import Notifier
+from echo_server.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_signals
 from echo_server.stream import EchoServer
 from echo_server.tls import server_context
 from echo_server.vitals import Vitals
@@ -52,7 +64,7 @@ def serve(config: ServerConfig) -> ExitCode:
     """Serve in this process alone, until SIGTERM or SIGINT; then drain.
 
     Prints `listening tcp://HOST:PORT` for each address on standard output once it can be connected
-    to. A second signal ends the process at once, with exit code 130.
+    to. A second signal, more than a second later, ends the process at once, with exit code 130.
 
     Raises:
         InvalidValueError: more connections are allowed than there can be descriptors.
@@ -60,47 +72,88 @@ def serve(config: ServerConfig) -> ExitCode:
     """
     config.check_fit(raise_descriptor_limit())
     with _process(config) as log_stream:
-        signals = _StopSignals()
+        stop = _Stop()
+        _on_stop_signals(stop.on_signal)
         gevent.signal_handler(signal.SIGHUP, _explain_hangup)
         with open_listeners(config) as listeners:
             notifier = Notifier()
             worker = _Worker(config, CounterTable.create().row(0), log_stream)
-            worker.start(listeners.of_slot(0))
+            worker.serve(0, listeners.of_slot(0))
+            log.info("serving", pid=os.getpid())
             listeners.announce()
             notifier.ready()
-            reason = signals.wait()
+            stop.wait()
             notifier.stopping()
             listeners.remove_files()
-            worker.drain(reason)
+            worker.drain(stop)
+            ignore_stop_signals()
     return ExitCode.OK
 
 
 def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
-    """Serve as one of a supervisor's workers, until a signal or until the supervisor is gone.
+    """Serve as one of a supervisor's workers, until that says so or is gone.
+
+    A signal to stop is passed on to the supervisor, which replaces this process first. Without a
+    supervisor the signals mean what they mean to `serve`.
 
     Raises:
         ListenError: a descriptor that was handed over is no listener.
     """
     raise_descriptor_limit()
     with _process(config, worker=assignment.slot) as log_stream:
-        signals = _StopSignals()
+        stop = _Stop()
+        control = ControlSocket(socket.socket(fileno=assignment.control))
+
+        def on_signal(number: signal.Signals) -> None:
+            if not control.send(Replace(number.name)):
+                stop.on_signal(number)
+
+        _on_stop_signals(on_signal)
         # Only the supervisor knows what a hangup means.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Held back since before this program began.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOP_SIGNALS, signal.SIGHUP))
         counters = CounterTable(assignment.counters).row(assignment.row)
         worker = _Worker(config, counters, log_stream)
-        worker.start(
-            [(scheme, inherited_listener(number)) for scheme, number in assignment.listeners]
+        worker.serve(
+            assignment.slot,
+            [(scheme, inherited_listener(number)) for scheme, number in assignment.listeners],
         )
-        control = socket.socket(fileno=assignment.control)
-        control.sendall(str(config.drain_timeout).encode())
-
-        def watch_supervisor() -> None:
-            control.recv(1)
-            signals.stop("the supervisor is gone")
-
-        gevent.spawn(watch_supervisor)
-        worker.drain(signals.wait())
+        log.info("serving", pid=os.getpid())
+        control.send(Serving(config.drain_timeout))
+        gevent.spawn(_obey, control, worker, stop)
+        stop.wait()
+        worker.drain(stop)
+        ignore_stop_signals()
     return ExitCode.OK
+
+
+def _obey(control: ControlSocket, worker: _Worker, stop: _Stop) -> None:
+    """Do what a supervisor says until it is gone."""
+    try:
+        while (received := control.receive()) is not None:
+            answer = _do(*received, worker, stop)
+            if answer is not None:
+                control.send(answer)
+    finally:
+        control.close()
+        stop.ask("the supervisor is gone")
+
+
+def _do(order: Message, descriptors: list[int], worker: _Worker, stop: _Stop) -> Message | None:
+    match order:
+        case Drain(final):
+            stop.ask("the supervisor says so", final=final)
+        case Adopt(slot, schemes) if len(schemes) == len(descriptors):
+            listeners = map(inherited_listener, descriptors)
+            worker.serve(slot, list(zip(schemes, listeners, strict=True)))
+        case Adopt(slot):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return Refused(slot)
+        case Release(slot):
+            worker.release(slot)
+    return None
 
 
 def _explain_hangup() -> None:
@@ -110,16 +163,25 @@ def _explain_hangup() -> None:
     )
 
 
+@dataclass(slots=True)
+class _Served:
+    """The listeners of a slot that are served."""
+
+    servers: list[EchoServer] = field(default_factory=list)
+    datagrams: list[DatagramEcho] = field(default_factory=list)
+
+
 class _Worker:
-    """Accepts on some listeners and echoes, within the limits of a configuration."""
+    """Accepts on the listeners of some slots and echoes, within the limits of a configuration."""
 
     def __init__(self, config: ServerConfig, counters: Counters, log_stream: DrainedStream) -> None:
         self._config = config
         self._counters = counters
         self._admission = Admission(config, counters)
         self._echo_set = self._make_echo_set()
-        self._servers: list[EchoServer] = []
-        self._datagrams: list[DatagramEcho] = []
+        self._served: dict[int, _Served] = {}
+        # Closed, but connections that they accepted may still be in their handshake.
+        self._released: list[EchoServer] = []
         # Of all workers: each slot has the same.
         self._udp_ports: frozenset[int] = frozenset()
         self._tls = server_context(config) if config.speaks_tls else None
@@ -128,17 +190,27 @@ class _Worker:
             IdleSweep(self._echo_set, config.idle_timeout) if config.idle_timeout else None
         )
 
-    def start(self, listeners: Sequence[tuple[str, socket.socket]]) -> None:
-        """Serve listeners, each with its scheme."""
+    def serve(self, slot: int, listeners: Sequence[tuple[str, socket.socket]]) -> None:
+        """Serve listeners of a slot, each with its scheme."""
         self._udp_ports |= {
             listener.getsockname()[1] for scheme, listener in listeners if scheme == "udp"
         }
+        served = self._served.setdefault(slot, _Served())
         for scheme, listener in listeners:
             if scheme == "udp":
-                self._start_datagrams(listener)
+                served.datagrams.append(self._start_datagrams(listener))
             else:
-                self._start_stream(scheme, listener)
-        log.info("serving", pid=os.getpid())
+                served.servers.append(self._start_stream(scheme, listener))
+
+    def release(self, slot: int) -> None:
+        """Close the listeners of a slot, and leave what waits there to whoever has them too."""
+        served = self._served.pop(slot, _Served())
+        for echo in served.datagrams:
+            self._vitals.looks.remove(echo.look_at_drops)
+            echo.close()
+        for server in served.servers:
+            server.close()
+        self._released = [one for one in (*self._released, *served.servers) if one.has_handshakes]
 
     def _make_echo_set(self) -> EchoSet:
         arguments = (self._counters, self._admission.leave, self._config.rate_limit)
@@ -149,7 +221,7 @@ class _Worker:
     def _fault_plan(self, without: Collection[Counter]) -> FaultPlan:
         return FaultPlan(self._config.faults, self._config.fault_seed, without=without)
 
-    def _start_stream(self, scheme: str, listener: socket.socket) -> None:
+    def _start_stream(self, scheme: str, listener: socket.socket) -> EchoServer:
         config = self._config
         handshake = None
         if scheme == "tls" or config.proxy_protocol:
@@ -162,9 +234,9 @@ class _Worker:
             listener, self._echo_set, self._admission, self._counters, config.backlog, handshake
         )
         server.start()
-        self._servers.append(server)
+        return server
 
-    def _start_datagrams(self, listener: socket.socket) -> None:
+    def _start_datagrams(self, listener: socket.socket) -> DatagramEcho:
         kind = best_datagram_kind()
         if self._config.faults:
             kind = partial(FaultyDatagramEcho, plan=self._fault_plan(without=STREAM_ONLY))
@@ -176,19 +248,20 @@ class _Worker:
         )
         echo.start()
         self._vitals.looks.append(echo.look_at_drops)
-        self._datagrams.append(echo)
+        return echo
 
-    def drain(self, reason: str) -> None:
+    def drain(self, stop: _Stop) -> None:
         """Stop accepting, let open connections finish, close those that do not."""
         self._vitals.looks.clear()
-        for echo in self._datagrams:
+        servers = [server for served in self._served.values() for server in served.servers]
+        for echo in [echo for served in self._served.values() for echo in served.datagrams]:
             echo.stop()
-        for server in self._servers:
+        for server in servers:
             server.stop()
         seconds = self._config.drain_timeout
-        log.info("draining", reason=reason, open=self._counters.places[0], seconds=seconds)
+        log.info("draining", reason=stop.reason, open=self._counters.places[0], seconds=seconds)
         deadline = time.monotonic() + seconds
-        for server in self._servers:
+        for server in (*servers, *self._released):
             server.join_handshakes(max(0.0, deadline - time.monotonic()))
         if not self._echo_set.join(max(0.0, deadline - time.monotonic())):
             log.warning("closing connections that did not finish", open=len(self._echo_set))
@@ -199,29 +272,40 @@ class _Worker:
         log.info("stopped", accepted=self._counters.cells[Counter.ACCEPTED])
 
 
-class _StopSignals:
-    """The first SIGTERM or SIGINT asks for a stop; the second ends the process."""
+class _Stop:
+    """Waits until this process is to stop; a second signal ends it at once.
+
+    Attributes:
+        reason: why it is to stop.
+        final: whether nobody serves its listeners after it.
+    """
 
     def __init__(self) -> None:
+        self.reason = ""
+        self.final = True
         self._asked = Event()
-        self._reason = ""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            gevent.signal_handler(number, self._on_signal, number)
+        self._signals = StopSignals()
 
-    def wait(self) -> str:
-        """Wait until a stop is asked for and return why."""
+    def wait(self) -> None:
+        """Wait until a stop is asked for."""
         self._asked.wait()
-        return self._reason
 
-    def stop(self, reason: str) -> None:
-        """Ask for a stop without a signal."""
-        self._reason = self._reason or reason
-        self._asked.set()
+    def ask(self, reason: str, *, final: bool = True) -> None:
+        """Ask for a stop, unless that has been done."""
+        if not self._asked.is_set():
+            self.reason, self.final = reason, final
+            self._asked.set()
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self._asked.is_set():
+    def on_signal(self, number: signal.Signals) -> None:
+        """Ask for a stop because of a signal."""
+        if self._signals.is_second():
             os._exit(ExitCode.INTERRUPTED)
-        self.stop(number.name)
+        self.ask(number.name)
+
+
+def _on_stop_signals(call: Callable[[signal.Signals], None]) -> None:
+    for number in STOP_SIGNALS:
+        gevent.signal_handler(number, call, number)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def measure(port: int, admin_port: int, pid: int, scrapers: int, seconds: float)
 def rendering_us(form: Format) -> float:
     """Processor time to render the page of one worker, this process."""
     metrics = Metrics(1, None)
-    figures = [WorkerFigures(0, os.getpid(), 0, [12345] * ROW_CELLS)]
+    figures = [WorkerFigures(0, os.getpid(), True, 0, [12345] * ROW_CELLS)]
     begin = time.process_time()
     for _ in range(RENDERINGS):
         metrics.render(figures, form)

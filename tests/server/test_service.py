@@ -18,6 +18,7 @@ from support.processes import (
     EchoServerProcess,
     StartServer,
     echoes,
+    ended_by_signals,
     fill,
     one_error,
     receive_exactly,
@@ -240,10 +241,19 @@ def test_connections_that_do_not_finish_are_closed(start_server: StartServer) ->
 def test_a_second_signal_ends_at_once(echo_server: EchoServerProcess) -> None:
     with echo_server.connect() as connection:
         assert echoes(connection)
-        echo_server.signal(signal.SIGINT)
+        assert ended_by_signals(echo_server, signal.SIGINT) == 130
+
+
+def test_repetitions_of_a_signal_are_none(echo_server: EchoServerProcess) -> None:
+    """As timeout(1) sends them, to its child and to the group that this is in."""
+    with echo_server.connect() as connection:
+        assert echoes(connection)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            echo_server.signal(number)
         echo_server.wait_for_log("draining")
-        echo_server.signal(signal.SIGINT)
-        assert echo_server.wait() == 130
+        assert echoes(connection)
+    assert echo_server.wait() == 0
+    assert "closing connections" not in echo_server.log()
 
 
 def test_a_taken_port(echo_server: EchoServerProcess) -> None:

@@ -246,6 +246,18 @@ def resident_bytes(pid: int) -> int:
 StartServer = Callable[..., EchoServerProcess]
 
 
+def ended_by_signals(server: EchoServerProcess, number: signal.Signals) -> int:
+    """Signal until it ends: what comes soon after the first is a repetition of it."""
+
+    def ended() -> bool:
+        if server.process.poll() is None:
+            server.signal(number)
+        return server.process.poll() is not None
+
+    until(ended, "the end")
+    return server.wait()
+
+
 def receive_exactly(connection: socket.socket, size: int) -> bytes:
     received = bytearray()
     while len(received) < size:

@@ -1,0 +1,125 @@
+"""What a supervisor and its workers tell each other.
+
+They do so over a pair of connected sockets that keep messages apart (SOCK_SEQPACKET, unix(7)). A
+message is a JSON array of its kind and its fields; listeners travel beside it as descriptors
+(SCM_RIGHTS). Plain `socket` code, for the supervisor, which is never monkey-patched, and for a
+worker, which is.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+# What one message may carry: SCM_MAX_FD of include/net/scm.h.
+MOST_DESCRIPTORS = 253
+_LARGEST_MESSAGE = 65536
+
+
+class Serving(NamedTuple):
+    """A worker serves its listeners; it will drain for up to `drain_timeout` seconds."""
+
+    drain_timeout: float
+
+
+class Replace(NamedTuple):
+    """A worker was told to end, by a signal, and asks to be replaced first."""
+
+    reason: str
+
+
+class Refused(NamedTuple):
+    """A worker cannot serve the listeners of another slot: it has no descriptors left."""
+
+    slot: int
+
+
+class Drain(NamedTuple):
+    """The worker is to drain and end; `final` says that nobody serves its listeners after it."""
+
+    final: bool
+
+
+class Adopt(NamedTuple):
+    """The worker is to serve another slot's listeners, of these schemes, beside its own."""
+
+    slot: int
+    schemes: Sequence[str]
+
+
+class Release(NamedTuple):
+    """The worker is to let go of the listeners of another slot, which is served again."""
+
+    slot: int
+
+
+class Unknown(NamedTuple):
+    """A message of another version of this program."""
+
+    text: str
+
+
+Message = Serving | Replace | Refused | Drain | Adopt | Release | Unknown
+_KINDS = {kind.__name__: kind for kind in (Serving, Replace, Refused, Drain, Adopt, Release)}
+
+
+class ControlSocket:
+    """One end of the connection between a supervisor and a worker.
+
+    Args:
+        connected: a socket of a pair; `close` closes it.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """Both ends of a new connection; the first never waits."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        return cls(ours), cls(theirs)
+
+    def fileno(self) -> int:
+        """The descriptor of this end."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end; the other one reads the end of the stream."""
+        self._socket.close()
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message; False if the other end is gone or takes no more."""
+        data = json.dumps([type(message).__name__, *message]).encode()
+        try:
+            if descriptors:
+                socket.send_fds(self._socket, [data], descriptors)
+            else:
+                self._socket.send(data)
+        except OSError:
+            # A peer that has ended is found out by other means, and one that hangs too.
+            return False
+        return True
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """The next message and what came beside it; None once the other end is gone.
+
+        Fewer descriptors come than were sent where this process may not open as many.
+        """
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, _LARGEST_MESSAGE, MOST_DESCRIPTORS
+            )
+        except ConnectionError:
+            return None
+        return (_decode(data), descriptors) if data else None
+
+
+def _decode(data: bytes) -> Message:
+    name, *fields = json.loads(data)
+    kind = _KINDS.get(name)
+    if kind is None or len(fields) != len(kind._fields):
+        return Unknown(data.decode())
+    return kind(*fields)

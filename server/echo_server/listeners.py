@@ -120,6 +120,13 @@ class Listeners:
                 log.warning("unix socket not removed", path=path, reason=error.strerror)
         self._files.clear()
 
+    def stop_queueing(self) -> None:
+        """Let the queues of connections only get shorter (listen(2)), where they are ours alone."""
+        for listening in self.listening:
+            for listener in listening.sockets:
+                if not listening.inherited and listener.type == socket.SOCK_STREAM:
+                    listener.listen(0)
+
     def close(self) -> None:
         """Close this process's descriptors of all listeners."""
         for listening in self.listening:

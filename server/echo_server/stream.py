@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+import select
 import socket
 import time
 from typing import Any, cast
 
 import gevent
 import structlog
+from gevent.event import Event
 from gevent.pool import Group
 from gevent.server import StreamServer
 
@@ -80,6 +82,8 @@ class EchoServer(StreamServer):
         self._failures = 0
         self._warned_at = -math.inf
         self._short_of_resources = False
+        self._finishing_queue = False
+        self._closed = Event()
         # The stubs ask for gevent's own socket class; gevent itself takes any listener.
         super().__init__(cast("Any", listener))
         self.backlog = backlog
@@ -117,11 +121,6 @@ class EchoServer(StreamServer):
             log.exception("connection failed", peer=peer_name(sockaddr))
             connection.close()
 
-    @property
-    def has_handshakes(self) -> bool:
-        """Whether connections are accepted that are not echoed yet."""
-        return bool(self._shaking_hands)
-
     def join_handshakes(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for connections that are not echoed yet, then close them."""
         self._in_handshake.join(timeout)
@@ -131,13 +130,67 @@ class EchoServer(StreamServer):
             self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
 
     def stop(self, timeout: float | None = None) -> None:
-        """Accept what waits in the queue, then close the listener; echoing goes on."""
+        """Accept what waits in the queue and has a place, then close the listener."""
+        self._accept_queue()
+        super().stop(timeout)
+
+    def close(self) -> None:
+        """Close the listener; what waits there is left to others that have it."""
+        super().close()
+        self._closed.set()
+
+    def finish_queue(self) -> None:
+        """Accept what waits in the queue, as soon as there is a place for it.
+
+        Once the queue is empty the listener closes; echoing goes on.
+        """
+        self._finishing_queue = True
+        if self._accept_queue() or not self._is_waited_for():
+            self.close()
+
+    def join_queue(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds until the listener has closed; then close what waits."""
+        deadline = time.monotonic() + timeout
+        while not self._closed.wait(min(PAUSE_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline or not self._is_waited_for():
+                self._close_queue()
+                return
+
+    def _close_queue(self) -> None:
+        if self._is_waited_for():
+            turned_away = 0
+            while turned_away <= self.backlog and self._turn_away():
+                turned_away += 1
+            log.warning("closing connections that waited to be accepted", waiting=turned_away)
+        self.close()
+
+    @property
+    def has_handshakes(self) -> bool:
+        """Whether connections are accepted that are not echoed yet."""
+        return bool(self._shaking_hands)
+
+    def _accept_queue(self) -> bool:
+        """Accept until there is nothing to accept or no place; False if more may wait."""
         for _ in range(self.backlog):
             accepted = self.do_read()
             if accepted is None:
-                break
+                return self.closed
             self.do_handle(*accepted)
-        super().stop(timeout)
+        return True
+
+    def _is_waited_for(self) -> bool:
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _turn_away(self) -> bool:
+        try:
+            descriptor, _ = cast("Any", self.socket)._accept()  # noqa: SLF001  # without a wrapper
+        except OSError:
+            return False
+        os.close(descriptor)
+        self._counters.add(Counter.REJECTED_MAX_CONNECTIONS)
+        return True
 
     def _let_in(self, connection: Connection) -> None:
         if not self._admission.enter(connection):
@@ -237,6 +290,8 @@ class EchoServer(StreamServer):
             self.start_accepting()
 
     def _queue_is_empty(self) -> None:
+        if self._finishing_queue:
+            self.close()
         if self._short_of_resources:
             self._short_of_resources = False
             log.info("accepting resumed", open=len(self._echo_set))

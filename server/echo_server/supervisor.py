@@ -262,6 +262,8 @@ class Supervisor:
         for slot in self._slots:
             slot.start_at = slot.substitute_at = None
         self._listeners.remove_files()
+        if self._config.when_full == "wait":
+            self._listeners.stop_queueing()
         # With these copies gone a listener closes when its worker, having emptied the queue, does.
         self._listeners.close()
         for worker in self._workers:

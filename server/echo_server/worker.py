@@ -85,6 +85,8 @@ def serve(config: ServerConfig) -> ExitCode:
             stop.wait()
             notifier.stopping()
             listeners.remove_files()
+            if config.when_full == "wait":
+                listeners.stop_queueing()
             worker.drain(stop)
             ignore_stop_signals()
     return ExitCode.OK
@@ -251,16 +253,25 @@ class _Worker:
         return echo
 
     def drain(self, stop: _Stop) -> None:
-        """Stop accepting, let open connections finish, close those that do not."""
+        """Stop accepting, let open connections finish, close those that do not.
+
+        Where nobody serves the listeners after this worker, connections that wait for a place get
+        one as soon as there is one.
+        """
         self._vitals.looks.clear()
         servers = [server for served in self._served.values() for server in served.servers]
         for echo in [echo for served in self._served.values() for echo in served.datagrams]:
             echo.stop()
         for server in servers:
-            server.stop()
+            if stop.final:
+                server.finish_queue()
+            else:
+                server.stop()
         seconds = self._config.drain_timeout
         log.info("draining", reason=stop.reason, open=self._counters.places[0], seconds=seconds)
         deadline = time.monotonic() + seconds
+        for server in servers:
+            server.join_queue(max(0.0, deadline - time.monotonic()))
         for server in (*servers, *self._released):
             server.join_handshakes(max(0.0, deadline - time.monotonic()))
         if not self._echo_set.join(max(0.0, deadline - time.monotonic())):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import select
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -301,6 +303,113 @@ def test_a_drain_ends_with_limits_of_every_kind(start_server: StartServer) -> No
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
     assert "exception" not in server.log()
+
+
+WAITS = ("--max-connections", "2", "--when-full", "wait")
+
+
+@contextmanager
+def waiting(server: EchoServerProcess, count: int) -> Iterator[list[socket.socket]]:
+    """Connections that have sent something and wait for a place."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(count)]
+        for connection in connections:
+            connection.sendall(b"I can wait")
+        yield connections
+
+
+def assert_served_two_at_a_time(connections: Iterable[socket.socket]) -> None:
+    left = set(connections)
+    while left:
+        served = select.select(list(left), [], [], DEADLINE)[0]
+        assert 1 <= len(served) <= 2
+        for connection in served:
+            assert receive_exactly(connection, 10) == b"I can wait"
+            connection.close()
+            left.remove(connection)
+
+
+@workers
+def test_what_waits_for_a_place_is_served_in_a_drain(
+    start_server: StartServer, workers: str
+) -> None:
+    server = start_server(*WAITS, "--workers", workers, "--drain-timeout", "1h")
+    with held(server, 2) as served, waiting(server, 20) as connections:
+        server.wait_for_log("connection limit reached")
+        server.signal(signal.SIGTERM)
+        server.wait_for_log('"seconds": 3600.0')
+        assert all(map(echoes, served))
+        for connection in served:
+            connection.close()
+        assert_served_two_at_a_time(connections)
+    assert server.wait() == 0
+    assert "closing connections" not in server.log()
+
+
+@workers
+def test_what_waits_for_a_place_in_vain_is_closed(start_server: StartServer, workers: str) -> None:
+    server = start_server(*WAITS, "--workers", workers, "--drain-timeout", "100ms")
+    with held(server, 2), waiting(server, 20) as connections:
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        # A worker that ends gives places back, which another one may still fill.
+        turned_away = sum(map(is_turned_away, connections))
+    lines = [line for line in server.log().splitlines() if "that waited to be accepted" in line]
+    assert sum(json.loads(line)["waiting"] for line in lines) == turned_away > 0
+
+
+def test_what_comes_in_a_drain_does_not_make_it_longer(start_server: StartServer) -> None:
+    """Those that connect again and again would never let the queue run empty."""
+    server = start_server(*WAITS, "--drain-timeout", "1h")
+
+    def come_back() -> None:
+        with suppress(ConnectionError):
+            while True:
+                with server.connect() as connection:
+                    assert echoes(connection)
+
+    with held(server, 2) as served, ExitStack() as stack:
+        for _ in range(8):
+            thread = threading.Thread(target=come_back)
+            thread.start()
+            stack.callback(thread.join, DEADLINE)
+        server.wait_for_log("connection limit reached")
+        server.signal(signal.SIGTERM)
+        server.wait_for_log("draining")
+        for connection in served:
+            connection.close()
+        assert server.wait() == 0
+    assert "closing connections" not in server.log()
+
+
+def test_what_waits_for_a_place_outlives_a_restart(start_server: StartServer) -> None:
+    server = start_server(*WAITS, "--workers", "2", "--drain-timeout", "1h")
+    with held(server, 2) as served, waiting(server, 20) as connections:
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("workers restarted")
+        assert all(map(echoes, served))
+        for connection in served:
+            connection.close()
+        assert_served_two_at_a_time(connections)
+
+
+def limit_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def test_what_waits_for_a_descriptor_is_served_in_a_drain(start_server: StartServer) -> None:
+    server = start_server("--drain-timeout", "1h", preexec=limit_descriptors)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(100)]
+        server.wait_for_log("accepting paused")
+        for connection in connections:
+            connection.sendall(b"I can wait")
+        server.signal(signal.SIGTERM)
+        server.wait_for_log("draining")
+        for connection in connections:
+            assert receive_exactly(connection, 10) == b"I can wait"
+            connection.close()
+    assert server.wait() == 0
 
 
 def few_descriptors() -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
 
+from echo_core import environment, standard_streams
 from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
 from echo_core.units import (
@@ -29,16 +27,6 @@ DISTRIBUTION = "echoswarm"
 
 # Who asks what there is gets an answer, whatever the environment says.
 _ASKING = frozenset({"-h", "--help", "--version"})
-
-
-# What Kubernetes tells every container of a service named echo-server, and is no setting.
-_OF_KUBERNETES = re.compile(r"SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?")
-
-
-class UnknownVariableError(EchoswarmError):
-    """A variable of the environment looks like a command's setting and is none."""
-
-    exit_code = ExitCode.USAGE
 
 
 class UnreadableConfigError(EchoswarmError):
@@ -207,56 +195,42 @@ def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def run(command: click.Command, program: str) -> NoReturn:
     """Run a command as a program: every failure is one line on standard error and an exit code."""
-    # A stream that was closed before the start is none to Python, and printing to it would fail.
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
+    standard_streams.prepare()
+    code = _exit_code(command, program)
     try:
-        if not _ASKING & set(sys.argv[1:]):
-            _refuse_unknown_variables(command)
-        code = command.main(prog_name=program, standalone_mode=False)
         sys.stdout.flush()
+    except OSError as error:
+        if code == ExitCode.OK and not isinstance(error, BrokenPipeError):
+            _complain(program, None, str(error))
+        code = code or ExitCode.FAILED
+        standard_streams.abandon_output()
+    sys.exit(int(code))
+
+
+def _exit_code(command: click.Command, program: str) -> int:
+    """Run a command and say what went wrong."""
+    try:
+        _read_environment(command)
+        return command.main(prog_name=program, standalone_mode=False) or ExitCode.OK
     except click.ClickException as error:
         _complain(program, error, _one_line(error))
-        code = error.exit_code
+        return error.exit_code
     except EchoswarmError as error:
         _complain(program, None, str(error))
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = ExitCode.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of standard output left; at exit Python would flush to it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.FAILED
-    sys.exit(int(code or 0))
+        # The reader of standard output left.
+        return ExitCode.FAILED
 
 
-def _refuse_unknown_variables(command: click.Command) -> None:
-    prefix = f"{command.context_settings['auto_envvar_prefix']}_"
-    known = _settings(command)
-    for name in sorted(os.environ):
-        setting = name.removeprefix(prefix)
-        if setting == name or _OF_KUBERNETES.fullmatch(setting):
-            continue
-        if setting not in known:
-            near = difflib.get_close_matches(setting, known, n=1)
-            advice = f"did you mean {prefix}{near[0]}?" if near else "--help lists the options"
-            raise UnknownVariableError(f"the environment sets {name}, which is no option; {advice}")
-
-
-def _settings(command: click.Command) -> set[str]:
-    """What can be set in the environment, behind the prefix, also for subcommands."""
-    names = {
-        option.name.upper()
-        for option in command.params
-        if isinstance(option, click.Option) and option.name is not None
-    }
-    if isinstance(command, click.Group):
-        names = names.union(*map(_settings, command.commands.values()))
-    return names
-
-
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w")  # noqa: PTH123  # for as long as the process lives
+def _read_environment(command: click.Command) -> None:
+    prefix = command.context_settings["auto_envvar_prefix"]
+    environment.drop_service_links(prefix)
+    environment.name_variables(command, prefix)
+    if not _ASKING & set(sys.argv[1:]):
+        environment.refuse_unknown_variables(command, prefix)
 
 
 @contextmanager
@@ -312,7 +286,7 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UnreadableConfigError(f"--config: {value} is not TOML: {error}") from error
     options = {
-        parameter.opts[-1].lstrip("-"): parameter
+        environment.long_name(parameter): parameter
         for parameter in context.command.params
         if isinstance(parameter, click.Option) and not (parameter.is_eager or parameter.hidden)
     }

@@ -190,11 +190,6 @@ def test_variables_of_other_commands_are_none_of_its_business() -> None:
         "ECHO_SWARM_WAIT": "1s",
         "ECHO_SERVER_ANYTHING": "1",
         "LOCUST_USERS": "1",
-        # Of a Kubernetes service named echo-load.
-        "ECHO_LOAD_SERVICE_HOST": "10.0.0.1",
-        "ECHO_LOAD_SERVICE_PORT_ECHO": "50007",
-        "ECHO_LOAD_PORT_50007_TCP": "tcp://10.0.0.1:50007",
-        "ECHO_LOAD_PORT_50007_TCP_ADDR": "10.0.0.1",
     }
     assert run([*LOAD, "schema"], stdin=b"", **others).returncode == 0
 

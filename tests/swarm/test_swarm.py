@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from echo_load.swarm.options import OPTIONS
 from support.certificates import make_certificates
 from support.processes import (
     DEADLINE,
@@ -478,3 +480,24 @@ def test_the_command_ends_with_what_it_started(echo_server: EchoServerProcess) -
     os.kill(client.pid, signal.SIGTERM)
     assert client.wait(DEADLINE) == 0
     assert not child.is_running()
+
+
+def test_every_option_has_the_variable_of_its_name() -> None:
+    """Also a flag."""
+    program = (
+        "import echo_load.swarm.locustfile\n"
+        "from echo_load.swarm.options import INSECURE, OPTIONS\n"
+        "from locust.argument_parser import get_parser\n"
+        "parsed = vars(get_parser().parse_args([]))\n"
+        "for name in (*(one[0] for one in OPTIONS), INSECURE[0]):\n"
+        "    print(name, parsed[name.replace('-', '_')])\n"
+    )
+    names = [one[0] for one in OPTIONS]
+    variables = {f"ECHO_SWARM_{name.upper().replace('-', '_')}": f"of {name}" for name in names}
+    result = run(
+        [sys.executable, "-c", program], stdin=b"", ECHO_SWARM_TLS_INSECURE="true", **variables
+    )
+    assert result.stdout.decode().splitlines() == [
+        *(f"{name} of {name}" for name in names),
+        "tls-insecure True",
+    ]

@@ -52,11 +52,15 @@ def add_options(parser: Any) -> None:
             f"--{name}",
             default=default,
             metavar="VALUE",
-            env_var=f"ECHO_SWARM_{name.upper().replace('-', '_')}",
+            env_var=_variable(name),
             help=help_text,
             action=_Joined if name == "threshold" else "store",
             # The web form has a field of its own for the users.
             include_in_web_ui=name != "stages",
         )
     name, help_text = INSECURE
-    parser.add_argument(f"--{name}", action="store_true", help=help_text)
+    parser.add_argument(f"--{name}", action="store_true", env_var=_variable(name), help=help_text)
+
+
+def _variable(name: str) -> str:
+    return f"ECHO_SWARM_{name.upper().replace('-', '_')}"

@@ -1,0 +1,124 @@
+"""Commands whose standard streams are closed, or full."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.processes import CLIENT, DEADLINE, LOAD, SERVER, echoes, environment, until
+
+COMMANDS = {"echo-server": SERVER, "echo-client": CLIENT, "echo-load": LOAD}
+closed = pytest.mark.parametrize("numbers", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+
+
+def start(
+    command: Sequence[str], numbers: Sequence[int], stdout: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """Start a command without some of its standard streams."""
+
+    def close() -> None:
+        for number in numbers:
+            os.close(number)
+
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        preexec_fn=close,
+    )
+
+
+def is_open(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+@contextmanager
+def server_without(numbers: Sequence[int], path: Path, *options: str) -> Iterator[None]:
+    process = start([*SERVER, "--listen", f"unix://{path}", *options], numbers)
+    try:
+        until(lambda: process.poll() is not None or is_open(path), "the server")
+        yield
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@closed
+@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--admin", "127.0.0.1:0")], ids=str)
+def test_a_server_needs_none_of_them(
+    tmp_path: Path, numbers: Sequence[int], options: Sequence[str]
+) -> None:
+    path = tmp_path / "echo.sock"
+    with (
+        server_without(numbers, path, "--listen", "tcp://127.0.0.1:0", *options),
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.settimeout(DEADLINE)
+        connection.connect(str(path))
+        assert echoes(connection)
+
+
+@closed
+def test_a_client_and_a_test_need_none_of_them(tmp_path: Path, numbers: Sequence[int]) -> None:
+    path = tmp_path / "echo.sock"
+    with server_without((), path):
+        client = start([*CLIENT, f"unix://{path}"], numbers)
+        sent, heard = b"hello", b"hello" if numbers == (2,) else b""
+        assert client.communicate(sent if 0 not in numbers else None, DEADLINE) == (heard, b"")
+        assert client.returncode == 0
+        load = start([*LOAD, "run", "-c", "2", "-n", "10", "--json", f"unix://{path}"], numbers)
+        result, said = load.communicate(timeout=DEADLINE)
+        assert load.returncode == 0, said
+        assert bool(result) == (1 not in numbers)
+
+
+FULL = [
+    *([*command, option] for command in COMMANDS.values() for option in ("--help", "--version")),
+    *([*LOAD, name, "--help"] for name in ("run", "swarm")),
+    [*LOAD, "schema"],
+    [*SERVER, "--port", "0", "--log-level", "error"],
+    [*SERVER, "--port", "0", "--log-level", "error", "--workers", "2"],
+    [*SERVER, "--port", "0", "--log-level", "error", "--admin", "127.0.0.1:0"],
+]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", FULL, ids=lambda command: " ".join(command[2:]))
+def test_output_that_cannot_be_written_is_one_line(command: list[str], unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=DEADLINE,
+            check=False,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+        )
+    (line,) = result.stderr.decode().splitlines()
+    assert line.endswith("error: cannot write to standard output: No space left on device")
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_an_error_that_cannot_be_written_has_its_exit_code(command: Sequence[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [*command, "--no-such-option"],
+            stdout=full,
+            stderr=full,
+            timeout=DEADLINE,
+            check=False,
+            env=environment(),
+        )
+    assert result.returncode == 2

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+
+from echo_server.errors import ListenError
 
 _FIRST_DESCRIPTOR = 3
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_MOST = 10**9 - 1
 
 
 def inherited_descriptors() -> range:
@@ -12,10 +17,36 @@ def inherited_descriptors() -> range:
 
     The variables that announce them are taken out of the environment: they are not meant for the
     processes that this one starts.
+
+    Raises:
+        ListenError: the variables are no numbers, or announce descriptors that are not open.
     """
     process = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
-    if process != str(os.getpid()) or not count.isdecimal():
+    if not process or not count:
         return range(0)
-    return range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count))
+    for name, value in (("LISTEN_PID", process), ("LISTEN_FDS", count)):
+        if not _NUMBER.fullmatch(value):
+            raise ListenError(
+                f"cannot listen on what systemd opened: {name}={value} is not a number "
+                f"from 0 to {_MOST}"
+            )
+    if int(process) != os.getpid():
+        return range(0)
+    descriptors = range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count))
+    for descriptor in descriptors:
+        if not _is_open(descriptor):
+            raise ListenError(
+                f"cannot listen on what systemd opened: LISTEN_FDS={count}, and descriptor "
+                f"{descriptor} is not open"
+            )
+    return descriptors
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
 
+from echo_server.errors import SharedMemoryError
+
 # Upper bounds, in seconds, of the buckets that hub lag is counted in; the last is open.
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -107,14 +109,17 @@ class CounterTable:
 
     @classmethod
     def create(cls) -> CounterTable:
-        """Make an empty table; its descriptor can be passed on to a process."""
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("echo-server-counters")
-        else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, (1 + CAPACITY * (1 + ROW_CELLS)) * _CELL_BYTES)
-        return cls(descriptor)
+        """Make an empty table; its descriptor can be passed on to a process.
+
+        Raises:
+            SharedMemoryError: there is neither memory nor a temporary folder for it.
+        """
+        try:
+            return cls(_shared_file((1 + CAPACITY * (1 + ROW_CELLS)) * _CELL_BYTES))
+        except OSError as error:
+            raise SharedMemoryError(
+                f"no memory for counters that processes share: {error.strerror}"
+            ) from error
 
     def row(self, number: int) -> Counters:
         """The row of one process, from 0; all zero when it is first used.
@@ -135,6 +140,20 @@ class CounterTable:
     def places_taken(self) -> int:
         """Places for connections that all processes together have taken."""
         return sum(self._places[: self._used[0]])
+
+
+def _shared_file(size: int) -> int:
+    """A file in memory, or where that is not to be had a temporary one that has no name."""
+    try:
+        descriptor = os.memfd_create("echo-server-counters")
+        os.ftruncate(descriptor, size)
+    except (AttributeError, OSError):
+        # Python or the system has no such call (ENOSYS), or a container denies it (EPERM).
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+        # Room that the disk turned out not to have would kill whoever counts (SIGBUS).
+        os.posix_fallocate(descriptor, 0, size)
+    return descriptor
 
 
 class Counters:

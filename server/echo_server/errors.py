@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from echo_core.errors import EchoswarmError, ExitCode
-from echo_server.counters import Counter
+
+if TYPE_CHECKING:
+    from echo_server.counters import Counter
 
 
 class ServerError(EchoswarmError):
@@ -36,5 +40,11 @@ class HandshakeError(ServerError):
 
 class WorkerStartError(ServerError):
     """The system has no room for the worker processes."""
+
+    exit_code = ExitCode.SERVER
+
+
+class SharedMemoryError(ServerError):
+    """The system has no memory that processes can share."""
 
     exit_code = ExitCode.SERVER

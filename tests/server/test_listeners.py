@@ -438,3 +438,40 @@ def test_the_client_talks_to_a_unix_socket(start_server: StartServer, tmp_path: 
     assert missing.stderr.decode() == (
         f"echo-client: error: cannot connect to unix://{path}.not: No such file or directory\n"
     )
+
+
+def announced(*options: str, **variables: str) -> tuple[int, str]:
+    """Exit code and error of a server that finds these variables as if systemd had set them."""
+    program = (
+        "import os, sys\n"
+        "os.environ.setdefault('LISTEN_PID', str(os.getpid()))\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'echo_server', *sys.argv[1:]])\n"
+    )
+    result = run([sys.executable, "-c", program, *options], stdin=b"", **variables)
+    (line,) = result.stderr.decode().splitlines()
+    return result.returncode, line
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"LISTEN_FDS": "999999"}, "LISTEN_FDS=999999, and descriptor 3 is not open"),
+        ({"LISTEN_FDS": "9" * 5000}, f"LISTEN_FDS={'9' * 5000} is not a number from 0 to"),
+        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS=-1 is not a number from 0 to 999999999"),
+        ({"LISTEN_FDS": "some"}, "LISTEN_FDS=some is not a number"),
+        ({"LISTEN_FDS": "\N{ARABIC-INDIC DIGIT ONE}"}, "is not a number"),
+        ({"LISTEN_FDS": "1", "LISTEN_PID": "me"}, "LISTEN_PID=me is not a number"),
+    ],
+    ids=str,
+)
+def test_what_systemd_cannot_have_meant(variables: dict[str, str], said: str) -> None:
+    code, line = announced(**variables)
+    assert code == 3
+    assert line.startswith("echo-server: error: cannot listen on what systemd opened: ")
+    assert said in line
+
+
+def test_what_systemd_opened_for_another_process(start_server: StartServer) -> None:
+    server = start_server(LISTEN_PID="1", LISTEN_FDS="999999")
+    with server.connect() as connection:
+        assert echoes(connection)

@@ -42,7 +42,7 @@ class Launcher:
         self._command = [sys.executable, *arguments]
 
     @property
-    def room(self) -> int:
+    def capacity_left(self) -> int:
         """How many more workers can be started."""
         return len(self._free_rows)
 

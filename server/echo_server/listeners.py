@@ -27,6 +27,7 @@ from echo_core.endpoint import (
 )
 from echo_core.socket_address import host_of, unix_path
 from echo_server.config import IpVersion, ServerConfig
+from echo_server.directory_lock import locked
 from echo_server.errors import ListenError
 
 log = structlog.get_logger()
@@ -68,7 +69,7 @@ class Listeners:
     """
 
     listening: list[Listening] = field(default_factory=list)
-    _files: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    _files: list[tuple[Path, os.stat_result]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         return self
@@ -104,20 +105,26 @@ class Listeners:
     def add_unix(self, endpoint: UnixEndpoint, config: ServerConfig) -> None:
         """Listen on a unix socket, shared by all slots."""
         listener = _listen_unix(endpoint, config)
-        if not endpoint.is_abstract:
-            self._files.append((endpoint.path, Path(endpoint.path).stat()))
         self.listening.append(Listening(endpoint, [listener]))
+        if endpoint.is_abstract:
+            return
+        path = Path(endpoint.path)
+        try:
+            self._files.append((path, path.stat()))
+        except OSError as error:
+            raise _cannot(endpoint, error) from error
 
     def remove_files(self) -> None:
         """Remove the files of unix sockets, unless another server has put its own there."""
         for path, made in self._files:
             try:
-                if os.path.samestat(made, Path(path).stat()):
-                    Path(path).unlink()
+                with locked(path.parent):
+                    if os.path.samestat(made, path.stat()):
+                        path.unlink()
             except FileNotFoundError:
                 continue
             except OSError as error:
-                log.warning("unix socket not removed", path=path, reason=error.strerror)
+                log.warning("unix socket not removed", path=str(path), reason=error.strerror)
         self._files.clear()
 
     def stop_queueing(self) -> None:
@@ -387,19 +394,22 @@ def _listen_abstract(endpoint: UnixEndpoint, backlog: int) -> socket.socket:
 def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
     if endpoint.is_abstract:
         return _listen_abstract(endpoint, config.backlog)
+    path = Path(endpoint.path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
-        try:
-            listener.bind(endpoint.path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(endpoint):
-                raise
-            Path(endpoint.path).unlink()
-            listener.bind(endpoint.path)
-        # Nobody can connect before listen: there is no moment with other permissions.
-        Path(endpoint.path).chmod(config.unix_mode)
-        listener.listen(config.backlog)
+        # Between bind and listen the socket of another server that starts looks stale.
+        with locked(path.parent):
+            try:
+                listener.bind(endpoint.path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not _is_stale(endpoint):
+                    raise
+                path.unlink()
+                listener.bind(endpoint.path)
+            # Nobody can connect before listen: there is no moment with other permissions.
+            path.chmod(config.unix_mode)
+            listener.listen(config.backlog)
     except OSError as error:
         listener.close()
         raise _cannot(endpoint, error) from error

@@ -289,7 +289,7 @@ class Supervisor:
 
     def _roll(self, slots: Iterable[Slot]) -> None:
         """Replace the workers of some slots, one after the other."""
-        if self._launcher.room <= len(self._slots):
+        if self._launcher.capacity_left <= len(self._slots):
             log.warning("not restarted: too many earlier workers still drain")
             return
         idle = not self._rolling and not any(slot.replacement for slot in self._slots)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from echo_core.endpoint import UnixEndpoint
+from echo_server.config import ServerConfig
+from echo_server.errors import ListenError
+from echo_server.listeners import Listeners, open_listeners
 from support.processes import (
     CLIENT,
     DEADLINE,
@@ -27,6 +36,7 @@ from support.processes import (
 )
 
 workers = pytest.mark.parametrize("workers", ["1", "2"])
+_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
 def connect_unix(path: Path) -> socket.socket:
@@ -475,3 +485,78 @@ def test_what_systemd_opened_for_another_process(start_server: StartServer) -> N
     server = start_server(LISTEN_PID="1", LISTEN_FDS="999999")
     with server.connect() as connection:
         assert echoes(connection)
+
+
+def test_servers_that_start_at_once_on_one_path(tmp_path: Path) -> None:
+    """One of them listens there, and the others say that they do not."""
+    path = tmp_path / "echo.sock"
+    endpoint = UnixEndpoint(str(path))
+    config = ServerConfig(listen=(endpoint,))
+    barrier = threading.Barrier(4)
+
+    def start(_: int) -> Listeners | str:
+        barrier.wait(DEADLINE)
+        try:
+            return open_listeners(config)
+        except ListenError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(barrier.parties) as pool:
+        for turn in range(200):
+            if turn % 2:
+                with socket.socket(socket.AF_UNIX) as left_behind:
+                    left_behind.bind(str(path))
+            outcomes = list(pool.map(start, range(barrier.parties)))
+            (winner,) = [one for one in outcomes if isinstance(one, Listeners)]
+            with winner, connect_unix(path):
+                taken = f"cannot listen on {endpoint}: Address already in use"
+                assert outcomes.count(taken) == barrier.parties - 1
+            assert not path.exists()
+
+
+def hold_the_lock(folder: Path, stack: ExitStack) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    stack.callback(os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def test_a_folder_that_somebody_else_has_locked(start_server: StartServer, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "echo.sock"
+    with ExitStack() as stack:
+        hold_the_lock(folder, stack)
+        server = start_server("--listen", f"unix://{path}")
+        assert "folder not locked" in server.log()
+        with connect_unix(path) as connection:
+            assert echoes(connection)
+        server.process.terminate()
+        assert server.wait() == 0
+    assert not path.exists()
+
+
+def give_up_capabilities() -> None:
+    """Let permissions count for root too (capabilities(7)); others have given them up."""
+    for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+        ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+@workers
+def test_a_folder_that_may_not_be_read(
+    start_server: StartServer, tmp_path: Path, workers: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "echo.sock"
+    folder.chmod(0o333)
+    server = start_server(
+        *("--listen", f"unix://{path}", "--workers", workers, "--log-level", "debug"),
+        preexec=give_up_capabilities,
+    )
+    assert "folder not locked" in server.log()
+    with connect_unix(path) as connection:
+        assert echoes(connection)
+    server.process.terminate()
+    assert server.wait() == 0
+    assert not path.exists()
+    folder.chmod(0o700)

@@ -211,10 +211,10 @@ def echo_server(
     `admin http://HOST:PORT`; logs go to standard error. Listeners that systemd hands over are
     served where --listen is not given.
 
-    SIGTERM or Ctrl-C drains: no new connection is accepted, open ones may finish. A second one ends
-    the server at once. With --workers 2 or more, or with --admin, a supervisor watches over the
-    workers: one that dies is replaced, and SIGHUP replaces all of them by new processes, one after
-    the other; no connection is refused.
+    SIGTERM or Ctrl-C drains: no new connection is accepted, open ones may finish. A second one,
+    more than a second later, ends the server at once. With --workers 2 or more, or with --admin, a
+    supervisor watches over the workers: one that dies is replaced, and SIGHUP replaces all of them
+    by new processes, one after the other; no connection is refused.
 
     Every option can be set in the environment: ECHO_SERVER_PORT=50007.
 

@@ -69,6 +69,7 @@ def serve(config: ServerConfig) -> ExitCode:
     Raises:
         InvalidValueError: more connections are allowed than there can be descriptors.
         ListenError: an endpoint cannot be listened on.
+        SharedMemoryError: there is no memory for the counters.
     """
     config.check_fit(raise_descriptor_limit())
     with _process(config) as log_stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_a_client_and_a_test_need_none_of_them(tmp_path: Path, numbers: Sequence
         result, said = load.communicate(timeout=DEADLINE)
         assert load.returncode == 0, said
         assert bool(result) == (1 not in numbers)
+
+
+@closed
+def test_child_processes_have_them_too(numbers: Sequence[int]) -> None:
+    """Generators, for example, do not look for themselves."""
+    child = "import os; [os.fstat(number) for number in range(3)]"
+    program = (
+        "import subprocess, sys\n"
+        "from echo_core.standard_streams import prepare\n"
+        "prepare()\n"
+        f"sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)\n"
+    )
+    process = start([sys.executable, "-c", program], numbers)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
 
 
 FULL = [

@@ -358,24 +358,34 @@ def test_what_waits_for_a_place_in_vain_is_closed(start_server: StartServer, wor
     assert sum(json.loads(line)["waiting"] for line in lines) == turned_away > 0
 
 
-def test_what_comes_in_a_drain_does_not_make_it_longer(start_server: StartServer) -> None:
-    """Those that connect again and again would never let the queue run empty."""
-    server = start_server(*WAITS, "--drain-timeout", "1h")
+@pytest.mark.parametrize("options", [(), ADMIN], ids=["alone", "supervised"])
+def test_what_comes_in_a_drain_does_not_make_it_longer(
+    start_server: StartServer, options: tuple[str, ...]
+) -> None:
+    """Those that open the next connection before they are done with one keep a queue full."""
+    server = start_server(*WAITS, *options, "--drain-timeout", "1h")
 
-    def come_back() -> None:
-        with suppress(ConnectionError):
-            while True:
-                with server.connect() as connection:
+    def come_back(connection: socket.socket) -> None:
+        while True:
+            with connection, socket.socket() as following:
+                following.setblocking(False)
+                following.connect_ex(("127.0.0.1", server.port))
+                connection.settimeout(DEADLINE)
+                try:
                     assert echoes(connection)
+                except ConnectionError:
+                    return
+                connection = following.dup()
+            select.select([], [connection], [], DEADLINE)
 
     with held(server, 2) as served, ExitStack() as stack:
-        for _ in range(8):
-            thread = threading.Thread(target=come_back)
+        for _ in range(12):
+            thread = threading.Thread(target=come_back, args=(server.connect(),))
             thread.start()
             stack.callback(thread.join, DEADLINE)
         server.wait_for_log("connection limit reached")
         server.signal(signal.SIGTERM)
-        server.wait_for_log("draining")
+        server.wait_for_log('"seconds": 3600.0')
         for connection in served:
             connection.close()
         assert server.wait() == 0

@@ -96,8 +96,9 @@ def _look_up(endpoint: Endpoint) -> list[Address]:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=kind)
     except socket.gaierror as error:
         raise UnresolvedError(f"cannot connect to {endpoint}: {error.strerror}") from error
-    # A certificate is for an address without the name of the interface that leads there.
-    host = endpoint.host.partition("%")[0]
+    # A certificate is for an address without the name of the interface that leads there, and for a
+    # name without the dot that says that it is absolute (RFC 6066, section 3).
+    host = endpoint.host.partition("%")[0].removesuffix(".")
     return [
         Address(family, tuple(sockaddr), endpoint.transport, host)
         for family, _, _, _, sockaddr in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import resource
 import socket
 import sys
@@ -73,14 +74,9 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
     Raises:
         ConnectError: it failed; its class says why.
     """
-    kind = socket.SOCK_DGRAM if address.transport == "udp" else socket.SOCK_STREAM
     try:
-        connecting = socket.socket(address.family, kind)
+        connecting = _socket_for(address, source)
         try:
-            if address.transport in {"tcp", "tls"}:
-                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if source is not None:
-                _bind(connecting, source, address)
             connecting.settimeout(timeout)
             begin = time.monotonic_ns()
             connecting.connect(address.sockaddr)
@@ -89,7 +85,43 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
             connecting.close()
             raise
     except OSError as error:
-        raise _not_connected(error, address, timeout) from error
+        raise not_connected(error, address, timeout) from error
+
+
+def begin_to_connect(address: Address, source: str | None) -> socket.socket:
+    """Open a socket and begin to connect it: once it is writable, `SO_ERROR` says how that went.
+
+    Args:
+        address: where to.
+        source: IP address of this machine to connect from; None for what the system chooses.
+
+    Raises:
+        ConnectError: it failed at once; its class says why.
+    """
+    try:
+        connecting = _socket_for(address, source)
+        connecting.setblocking(False)
+        failure = connecting.connect_ex(address.sockaddr)
+    except OSError as error:
+        raise not_connected(error, address, 0.0) from error
+    if failure not in {0, errno.EINPROGRESS}:
+        connecting.close()
+        raise not_connected(OSError(failure, os.strerror(failure)), address, 0.0)
+    return connecting
+
+
+def _socket_for(address: Address, source: str | None) -> socket.socket:
+    kind = socket.SOCK_DGRAM if address.transport == "udp" else socket.SOCK_STREAM
+    opened = socket.socket(address.family, kind)
+    try:
+        if address.transport in {"tcp", "tls"}:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source is not None:
+            _bind(opened, source, address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def secure(
@@ -153,7 +185,8 @@ def _bind(connecting: socket.socket, source: str, address: Address) -> None:
         ) from error
 
 
-def _not_connected(error: OSError, address: Address, timeout: float) -> ConnectError:
+def not_connected(error: OSError, address: Address, timeout: float) -> ConnectError:
+    """What connecting failed with, as an error of the client that says why."""
     if isinstance(error, TimeoutError):
         said = f"no answer within {format_duration(timeout)}"
         return ConnectTimeoutError(f"cannot connect to {address.endpoint}: {said}")

@@ -20,12 +20,12 @@ from echo_client.addresses import Address, resolve
 from echo_client.deadlines import TIMEOUTS, seconds_until, set_timeout, wait
 from echo_client.errors import (
     ClosedError,
-    ConnectError,
     LostError,
     RefusedError,
     ReplyTimeoutError,
     lost,
 )
+from echo_client.happy_eyeballs import best_first, connect_first
 from echo_client.tcp_info import TcpInfo, read_tcp_info
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
@@ -106,8 +106,11 @@ class EchoConnection:
             TlsOptionsError: a file for TLS is not what it should be.
         """
         options = tls or TlsOptions()
+        addresses: Sequence[Address] = resolve(endpoint, ip_version)
+        if endpoint.scheme == "udp":
+            addresses = best_first(addresses, connect_timeout, source)
         return EchoConnection.connect(
-            resolve(endpoint, ip_version),
+            addresses,
             timeout=timeout,
             connect_timeout=connect_timeout,
             tls=options.context() if endpoint.scheme == "tls" else None,
@@ -140,25 +143,18 @@ class EchoConnection:
             ConnectError: none does; the error is that of the last one.
             HandshakeError: one does, but not with TLS; no other is tried.
         """
-        failure: ConnectError | None = None
-        for address in connecting.reachable_from(source, addresses):
-            try:
-                connected, connect_ns = connecting.connect(address, connect_timeout, source)
-            except ConnectError as error:
-                failure = error
-                continue
-            if address.transport == "udp":
-                return DatagramConnection(connected, timeout, connect_ns=connect_ns)
-            if address.transport != "tls":
-                return EchoConnection(connected, timeout, connect_ns=connect_ns)
-            remaining = connect_timeout - connect_ns / 1e9
-            secured, handshake_ns = connecting.secure(
-                connected, address, remaining, tls, server_name
-            )
-            return EchoConnection(
-                secured, timeout, connect_ns=connect_ns, handshake_ns=handshake_ns
-            )
-        raise failure or ConnectError("there is no address to connect to")
+        found = connect_first(addresses, connect_timeout, source)
+        if found.address.transport == "udp":
+            return DatagramConnection(found.socket, timeout, connect_ns=found.connect_ns)
+        if found.address.transport != "tls":
+            return EchoConnection(found.socket, timeout, connect_ns=found.connect_ns)
+        remaining = connect_timeout - found.connect_ns / 1e9
+        secured, handshake_ns = connecting.secure(
+            found.socket, found.address, remaining, tls, server_name
+        )
+        return EchoConnection(
+            secured, timeout, connect_ns=found.connect_ns, handshake_ns=handshake_ns
+        )
 
     @property
     def family(self) -> int:

@@ -11,12 +11,15 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 
-from echo_client.addresses import resolve
+from echo_client.addresses import Address, resolve
+from echo_client.connecting import reachable_from
+from echo_client.errors import NoSourceError
+from echo_client.happy_eyeballs import best_first
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_core.limits import raise_descriptor_limit
@@ -184,7 +187,7 @@ def run(
         if handle_signals:
             quit_now = server.kill if server is not None else _nothing
             stack.enter_context(interruption.by_signals(quit_now))
-        targets = tuple(tuple(resolve(endpoint, plan.ip_version)) for endpoint in endpoints)
+        targets = tuple(_addresses(plan, endpoint, sources) for endpoint in endpoints)
         check_ports(plan, targets, sources)
         admin = server.admin if reconcile is None and server is not None else reconcile
         reconciler = Reconciler(admin) if admin is not None else None
@@ -205,6 +208,20 @@ def run(
         result = course.result(command, endpoints, started_at, reconciliation, failure)
     observer.ended(result)
     return result
+
+
+def _addresses(plan: Plan, endpoint: Endpoint, sources: Sequence[str]) -> tuple[Address, ...]:
+    """The addresses of a target that the sources can reach, that which answers first at the front.
+
+    Raises:
+        UnresolvedError: its host is not known.
+    """
+    addresses: Sequence[Address] = resolve(endpoint, plan.ip_version)
+    source = sources[0] if sources else None
+    # What cannot be reached is refused where the ports are checked.
+    with suppress(NoSourceError):
+        addresses = best_first(reachable_from(source, addresses), plan.connect_timeout, source)
+    return tuple(addresses)
 
 
 def _nothing() -> None:

@@ -1,0 +1,203 @@
+"""Which of several addresses of a name to use: the one that answers first.
+
+Source: Happy Eyeballs, RFC 8305. A name may have addresses of both IP versions, and addresses that
+nobody answers at: they are tried one after the other, each a moment after the one before, and the
+first that is connected wins.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+from echo_client.addresses import Address
+from echo_client.connecting import begin_to_connect, connect, not_connected, reachable_from
+from echo_client.errors import ConnectError
+
+# Section 5: the recommended time between two attempts.
+ATTEMPT_DELAY_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection, and how it came about.
+
+    Attributes:
+        socket: connected, and blocking without a timeout.
+        address: the other end.
+        connect_ns: nanoseconds that connecting to it took.
+    """
+
+    socket: socket.socket
+    address: Address
+    connect_ns: int
+
+
+def connect_first(addresses: Sequence[Address], timeout: float, source: str | None) -> Connected:
+    """Connect to the first of several addresses that answers.
+
+    Args:
+        addresses: in the order in which to try them.
+        timeout: seconds that each of them gets.
+        source: IP address of this machine to connect from; None for what the system chooses.
+
+    Raises:
+        ConnectError: none answers; the error is that of the last one to fail.
+    """
+    candidates = reachable_from(source, addresses)
+    if not candidates:
+        raise ConnectError("there is no address to connect to")
+    if len(candidates) == 1:
+        (address,) = candidates
+        connected, connect_ns = connect(address, timeout, source)
+        return Connected(connected, address, connect_ns)
+    race = _Race(_interleaved(candidates), timeout, source)
+    try:
+        return race.run()
+    finally:
+        race.close()
+
+
+def best_first(
+    addresses: Sequence[Address], timeout: float, source: str | None
+) -> Sequence[Address]:
+    """Put the address that answers first at the front, for many connections to come.
+
+    Where there are several, one connection is opened and closed; over UDP each gets an empty
+    datagram. If none answers, they stay as they are.
+
+    Args:
+        addresses: of one name, and of one transport.
+        timeout: seconds that each of them gets.
+        source: IP address of this machine to connect from.
+    """
+    if len(addresses) < 2:
+        return addresses
+    found: Address | None = None
+    with suppress(ConnectError):
+        if addresses[0].transport == "udp":
+            found = _first_datagrams(addresses, timeout, source)
+        else:
+            connected = connect_first(addresses, timeout, source)
+            connected.socket.close()
+            found = connected.address
+    return [found, *(one for one in addresses if one != found)] if found else addresses
+
+
+def _interleaved(addresses: Sequence[Address]) -> list[Address]:
+    """Let the IP versions take turns, the preferred one first (section 4)."""
+    first = [one for one in addresses if one.family == addresses[0].family]
+    others = [one for one in addresses if one.family != addresses[0].family]
+    return [one for one in chain(*zip_longest(first, others)) if one is not None]
+
+
+class _Race:
+    """Attempts to connect that run at the same time."""
+
+    def __init__(self, addresses: Sequence[Address], timeout: float, source: str | None) -> None:
+        self._waiting = deque(addresses)
+        self._timeout = timeout
+        self._source = source
+        self._poll = select.poll()
+        # By descriptor: the socket, where it goes, and when it began.
+        self._running: dict[int, tuple[socket.socket, Address, int]] = {}
+        self._failure: ConnectError | None = None
+        self._next_ns = 0
+
+    def run(self) -> Connected:
+        """Return the first connection.
+
+        Raises:
+            ConnectError: there is none.
+        """
+        while self._waiting or self._running:
+            if self._waiting and time.monotonic_ns() >= self._next_ns:
+                self._start(self._waiting.popleft())
+            for descriptor, _ in self._poll.poll(self._milliseconds()):
+                if (connected := self._finish(descriptor)) is not None:
+                    return connected
+            self._give_up_late_ones()
+        assert self._failure is not None
+        raise self._failure
+
+    def close(self) -> None:
+        """Give up what is still running."""
+        for connecting, _, _ in self._running.values():
+            connecting.close()
+
+    def _start(self, address: Address) -> None:
+        begin = time.monotonic_ns()
+        try:
+            connecting = begin_to_connect(address, self._source)
+        except ConnectError as error:
+            self._fail(error)
+            return
+        self._running[connecting.fileno()] = (connecting, address, begin)
+        self._poll.register(connecting, select.POLLOUT)
+        self._next_ns = begin + int(ATTEMPT_DELAY_SECONDS * 1e9)
+
+    def _finish(self, descriptor: int) -> Connected | None:
+        connecting, address, begin = self._take(descriptor)
+        failure = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not failure:
+            connecting.setblocking(True)
+            return Connected(connecting, address, time.monotonic_ns() - begin)
+        connecting.close()
+        self._fail(not_connected(OSError(failure, os.strerror(failure)), address, self._timeout))
+        return None
+
+    def _give_up_late_ones(self) -> None:
+        now = time.monotonic_ns()
+        for descriptor, (_, _, begin) in list(self._running.items()):
+            if now - begin >= self._timeout * 1e9:
+                connecting, address, _ = self._take(descriptor)
+                connecting.close()
+                self._fail(not_connected(TimeoutError(), address, self._timeout))
+
+    def _take(self, descriptor: int) -> tuple[socket.socket, Address, int]:
+        self._poll.unregister(descriptor)
+        return self._running.pop(descriptor)
+
+    def _fail(self, error: ConnectError) -> None:
+        self._failure = error
+        # The next one need not wait (section 5).
+        self._next_ns = 0
+
+    def _milliseconds(self) -> float:
+        """How long to wait for an answer until something else is to be done."""
+        ends = [begin + int(self._timeout * 1e9) for _, _, begin in self._running.values()]
+        if self._waiting:
+            ends.append(self._next_ns)
+        return max(0.0, (min(ends) - time.monotonic_ns()) / 1e6) if ends else 0.0
+
+
+def _first_datagrams(
+    addresses: Sequence[Address], timeout: float, source: str | None
+) -> Address | None:
+    """The first address whose service echoes an empty datagram, or else one that refuses none.
+
+    Nobody answers a datagram by establishing a connection; where nobody listens, ICMP says so.
+    """
+    silent: Address | None = None
+    for address in reachable_from(source, addresses):
+        with suppress(ConnectError):
+            asking, _ = connect(address, timeout, source)
+            with asking:
+                asking.settimeout(min(timeout, ATTEMPT_DELAY_SECONDS))
+                try:
+                    asking.send(b"")
+                    asking.recv(1)
+                except TimeoutError:
+                    silent = silent or address
+                except OSError:
+                    continue
+                else:
+                    return address
+    return silent

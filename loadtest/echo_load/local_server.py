@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,13 @@ def _end_with_parent() -> None:
     """Let the kernel end this process when its parent has ended, however that did (prctl(2))."""
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without the settings of another server."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("ECHO_SERVER_")
+    }
 
 
 class LocalServer:
@@ -60,7 +68,9 @@ class LocalServer:
     def __enter__(self) -> Self:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # closed in __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "echo_server", *self._options],
+            # -P: a module of the current folder is not one of the server's.
+            [sys.executable, "-P", "-m", "echo_server", *self._options],
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,

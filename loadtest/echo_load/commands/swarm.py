@@ -102,7 +102,8 @@ def _locust() -> list[str]:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return [
-        *(sys.executable, "-m", "locust", "-f"),
+        # -P: a locust.py of the current folder is a locustfile.
+        *(sys.executable, "-P", "-m", "locust", "-f"),
         f"{spec.submodule_search_locations[0]}/locustfile.py",
     ]
 

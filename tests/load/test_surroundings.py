@@ -1,0 +1,66 @@
+"""What users have around them: proxies, settings of other programs, files in the folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.processes import DEADLINE, StartServer, environment
+
+# As installed: `python -m` itself looks for modules in the current folder.
+ECHO_LOAD = Path(sys.executable).with_name("echo-load")
+QUICK = ("-c", "2", "-d", "300ms")
+
+
+def run_in(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ECHO_LOAD, *arguments],
+        cwd=folder,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_in_the_environment(start_server: StartServer, tmp_path: Path, name: str) -> None:
+    proxy = {name: "http://127.0.0.1:1"}
+    ended = run_in(tmp_path, "run", *QUICK, **proxy)
+    assert (ended.returncode, "reconciled" in ended.stdout) == (0, True), ended.stderr
+    server = start_server("--admin", "127.0.0.1:0")
+    ended = run_in(tmp_path, "run", *QUICK, server.url, "--reconcile", server.admin, **proxy)
+    assert (ended.returncode, "reconciled" in ended.stdout) == (0, True), ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ECHO_SERVER_LISTEN", "tcp://127.0.0.1:1"),
+        ("ECHO_SERVER_MAX_CONNECTIONS", "1"),
+        ("ECHO_SERVER_PROXY_PROTOCOL", "1"),
+        ("ECHO_SERVER_FAULTS", "corrupt"),
+        ("ECHO_SERVER_NO_SUCH", "1"),
+    ],
+)
+def test_settings_of_another_server(tmp_path: Path, name: str, value: str) -> None:
+    ended = run_in(tmp_path, "run", *QUICK, **{name: value})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "stress"])
+def test_modules_of_the_current_folder_are_none_of_ours(tmp_path: Path, command: str) -> None:
+    for name in ("random", "socket", "queue", "selectors", "gevent", "json", "echo_server"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current folder')\n")
+    ended = run_in(tmp_path, command, *QUICK)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_locust_of_the_current_folder_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "locust.py").write_text("raise SystemExit('a file of the current folder')\n")
+    ended = run_in(tmp_path, "swarm", "--headless", "-u", "1", "-t", "1s")
+    assert ended.returncode == 0, ended.stdout + ended.stderr

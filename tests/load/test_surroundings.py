@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import DEADLINE, StartServer, environment
+from support.processes import DEADLINE, StartServer, environment, run
 
 # As installed: `python -m` itself looks for modules in the current folder.
 ECHO_LOAD = Path(sys.executable).with_name("echo-load")
@@ -50,6 +50,11 @@ def test_a_proxy_in_the_environment(start_server: StartServer, tmp_path: Path, n
 def test_settings_of_another_server(tmp_path: Path, name: str, value: str) -> None:
     ended = run_in(tmp_path, "run", *QUICK, **{name: value})
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_generator_imports_nothing_that_gevent_has_to_patch_first() -> None:
+    program = "import sys, echo_load.generator; print('ssl' in sys.modules)"
+    assert run([sys.executable, "-c", program]).stdout == b"False\n"
 
 
 @pytest.mark.parametrize("command", ["run", "stress"])

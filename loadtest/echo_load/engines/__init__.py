@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import ssl
 from collections import Counter
 from ctypes import c_int64
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from echo_client.connection import Address
 from echo_client.payload import Payload
 from echo_load.pacing import Schedule, Timeline
 from echo_load.plan import Plan, StagePlan
+
+if TYPE_CHECKING:
+    # What is imported before gevent patches keeps its unpatched parts.
+    import ssl
 
 # An instant of the monotonic clock, and a message, that are never reached.
 NEVER = 2**62

@@ -35,6 +35,11 @@ class TlsOptions:
     server_name: str | None = None
     insecure: bool = False
 
+    @property
+    def files(self) -> tuple[str | None, ...]:
+        """The files that are read."""
+        return self.ca, self.cert, self.key
+
     def context(self) -> ssl.SSLContext:
         """Read the files into a context for clients; TLS 1.2 at least.
 

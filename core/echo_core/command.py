@@ -24,6 +24,7 @@ from echo_core.units import (
 )
 
 DISTRIBUTION = "echoswarm"
+_CONFIG_FILE = "echo_core.command.config_file"
 
 # Who asks what there is gets an answer, whatever the environment says.
 _ASKING = frozenset({"-h", "--help", "--version"})
@@ -144,6 +145,12 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
         callback=_load_config,
         help="Read options from a TOML file; flags and the environment override it.",
     )(function)
+
+
+def config_file() -> str | None:
+    """The file that the command which runs now was given with `--config`."""
+    found: str | None = click.get_current_context().meta.get(_CONFIG_FILE)
+    return found
 
 
 def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -279,6 +286,7 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: b
 def _load_config(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is None:
         return
+    context.meta[_CONFIG_FILE] = value
     try:
         table = tomllib.loads(Path(value).read_text(encoding="utf-8"))
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
 
 
 class ExitCode(IntEnum):
@@ -24,7 +23,7 @@ class EchoswarmError(Exception):
         exit_code: what a command that ends in this error exits with.
     """
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    exit_code: ExitCode = ExitCode.FAILED
 
 
 class InvalidValueError(EchoswarmError, ValueError):

@@ -2,11 +2,12 @@
 
 All three are there, whatever the program was started with. What cannot be written to standard
 output is an error that says so; what cannot be written to standard error is lost, since nobody can
-be told.
+be told. A character that their encoding lacks is written otherwise.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _INPUT, _OUTPUT, _ERROR = range(3)
+# How characters that are printed here are written in an encoding that lacks them.
+_PLAIN = dict(
+    zip(
+        "µ…→±·—─│▁▂▃▄▅▆▇█",
+        ("u", "...", "->", "+-", "-", "-", "-", "|", *"..::--=="),
+        strict=True,
+    )
+)
+_OTHERWISE = "echo_core.standard_streams.otherwise"
 
 
 class OutputError(EchoswarmError, OSError):
@@ -52,6 +62,7 @@ def prepare() -> None:
     A descriptor that was closed before the start would be given to the next file or socket, which
     would then be taken for a standard stream: it becomes /dev/null, here and in child processes.
     """
+    codecs.register_error(_OTHERWISE, _written_otherwise)
     for number in (_INPUT, _OUTPUT, _ERROR):
         try:
             os.fstat(number)
@@ -79,14 +90,26 @@ def abandon_output() -> None:
 def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
     """A text stream on a file, with the settings that Python chose for the one before."""
     if not isinstance(before, io.TextIOWrapper):
-        return io.TextIOWrapper(io.BufferedWriter(raw))
+        return io.TextIOWrapper(io.BufferedWriter(raw), errors=_OTHERWISE)
     before.flush()
     unbuffered = before.write_through
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),
         before.encoding,
-        before.errors,
+        _OTHERWISE,
         newline="\n",
         line_buffering=before.line_buffering,
         write_through=unbuffered,
     )
+
+
+def _written_otherwise(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Handle an error of encoding (codecs.register_error)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(one) or _escaped(one) for one in lacking), error.end
+
+
+def _escaped(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode()

@@ -25,8 +25,17 @@ class OutputError(LoadError):
     exit_code = ExitCode.USAGE
 
 
-class StandardOutputError(LoadError):
-    """The result cannot be printed."""
+class LostReportError(LoadError):
+    """The test was run, and something that was to be printed or written of it cannot be.
+
+    Args:
+        message: what, and why.
+        verdict: what the command exits with otherwise; a passed test exits with 1.
+    """
+
+    def __init__(self, message: str, verdict: ExitCode = ExitCode.OK) -> None:
+        super().__init__(message)
+        self.exit_code = verdict or ExitCode.FAILED
 
 
 class AdminError(LoadError):

@@ -7,7 +7,7 @@ import platform
 import statistics
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -336,8 +336,28 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return _EXIT_CODES[self.verdict]
 
     def to_json(self) -> bytes:
-        """The object as indented JSON, with a line feed at its end."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        """The object as indented JSON, with a line feed at its end.
+
+        Of a name that is no UTF-8 the bytes that are none stand in it as escapes.
+        """
+        try:
+            encoded = msgspec.json.encode(self)
+        except UnicodeEncodeError:
+            encoded = msgspec.json.encode(_printable(msgspec.to_builtins(self)))
+        return msgspec.json.format(encoded, indent=2) + b"\n"
+
+
+def _printable(content: Any) -> Any:
+    """The same lists, tables and texts, the texts without surrogates."""
+    match content:
+        case str():
+            return content.encode(errors="backslashreplace").decode()
+        case list() | tuple():
+            return [_printable(one) for one in content]
+        case dict():
+            return {_printable(key): _printable(value) for key, value in content.items()}
+        case _:
+            return content
 
 
 class _AnySchema(msgspec.Struct):

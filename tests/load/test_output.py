@@ -11,14 +11,23 @@ import msgspec
 import pytest
 
 from echo_load.result import Result
-from support.processes import DEADLINE, LOAD, EchoServerProcess, environment, until
+from support.processes import (
+    DEADLINE,
+    LOAD,
+    EchoServerProcess,
+    StartServer,
+    environment,
+    until,
+)
 
 RUN = [*LOAD, "run", "-c", "2", "-d", "200ms"]
 
 
-@pytest.mark.parametrize("options", [["--json"], []])
+@pytest.mark.parametrize(
+    ("options", "code"), [(["--json"], 1), ([], 1), (["--threshold", "max<1us"], 99)]
+)
 def test_a_full_device_costs_one_line_and_not_the_result(
-    echo_server: EchoServerProcess, tmp_path: Path, options: list[str]
+    echo_server: EchoServerProcess, tmp_path: Path, options: list[str], code: int
 ) -> None:
     output = tmp_path / "result.json"
     with Path("/dev/full").open("wb") as full:
@@ -30,21 +39,48 @@ def test_a_full_device_costs_one_line_and_not_the_result(
             check=False,
             env=environment(),
         )
-    assert ended.returncode == 1
+    assert ended.returncode == code
     assert ended.stderr.decode().splitlines()[-1] == (
         "echo-load: error: cannot write the output: No space left on device"
     )
-    assert msgspec.json.decode(output.read_bytes(), type=Result).passed
+    assert msgspec.json.decode(output.read_bytes(), type=Result).passed == (code == 1)
 
 
-def test_a_reader_that_left_costs_nothing_but_the_exit_code(
-    echo_server: EchoServerProcess, tmp_path: Path
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "code"), [(True, False, 1), (False, True, 0), (True, True, 1)]
+)
+def test_a_full_device_costs_no_report(
+    echo_server: EchoServerProcess, tmp_path: Path, stdout: bool, stderr: bool, code: int
 ) -> None:
-    output = tmp_path / "result.json"
+    output, page = tmp_path / "result.json", tmp_path / "report.html"
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*RUN, echo_server.url, "-o", str(output), "--html", str(page)],
+            stdout=full if stdout else subprocess.DEVNULL,
+            stderr=full if stderr else subprocess.DEVNULL,
+            timeout=DEADLINE,
+            check=False,
+            env=environment(),
+        )
+    assert ended.returncode == code
+    assert msgspec.json.decode(output.read_bytes(), type=Result).passed
+    assert page.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+@pytest.mark.parametrize(("threshold", "code"), [("max<1h", 0), ("max<1us", 99)])
+def test_a_reader_that_left_costs_nothing(
+    echo_server: EchoServerProcess, tmp_path: Path, options: list[str], threshold: str, code: int
+) -> None:
+    """As in `echo-load run ... | head -1`."""
+    output, page = tmp_path / "result.json", tmp_path / "report.html"
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(
-        [*RUN, echo_server.url, "--json", "-o", str(output)],
+        [
+            *(*RUN, echo_server.url, *options, "--threshold", threshold),
+            *("-o", str(output), "--html", str(page)),
+        ],
         stdout=writing,
         stderr=subprocess.PIPE,
         timeout=DEADLINE,
@@ -52,9 +88,58 @@ def test_a_reader_that_left_costs_nothing_but_the_exit_code(
         env=environment(),
     )
     os.close(writing)
-    assert ended.returncode == 1
+    assert ended.returncode == code
     assert b"Traceback" not in ended.stderr
+    assert msgspec.json.decode(output.read_bytes(), type=Result).passed == (code == 0)
+    assert page.stat().st_size > 100_000
+
+
+def test_a_terminal_that_is_gone_costs_nothing(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    output = tmp_path / "result.json"
+    ours, theirs = os.openpty()
+    client = subprocess.Popen(
+        [*LOAD, "run", echo_server.url, "-c", "2", "-d", "2s", "-o", str(output)],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    until(lambda: echo_server.log().count("connection accepted") == 2, "the test to run")
+    os.close(ours)
+    assert client.wait(DEADLINE) == 1
     assert msgspec.json.decode(output.read_bytes(), type=Result).passed
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])
+def test_any_encoding(start_server: StartServer, tmp_path: Path, encoding: str) -> None:
+    """Also with names that are markup to others, and with bytes that are no text at all."""
+    folder = tmp_path / "[bold]:100: µ"
+    folder.mkdir()
+    payload = os.fsencode(folder) + b"/payload \xff"
+    Path(os.fsdecode(payload)).write_bytes(b"hello")
+    url = f"unix://{folder}/[red].sock"
+    server = start_server("--listen", url)
+    output, page = tmp_path / "result.json", tmp_path / "report.html"
+    ended = subprocess.run(
+        [*RUN, url, "--payload-file", payload, "-o", str(output), "--html", str(page)],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+        env=environment(PYTHONIOENCODING=encoding),
+    )
+    assert ended.returncode == 0, ended.stderr
+    shown = url.encode(encoding, "replace").replace(b"?", b"u")
+    assert b"PASSED  echo-load run " + shown in ended.stdout
+    assert b"p50" in ended.stdout
+    result = msgspec.json.decode(output.read_bytes(), type=Result)
+    assert result.targets == [url]
+    assert (result.plan.payload_file or "").endswith("payload \\udcff")
+    assert "[red].sock" in page.read_text()
+    assert server.process.poll() is None
 
 
 def test_standard_output_may_be_closed(echo_server: EchoServerProcess) -> None:

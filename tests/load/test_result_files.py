@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from echo_load.result import load_result
-from support.processes import DEADLINE, LOAD, StartServer, environment, run
+from support.processes import DEADLINE, LOAD, StartServer, environment, run, until
 
 SHORT = ("-c", "2", "-n", "20")
 
@@ -118,22 +119,91 @@ def test_two_reports_are_not_written_to_one_file(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("threshold", "code", "options"),
+    [("max<1h", 1, []), ("max<1us", 99, []), ("max<1us", 99, ["--json"])],
+)
 def test_a_report_that_cannot_be_written_after_all_costs_no_other(
-    start_server: StartServer, tmp_path: Path
+    start_server: StartServer, tmp_path: Path, threshold: str, code: int, options: list[str]
 ) -> None:
     csv = tmp_path / "series.csv"
     ended = run(
         [
-            *(*LOAD, "run", start_server().url, *SHORT),
+            *(*LOAD, "run", start_server().url, *SHORT, "--threshold", threshold, *options),
             *("-o", "/dev/full", "--csv", str(csv), "--html", str(tmp_path / "a.html")),
         ]
     )
-    assert ended.returncode == 2
+    assert ended.returncode == code
     assert ended.stderr.decode().splitlines()[-1] == (
         "echo-load: error: cannot write /dev/full: No space left on device"
     )
     assert csv.read_text().startswith("second,")
     assert (tmp_path / "a.html").read_bytes().lstrip().startswith(b"<!")
+    if options:
+        assert json.loads(ended.stdout)["verdict"] == "crossed"
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("the one before")
+    test = [*LOAD, "run", start_server().url, *SHORT, "--html", str(page)]
+    # As on a disk that has room for the beginning of it.
+    ended = run(["prlimit", "--fsize=100000", *test])
+    assert ended.returncode == 1
+    assert f"cannot write {page}: File too large" in ended.stderr.decode()
+    assert page.read_text() == "the one before"
+    assert list(tmp_path.glob("*echo-load*")) == []
+    page.chmod(0o640)
+    assert run(test).returncode == 0
+    assert page.stat().st_size > 100_000
+    assert page.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_pipe_with_a_name(start_server: StartServer, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    test = [*LOAD, "run", start_server().url, *SHORT, "-o", str(pipe)]
+    assert complaint(*test[len(LOAD) :]).endswith(
+        f"error: cannot write {pipe}: No such device or address"
+    )
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    ended = subprocess.Popen(test, stdout=subprocess.DEVNULL, env=environment())
+    os.set_blocking(reading, True)
+    with os.fdopen(reading, "rb") as reader:
+        until(lambda: select.select([reader], [], [], 0)[0], "the result")
+        assert json.loads(reader.read())["verdict"] == "passed"
+    assert ended.wait(DEADLINE) == 0
+
+
+def test_no_output_is_an_input(kept: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(kept)
+    before = kept.read_bytes()
+    for option in ("--html", "--csv", "--hgrm"):
+        for path in (kept, link):
+            assert "is read here, and cannot be written; name another file" in complaint(
+                "report", kept, option, path
+            )
+    test = ("run", "127.0.0.1:9", *SHORT)
+    assert "is read here" in complaint(*test, "--payload-file", kept, "-o", link)
+    tls = ("run", "tls://127.0.0.1:9", *SHORT)
+    for option in ("--tls-ca", "--tls-cert", "--tls-key"):
+        assert "is read here" in complaint(*tls, "--tls-cert", kept, option, kept, "--html", kept)
+    settings = tmp_path / "settings.toml"
+    settings.write_text('timeout = "1s"\n')
+    link_to_settings = tmp_path / "settings.json"
+    link_to_settings.symlink_to(settings)
+    assert "is read here" in complaint(*test, "--config", settings, "-o", link_to_settings)
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
+def test_a_dash_is_no_file(option: str) -> None:
+    assert "- is no file; what goes to standard output is said by --json" in complaint(
+        "run", "127.0.0.1:9", *SHORT, option, "-"
+    )
 
 
 def test_all_reports_of_a_test_are_those_of_its_result(
@@ -178,5 +248,5 @@ def test_a_reader_of_a_report_may_leave(kept: Path) -> None:
             check=False,
             env=environment(),
         )
-        assert (ended.returncode, ended.stderr) == (1, b"")
+        assert (ended.returncode, ended.stderr) == (0, b"")
     os.close(writing)

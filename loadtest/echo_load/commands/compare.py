@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,7 @@ def compare(
     with command.needs_extra("load"):
         from echo_load.compare import compare as compare_two
         from echo_load.compare import to_json
+        from echo_load.errors import LostReportError
         from echo_load.report.comparison import comparison_table, conclusion
         from echo_load.report.console import Output
         from echo_load.result import load_result
@@ -55,12 +57,14 @@ def compare(
         compare_two(baseline, other, names=(names[0], name), margin=margin)
         for name, other in zip(names[1:], others, strict=True)
     ]
-    output = Output()
+    output = Output(sys.stdout)
     if json:
         output.print_json(to_json(comparisons))
     else:
         for one in comparisons:
             output.print(comparison_table(one), conclusion(one))
-    output.raise_failure()
     worse = any(one.verdict == "worse" for one in comparisons)
-    return ExitCode.THRESHOLD if fail_on and worse else ExitCode.OK
+    verdict = ExitCode.THRESHOLD if fail_on and worse else ExitCode.OK
+    if output.failure is not None:
+        raise LostReportError(output.failure, verdict)
+    return verdict

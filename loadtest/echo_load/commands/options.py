@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -209,6 +210,11 @@ def reporting(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in names}
 
 
+def inputs(*paths: Path | str | None) -> list[Path | str]:
+    """The files that a command reads: these, and that of its settings."""
+    return [path for path in (*paths, command.config_file()) if path is not None]
+
+
 def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
     """Run a plan, show how it goes, report what came of it, and say with which code to exit.
 
@@ -219,13 +225,18 @@ def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
     """
     with command.needs_extra("load"):
         from echo_load import controller
+        from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles
         from echo_load.report.prometheus import PrometheusReport
     files = ReportFiles(
-        output=options["output"], html=options["html"], csv=options["csv"], hgrm=options["hgrm"]
+        output=options["output"],
+        html=options["html"],
+        csv=options["csv"],
+        hgrm=options["hgrm"],
+        inputs=inputs(plan.payload_file, *plan.tls.files),
     )
-    output = Output()
+    output = Output(sys.stdout)
     screen = ConsoleReport(output, quiet=options["json"])
     with ExitStack() as stack:
         stack.callback(screen.close)
@@ -242,8 +253,11 @@ def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
             handle_signals=True,
         )
     # First what does not depend on who reads the screen.
-    files.write([result], [name])
+    lost = files.write([result], [name])
     if options["json"]:
         output.print_json(result.to_json())
-    output.raise_failure()
+    if output.failure is not None:
+        lost.append(output.failure)
+    if lost:
+        raise LostReportError("; ".join(lost), result.exit_code)
     return result.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -26,20 +27,22 @@ def report(
     several results in the same charts.
     """
     with command.needs_extra("load"):
+        from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles
         from echo_load.result import load_result
     if len(results) > 1 and (csv or hgrm):
         raise click.UsageError("--csv and --hgrm are of one result; --html shows several")
-    files = ReportFiles(html=html, csv=csv, hgrm=hgrm)
+    files = ReportFiles(html=html, csv=csv, hgrm=hgrm, inputs=options.inputs(*results))
     loaded = [load_result(path) for path in results]
     names = options.names_of(results)
-    files.write(loaded, names)
+    if lost := files.write(loaded, names):
+        raise LostReportError("; ".join(lost))
     if html or csv or hgrm:
         return
-    output = Output()
+    output = Output(sys.stdout)
     for number, (name, result) in enumerate(zip(names, loaded, strict=True)):
         if len(results) > 1:
             output.print("\n" * (number > 0) + name)
         ConsoleReport(output).show(result)
-    output.raise_failure()
+    output.check()

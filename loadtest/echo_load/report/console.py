@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TextIO
 
 import click
@@ -13,7 +15,7 @@ from rich.text import Text
 
 from echo_core.endpoint import Endpoint
 from echo_load.controller import Observer, Progress
-from echo_load.errors import StandardOutputError
+from echo_load.errors import LostReportError
 from echo_load.plan import Plan
 from echo_load.report.live import LiveScreen
 from echo_load.report.tables import (
@@ -30,32 +32,41 @@ _TABLE_WIDTH = 96
 
 
 class Output:
-    """Standard output, of which a test does not depend: what goes wrong with it is said later."""
+    """A standard stream, on which no test depends: what goes wrong with it is said later.
 
-    def __init__(self) -> None:
-        self._console = console(sys.stdout)
+    Args:
+        stream: standard output, or standard error.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.console = console(stream)
+        self._stream = stream
         self._failure: OSError | None = None
 
     def print(self, *parts: RenderableType, wrap: bool = True) -> None:
         """Print some things, one below the other; without wrapping lines stay whole."""
-        width = min(self._console.width, _TABLE_WIDTH) if wrap else None
-        self.guarded(lambda: self._console.print(*parts, sep="\n", soft_wrap=not wrap, width=width))
+        width = min(self.console.width, _TABLE_WIDTH) if wrap else None
+        self.guarded(lambda: self.console.print(*parts, sep="\n", soft_wrap=not wrap, width=width))
 
     def print_json(self, content: bytes) -> None:
         """Print JSON as it is."""
         self.guarded(lambda: click.echo(content, nl=False))
 
-    def raise_failure(self) -> None:
+    @property
+    def failure(self) -> str | None:
+        """Why not all could be printed; None if it was, or if its reader had seen enough."""
+        if self._failure is None or isinstance(self._failure, BrokenPipeError):
+            return None
+        return f"cannot write the output: {self._failure.strerror}"
+
+    def check(self) -> None:
         """Say now what went wrong.
 
         Raises:
-            BrokenPipeError: its reader has left.
-            StandardOutputError: it cannot be written to.
+            LostReportError: something could not be printed.
         """
-        if isinstance(self._failure, BrokenPipeError):
-            raise self._failure
-        if self._failure is not None:
-            raise StandardOutputError(f"cannot write the output: {self._failure.strerror}")
+        if self.failure is not None:
+            raise LostReportError(self.failure)
 
     def guarded(self, write: Callable[[], None]) -> None:
         """Write, unless writing has failed before."""
@@ -63,11 +74,11 @@ class Output:
             return
         try:
             write()
-            sys.stdout.flush()
+            self._stream.flush()
         except OSError as error:
             self._failure = error
             # What is still in its buffer would fail again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class ConsoleReport(Observer):
@@ -83,24 +94,24 @@ class ConsoleReport(Observer):
     def __init__(self, output: Output, *, quiet: bool = False) -> None:
         self._output = output
         self._quiet = quiet
-        self._err = console(sys.stderr)
-        self._live = LiveScreen(self._err)
+        self._err = Output(sys.stderr)
+        self._live = LiveScreen(self._err.console)
         self._plan = Plan()
         self._part = 0
 
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
         """Print what is tested, and how."""
         self._plan = plan
-        self._err.print(
+        said = (
             f"{', '.join(map(str, targets))}: {plan.description}; {plan.driven_by} in "
-            f"{processes_in_words(processes)}",
-            style="dim",
+            f"{processes_in_words(processes)}"
         )
+        self._err.print(Text(said, style="dim"))
 
     def progressed(self, progress: Progress) -> None:
         """Draw how far the test is."""
-        if self._err.is_terminal:
-            self._live.draw(progress)
+        if self._err.console.is_terminal:
+            self._err.guarded(lambda: self._live.draw(progress))
         elif progress.part != self._part:
             self._err.print(_part(progress))
         self._part = progress.part
@@ -138,7 +149,7 @@ class ConsoleReport(Observer):
 
     def close(self) -> None:
         """Take the live screen away."""
-        self._live.close()
+        self._err.guarded(self._live.close)
 
     def _print_stages(self, stages: Sequence[StageResult]) -> None:
         for stage in stages:
@@ -152,7 +163,17 @@ def _part(progress: Progress) -> str:
     return f"repeat {progress.tally.repeat} of {plan.repeat}, {part}" if plan.repeat > 1 else part
 
 
+class _Console(Console):
+    """A console whose user decides what a reader that has left means."""
+
+    def on_broken_pipe(self) -> None:
+        """Do not end the program, as rich does."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def console(stream: TextIO) -> Console:
     """A terminal, or a stream that is none and has a width all the same."""
-    made = Console(file=stream, highlight=False)
-    return made if made.is_terminal else Console(file=stream, highlight=False, width=_PLAIN_WIDTH)
+    # What is printed are names of others' files and targets: none of it is markup.
+    make = partial(_Console, file=stream, highlight=False, markup=False, emoji=False)
+    made = make()
+    return made if made.is_terminal else make(width=_PLAIN_WIDTH)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from echo_core.command import needs_extra
 from echo_load.errors import OutputError
@@ -14,14 +18,18 @@ from echo_load.result import Result
 class ReportFiles:
     """The files that were asked for; whether they can be written is found out at once.
 
+    A regular file is replaced when its successor is whole: what was there before is not lost to a
+    full disk.
+
     Args:
         output: of the result, as JSON.
         html: of the report to open in a browser.
         csv: of the figures by the second.
         hgrm: of the percentiles of the response time.
+        inputs: files that are read, and must not be written.
 
     Raises:
-        OutputError: one of them cannot be written, or two are the same.
+        OutputError: one of them cannot be written, is an input, or two are the same.
         MissingExtraError: the packages that make one of them are not installed.
     """
 
@@ -32,8 +40,11 @@ class ReportFiles:
         html: Path | None = None,
         csv: Path | None = None,
         hgrm: Path | None = None,
+        inputs: Sequence[Path | str] = (),
     ) -> None:
         self._output, self._html, self._csv, self._hgrm = output, html, csv, hgrm
+        # Pipes stay open, lest their reader sees an end before anything was written.
+        self._pipes: dict[Path, BinaryIO] = {}
         if html is not None:
             with needs_extra("report"):
                 import echo_load.report.html  # noqa: F401  # better missed now than after a test
@@ -41,26 +52,48 @@ class ReportFiles:
         for number, path in enumerate(paths):
             if _is_same_file(path, paths[:number]):
                 raise OutputError(f"{path} cannot hold two reports; give each a file of its own")
-            _check_writable(path)
+            if _is_same_file(path, [Path(one) for one in inputs]):
+                raise OutputError(f"{path} is read here, and cannot be written; name another file")
+            self._check(path)
 
-    def write(self, results: Sequence[Result], names: Sequence[str]) -> None:
+    def write(self, results: Sequence[Result], names: Sequence[str]) -> list[str]:
         """Write them all, in place of what was there.
 
         Args:
             results: what is reported; all but the report for browsers are of the first.
             names: what these are called.
 
-        Raises:
-            OutputError: one cannot be written after all; the others have been.
+        Returns:
+            For each that cannot be written after all: which, and why.
         """
-        failures = []
+        lost = []
         for path, make in self._makers(results, names):
             try:
-                path.write_bytes(make())
+                self._write(path, make())
             except OSError as error:
-                failures.append(f"cannot write {path}: {error.strerror}")
-        if failures:
-            raise OutputError("; ".join(failures))
+                lost.append(f"cannot write {path}: {error.strerror}")
+        return lost
+
+    def _check(self, path: Path) -> None:
+        if str(path) == "-":
+            raise OutputError("- is no file; what goes to standard output is said by --json")
+        try:
+            if path.is_fifo():
+                self._pipes[path] = _open_fifo(path)
+            else:
+                _try_to_open(path)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        target = path.resolve()
+        if path in self._pipes:
+            with self._pipes.pop(path) as pipe:
+                pipe.write(content)
+        elif (target.is_file() or not target.exists()) and os.access(target.parent, os.W_OK):
+            _replace(target, content)
+        else:
+            path.write_bytes(content)
 
     def _makers(
         self, results: Sequence[Result], names: Sequence[str]
@@ -88,12 +121,32 @@ def _is_same_file(path: Path, others: Sequence[Path]) -> bool:
     )
 
 
-def _check_writable(path: Path) -> None:
+def _open_fifo(path: Path) -> BinaryIO:
+    """Open a pipe with a name for writing; OSError says that nobody reads it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return cast("BinaryIO", os.fdopen(descriptor, "wb", buffering=0))
+
+
+def _try_to_open(path: Path) -> None:
     existed = path.exists()
+    with path.open("ab"):
+        pass
+    if not existed:
+        path.unlink()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a file in place of another when it is whole."""
+    beside = path.with_name(f".echo-load-{os.getpid()}")
     try:
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
+        beside.write_bytes(content)
+        if path.exists():
+            shutil.copymode(path, beside)
+        beside.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        beside.unlink(missing_ok=True)
+        if error.errno != errno.EBUSY:
+            raise
+        # It is mounted there, and can only be written to.
+        path.write_bytes(content)

@@ -49,7 +49,7 @@ def render(results: Sequence[Result], names: Sequence[str]) -> bytes:
         style=_read("report.css"),
         script=script,
     )
-    return page.lstrip().encode()
+    return page.lstrip().encode(errors="backslashreplace")
 
 
 def _tables(results: Sequence[Result]) -> dict[str, list[rows.Row]]:

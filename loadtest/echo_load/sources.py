@@ -47,13 +47,6 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _hosts(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses of a network, or one address, perhaps with its zone (RFC 4007)."""
-    if "%" in text:
-        return iter([ipaddress.ip_address(text)])
-    return iter(ipaddress.ip_network(text).hosts())
-
-
 def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Sequence[str]) -> None:
     """Find out whether there are local ports for all connections of a plan.
 

@@ -28,7 +28,11 @@ STYLE = Style.from_dict({"dim": "#888888", "error": "ansired", "prompt": "bold"}
 
 
 def history_path() -> Path:
-    """Where typed lines are kept: `$XDG_STATE_HOME/echoswarm/history`."""
+    """Where typed lines are kept: `$XDG_STATE_HOME/echoswarm/history`.
+
+    Raises:
+        RuntimeError: the user has no home directory.
+    """
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "echoswarm" / "history"
 
@@ -148,7 +152,7 @@ class Repl:
         if not argument:
             raise InvalidValueError("which file? \\send FILE")
         check_stream(self._endpoint)
-        path = Path(_unquoted(argument)).expanduser()
+        path = Path(os.path.expanduser(_unquoted(argument)))  # noqa: PTH111  # as it is without a home
         digest = hashlib.sha256()
         try:
             with path.open("rb", buffering=0) as file, self._connect() as connection:
@@ -202,7 +206,11 @@ class Repl:
 
 
 def _history() -> History:
-    path = history_path()
+    try:
+        path = history_path()
+    except RuntimeError:
+        _complain("lines are not kept: there is no home directory")
+        return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)

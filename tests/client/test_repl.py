@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import signal
 import socket
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from prompt_toolkit.history import InMemoryHistory
 
+from echo_client.repl import _history
 from support.certificates import make_certificates
 from support.misbehaving import Service, in_pieces, silent, wrong
 from support.processes import CLIENT, DEADLINE, EchoServerProcess, environment
@@ -280,3 +283,18 @@ def test_a_history_that_cannot_be_kept_is_no_reason_to_stop(
     terminal.expect("lines are not kept")
     terminal.type("hello")
     terminal.expect_reply("hello")
+
+
+def test_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs with a user id of its own."""
+
+    def unknown(_number: int) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert isinstance(_history(), InMemoryHistory)
+    assert "lines are not kept: there is no home directory" in capsys.readouterr().out

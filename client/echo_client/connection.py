@@ -233,6 +233,34 @@ class EchoConnection:
             raise lost(error) from error
         return data
 
+    def idle(self, seconds: float) -> bytes | None:
+        """Wait with nothing under way; gives what comes all the same, or the end of the stream.
+
+        Args:
+            seconds: how long.
+
+        Returns:
+            What came, nothing at the end of the stream; None if it was quiet.
+
+        Raises:
+            LostError: the connection broke.
+        """
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        try:
+            while True:
+                wait(poll, deadline)
+                # What is ready may hold nothing for the reader: TLS moves whole records.
+                with suppress(BlockingIOError):
+                    data = self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
+                    self.bytes_received += len(data)
+                    return data
+        except TimeoutError:
+            return None
+        except OSError as error:
+            raise lost(error) from error
+
     def end_of_sending(self) -> None:
         """Shut down the writing half: the other end sees the end of the stream.
 

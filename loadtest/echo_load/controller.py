@@ -49,7 +49,7 @@ class Progress:
         part: number of the part, from 1: stages that share their connections.
         parts: how many there are, in all repeats.
         phase: what it is doing.
-        elapsed: seconds since its warm-up ended.
+        elapsed: seconds since its first message, or since that of its warm-up.
         tally: its figures so far.
     """
 
@@ -201,7 +201,7 @@ def run(
         reconciliation = None
         if reconciler is not None and (server is None or server.failure() is None):
             reconciliation = reconciler.compare(
-                sum((tally.counts for tally in course.tallies), Counts()),
+                sum((tally.counts for tally in course.tallies + course.warm_ups), Counts()),
                 datagrams=all(one.transport == "udp" for target in targets for one in target),
             )
         failure = server.failure() if server is not None else None
@@ -243,10 +243,12 @@ class _Course:
     Attributes:
         parts: the number of the repeat, and the stages that share their connections.
         tallies: of each part that was run.
+        warm_ups: of what went before them.
     """
 
     def __init__(self, plan: Plan, observer: Observer, is_interrupted: Callable[[], bool]) -> None:
         self.tallies: list[Tally] = []
+        self.warm_ups: list[Tally] = []
         stages = plan.run_stages
         by_connections = [(stage,) for stage in stages] if plan.reopen else [stages]
         self.parts = [
@@ -263,20 +265,30 @@ class _Course:
         """Run a part; False if none is to follow."""
         if len(self.tallies) % self._parts_a_repeat == 0:
             self._repeats.append(Repeat(started_at=_now(), stages=[]))
+        if self._plan.warmup:
+            self._warm_up(task.warm_up)
         with Generators(task) as generators:
             tally = generators.tally
             self.tallies.append(tally)
             limits = [limit for limit in self._plan.limits if limit.aborts]
             for phase, elapsed in generators.phases(self._is_to_stop):
-                self._observer.progressed(
-                    Progress(len(self.tallies), len(self.parts), phase, elapsed, tally)
-                )
+                self._progressed(len(self.tallies), phase, elapsed, tally)
                 if limits and phase == "running":
                     self._aborted |= self._is_crossed(limits, elapsed)
         stages = stage_results([tally])
         self._repeats[-1].stages.extend(stages)
         self._observer.measured(task.repeat, stages)
         return not self._is_to_stop() and bool(tally.counts.opened)
+
+    def _warm_up(self, task: Task) -> None:
+        with Generators(task) as generators:
+            self.warm_ups.append(generators.tally)
+            for _, elapsed in generators.phases(self._is_to_stop):
+                part = len(self.tallies) + 1
+                self._progressed(part, "warming up", elapsed, generators.tally)
+
+    def _progressed(self, part: int, phase: Phase, elapsed: float, tally: Tally) -> None:
+        self._observer.progressed(Progress(part, len(self.parts), phase, elapsed, tally))
 
     def _is_crossed(self, limits: Sequence[Threshold], elapsed: float) -> bool:
         so_far = figures(self.tallies)

@@ -1,7 +1,6 @@
 """When connections are open and messages are due, worked out before they are.
 
-All times are seconds from the end of the warm-up, when the first stage begins; the warm-up lies
-before 0.
+All times are seconds from when the first stage begins.
 """
 
 from __future__ import annotations
@@ -59,20 +58,15 @@ class Timeline:
     Args:
         stages: one after the other.
         loop: and then from the first again.
-        warmup: seconds before 0, at the first level.
         seconds: when it all ends; infinite if something else ends it.
 
     Attributes:
         seconds: when it all ends.
-        warmup: seconds before 0.
     """
 
-    def __init__(
-        self, stages: tuple[StagePlan, ...], *, loop: bool, warmup: float, seconds: float
-    ) -> None:
+    def __init__(self, stages: tuple[StagePlan, ...], *, loop: bool, seconds: float) -> None:
         durations = [math.inf if one.duration is None else one.duration for one in stages]
         self.seconds = seconds
-        self.warmup = warmup
         self._stages = stages
         self._loop = loop
         self._ends = list(accumulate(durations))
@@ -83,12 +77,7 @@ class Timeline:
         seconds = plan.seconds
         if plan.reopen:
             seconds = sum(stage.duration or math.inf for stage in stages)
-        return cls(
-            stages,
-            loop=plan.loop,
-            warmup=plan.warmup,
-            seconds=math.inf if seconds is None else seconds,
-        )
+        return cls(stages, loop=plan.loop, seconds=math.inf if seconds is None else seconds)
 
     @property
     def round_seconds(self) -> float:
@@ -96,7 +85,7 @@ class Timeline:
         return self._ends[-1]
 
     def stages_at(self, instants: Seconds) -> Indices:
-        """Which stage each instant lies in: its index, and -1 for the warm-up."""
+        """Which stage each instant lies in: its index, and -1 before the first."""
         within = instants % self.round_seconds if self._loop else instants
         found = np.searchsorted(self._ends, within, side="right")
         stages: Indices = np.minimum(found, len(self._stages) - 1)
@@ -104,20 +93,11 @@ class Timeline:
         return stages
 
     def stage_at(self, instant: float) -> int:
-        """Which stage an instant lies in: its index, and -1 for the warm-up."""
+        """Which stage an instant lies in: its index, and -1 before the first."""
         return int(self.stages_at(np.array([instant]))[0])
 
-    def segments(self, warm_level: float | None = None) -> Iterator[Segment]:
-        """The levels from the beginning of the warm-up until the end, which may never come.
-
-        Args:
-            warm_level: that of the warm-up; None is the first, or the highest of the first stage
-                if that is 0.
-        """
-        if self.warmup:
-            first = self._stages[0]
-            level = warm_level or first.first or first.highest
-            yield Segment(-self.warmup, self.warmup, level, level)
+    def segments(self) -> Iterator[Segment]:
+        """The levels from the beginning until the end, which may never come."""
         begin = 0.0
         for stage in cycle(self._stages) if self._loop else self._stages:
             seconds = math.inf if stage.duration is None else stage.duration
@@ -171,11 +151,11 @@ class Schedule:
     Args:
         timeline: the rates.
         arrivals: even distances, or random ones.
-        generator: number of the generator, from 0.
-        generators: how many share the rates.
+        turns: which of the messages are this generator's, in each round of `of`: those of its
+            connections.
+        of: how many turns a round has: one for each connection of all generators.
         seed: another one gives other random distances.
         messages: how many at most; None for all.
-        warm_level: the rate of the warm-up; None is the first.
     """
 
     def __init__(
@@ -183,21 +163,21 @@ class Schedule:
         timeline: Timeline,
         arrivals: Literal["constant", "poisson"],
         *,
-        generator: int,
-        generators: int,
+        turns: range,
+        of: int,
         seed: int,
         messages: int | None = None,
-        warm_level: float | None = None,
     ) -> None:
         self._timeline = timeline
-        self._generators = generators
-        self._warm_level = warm_level
-        self._random = np.random.default_rng((seed, generator)) if arrivals == "poisson" else None
-        self._first = float(generator)
-        if self._random is not None:
-            self._first = float(self._random.exponential(generators))
+        self._turns = turns
+        self._of = of
         self._left = math.inf if messages is None else messages
-        self._later: Iterator[Seconds] = self._blocks()
+        self._first = float(turns.start)
+        self._random = None
+        if turns and arrivals == "poisson":
+            self._random = np.random.default_rng((seed, turns.start))
+            self._first = float(self._random.exponential(self._mean_gap))
+        self._later: Iterator[Seconds] = self._blocks() if turns else iter(())
         self._now: Iterator[int] = iter(())
 
     def __iter__(self) -> Iterator[int]:
@@ -211,6 +191,11 @@ class Schedule:
         block = next(self._later)
         self._now = iter((block * 1e9).astype(np.int64).tolist())
         return next(self._now)
+
+    @property
+    def through(self) -> bool:
+        """All messages are due that it is limited to, once it has no instant any more."""
+        return self._left <= 0
 
     def rest(self, until_ns: int) -> int:
         """How many instants are left before another one; none afterwards."""
@@ -235,7 +220,7 @@ class Schedule:
 
     def _unlimited_blocks(self) -> Iterator[Seconds]:
         position, before = self._first, 0.0
-        for segment in self._timeline.segments(self._warm_level):
+        for segment in self._timeline.segments():
             after = before + segment.total
             while position < after:
                 positions = self._positions(position)
@@ -249,8 +234,18 @@ class Schedule:
                 yield block
             before = after
 
+    @property
+    def _mean_gap(self) -> float:
+        return self._of / len(self._turns)
+
     def _positions(self, first: float) -> Seconds:
         if self._random is None:
-            return first + np.arange(_BLOCK + 1, dtype=np.float64) * self._generators
-        gaps = self._random.exponential(self._generators, _BLOCK)
+            rounds, turn = divmod(int(first), self._of)
+            number = rounds * len(self._turns) + self._turns.index(turn)
+            rounds_of, numbers_of = divmod(
+                np.arange(number, number + _BLOCK + 1, dtype=np.int64), len(self._turns)
+            )
+            positions = rounds_of * self._of + self._turns.start + numbers_of * self._turns.step
+            return positions.astype(np.float64)
+        gaps = self._random.exponential(self._mean_gap, _BLOCK)
         return first + np.concatenate(([0.0], np.cumsum(gaps)))

@@ -120,7 +120,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         staged_rate: the stages are rates.
         loop: begin again with the first stage after the last.
         reopen: each stage has connections of its own, all open before its first message.
-        warmup: seconds before the first stage, at its first level, that figures leave out.
+        warmup: seconds before the first stage, at its first level and with connections of its own,
+            that no figure knows of.
         pipeline: messages under way at once on a connection.
         payload_size: bytes of a message, from and to.
         payload_file: a file that is the message.
@@ -248,6 +249,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             durations = [stage.duration for stage in self.stages if stage.duration is not None]
             return None if self.loop or len(durations) < len(self.stages) else sum(durations)
         return DEFAULT_SECONDS if self.messages is None else None
+
+    def warm_up(self, first: StagePlan) -> Plan:
+        """What goes before a stage: as much as that begins with, for `warmup` seconds."""
+        level = first.first or first.highest
+        if self.staged_rate and self.rate is not None:
+            level = self.rate
+        return msgspec.structs.replace(
+            self,
+            stages=(StagePlan(first=level, last=level, duration=self.warmup),),
+            staged_rate=self.open_loop,
+            rate=None,
+            loop=False,
+            duration=None,
+            messages=None,
+            warmup=0.0,
+            repeat=1,
+            thresholds=(),
+            abort_on=(),
+        )
 
     @property
     def most_connections(self) -> int:

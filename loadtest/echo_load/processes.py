@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ctypes import c_int64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -57,6 +57,12 @@ class Task:
     processes: int
     seed: int
     repeat: int
+
+    @property
+    def warm_up(self) -> Task:
+        """What goes before it, with connections of its own."""
+        plan = self.plan.warm_up(self.stages[0])
+        return replace(self, plan=plan, stages=plan.stages)
 
     @property
     def connections(self) -> int:
@@ -125,7 +131,7 @@ class Generators:
             process.close()
 
     def phases(self, is_to_stop: Callable[[], bool]) -> Iterator[tuple[Phase, float]]:
-        """Run; yields what they do, and the seconds since the warm-up, several times a second.
+        """Run; yields what they do, and the seconds since the gate, several times a second.
 
         Args:
             is_to_stop: asked again and again whether to break off.
@@ -136,6 +142,7 @@ class Generators:
             if told_to_stop:
                 pass
             elif is_to_stop() or self._nothing_opened():
+                self.tally.stopped_ns = time.monotonic_ns()
                 self._end_ns.value = 0
                 self._tell(Interrupt())
                 told_to_stop = True
@@ -180,10 +187,9 @@ class Generators:
             threads = max(len(share.numbers) for share in self._shares)
             seconds += _GATE_SECONDS_PER_THREAD * threads
         gate_ns = time.monotonic_ns() + int(seconds * 1e9)
-        timeline = self.tally.timeline
-        end = timeline.warmup + timeline.seconds
+        seconds = min(self.tally.timeline.seconds, NEVER / 2e9)
         self.tally.gate_ns = gate_ns
-        self._end_ns.value = min(NEVER, gate_ns + int(min(end, NEVER / 2e9) * 1e9))
+        self._end_ns.value = min(NEVER, gate_ns + int(seconds * 1e9))
         self._tell(Start(gate_ns))
 
     def _tell(self, word: Start | Interrupt) -> None:
@@ -196,11 +202,8 @@ class Generators:
     def _phase(self) -> tuple[Phase, float]:
         if self.tally.gate_ns is None:
             return "connecting", 0.0
-        timeline = self.tally.timeline
-        elapsed = (time.monotonic_ns() - self.tally.gate_ns) / 1e9 - timeline.warmup
-        if elapsed < 0 and timeline.warmup:
-            return "warming up", elapsed
-        return ("running" if elapsed < timeline.seconds else "finishing"), max(0.0, elapsed)
+        elapsed = max(0.0, (time.monotonic_ns() - self.tally.gate_ns) / 1e9)
+        return ("running" if elapsed < self.tally.timeline.seconds else "finishing"), elapsed
 
 
 def _cores(plan: Plan, generators: int) -> Sequence[int | None]:

@@ -97,13 +97,11 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted in a stage or in a test.
-
-    The totals of a test include connections, bytes, datagrams and errors of the warm-up; messages
-    never do.
+    """What was counted in a stage or in a test; nothing of the warm-up.
 
     Attributes:
-        seconds: that were measured: from the first message to the last reply, or the stage.
+        seconds: as long as messages could leave, also where the target was silent long before; or
+            until the last reply, if that came later.
         connections_opened: established.
         connections_failed: attempts to establish one that failed.
         connections_lost: given up before the end, for an error.
@@ -155,7 +153,7 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """How evenly the messages are spread over the connections, the warm-up included.
+    """How evenly the messages are spread over the connections.
 
     Attributes:
         connections: those that there were, by their numbers.

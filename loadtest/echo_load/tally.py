@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,8 +38,9 @@ class Tally:
     Attributes:
         states: how far each generator is.
         gate_ns: when the gate opened, on the monotonic clock; None before.
-        counts: all that was counted, the warm-up included.
-        measured: all that was measured, without the warm-up.
+        stopped_ns: when they were told to break off; None if they were not.
+        counts: all that was counted.
+        measured: all that was measured.
         usages: of each generator.
         messages_by_connection: round trips of each connection, once the generators have ended.
     """
@@ -52,6 +54,7 @@ class Tally:
         self.timeline = Timeline.of(plan, stages)
         self.states = ["connecting"] * generators
         self.gate_ns: int | None = None
+        self.stopped_ns: int | None = None
         self.counts = Counts()
         self.measured = Measured()
         self.usages = [Usage()] * generators
@@ -59,7 +62,8 @@ class Tally:
         self.by_stage = [(Counts(), Measured()) for _ in stages]
         self._last_counts = [Counts() for _ in range(generators)]
         self._last_elapsed = [-math.inf] * generators
-        self._last_reply_ns = 0
+        self._last_replies: dict[int, float] = {}
+        self._last_failure = 0.0
         self._times: defaultdict[int, LatencyHistogram] = defaultdict(LatencyHistogram)
         self._counted: defaultdict[int, Counts] = defaultdict(Counts)
         self._open_before = 0
@@ -74,13 +78,13 @@ class Tally:
         assert snapshot is not None
         gained = snapshot.counts.since(self._last_counts[generator])
         self._last_counts[generator] = snapshot.counts
-        self._last_reply_ns = max(self._last_reply_ns, snapshot.last_reply_ns)
+        for stage, instant in snapshot.last_reply.items():
+            self._last_replies[stage] = max(self._last_replies.get(stage, 0.0), instant)
+        if gained.errors:
+            self._last_failure = max(self._last_failure, snapshot.elapsed)
         self.counts.add(gained)
         self._count_in_second(generator, snapshot.elapsed, gained.copy())
-        if snapshot.stage < 0:
-            # What a stage's connections needed to open is its own; what the warm-up moved is not.
-            gained.bytes_sent = gained.bytes_received = 0
-            gained.datagrams_sent = gained.datagrams_received = 0
+        # What a stage's connections needed to open is its own.
         self.by_stage[max(0, snapshot.stage)][0].add(gained)
         for stage, measured in snapshot.measured.items():
             self.by_stage[stage][1].add(measured)
@@ -120,38 +124,49 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """From the end of the warm-up to the last reply; 0 if there was none."""
-        if self.gate_ns is None:
-            return 0.0
-        begin_ns = self.gate_ns + int(self.timeline.warmup * 1e9)
-        return max(0.0, (self._last_reply_ns - begin_ns) / 1e9)
-
-    def series(self) -> list[Second]:
-        """One entry for each second from the beginning of its first stage."""
-        self._finish_seconds(before=self._latest_second + 1)
-        return self._series
-
-    @property
-    def begin_ns(self) -> int:
-        """When the first stage began, on the monotonic clock."""
-        assert self.gate_ns is not None
-        return self.gate_ns + int(self.timeline.warmup * 1e9)
+        """How long they took: until they were to end, or the last reply if that came later."""
+        return max([self._sent_until, *self._last_replies.values()])
 
     def seconds_of(self, number: int) -> float:
-        """How long a stage was, in all its rounds."""
-        if len(self.stages) == 1:
-            return self.seconds
-        ran, begin = 0.0, 0.0
+        """How long a stage took, in all its rounds, the last one until its last reply."""
+        sent_until = self._sent_until
+        took = ended = 0.0
         for segment_number, segment in enumerate(self.timeline.segments()):
-            if segment.begin < 0:
-                continue
-            if segment.begin >= self.seconds:
+            if segment.begin >= sent_until:
                 break
-            begin = segment.begin
-            stage = (segment_number - (self.timeline.warmup > 0)) % len(self.stages)
-            if stage == number:
-                ran += min(segment.seconds, self.seconds - begin)
-        return ran
+            if segment_number % len(self.stages) == number:
+                ended = min(segment.begin + segment.seconds, sent_until)
+                took += ended - segment.begin
+        return took + max(0.0, self._last_replies.get(number, 0.0) - ended)
+
+    @property
+    def _sent_until(self) -> float:
+        """Until when messages could leave so far, in seconds from the beginning.
+
+        That is the end of the last stage, even if the target was silent long before, unless it
+        was broken off. Where the messages came to their end first, it is what became of the last.
+        """
+        if self.gate_ns is None:
+            return 0.0
+        end = self.timeline.seconds
+        if self.stopped_ns is not None:
+            end = min(end, (self.stopped_ns - self.gate_ns) / 1e9)
+        running = [
+            elapsed
+            for elapsed, state in zip(self._last_elapsed, self.states, strict=True)
+            if state != "ended"
+        ]
+        if running:
+            end = min(end, statistics.fmean(running))
+        elif max(self._last_elapsed) < end:
+            end = max([self._last_failure, *self._last_replies.values()])
+        return max(0.0, end)
+
+    def series(self) -> list[Second]:
+        """One entry for each second from the beginning of its first stage to the last one's end."""
+        seconds = math.ceil(self._sent_until - _LEAST_SECONDS)
+        self._finish_seconds(before=max(self._latest_second + 1, seconds))
+        return self._series
 
     def _finish_seconds(self, before: int) -> None:
         """Keep a second's percentiles instead of its histogram, once it is over."""
@@ -202,13 +217,18 @@ def series(tallies: Sequence[Tally]) -> list[Second]:
     together: list[Second] = []
     begun = [tally for tally in tallies if tally.gate_ns is not None]
     for tally in begun:
-        begin = math.ceil((tally.begin_ns - begun[0].begin_ns) / 1e9)
+        begin = math.ceil((_gate(tally) - _gate(begun[0])) / 1e9)
         if together:
             begin = max(begin, together[-1].second + 1)
         together += [
             msgspec.structs.replace(one, second=begin + one.second) for one in tally.series()
         ]
     return together
+
+
+def _gate(tally: Tally) -> int:
+    assert tally.gate_ns is not None
+    return tally.gate_ns
 
 
 def _together(several: Iterable[Measured]) -> Measured:

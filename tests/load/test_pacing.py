@@ -22,34 +22,30 @@ some_stages = st.lists(st.tuples(levels, levels, st.integers(1, 6)), min_size=1,
 )
 
 
-def timeline(
-    text: str, *, loop: bool = False, warmup: float = 0, seconds: float | None = None
-) -> Timeline:
+def timeline(text: str, *, loop: bool = False, seconds: float | None = None) -> Timeline:
     """Stages on the clock; without `seconds` until they are over, or for ever."""
     stages = parse_stages(text, rates=True)
     if seconds is None:
         seconds = INF if loop else sum(stage.duration or 0 for stage in stages)
-    return Timeline(stages, loop=loop, warmup=warmup, seconds=seconds)
+    return Timeline(stages, loop=loop, seconds=seconds)
 
 
 def schedule(
     line: Timeline,
     arrivals: Literal["constant", "poisson"] = "constant",
     *,
-    generator: int = 0,
-    generators: int = 1,
+    turns: range = range(1),
+    of: int = 1,
     seed: int = 1,
     messages: int | None = None,
-    warm_level: float | None = None,
 ) -> Schedule:
     return Schedule(
         line,
         arrivals,
-        generator=generator,
-        generators=generators,
+        turns=turns,
+        of=of,
         seed=seed,
         messages=messages,
-        warm_level=warm_level,
     )
 
 
@@ -188,7 +184,7 @@ def test_what_a_plan_and_its_stages_are_called(
     ],
 )
 def test_the_stage_of_an_instant(loop: bool, instants: list[float], stages: list[int]) -> None:
-    line = timeline("10/2s,10-30/4s", loop=loop, warmup=1)
+    line = timeline("10/2s,10-30/4s", loop=loop)
     assert line.round_seconds == 6
     assert line.stages_at(np.array(instants, dtype=np.float64)).tolist() == stages
     assert [line.stage_at(instant) for instant in instants] == stages
@@ -196,34 +192,25 @@ def test_the_stage_of_an_instant(loop: bool, instants: list[float], stages: list
 
 def test_a_stage_without_end() -> None:
     stages = (StagePlan(first=5, last=5, duration=None),)
-    line = Timeline(stages, loop=False, warmup=0, seconds=INF)
+    line = Timeline(stages, loop=False, seconds=INF)
     assert list(line.segments()) == [Segment(0, INF, 5, 5)]
     assert line.stage_at(1e9) == 0
     assert list(line.lives(5)) == [(-INF, INF)]
 
 
 @pytest.mark.parametrize(
-    ("line", "warm_level", "segments"),
+    ("line", "segments"),
     [
-        (
-            timeline("10/2s,10-30/4s", warmup=1),
-            None,
-            [(-1, 1, 10, 10), (0, 2, 10, 10), (2, 4, 10, 30)],
-        ),
-        (timeline("10/2s", warmup=3), 7, [(-3, 3, 7, 7), (0, 2, 10, 10)]),
-        (timeline("0-100/2s", warmup=3), None, [(-3, 3, 100, 100), (0, 2, 0, 100)]),
-        (timeline("1/2s,2/1s", seconds=2), None, [(0, 2, 1, 1)]),
+        (timeline("10/2s,10-30/4s"), [(0, 2, 10, 10), (2, 4, 10, 30)]),
+        (timeline("1/2s,2/1s", seconds=2), [(0, 2, 1, 1)]),
         (
             timeline("1/2s,2/1s", loop=True, seconds=5.5),
-            None,
             [(0, 2, 1, 1), (2, 1, 2, 2), (3, 2, 1, 1), (5, 1, 2, 2)],
         ),
     ],
 )
-def test_segments(
-    line: Timeline, warm_level: float | None, segments: list[tuple[float, float, float, float]]
-) -> None:
-    assert list(line.segments(warm_level)) == [Segment(*segment) for segment in segments]
+def test_segments(line: Timeline, segments: list[tuple[float, float, float, float]]) -> None:
+    assert list(line.segments()) == [Segment(*segment) for segment in segments]
 
 
 def test_a_loop_without_end_goes_on() -> None:
@@ -247,9 +234,9 @@ def test_the_end_of_a_plan(plan: Plan, seconds: float) -> None:
 
 
 def test_stages_that_are_reopened_end_one_by_one() -> None:
-    plan = Plan(stages=parse_stages("1/2s,2/1s", rates=False), reopen=True, warmup=1)
+    plan = Plan(stages=parse_stages("1/2s,2/1s", rates=False), reopen=True)
     parts = [Timeline.of(plan, (stage,)) for stage in plan.stages]
-    assert [(part.seconds, part.warmup) for part in parts] == [(2, 1), (1, 1)]
+    assert [part.seconds for part in parts] == [2, 1]
 
 
 # Connections that come and go.
@@ -265,9 +252,7 @@ def test_stages_that_are_reopened_end_one_by_one() -> None:
         (timeline("2/1s,5/1s,1/1s"), 2, [(-INF, 2)]),
         (timeline("2/1s,5/1s,1/1s"), 4, [(1, 2)]),
         (timeline("2/1s,5/1s,1/1s"), 6, []),
-        (timeline("2/1s,5/1s", warmup=9), 2, [(-INF, INF)]),
-        # The warm-up of a ramp from 0 is with all of its connections.
-        (timeline("0-10/10s", warmup=9), 3, [(-INF, 0), (3, INF)]),
+        (timeline("2/1s,5/1s"), 2, [(-INF, INF)]),
         (timeline("0-10/10s,10-0/10s", loop=True, seconds=40), 5, [(5, 15), (25, 35)]),
         (timeline("0-10/10s,10-0/10s", loop=True, seconds=45), 5, [(5, 15), (25, 35), (45, INF)]),
     ],
@@ -283,7 +268,7 @@ def test_lives_without_end_come_one_by_one() -> None:
 
 @pytest.mark.parametrize("stages", ["10/1s,20/1s", "20-10/1s,10-20/1s", "10/1s"])
 def test_a_connection_that_a_loop_without_end_never_closes(stages: str) -> None:
-    assert list(timeline(stages, loop=True, warmup=1).lives(10)) == [(-INF, INF)]
+    assert list(timeline(stages, loop=True).lives(10)) == [(-INF, INF)]
 
 
 @given(some_stages, st.integers(1, 40), st.floats(0, 24))
@@ -292,7 +277,7 @@ def test_a_connection_is_open_while_the_level_is_its_number_or_more(
 ) -> None:
     seconds = sum(stage.duration or 0 for stage in stages)
     assume(instant < seconds)
-    lives = list(Timeline(stages, loop=False, warmup=0, seconds=seconds).lives(number))
+    lives = list(Timeline(stages, loop=False, seconds=seconds).lives(number))
     bounds = [bound for life in lives for bound in life]
     assert bounds == sorted(bounds)
     assume(all(abs(bound - instant) > 1e-6 for bound in bounds))
@@ -306,7 +291,7 @@ def test_a_connection_is_open_while_the_level_is_its_number_or_more(
 @given(st.integers(1, 100_000), st.integers(1, 3000))
 def test_a_steady_rate_is_exactly_even(rate: int, count: int) -> None:
     stages = (StagePlan(first=rate, last=rate, duration=None),)
-    line = Timeline(stages, loop=False, warmup=0, seconds=INF)
+    line = Timeline(stages, loop=False, seconds=INF)
     instants = list(islice(schedule(line), count))
     # To the nanosecond, and nothing adds up.
     assert all(abs(due - n * 1_000_000_000 / rate) <= 1 for n, due in enumerate(instants))
@@ -315,7 +300,7 @@ def test_a_steady_rate_is_exactly_even(rate: int, count: int) -> None:
 @given(some_stages)
 def test_as_many_are_due_as_the_rates_say_and_when_they_do(stages: tuple[StagePlan, ...]) -> None:
     seconds = sum(stage.duration or 0 for stage in stages)
-    line = Timeline(stages, loop=False, warmup=0, seconds=seconds)
+    line = Timeline(stages, loop=False, seconds=seconds)
     instants = list(schedule(line))
     assert len(instants) == math.ceil(total_until(stages, seconds))
     assert instants == sorted(instants)
@@ -327,26 +312,21 @@ def test_as_many_are_due_as_the_rates_say_and_when_they_do(stages: tuple[StagePl
 @given(
     some_stages,
     st.integers(1, 7),
-    st.sampled_from([0, 1, 2.5]),
-    st.sampled_from([None, 30.0]),
+    st.integers(1, 20),
     st.booleans(),
 )
-def test_generators_share_a_schedule_without_gap_or_overlap(
-    stages: tuple[StagePlan, ...],
-    generators: int,
-    warmup: float,
-    warm_level: float | None,
-    loop: bool,
+def test_generators_share_a_schedule_as_they_share_the_connections(
+    stages: tuple[StagePlan, ...], generators: int, connections: int, loop: bool
 ) -> None:
     seconds = 2.5 * sum(stage.duration or 0 for stage in stages) if loop else INF
-    line = Timeline(stages, loop=loop, warmup=warmup, seconds=seconds)
-    parts = [
-        list(schedule(line, generator=n, generators=generators, warm_level=warm_level))
-        for n in range(generators)
-    ]
-    assert sorted(chain(*parts)) == list(schedule(line, warm_level=warm_level))
-    sizes = list(map(len, parts))
-    assert max(sizes) - min(sizes) <= 1
+    line = Timeline(stages, loop=loop, seconds=seconds)
+    turns = [range(n, connections, generators) for n in range(generators)]
+    parts = [list(schedule(line, turns=own, of=connections)) for own in turns]
+    everything = list(schedule(line))
+    assert sorted(chain(*parts)) == everything
+    # The messages go round the connections.
+    for own, part in zip(turns, parts, strict=True):
+        assert part == [due for n, due in enumerate(everything) if n % connections in own]
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.5, 5), (2, 20), (2.5, 30), (3, 40), (4.55, 56)])
@@ -355,15 +335,8 @@ def test_nothing_is_due_after_the_end(seconds: float, count: int) -> None:
     assert (len(instants), instants[-1] < seconds * 1e9) == (count, True)
 
 
-def test_the_warm_up_has_a_rate_of_its_own() -> None:
-    line = timeline("10/2s", warmup=1)
-    instants = list(schedule(line, warm_level=4))
-    assert instants[:4] == [-1_000_000_000, -750_000_000, -500_000_000, -250_000_000]
-    assert instants[4:] == [n * 100_000_000 for n in range(20)]
-
-
 def test_nothing_is_due_at_rate_0() -> None:
-    instants = list(schedule(timeline("0/1s,4/1s,0/5s,4/1s,0/1s", warmup=1)))
+    instants = list(schedule(timeline("0/1s,4/1s,0/5s,4/1s,0/1s")))
     assert instants == [1_000_000_000 + n * 250_000_000 for n in range(4)] + [
         7_000_000_000 + n * 250_000_000 for n in range(4)
     ]
@@ -418,7 +391,7 @@ def test_random_arrivals_are_the_same_with_the_same_seed_only() -> None:
     first = list(schedule(line, "poisson", seed=5))
     assert list(schedule(line, "poisson", seed=5)) == first
     assert list(schedule(line, "poisson", seed=6)) != first
-    shared = [list(schedule(line, "poisson", generator=n, generators=2, seed=5)) for n in (0, 1)]
+    shared = [list(schedule(line, "poisson", turns=range(n, 2, 2), of=2, seed=5)) for n in (0, 1)]
     assert not set(shared[0]) & set(shared[1])
 
 
@@ -428,7 +401,7 @@ def test_random_arrivals_have_the_rate_and_the_distances_of_a_poisson_process(
 ) -> None:
     line = timeline("1000/50s,1000-3000/25s")
     parts = [
-        list(schedule(line, "poisson", generator=n, generators=generators))
+        list(schedule(line, "poisson", turns=range(n, 5, generators), of=5))
         for n in range(generators)
     ]
     assert all(part == sorted(part) for part in parts)

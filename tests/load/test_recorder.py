@@ -11,16 +11,14 @@ from echo_load.pacing import Timeline
 from echo_load.plan import parse_stages
 
 MS = 1_000_000
-GATE = 5_000_000_000
-WARMUP = 1_000_000_000
-BEGIN = GATE + WARMUP
+BEGIN = 5_000_000_000
 
 
 def recorder(stages: str = "1/2s,2/2s", *, loop: bool = False) -> Recorder:
     """A recorder whose gate has opened."""
     parsed = parse_stages(stages, rates=False)
-    made = Recorder(Timeline(parsed, loop=loop, warmup=1, seconds=1000))
-    made.start(GATE)
+    made = Recorder(Timeline(parsed, loop=loop, seconds=1000))
+    made.start(BEGIN)
     return made
 
 
@@ -51,7 +49,7 @@ def test_a_closed_loop_is_sorted_by_stage_and_second() -> None:
         (1, 3): (1, 999),
     }
     assert snapshot.counts == Counts(messages=6)
-    assert snapshot.last_reply_ns == BEGIN + 3999 * MS
+    assert snapshot.last_reply == {0: 2.007, 1: 3.999}
     # When it left is when it was due.
     assert all(measured.service.count == 0 for measured in snapshot.measured.values())
 
@@ -65,19 +63,6 @@ def test_an_open_loop_counts_from_when_messages_were_due() -> None:
     service = {stage: one.service for stage, one in snapshot.measured.items()}
     assert {stage: one.max_ns // MS for stage, one in service.items()} == {0: 1, 1: 50}
     assert snapshot.measured[1].service_times is service[1]
-
-
-def test_the_warm_up_is_left_out() -> None:
-    made = recorder()
-    note(made, due_ms=-900, sent_ms=-900, reply_ms=-800)
-    note(made, due_ms=-1, sent_ms=-1, reply_ms=700)
-    made.times.lateness.append(5)
-    made.times.hub_lag.append(5)
-    snapshot = made.take(Counts())
-    assert snapshot.response == {}
-    assert snapshot.measured[0].service.count == 0
-    assert snapshot.measured[0].lateness.count == snapshot.measured[0].hub_lag.count == 0
-    assert snapshot.last_reply_ns == BEGIN + 700 * MS
 
 
 def test_a_loop_comes_back_to_its_stages() -> None:
@@ -116,16 +101,14 @@ def test_what_was_handed_over_is_not_handed_over_again() -> None:
     assert maxima(made.take(Counts())) == {(0, 0): (2, 8)}
     again = made.take(Counts())
     assert again.response == {}
-    assert again.last_reply_ns == BEGIN + 9 * MS
+    assert again.last_reply == {0: 0.009}
 
 
 def test_the_stage_of_an_instant() -> None:
-    made = Recorder(
-        Timeline(parse_stages("1/2s,2/2s", rates=False), loop=False, warmup=1, seconds=4)
-    )
+    made = Recorder(Timeline(parse_stages("1/2s,2/2s", rates=False), loop=False, seconds=4))
     assert made.stage_at(BEGIN) == -1
-    made.start(GATE)
-    instants = [GATE, BEGIN - MS, BEGIN, BEGIN + 1999 * MS, BEGIN + 2000 * MS]
+    made.start(BEGIN)
+    instants = [BEGIN - 50 * MS, BEGIN - MS, BEGIN, BEGIN + 1999 * MS, BEGIN + 2000 * MS]
     assert [made.stage_at(instant) for instant in instants] == [-1, -1, 0, 0, 1]
 
 

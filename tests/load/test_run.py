@@ -296,25 +296,47 @@ def test_a_traffic_light(start_server: StartServer) -> None:
     assert open_at_once(server.log()) == 4
 
 
-@pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_rates_and_a_warm_up_that_is_left_out(start_server: StartServer, engine: str) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_warm_up_is_as_if_it_had_never_been(start_server: StartServer, engine: str) -> None:
     server = start_server(*ADMIN)
     result = passed(
         *(server.url, "--engine", engine, "-c", "10", "-d", "500ms", "--rate", "200"),
-        *("--warmup", "250ms"),
+        *("--warmup", "250ms", "--churn", "3", "--reconcile", server.admin),
     )
+    totals, reconciled = result.totals, result.reconciliation
     assert [stage.name for stage in result.stages] == ["200 msg/s on 10 connections"]
-    # Those of the warm-up were sent, and are in the bytes of the whole test alone.
-    assert result.totals.messages == 100
-    assert result.totals.bytes_sent == 150 * 64 == server.metric("received_bytes_total")
-    assert result.stages[0].bytes_sent < 150 * 64
+    assert (totals.messages, totals.bytes_sent) == (100, 100 * 64)
+    assert sum(second.bytes_sent for second in result.series) == 100 * 64
+    assert result.spread.median == 10
+    assert reconciled is not None
+    assert (reconciled.balanced, reconciled.sent) == (True, 150 * 64)
+    accepted = server.metric("connections_accepted_total")
+    assert totals.connections_opened + 10 <= accepted
 
 
-def test_a_closed_loop_with_a_warm_up(start_server: StartServer) -> None:
+def test_a_closed_loop_with_a_warm_up_that_uses_up_no_messages(start_server: StartServer) -> None:
     server = start_server(*ADMIN)
-    result = passed(server.url, "-c", "4", "-d", "200ms", "--warmup", "200ms")
+    result = passed(server.url, "-c", "4", "-n", "40", "--warmup", "200ms")
     echoed = server.metric("received_bytes_total") / 64
-    assert 0 < result.totals.messages < echoed == result.totals.bytes_sent / 64
+    assert result.totals.messages == 40 == result.totals.bytes_sent / 64
+    assert echoed > 80
+
+
+def test_what_a_warm_up_lost_is_in_no_figure() -> None:
+    """Every message of the first connections is lost, and none of the others."""
+    numbers = iter(range(100))
+
+    def behave(connection: socket, over: Event) -> None:
+        if next(numbers) < 2:
+            silent(connection, over)
+        in_pieces(connection, over)
+
+    with Service(behave) as service:
+        result = passed(
+            *(service.target, "-c", "2", "-n", "10", "--warmup", "100ms", "--timeout", "100ms"),
+            *("--no-reconnect", "--abort-on", "errors<1", "--threshold", "loss<1"),
+        )
+    assert result.totals.connections_opened == 2
 
 
 def test_stages_of_rates() -> None:
@@ -322,6 +344,19 @@ def test_stages_of_rates() -> None:
     names = [stage.name.removesuffix(" on 10 connections") for stage in result.stages]
     assert names == ["100-300 msg/s", "0 msg/s", "400 msg/s"]
     assert [stage.messages for stage in result.stages] == [60, 0, 40]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_rate_is_shared_as_the_connections_are(start_server: StartServer, engine: str) -> None:
+    """By two processes, of which one has two connections and the other one."""
+    result = passed(
+        *(start_server().url, "--engine", engine, "-c", "3", "--processes", "2"),
+        *("--rate", "240", "-n", "240"),
+    )
+    assert result.totals.messages == 240
+    # The one connection has exactly a third; the two take turns.
+    assert 80 in result.spread.percentiles
+    assert 70 <= result.spread.least <= result.spread.most <= 90
 
 
 def test_arrivals_at_random() -> None:

@@ -71,7 +71,7 @@ def _rate(text: str) -> float | str:
     "--warmup",
     type=command.DURATION,
     default="0s",
-    help="Time before, at the first level, that the figures leave out.",
+    help="Time before, at the first level and on connections of its own, that no figure knows of.",
 )
 @click.option(
     "--pipeline",

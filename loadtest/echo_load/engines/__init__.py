@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from ctypes import c_int64
 from dataclasses import dataclass, field, fields
@@ -67,6 +68,12 @@ class Share:
         """The numbers of its connections, of those from 1."""
         return range(1 + self.generator, self.connections + 1, self.generators)
 
+    @property
+    def connect_gap(self) -> float:
+        """Seconds between two connections that it opens, at least: its part of the connect rate."""
+        rate, own = self.plan.connect_rate, len(self.numbers)
+        return self.connections / (rate * own) if rate and own else 0.0
+
     def quota(self, number: int) -> int | None:
         """How many messages a connection sends in all; None if nothing limits them."""
         if self.plan.messages is None or self.plan.open_loop:
@@ -93,6 +100,11 @@ class Share:
         return endless and failures >= _MOST_FAILURES
 
     @property
+    def ends_when_through(self) -> bool:
+        """Whether it is over as soon as nothing is left to be sent, and not at an instant alone."""
+        return self.plan.messages is not None or self.timeline.seconds == math.inf
+
+    @property
     def timeline(self) -> Timeline:
         """The stages on the clock."""
         return Timeline.of(self.plan, self.stages)
@@ -106,18 +118,18 @@ class Share:
         """When its messages are due, from the beginning; None in a closed loop."""
         if not self.plan.open_loop:
             return None
+        turns = range(self.generator, self.connections, self.generators)
         messages = self.plan.messages
         if messages is not None:
-            least, more = divmod(messages, self.generators)
-            messages = least + (self.generator < more)
+            rounds, more = divmod(messages, self.connections)
+            messages = rounds * len(turns) + sum(turn < more for turn in turns)
         return Schedule(
             self.timeline,
             self.plan.arrivals,
-            generator=self.generator,
-            generators=self.generators,
+            turns=turns,
+            of=self.connections,
             seed=self.seed,
             messages=messages,
-            warm_level=self.plan.rate,
         )
 
     def addresses(self, number: int) -> tuple[Address, ...]:
@@ -214,7 +226,7 @@ class Engine(Protocol):
         """Open the gate: every connection sends from an instant on, until its share's end.
 
         Args:
-            gate_ns: the instant, of the monotonic clock; the warm-up begins with it.
+            gate_ns: the instant, of the monotonic clock; the first stage begins with it.
         """
 
     def abort(self, verdict: str | None = None) -> None:
@@ -227,7 +239,7 @@ class Engine(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Every connection has ended."""
+        """Every connection has ended, and the time in which they were to send is over."""
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for what `abort` woke; False if some still runs."""

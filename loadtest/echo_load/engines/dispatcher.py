@@ -91,6 +91,11 @@ class Dispatcher:
             self._timer_ns = instant_ns
             self._timer.set(instant_ns)
 
+    @property
+    def through(self) -> bool:
+        """All messages have left that there are, before the time is over."""
+        return self.due_ns == NEVER and self._schedule.through
+
     def rest(self, now: int) -> int:
         """How many messages are overdue; none is due any more afterwards."""
         overdue = self.due_ns <= now

@@ -47,6 +47,7 @@ class HubEngine(Exchange):
         self._missed: Counter[int] = Counter()
         timeline = share.lives
         self._lives = Lives(share, timeline) if timeline else None
+        self._ends_when_through = share.ends_when_through
         self._timeout_ns = int(plan.reply_timeout * 1e9)
         sweep = min(plan.reply_timeout * _SWEEP_SHARE, _LONGEST_SWEEP_SECONDS)
         self._sweep_ns = int(max(sweep, _SHORTEST_SWEEP_SECONDS) * 1e9)
@@ -85,7 +86,7 @@ class HubEngine(Exchange):
 
     def start(self, gate_ns: int) -> None:
         """Open the gate: every connection sends from an instant on, until its share's end."""
-        self._origin_ns = gate_ns + int(self._share.plan.warmup * 1e9)
+        self._origin_ns = gate_ns
         if self._dispatcher is not None:
             self._dispatcher.start(self._origin_ns)
             self._dispatcher.dispatch()
@@ -105,7 +106,7 @@ class HubEngine(Exchange):
 
     @property
     def ended(self) -> bool:
-        """Every connection has ended."""
+        """Every connection has ended, and the time in which they were to send is over."""
         self._raise()
         return self._done.is_set()
 
@@ -177,9 +178,6 @@ class HubEngine(Exchange):
         elif connection.sequence >= connection.stop_at:
             if not connection.waits:
                 self._renew(connection)
-        elif self._dispatcher.due_ns == NEVER:
-            if not connection.waits:
-                self._finish(connection)
         else:
             self._dispatcher.free.append(connection)
 
@@ -354,7 +352,8 @@ class HubEngine(Exchange):
                 if not connection.waits and not connection.over:
                     self._finish(connection)
         unborn = self._lives is not None and not self._ending and self._lives.is_to_go_on()
-        if not self._connections and self._opener.idle and not unborn:
+        may_end = self._ending or (self._ends_when_through and not unborn)
+        if may_end and not self._connections and self._opener.idle:
             self._count_unsent(now)
             self._end()
 
@@ -363,9 +362,9 @@ class HubEngine(Exchange):
         end_ns = self._share.end_ns.value
         if self._dispatcher is None:
             return now >= end_ns
-        if self._dispatcher.due_ns != NEVER and now >= end_ns + self._timeout_ns:
+        if now >= end_ns + self._timeout_ns:
             self._count_unsent(now)
-        return self._dispatcher.due_ns == NEVER
+        return self._dispatcher.through or (self._dispatcher.due_ns == NEVER and now >= end_ns)
 
     def _count_unsent(self, now: int) -> None:
         """Count what was due and never left, unless it was broken off."""

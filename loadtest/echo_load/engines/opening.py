@@ -69,7 +69,7 @@ class Opener:
         self._first: set[int] = set()
         self._failed_first: list[Place] | None = []
         self._timeout_ns = int(plan.connect_timeout * 1e9)
-        self._gap_ns = int(1e9 * share.generators / plan.connect_rate) if plan.connect_rate else 0
+        self._gap_ns = int(1e9 * share.connect_gap)
         self._next_ns = 0
         # Places that wait for room in the queue of a unix socket.
         self._queued = 0

@@ -65,7 +65,8 @@ class Snapshot:
         response: response times by the stage in which the message was due and the second in
             which the reply was in.
         measured: the other distributions, by stage.
-        last_reply_ns: when the last reply until now was in, on the monotonic clock.
+        last_reply: when the last reply until now was in, by the stage in which its message was
+            due; seconds since the first stage began.
     """
 
     stage: int
@@ -73,7 +74,7 @@ class Snapshot:
     counts: Counts
     response: dict[tuple[int, int], LatencyHistogram]
     measured: dict[int, Measured]
-    last_reply_ns: int
+    last_reply: dict[int, float]
 
 
 def _times() -> array[int]:
@@ -143,11 +144,11 @@ class Recorder:
         self.stage = -1
         self._measured: dict[int, Measured] = {}
         self._response: dict[tuple[int, int], LatencyHistogram] = {}
-        self._last_reply_ns = 0
+        self._last_reply: dict[int, float] = {}
 
     def start(self, gate_ns: int) -> None:
-        """Set when the gate opens, on the monotonic clock; the warm-up comes first."""
-        self._begin_ns = gate_ns + int(self._timeline.warmup * 1e9)
+        """Set when the gate opens, on the monotonic clock, and the first stage begins."""
+        self._begin_ns = gate_ns
 
     def elapsed_at(self, now_ns: int) -> float:
         """Seconds since the first stage began; negative before."""
@@ -176,20 +177,22 @@ class Recorder:
         measured, self._measured = self._measured, {}
         response, self._response = self._response, {}
         elapsed = self.elapsed_at(time.monotonic_ns())
-        return Snapshot(self.stage, elapsed, counts, response, measured, self._last_reply_ns)
+        return Snapshot(self.stage, elapsed, counts, response, measured, dict(self._last_reply))
 
     def _fold_round_trips(self, times: Times) -> None:
         replies = np.frombuffer(times.replies, dtype=np.int64)
         service = np.frombuffer(times.service, dtype=np.int64)
         # In a closed loop a message is due when it leaves.
         response = np.frombuffer(times.response, dtype=np.int64) if times.response else service
-        self._last_reply_ns = max(self._last_reply_ns, int(replies.max()))
         stages = self._timeline.stages_at((replies - response - self._begin_ns) / 1e9)
         seconds = self._seconds_of(replies)
         for stage in _span(stages):
             if stage < 0:
                 continue
             of_stage = stages == stage
+            if of_stage.any():
+                last = self.elapsed_at(int(replies[of_stage].max()))
+                self._last_reply[stage] = max(self._last_reply.get(stage, 0.0), last)
             if times.response:
                 self._of(stage).service.record_values(service[of_stage])
             for second in _span(seconds[of_stage]):

@@ -50,10 +50,10 @@ class ThreadsEngine:
         self.verdict: str | None = None
         self.origin_ns = 0
         self._gate = threading.Event()
-        self._gate_ns = 0
         self._pace_lock = threading.Lock()
         self._next_connect = 0.0
         self._broken_off = threading.Event()
+        self._ends_when_through = share.ends_when_through
         self._clients = [_Client(self, number) for number in share.numbers]
 
     def open(self) -> None:
@@ -76,8 +76,7 @@ class ThreadsEngine:
 
     def start(self, gate_ns: int) -> None:
         """Open the gate; what comes through waits for the instant."""
-        self._gate_ns = gate_ns
-        self.origin_ns = gate_ns + int(self.share.plan.warmup * 1e9)
+        self.origin_ns = gate_ns
         self.tickets.start(self.origin_ns)
         self._gate.set()
 
@@ -88,7 +87,7 @@ class ThreadsEngine:
         hold up the last for seconds.
         """
         self._gate.wait()
-        self.sleep_until(self._gate_ns)
+        self.sleep_until(self.origin_ns)
 
     def sleep_until(self, instant_ns: int) -> None:
         """Wait, in a thread of this engine, for an instant, or until it is broken off."""
@@ -102,12 +101,12 @@ class ThreadsEngine:
 
     def wait_for_turn_to_connect(self) -> None:
         """Wait, in a thread of this engine, until the rate of connecting allows one more."""
-        rate = self.share.plan.connect_rate
-        if rate is None:
+        gap = self.share.connect_gap
+        if not gap:
             return
         with self._pace_lock:
             turn = max(self._next_connect, time.monotonic())
-            self._next_connect = turn + self.share.generators / rate
+            self._next_connect = turn + gap
         self.sleep_until(int(turn * 1e9))
 
     def abort(self, verdict: str | None = None) -> None:
@@ -121,8 +120,10 @@ class ThreadsEngine:
 
     @property
     def ended(self) -> bool:
-        """Every thread has ended."""
-        return all(client.ended for client in self._clients)
+        """Every thread has ended, and the time in which they were to send is over."""
+        over = self.aborted or self._ends_when_through
+        over = over or time.monotonic_ns() >= self.share.end_ns.value
+        return over and all(client.ended for client in self._clients)
 
     def join(self, timeout: float) -> bool:
         """Join the threads, all of them within `timeout` seconds; False if some still run."""
@@ -169,6 +170,8 @@ class _Tickets:
         self._origin_ns = 0
         self._lock = threading.Lock()
         self._unsent = 0
+        # Those that were given back.
+        self._overdue: deque[int] = deque()
 
     def start(self, origin_ns: int) -> None:
         """Set the instant 0 of the schedule."""
@@ -178,7 +181,7 @@ class _Tickets:
         """When the next message is due, on the monotonic clock; None if none is any more."""
         assert self._schedule is not None
         with self._lock:
-            instant = next(self._schedule, None)
+            instant = self._overdue.popleft() if self._overdue else next(self._schedule, None)
             if instant is None:
                 return None
             if time.monotonic_ns() > self._last_chance_ns:
@@ -186,12 +189,27 @@ class _Tickets:
                 return None
             return self._origin_ns + instant
 
+    def give_back(self, due_ns: int) -> None:
+        """Let somebody else send a message."""
+        with self._lock:
+            self._overdue.append(due_ns - self._origin_ns)
+
+    @property
+    def through(self) -> bool:
+        """All messages were given out that there are, before the time is over."""
+        assert self._schedule is not None
+        with self._lock:
+            return self._schedule.through and not self._overdue
+
     def rest(self) -> int:
         """How many messages were due that nobody has sent."""
         if self._schedule is None or self._share.end_ns.value == 0:
             return 0
         with self._lock:
-            self._unsent += self._schedule.rest(time.monotonic_ns() - self._origin_ns)
+            until = time.monotonic_ns() - self._origin_ns
+            self._unsent += sum(instant < until for instant in self._overdue)
+            self._unsent += self._schedule.rest(until)
+            self._overdue.clear()
             return self._unsent
 
     @property
@@ -392,12 +410,11 @@ class _Client(threading.Thread):
         while self._sequence < self._stop_at and not self._engine.aborted:
             due = take()
             if due is None:
-                self._until_ns = 0
+                self._rest(connection)
                 return
             waited = clock() < due
-            if waited:
-                self._engine.sleep_until(due)
-            if self._engine.aborted:
+            if waited and not self._is_kept_until(due, connection):
+                self._engine.tickets.give_back(due)
                 return
             message = self._share.payload.message(self.number, self._sequence)
             self._sequence += 1
@@ -413,6 +430,40 @@ class _Client(threading.Thread):
             times.service.append(now - begin)
             times.response.append(now - due)
             times.replies.append(now)
+
+    def _rest(self, connection: EchoConnection) -> None:
+        """Nothing is due any more: keep the connection until the end."""
+        through = self._engine.tickets.through
+        if through or self._is_kept_until(self._share.end_ns.value, connection):
+            self._until_ns = 0
+
+    def _is_kept_until(self, instant_ns: int, connection: EchoConnection) -> bool:
+        """Wait with nothing under way; False if the connection is lost before, or given up."""
+        engine = self._engine
+        while not engine.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
+            seconds = left / 1e9 - _LONGEST_SLEEP_SECONDS / 2
+            if seconds < _LONGEST_SLEEP_SECONDS / 2:
+                # As exact as the system can.
+                engine.sleep_until(instant_ns)
+                continue
+            try:
+                came = connection.idle(min(seconds, _LONGEST_WAIT_SECONDS))
+            except ClientError as error:
+                self._give_up(error.kind)
+                return False
+            if came is not None:
+                self._take_unasked(came)
+                return False
+        return not engine.aborted
+
+    def _take_unasked(self, came: bytes) -> None:
+        """Nothing was due, and there are bytes, or the end of the stream."""
+        if came:
+            last = self._sequence - 1
+            self.counts.errors.update(
+                check(self._share.payload, self.number, last, deque(), came).wrong
+            )
+        self._give_up(None if came else "closed")
 
     def _in_window(self, connection: EchoConnection) -> None:
         """Closed loop with several messages under way."""

@@ -113,7 +113,7 @@ class ConsoleReport(Observer):
         if self._err.console.is_terminal:
             self._err.guarded(lambda: self._live.draw(progress))
         elif progress.part != self._part:
-            self._err.print(_part(progress))
+            self._err.print(_part(self._plan, progress))
         self._part = progress.part
 
     def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
@@ -156,8 +156,7 @@ class ConsoleReport(Observer):
             self._output.print(stage_table(self._plan, stage), Text())
 
 
-def _part(progress: Progress) -> str:
-    plan = progress.tally.plan
+def _part(plan: Plan, progress: Progress) -> str:
     stages = progress.parts // plan.repeat
     part = f"stage {(progress.part - 1) % stages + 1} of {stages}"
     return f"repeat {progress.tally.repeat} of {plan.repeat}, {part}" if plan.repeat > 1 else part

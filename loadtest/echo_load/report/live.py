@@ -43,7 +43,7 @@ class LiveScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
-        self._part = 0
+        self._tally: Tally | None = None
         self._recent: deque[_Moment] = deque()
         self._second = 0
         self._rates: deque[float] = deque(maxlen=_SPARK_SECONDS)
@@ -52,8 +52,8 @@ class LiveScreen:
 
     def draw(self, progress: Progress) -> None:
         """Draw how far the test is."""
-        if progress.part != self._part:
-            self._part = progress.part
+        if progress.tally is not self._tally:
+            self._tally = progress.tally
             self._recent.clear()
             self._second = 0
         self._look(progress)
@@ -136,13 +136,13 @@ class LiveScreen:
 def _heading(progress: Progress) -> Text:
     tally = progress.tally
     number = max(0, tally.timeline.stage_at(progress.elapsed))
-    stages = len(tally.plan.run_stages)
-    stage = (progress.part - 1) % stages + 1 if tally.plan.reopen else number + 1
-    heading = Text.assemble(
-        (f"stage {stage} of {stages}  ", "dim"),
-        (tally.plan.stage_name(tally.stages[number]), "bold"),
-        f"  {progress.phase}",
-    )
+    heading = Text()
+    if progress.phase != "warming up":
+        stages = len(tally.plan.run_stages)
+        stage = (progress.part - 1) % stages + 1 if tally.plan.reopen else number + 1
+        heading.append(f"stage {stage} of {stages}  ", "dim")
+    heading.append(tally.plan.stage_name(tally.stages[number]), "bold")
+    heading.append(f"  {progress.phase}")
     if tally.plan.repeat > 1:
         heading.append(f"  repeat {tally.repeat} of {tally.plan.repeat}", "dim")
     return heading

@@ -46,7 +46,7 @@ _COUNTERS = (
     ("connections_opened", "Connections established.", "opened"),
     ("connections_failed", "Attempts to open a connection that failed.", "failed"),
     ("connections_lost", "Connections given up before the end, for an error.", "lost"),
-    ("messages", "Round trips completed, the warm-up included.", "messages"),
+    ("messages", "Round trips completed.", "messages"),
     ("sent_bytes", "Payload bytes sent.", "bytes_sent"),
     ("received_bytes", "Payload bytes that came back.", "bytes_received"),
     ("retransmits", "Segments that TCP sent again.", "retransmits"),
@@ -144,6 +144,9 @@ class PrometheusReport(Observer):
     def progressed(self, progress: Progress) -> None:
         """Show the figures as they are now."""
         tally = progress.tally
+        if progress.phase == "warming up":
+            self.figures = replace(self.figures, phase=progress.phase)
+            return
         if self._tally is not None and tally is not self._tally:
             self._before[0].add(self._tally.counts)
             self._before[1].add(self._tally.measured)

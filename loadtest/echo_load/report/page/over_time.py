@@ -116,7 +116,7 @@ def errors(runs: Sequence[Run]) -> Chart:
         ]
     layout = _over_time(runs, data) | {"barmode": "stack", "showlegend": True}
     if kinds and not any(values_of(data)):
-        # None in a second of the series: nothing else came of the test, or it was the warm-up.
+        # None in a second of the series: nothing else came of the test.
         caption = f"Failures by kind; {total:,} in all, none of them in a second of the series."
         data, layout = _errors_in_all(runs, kinds)
     elif len(runs) == 1:

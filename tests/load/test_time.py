@@ -1,0 +1,153 @@
+"""A test lasts as long as it was told, and its rates are of that time."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from socket import socket
+from threading import Event
+
+import msgspec
+import pytest
+
+from echo_load.result import Result, Totals
+from support.misbehaving import Behaviour, Service, silent
+from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, until
+
+ENGINES = ("hub", "threads", "greenlets")
+
+
+def falls_silent(messages: int) -> Behaviour:
+    """Echo so many messages of 64 bytes, then nothing any more."""
+
+    def behave(connection: socket, over: Event) -> None:
+        for _ in range(messages):
+            connection.sendall(connection.recv(64))
+        silent(connection, over)
+
+    return behave
+
+
+def ends_after_one(connection: socket, _over: Event) -> None:
+    """Echo a message, then close, while nothing is due."""
+    connection.sendall(connection.recv(64))
+
+
+def has_the_rate_of(totals: Totals, seconds: float) -> bool:
+    """Whether it took so long, or little longer, and its rate is of that time."""
+    rate = totals.messages / totals.seconds
+    return seconds <= totals.seconds < seconds + 1 and totals.messages_per_second == rate
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("pacing", [["--rate", "1"], ["--rate", "--stages", "1/1500ms"]])
+def test_an_open_loop_does_not_end_with_its_last_message(
+    start_server: StartServer, engine: str, pacing: Sequence[str]
+) -> None:
+    duration = [] if "--stages" in pacing else ["-d", "1500ms"]
+    code, result = loaded(
+        *("run", start_server().url, "-c", "2", "--engine", engine, *pacing, *duration)
+    )
+    assert (code, result.totals.messages) == (0, 2)
+    assert result.totals.seconds == pytest.approx(1.5)
+    assert [second.connections for second in result.series] == [2, 2]
+
+
+def test_messages_end_a_test_before_its_time(start_server: StartServer) -> None:
+    begin = time.monotonic()
+    code, result = loaded("run", start_server().url, "--rate", "100", "-n", "5", "-d", "50s")
+    assert (code, result.totals.messages) == (0, 5)
+    assert result.totals.seconds < 1
+    assert time.monotonic() - begin < 40
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_connections_that_are_lost_while_nothing_is_due(engine: str) -> None:
+    with Service(ends_after_one) as service:
+        code, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "3", "--rate", "3", "-d", "1s"),
+            "--no-reconnect",
+        )
+    totals = result.totals
+    assert (code, totals.connections_lost, totals.errors) == (1, 3, {"closed": 3})
+    assert totals.messages == 3
+    assert totals.seconds == pytest.approx(1)
+
+
+@pytest.mark.parametrize("engine", ["threads", "greenlets"])
+def test_a_message_whose_connection_is_gone_leaves_on_another(engine: str) -> None:
+    with Service(ends_after_one) as service:
+        _, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "2", "--rate", "3", "-d", "2s")
+        )
+    assert result.totals.messages == 6
+    assert set(result.totals.errors) == {"closed"}
+
+
+def test_held_connections_that_the_server_drops(start_server: StartServer) -> None:
+    server = start_server("--idle-timeout", "200ms")
+    code, result = loaded("hold", server.url, "-c", "5", "-d", "1s", "--cycle", "1h")
+    totals = result.totals
+    assert (code, totals.connections_lost, totals.errors) == (1, 5, {"closed": 5})
+    assert totals.seconds == pytest.approx(1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("pacing", [[], ["--rate", "1k"]])
+def test_the_rate_of_a_target_that_falls_silent(engine: str, pacing: Sequence[str]) -> None:
+    with Service(falls_silent(50)) as service:
+        code, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "2", "-d", "2s", *pacing),
+            *("--timeout", "500ms", "--no-reconnect", "--threshold", "messages_per_second>60"),
+        )
+    assert result.totals.messages == 100
+    assert has_the_rate_of(result.totals, 2)
+    assert [second.messages for second in result.series][:2] == [100, 0]
+    assert (code, result.thresholds[0].passed) == (1, False)
+
+
+def test_a_stage_that_is_silent_to_its_end() -> None:
+    with Service(falls_silent(50)) as service:
+        _, result = loaded(
+            *("run", service.target, "--stages", "2/1s,2/1s", "--timeout", "100ms"),
+            "--no-reconnect",
+        )
+    assert [stage.messages for stage in result.stages] == [100, 0]
+    assert [stage.seconds for stage in result.stages] == [pytest.approx(1), pytest.approx(1)]
+    assert result.totals.messages_per_second == pytest.approx(50)
+    assert len(result.series) == 2
+
+
+def test_stages_that_end_without_connections_last_as_long(start_server: StartServer) -> None:
+    code, result = loaded("run", start_server().url, "--stages", "2/200ms,0/800ms")
+    assert code == 0
+    assert result.totals.seconds == pytest.approx(1, abs=0.1)
+    assert result.stages[1].seconds == pytest.approx(0.8, abs=0.01)
+
+
+def test_the_rate_of_what_was_interrupted() -> None:
+    heard = Event()
+
+    def behave(connection: socket, over: Event) -> None:
+        connection.sendall(connection.recv(64))
+        heard.set()
+        silent(connection, over)
+
+    with Service(behave) as service:
+        client = subprocess.Popen(
+            [*LOAD, "run", service.target, "-c", "1", "-d", "1h", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        assert heard.wait(DEADLINE)
+        begin = time.monotonic()
+        until(lambda: time.monotonic() - begin > 1.2, "a second to pass")
+        client.send_signal(signal.SIGINT)
+        output, _ = client.communicate(timeout=DEADLINE)
+    result = msgspec.json.decode(output, type=Result)
+    assert result.totals.messages == 1
+    assert result.totals.messages_per_second < 1
+    assert len(result.series) >= 2

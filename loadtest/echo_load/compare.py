@@ -51,7 +51,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stage: of which stage it is.
         figure: its name.
-        unit: messages `per second`, microseconds (`us`), or a `share` of all messages.
+        unit: messages `per second`, microseconds (`us`), or a `share` of all attempts.
         baseline: its geometric mean over the repeats of the first result; of a share, the mean.
         other: the same of the second.
         change: by how much the second differs: as a share of the first (0.1 is 10 % more), and of
@@ -220,8 +220,7 @@ def _service_p99(stage: StageResult) -> float:
 
 
 def _failed(stage: StageResult) -> float:
-    failed = sum(stage.errors.values())
-    return failed / (stage.messages + failed) if failed else 0.0
+    return sum(stage.errors.values()) / stage.attempts if stage.attempts else 0.0
 
 
 _FIGURES: tuple[tuple[str, Unit, bool, Callable[[StageResult], float]], ...] = (

@@ -112,6 +112,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         datagrams_received: datagrams that came back.
         retransmits: segments that this end's TCP sent again.
         errors: failures by kind.
+        attempts: what errors are a share of: messages, and the failures of which no message came.
     """
 
     seconds: float
@@ -126,6 +127,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     datagrams_received: int
     retransmits: int
     errors: dict[str, int]
+    attempts: int
 
 
 class Generator(msgspec.Struct, frozen=True, kw_only=True):

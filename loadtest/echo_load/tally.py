@@ -260,6 +260,7 @@ def figures(tallies: Sequence[Tally]) -> Figures:
             "retransmits": counts.retransmits,
         },
         errors=counts.errors,
+        attempts=counts.attempts,
     )
 
 
@@ -321,4 +322,5 @@ def _figures(counts: Counts, measured: Measured, seconds: float) -> dict[str, An
         "datagrams_received": counts.datagrams_received,
         "retransmits": counts.retransmits,
         "errors": {kind: count for kind, count in counts.errors.items() if count},
+        "attempts": counts.attempts,
     }

@@ -56,12 +56,15 @@ class Figures:
         counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
             `retransmits`.
         errors: failures by kind.
+        attempts: what errors are a share of: messages that came back, right or wrong, and
+            failures of which none came.
     """
 
     seconds: float
     latencies: Mapping[str, LatencyHistogram]
     counts: Mapping[str, int]
     errors: Mapping[str, int]
+    attempts: int
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,8 +180,7 @@ class Threshold:
         failed = sum(figures.errors.get(kind, 0) for kind in kinds)
         if self.kind == "count":
             return failed
-        tried = figures.counts["messages"] + sum(figures.errors.values())
-        return failed / tried if tried else None
+        return failed / figures.attempts if figures.attempts else None
 
 
 def written_time(seconds: float) -> str:

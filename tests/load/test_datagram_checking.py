@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from echo_client.addresses import Address
 from echo_client.payload import FixedPayload, Payload, StampedPayload
+from echo_load.engines import Counts
 from echo_load.engines.checking import UnderWay
 from echo_load.engines.datagrams import expire, take
 from echo_load.engines.hub_connection import HubConnection, Place
@@ -28,7 +28,7 @@ class Exchanged:
     def __init__(self, payload: Payload = PAYLOAD, first: int = 0) -> None:
         self.payload = payload
         self.connection = HubConnection.of(Place(NUMBER, first), ADDRESS, None)
-        self.errors: Counter[str] = Counter()
+        self.counts = Counts()
 
     def send(self, count: int) -> None:
         for _ in range(count):
@@ -39,14 +39,14 @@ class Exchanged:
 
     def take(self, data: bytes) -> int | None:
         """The number of the message that a datagram is the reply to."""
-        found = take(self.payload, self.connection, data, self.errors)
+        found = take(self.payload, self.connection, data, self.counts)
         return None if found is None else found.sequence
 
     def come(self, *numbers: int) -> list[int | None]:
         return [self.take(self.payload.message(NUMBER, number)) for number in numbers]
 
     def expire(self, before: int) -> int:
-        return expire(self.connection, before, self.errors)
+        return expire(self.connection, before, self.counts.errors)
 
     @property
     def waiting(self) -> list[int]:
@@ -54,7 +54,7 @@ class Exchanged:
 
     @property
     def said(self) -> dict[str, int]:
-        return {kind: count for kind, count in self.errors.items() if count}
+        return {kind: count for kind, count in self.counts.errors.items() if count}
 
 
 Start = Callable[..., Exchanged]
@@ -156,6 +156,7 @@ def test_a_truncated_one_is_known_by_its_stamp(start: Start, number: int) -> Non
     one = start(StampedPayload(60, 60, 7), sent=3)
     assert one.take(one.payload.message(NUMBER, number)[:24]) == number
     assert one.said == {"truncated": 1}
+    assert one.counts.wrong == 1
     assert number not in one.waiting
 
 
@@ -178,6 +179,7 @@ def test_a_message_of_another_connection_is_foreign_and_answers_nothing(start: S
     one = start(sent=1)
     assert one.take(PAYLOAD.message(4, 0)) is None
     assert (one.said, one.waiting) == ({"foreign": 1}, [0])
+    assert one.counts.wrong == 0
 
 
 def test_a_part_of_one_that_is_not_under_way_answers_nothing(start: Start) -> None:
@@ -237,11 +239,11 @@ def test_every_datagram_is_counted_for_what_it_is(count: int, data: st.DataObjec
     late = {n for n in numbers if n < before and n not in arriving[:expired_at]} & arrived
     in_time = [number for number in answered if number is not None]
     assert sorted(in_time) == sorted(arrived - late)
-    assert one.errors["duplicated"] == len(arriving) - len(arrived)
-    assert one.errors["lost"] == expired - len(late) == len(set(range(before)) - arrived)
-    assert one.errors["timeout"] <= len(late)
+    assert one.counts.errors["duplicated"] == len(arriving) - len(arrived)
+    assert one.counts.errors["lost"] == expired - len(late) == len(set(range(before)) - arrived)
+    assert one.counts.errors["timeout"] <= len(late)
     out_of_order = sum(
         number < max(in_time[:place], default=-1) for place, number in enumerate(in_time)
     )
-    assert one.errors["timeout"] + one.errors["reordered"] == out_of_order + len(late)
+    assert one.counts.errors["timeout"] + one.counts.errors["reordered"] == out_of_order + len(late)
     assert set(one.said) <= {"duplicated", "lost", "timeout", "reordered"}

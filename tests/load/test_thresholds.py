@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from echo_core.errors import InvalidValueError
+from echo_load.compare import compare
 from echo_load.latency import LatencyHistogram
 from echo_load.thresholds import Figures, Threshold, written_time
 from support.processes import LOAD, StartServer, loaded, run
@@ -21,6 +22,7 @@ def figures(
     errors: dict[str, int] | None = None,
     seconds: float = 2.0,
     retransmits: int = 0,
+    wrong: int = 0,
 ) -> Figures:
     latencies = {name: LatencyHistogram() for name in DISTRIBUTIONS}
     for factor, latency in enumerate(latencies.values(), 1):
@@ -36,6 +38,7 @@ def figures(
             "retransmits": retransmits,
         },
         errors=errors or {},
+        attempts=len(milliseconds) + sum((errors or {}).values()) - wrong,
     )
 
 
@@ -80,8 +83,11 @@ def test_what_is_measured_is_compared(text: str, measured: float, passed: bool) 
 
 
 def test_errors_are_counted_or_a_share_of_what_was_tried() -> None:
+    """Of 93 replies three were wrong, and seven did not come."""
     failed = figures(
-        milliseconds=(1,) * 90, errors={"timeout": 4, "no_reply": 1, "lost": 2, "corrupt": 3}
+        milliseconds=(1,) * 93,
+        errors={"timeout": 4, "no_reply": 1, "lost": 2, "corrupt": 3},
+        wrong=3,
     )
     assert Threshold.parse("errors<10").judge(failed).value == 10
     assert Threshold.parse("errors<11%").judge(failed).value == pytest.approx(0.10)
@@ -261,3 +267,33 @@ def test_an_aborted_test_has_no_further_stages_or_repeats() -> None:
     assert [stage.name for stage in result.stages] == ["2 connections"]
     assert len(result.repeats) == 1
     assert len(result.reasons) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "engine", "fault"),
+    [
+        ("tcp", "hub", "corrupt"),
+        ("tcp", "threads", "corrupt"),
+        ("tcp", "greenlets", "corrupt"),
+        ("udp", "hub", "corrupt"),
+        ("udp", "hub", "truncate"),
+        ("udp", "hub", "reorder"),
+    ],
+)
+@pytest.mark.parametrize("pipeline", ["1", "4"])
+def test_a_wrong_reply_is_one_of_those_that_came(
+    start_server: StartServer, scheme: str, engine: str, fault: str, pipeline: str
+) -> None:
+    server = start_server("--listen", f"{scheme}://127.0.0.1:0", "--fault", f"{fault}@50%")
+    _, result = loaded(
+        *("run", server.url, "--engine", engine, "-c", "4", "-n", "1000", "--pipeline", pipeline),
+        *("--threshold", "errors<1%", "--threshold", "loss<1%"),
+    )
+    totals, stage = result.totals, result.stages[0]
+    (kind,) = totals.errors or {"none": 0}
+    share = totals.errors.get(kind, 0) / 1000
+    assert (totals.messages, totals.attempts, stage.attempts) == (1000, 1000, 1000)
+    assert share > 0.05 or (fault, pipeline) == ("reorder", "1")
+    assert [one.value for one in result.thresholds] == [share, 0]
+    failed = next(one for one in compare(result, result).changes if one.figure == "failed")
+    assert failed.baseline == share

@@ -13,21 +13,10 @@ import msgspec
 import pytest
 
 from echo_load.result import Result, Totals
-from support.misbehaving import Behaviour, Service, silent
+from support.misbehaving import Service, silent, silent_after
 from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, until
 
 ENGINES = ("hub", "threads", "greenlets")
-
-
-def falls_silent(messages: int) -> Behaviour:
-    """Echo so many messages of 64 bytes, then nothing any more."""
-
-    def behave(connection: socket, over: Event) -> None:
-        for _ in range(messages):
-            connection.sendall(connection.recv(64))
-        silent(connection, over)
-
-    return behave
 
 
 def ends_after_one(connection: socket, _over: Event) -> None:
@@ -96,8 +85,8 @@ def test_held_connections_that_the_server_drops(start_server: StartServer) -> No
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pacing", [[], ["--rate", "1k"]])
-def test_the_rate_of_a_target_that_falls_silent(engine: str, pacing: Sequence[str]) -> None:
-    with Service(falls_silent(50)) as service:
+def test_the_rate_of_a_target_that_silent_after(engine: str, pacing: Sequence[str]) -> None:
+    with Service(silent_after(50)) as service:
         code, result = loaded(
             *("run", service.target, "--engine", engine, "-c", "2", "-d", "2s", *pacing),
             *("--timeout", "500ms", "--no-reconnect", "--threshold", "messages_per_second>60"),
@@ -109,7 +98,7 @@ def test_the_rate_of_a_target_that_falls_silent(engine: str, pacing: Sequence[st
 
 
 def test_a_stage_that_is_silent_to_its_end() -> None:
-    with Service(falls_silent(50)) as service:
+    with Service(silent_after(50)) as service:
         _, result = loaded(
             *("run", service.target, "--stages", "2/1s,2/1s", "--timeout", "100ms"),
             "--no-reconnect",

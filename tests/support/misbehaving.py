@@ -20,6 +20,17 @@ def silent(connection: socket.socket, over: threading.Event) -> None:
         pass
 
 
+def silent_after(messages: int) -> Behaviour:
+    """Echo so many messages of 64 bytes, then say nothing any more."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        for _ in range(messages):
+            connection.sendall(connection.recv(64))
+        silent(connection, over)
+
+    return behave
+
+
 def wrong(connection: socket.socket, _over: threading.Event) -> None:
     """Answer with as many bytes, all of them wrong."""
     while data := connection.recv(65536):

@@ -22,6 +22,7 @@ import pytest
 
 from echo_load.swarm.options import OPTIONS
 from support.certificates import make_certificates
+from support.misbehaving import Service, silent_after
 from support.processes import (
     DEADLINE,
     LOAD,
@@ -136,6 +137,28 @@ def test_faults_have_their_names(start_server: StartServer) -> None:
         said = ended.stdout.decode() + ended.stderr.decode()
         for name in ("corrupt", "reset", "truncated", "closed"):
             assert f"TCP message: {name}" in said
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
+def test_the_share_of_errors_is_locusts(start_server: StartServer, users: list[str]) -> None:
+    url = start_server("--fault", "corrupt@50%").url
+    ended = locust(*SHORT, "--host", url, "--json", "--threshold", "errors<1%", *users)
+    (message,) = (one for one in json.loads(ended.stdout) if one["name"] == "message")
+    share = message["num_failures"] / message["num_requests"]
+    assert 0.4 < share < 0.6
+    assert f"threshold errors<1% crossed: {share * 100:.4g} %" in ended.stderr.decode()
+
+
+def test_the_rate_of_a_target_that_falls_silent() -> None:
+    with Service(silent_after(20)) as service:
+        ended = locust(
+            *("--headless", "-u", "1", "-t", "3s", "--host", service.target),
+            *("--threshold", "messages_per_second>100"),
+        )
+    found = re.search(r"messages_per_second>100 crossed: (\d+) a second", ended.stderr.decode())
+    assert found
+    # Twenty in the two or three seconds that locust says it has run.
+    assert 5 <= int(found[1]) <= 12
 
 
 def test_messages_of_all_sizes_come_back(echo_server: EchoServerProcess) -> None:

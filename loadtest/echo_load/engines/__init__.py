@@ -159,6 +159,7 @@ class Counts:
         lost: connections that were given up before the end, for an error.
         closed: connections that ended, for whatever reason.
         messages: round trips completed, right or wrong.
+        wrong: of these, how many were wrong; they are among the errors, too.
         bytes_sent: payload bytes handed to the kernel.
         bytes_received: payload bytes that came back.
         datagrams_sent: datagrams handed to the kernel.
@@ -173,6 +174,7 @@ class Counts:
     lost: int = 0
     closed: int = 0
     messages: int = 0
+    wrong: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     datagrams_sent: int = 0
@@ -184,6 +186,11 @@ class Counts:
     def open(self) -> int:
         """Connections that are open."""
         return self.opened - self.closed
+
+    @property
+    def attempts(self) -> int:
+        """What errors are a share of: round trips completed, and what failed without one."""
+        return self.messages + self.errors.total() - self.wrong
 
     def __add__(self, other: Counts) -> Counts:
         """Both together."""

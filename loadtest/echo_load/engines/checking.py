@@ -32,6 +32,7 @@ class Checked:
     Attributes:
         completed: messages whose replies are in, right or wrong.
         wrong: what is wrong, a name for each wrong reply.
+        completed_wrong: how many of the completed these are.
         rest: the first part of the next reply.
         in_step: whether the next byte can be told to belong to the next message.
     """
@@ -40,6 +41,7 @@ class Checked:
     wrong: list[Wrong]
     rest: bytes
     in_step: bool
+    completed_wrong: int = 0
 
 
 def check(
@@ -71,6 +73,7 @@ def check(
             if wrong != "corrupt":
                 checked.in_step = False
                 return checked
+            checked.completed_wrong += 1
         checked.completed.append(under_way.popleft())
     checked.rest = data[position:]
     if checked.rest and not under_way:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from echo_client.payload import Payload
+from echo_load.engines import Counts
 from echo_load.engines.checking import UnderWay
 from echo_load.engines.hub_connection import HubConnection
 
@@ -13,7 +14,7 @@ _MOST_MISSING = 1024
 
 
 def take(
-    payload: Payload, connection: HubConnection, data: bytes, errors: Counter[str]
+    payload: Payload, connection: HubConnection, data: bytes, counts: Counts
 ) -> UnderWay | None:
     """Find out what a datagram is, and count what is wrong with it.
 
@@ -22,7 +23,7 @@ def take(
         connection: where it came; the message that it is the reply to is taken out of those under
             way.
         data: the datagram.
-        errors: where errors are counted; a datagram that counted as lost and came late is
+        counts: where errors are counted; a datagram that counted as lost and came late is
             counted as what it is, and not as lost any more.
 
     Returns:
@@ -31,9 +32,11 @@ def take(
     under_way = connection.listed()
     found = next((one for one in under_way if one.message == data), None)
     if found is None:
-        found = _not_under_way(payload, connection, under_way, data, errors)
+        found = _not_under_way(payload, connection, under_way, data, counts.errors)
+        counts.wrong += found is not None
     elif found.sequence < connection.highest:
-        errors["reordered"] += 1
+        counts.errors["reordered"] += 1
+        counts.wrong += 1
     if found is not None:
         under_way.remove(found)
         connection.highest = max(connection.highest, found.sequence)

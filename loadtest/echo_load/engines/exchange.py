@@ -291,6 +291,7 @@ class Exchange(ABC):
             self._share.payload, connection.number, connection.sequence - 1, under_way, data
         )
         self._counts.errors.update(checked.wrong)
+        self._counts.wrong += checked.completed_wrong
         self._note(checked.completed, now)
         if not checked.in_step:
             self._lose(connection, None)
@@ -320,7 +321,7 @@ class Exchange(ABC):
     def _take_datagram(self, connection: HubConnection, data: bytes, now: int) -> None:
         self._counts.datagrams_received += 1
         self._note_first_byte(connection, now)
-        found = datagrams.take(self._share.payload, connection, data, self._counts.errors)
+        found = datagrams.take(self._share.payload, connection, data, self._counts)
         if found is not None:
             self._note([found], now)
             self._answered(connection)

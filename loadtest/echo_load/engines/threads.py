@@ -498,6 +498,7 @@ class _Client(threading.Thread):
                 times.service.append(now - one.sent_ns)
                 times.replies.append(now)
             self.counts.errors.update(checked.wrong)
+            self.counts.wrong += checked.completed_wrong
             if not checked.in_step:
                 self._give_up(None)
                 return
@@ -512,6 +513,7 @@ class _Client(threading.Thread):
         under_way = deque([UnderWay(sequence, message, 0, 0)])
         checked = check(self._share.payload, self.number, sequence, under_way, reply)
         self.counts.errors.update(checked.wrong)
+        self.counts.wrong += checked.completed_wrong
         if not checked.in_step:
             self._give_up(None)
         return checked.in_step

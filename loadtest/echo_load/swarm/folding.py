@@ -19,8 +19,6 @@ from echo_load.swarm.precision import Precision, bucket
 
 # There are as many as a histogram has, and the same again each time.
 _bucket = cache(bucket)
-# What is a round trip all the same, and has a time.
-_COMPLETED = frozenset({"corrupt"})
 # What counts as a failure to connect, and not of a message.
 _CONNECTING = frozenset(
     {
@@ -60,6 +58,8 @@ def fold(
         if count > 0:
             name = "connect" if kind in _CONNECTING else "message"
             _fail(environment.stats, method, name, EchoFailure(kind), count)
+    # What was wrong is a round trip all the same, has a time, and was counted with the others.
+    _count_failed_requests(environment.stats, method, "message", -gained.wrong)
 
 
 def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
@@ -81,13 +81,20 @@ def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
         entry.response_times[_bucket(milliseconds)] += count  # type: ignore[index]
 
 
+def _count_failed_requests(stats: Any, method: str, name: str, count: int) -> None:
+    """Count requests without a time."""
+    if not count:
+        return
+    for entry in (stats.total, stats.get(name, method)):
+        entry.num_requests += count
+        entry.num_none_requests += count
+        entry.num_reqs_per_sec[int(time.time())] += count
+
+
 def _fail(stats: Any, method: str, name: str, failure: EchoFailure, count: int) -> None:
     second = int(time.time())
+    _count_failed_requests(stats, method, name, count)
     for entry in (stats.total, stats.get(name, method)):
-        if str(failure) not in _COMPLETED:
-            entry.num_requests += count
-            entry.num_none_requests += count
-            entry.num_reqs_per_sec[second] += count
         entry.num_failures += count
         entry.num_fail_per_sec[second] += count
     key = StatsError.create_key(method, name, failure)

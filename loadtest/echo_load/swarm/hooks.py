@@ -14,6 +14,7 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from echo_core.errors import EchoswarmError, ExitCode
+from echo_load.swarm.duration import duration_of
 from echo_load.swarm.options import add_options
 from echo_load.swarm.precision import bucket, precision_of
 from echo_load.swarm.reporting import add_microseconds, conclude
@@ -48,6 +49,7 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
         environment.shape_class = StagesShape()  # type: ignore[no-untyped-call]  # locust's
         environment.shape_class.runner = environment.runner
     events: Any = environment.events
+    duration_of(environment)
     events.test_start.add_listener(_on_test_start)
     events.quitting.add_listener(_on_quitting)
     add_microseconds(environment.stats, precision)

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from echo_core.errors import ExitCode
 from echo_load.report.exposition import Exposed
+from echo_load.swarm.duration import duration_of
 from echo_load.swarm.precision import Precision
 from echo_load.swarm.settings import Settings
 from echo_load.thresholds import Figures, Judged
@@ -91,16 +92,14 @@ def judged(environment: Any, precision: Precision) -> list[Judged]:
     if not limits:
         return []
     stats = environment.stats
-    total = stats.total
     messages = precision.named("message")
     connects = precision.named("connect")
     failures: dict[str, int] = {}
     for error in stats.errors.values():
         kind = str(error.error)
         failures[kind] = failures.get(kind, 0) + error.occurrences
-    seconds = max(0.0, (total.last_request_timestamp or total.start_time) - total.start_time)
     figures = Figures(
-        seconds=seconds,
+        seconds=duration_of(environment).seconds,
         latencies={
             "response": messages,
             "connect": connects,
@@ -113,6 +112,9 @@ def judged(environment: Any, precision: Precision) -> list[Judged]:
             ),
         },
         errors=failures,
+        # Of other requests than messages only those are attempts that failed.
+        attempts=sum(one.num_requests for one in stats.entries.values() if one.name == "message")
+        + sum(one.occurrences for one in stats.errors.values() if one.name != "message"),
     )
     return [limit.judge(figures) for limit in limits]
 

@@ -1,0 +1,45 @@
+"""How long a swarm has run: its rates are of that time, also where the target fell silent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from weakref import WeakKeyDictionary
+
+
+class Duration:
+    """The time of the test that goes on, or has gone on last.
+
+    Args:
+        environment: locust's; its events are listened to.
+    """
+
+    def __init__(self, environment: Any) -> None:
+        self._total = environment.stats.total
+        self._stopped: float | None = None
+        environment.events.test_start.add_listener(self._on_start)
+        environment.events.test_stopping.add_listener(self._on_stopping)
+
+    @property
+    def seconds(self) -> float:
+        """Until locust began to end its users, or the last request if that came later."""
+        end = time.time() if self._stopped is None else self._stopped
+        last: float = self._total.last_request_timestamp or 0.0
+        start: float = self._total.start_time
+        return max(0.0, end - start, last - start)
+
+    def _on_start(self, **_: object) -> None:
+        self._stopped = None
+
+    def _on_stopping(self, **_: object) -> None:
+        self._stopped = time.time()
+
+
+_kept: WeakKeyDictionary[Any, Duration] = WeakKeyDictionary()
+
+
+def duration_of(environment: Any) -> Duration:
+    """The duration of an environment's tests, noted from when it is first asked for."""
+    if environment not in _kept:
+        _kept[environment] = Duration(environment)
+    return _kept[environment]

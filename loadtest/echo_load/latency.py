@@ -7,6 +7,7 @@ are its encoding and its three significant digits).
 
 from __future__ import annotations
 
+import math
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -99,11 +100,15 @@ class LatencyHistogram:
         return self.max_ns / 1e3
 
     def percentiles_us(self, percentiles: Sequence[float]) -> list[float]:
-        """The latencies in microseconds that so many percent do not exceed; 0 if empty."""
+        """The least latencies in microseconds that so many percent do not exceed; 0 if empty.
+
+        The rank is rounded up, as in HdrHistogram since 2.1.10: of 60 the 99th percentile is the
+        longest.
+        """
         if not self.count:
             return [0.0] * len(percentiles)
         running = np.cumsum(self._counts)
-        targets = [max(1, int(percentile / 100 * self.count + 0.5)) for percentile in percentiles]
+        targets = [_rank(percentile, self.count) for percentile in percentiles]
         found = []
         for index in np.searchsorted(running, targets):
             value = _LAYOUT.get_value_from_index(int(index))
@@ -194,6 +199,11 @@ class LatencyHistogram:
             self._counts = np.zeros(int(filled[-1]) + 1, dtype=np.int64)
             self._counts[filled] = np.frombuffer(counts, dtype=kind)
         self.count, self.clamped, self.max_ns, self.sum_ns = figures
+
+
+def _rank(percentile: float, count: int) -> int:
+    # As the library in Java: a rounding error must not reach the next whole number.
+    return max(1, math.ceil(math.nextafter(percentile, -math.inf) * count / 100))
 
 
 @cache

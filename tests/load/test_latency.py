@@ -51,11 +51,26 @@ def test_batches_are_counted_where_the_library_counts_values(parts: list[list[in
         assert ours.mean_us == pytest.approx(sum(values) / len(values) / 1e3)
 
 
-@given(batches.filter(bool), st.floats(0.1, 100))
-def test_percentiles_are_the_librarys(values: list[int], percentile: float) -> None:
-    (ours,) = recorded(*values).percentiles_us([percentile])
-    theirs = by_the_library(values).get_value_at_percentile(percentile)
-    assert ours == min(theirs, max(values)) / 1e3
+@given(batches.filter(bool), st.integers(1, 100_000))
+def test_percentiles_are_the_least_that_so_many_do_not_exceed(
+    values: list[int], thousandths: int
+) -> None:
+    (ours,) = recorded(*values).percentiles_us([thousandths / 1000])
+    rank = max(1, -(-thousandths * len(values) // 100_000))
+    counted = by_the_library(values)
+    nearest = counted.get_highest_equivalent_value(sorted(values)[rank - 1])
+    assert ours == min(nearest, max(values)) / 1e3
+
+
+def test_one_late_reply_of_sixty_is_their_p99() -> None:
+    times = [1_000_000] * 59 + [1_000_000_000]
+    whole = recorded(*times)
+    merged = recorded(*times[:30])
+    merged.merge(LatencyHistogram.unpack(recorded(*times[30:]).pack()))
+    for one in (whole, merged, LatencyHistogram.decode(whole.encode())):
+        assert one.percentiles_us([98, 99, 99.9]) == pytest.approx([1000, 1e6, 1e6], rel=1e-3)
+    # As many as the percentile says, to the last one.
+    assert whole.percentiles_us([100 * 59 / 60])[0] == pytest.approx(1000, rel=1e-3)
 
 
 @given(batches, batches)

@@ -69,7 +69,7 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
         source: IP address of this machine to connect from; None for what the system chooses.
 
     Returns:
-        The socket, and the nanoseconds that connect(2) took.
+        The socket, and the nanoseconds until connect(2) had returned.
 
     Raises:
         ConnectError: it failed; its class says why.

@@ -61,7 +61,7 @@ class EchoConnection:
     Attributes:
         bytes_sent: bytes handed to the kernel, before encryption.
         bytes_received: bytes that came back, decrypted.
-        connect_ns: nanoseconds that the connect(2) took which succeeded.
+        connect_ns: nanoseconds that the path took to establish the connection.
         handshake_ns: nanoseconds of the TLS handshake after it; 0 where there is none.
     """
 
@@ -144,17 +144,16 @@ class EchoConnection:
             HandshakeError: one does, but not with TLS; no other is tried.
         """
         found = connect_first(addresses, connect_timeout, source)
+        connect_ns = _connect_ns(found.socket, found.address, found.connect_ns)
         if found.address.transport == "udp":
-            return DatagramConnection(found.socket, timeout, connect_ns=found.connect_ns)
+            return DatagramConnection(found.socket, timeout, connect_ns=connect_ns)
         if found.address.transport != "tls":
-            return EchoConnection(found.socket, timeout, connect_ns=found.connect_ns)
+            return EchoConnection(found.socket, timeout, connect_ns=connect_ns)
         remaining = connect_timeout - found.connect_ns / 1e9
         secured, handshake_ns = connecting.secure(
             found.socket, found.address, remaining, tls, server_name
         )
-        return EchoConnection(
-            secured, timeout, connect_ns=found.connect_ns, handshake_ns=handshake_ns
-        )
+        return EchoConnection(secured, timeout, connect_ns=connect_ns, handshake_ns=handshake_ns)
 
     @property
     def family(self) -> int:
@@ -345,6 +344,11 @@ class EchoConnection:
             f"{len(received)} of {size} bytes came back within {format_duration(self._timeout)}",
             received,
         )
+
+
+def _connect_ns(connected: socket.socket, address: Address, elapsed_ns: int) -> int:
+    information = read_tcp_info(connected) if address.transport in {"tcp", "tls"} else None
+    return elapsed_ns if information is None else information.connecting_ns(elapsed_ns)
 
 
 class DatagramConnection(EchoConnection):

@@ -18,6 +18,20 @@ class TcpInfo(NamedTuple):
     retransmits: int
     round_trip_us: int
 
+    def connecting_ns(self, elapsed_ns: int) -> int:
+        """How long the path took to establish a connection that nothing has been sent on yet.
+
+        The kernel has measured the round trip of the handshake. Whoever comes round to it later,
+        because many connections are opened at once, would measure itself as well.
+
+        Args:
+            elapsed_ns: from connect(2) until the connection was seen to be established, which is
+                what it took where a part of the handshake was lost.
+        """
+        if self.retransmits or not self.round_trip_us:
+            return elapsed_ns
+        return min(elapsed_ns, self.round_trip_us * 1000)
+
 
 class HasOptions(Protocol):
     """A socket, as far as it is needed here."""

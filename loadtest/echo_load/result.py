@@ -71,7 +71,8 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
         service: from when it left. In a closed loop a message is due when it leaves, and the two
             are the same.
         first_byte: from a connection's first message to the first byte that came back on it.
-        connect: from connect(2) until the connection was established.
+        connect: what the path took to establish a connection: over TCP the round trip of the
+            handshake as the kernel measured it (tcp(7), TCP_INFO), if nothing of that was lost.
         handshake: from then until TLS was.
         kernel: round trips as the kernel's TCP smoothed them (tcp(7), TCP_INFO), one a connection.
     """

@@ -259,7 +259,7 @@ class HubEngine(Exchange):
         if self._lives:
             self._lives.close(connection)
         information = connection.tcp_info()
-        if information is not None and not connection.fresh:
+        if information is not None:
             self._counts.retransmits += information.retransmits
             self._recorder.times.kernel.append(information.round_trip_us * 1000)
         # Closing takes it out of the epoll set too.

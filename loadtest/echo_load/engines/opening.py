@@ -144,7 +144,7 @@ class Opener:
             self._try_next(connection.place(), connection.attempt, failure)
         else:
             self._set.change(connection.fileno(), READABLE)
-            self._established(connection)
+            self._established(connection, time.monotonic_ns() - connection.sent_ns)
         self.open_some()
 
     def sweep(self, now: int) -> None:
@@ -156,7 +156,6 @@ class Opener:
 
     def _open(self, place: Place, attempt: int) -> None:
         address = self._share.addresses(place.number)[attempt]
-        begin = time.monotonic_ns()
         try:
             connection = HubConnection.of(place, address, self._share.source(place.number))
         except OSError as error:
@@ -164,6 +163,7 @@ class Opener:
             kind = _CONNECT_ERRORS.get(error.errno or 0, "connect_error")
             self._failed(place, "no_source" if no_source else kind)
             return
+        begin = time.monotonic_ns()
         connection.sent_ns = place.refused_since_ns or begin
         connection.attempt = attempt
         failure = connection.connect_ex(address.sockaddr)
@@ -171,8 +171,9 @@ class Opener:
             self._set.watch(connection.fileno(), WRITABLE)
             self.opening[connection.fileno()] = connection
         elif not failure:
+            elapsed_ns = time.monotonic_ns() - connection.sent_ns
             self._set.watch(connection.fileno(), READABLE)
-            self._established(connection)
+            self._established(connection, elapsed_ns)
         elif failure == errno.EAGAIN and address.transport == "unix":
             connection.close()
             self._wait_for_queue(place, attempt, begin)
@@ -196,9 +197,12 @@ class Opener:
 
         self._later.at(now + int(TICK_SECONDS * 1e9), retry)
 
-    def _established(self, connection: HubConnection) -> None:
+    def _established(self, connection: HubConnection, elapsed_ns: int) -> None:
         self._counts.opened += 1
-        self._recorder.times.connect.append(time.monotonic_ns() - connection.sent_ns)
+        information = connection.tcp_info()
+        if information is not None:
+            elapsed_ns = information.connecting_ns(elapsed_ns)
+        self._recorder.times.connect.append(elapsed_ns)
         self._first.discard(connection.number)
         self._on_open(connection)
 

@@ -27,7 +27,7 @@ class Measured:
         response: round trips, from when a message was due.
         service: the same, from when it left; empty in a closed loop, where they are the same.
         first_byte: from a connection's first message to the first byte that came back on it.
-        connect: times to establish a connection.
+        connect: what the path took to establish a connection.
         handshake: times that TLS took after that.
         kernel: round trips as the kernel's TCP smoothed them, one a connection that has ended.
         lateness: how late messages left that were due and had a free connection.

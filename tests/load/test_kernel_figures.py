@@ -1,0 +1,100 @@
+"""What the kernel knows of connections: how long they took to open, what was sent again."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import subprocess
+import sys
+from threading import Event
+
+import pytest
+
+from echo_client.tcp_info import TcpInfo
+from support.misbehaving import Service
+from support.processes import DEADLINE, EchoServerProcess, environment, loaded
+
+# asm-generic/socket.h; Python does not name it.
+_SO_ATTACH_FILTER = 26
+# linux/filter.h: an instruction that lets nothing of a segment through.
+_RETURN = 0x06
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = [
+        ("code", ctypes.c_ushort),
+        ("jt", ctypes.c_ubyte),
+        ("jf", ctypes.c_ubyte),
+        ("k", ctypes.c_uint),
+    ]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(_Instruction))]
+
+
+def loses_everything(connection: socket.socket, over: Event) -> None:
+    """Let no segment of an established connection arrive (socket(7), SO_ATTACH_FILTER)."""
+    program = _Program(1, ctypes.pointer(_Instruction(_RETURN, 0, 0, 0)))
+    connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(program))
+    over.wait(DEADLINE)
+
+
+@pytest.mark.parametrize("engine", ["hub", "threads", "greenlets"])
+def test_what_was_sent_again_where_nothing_ever_came_back(engine: str) -> None:
+    with Service(loses_everything) as service:
+        _, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "4", "-n", "4"),
+            *("--timeout", "400ms", "--no-reconnect"),
+        )
+    assert result.totals.errors == {"no_reply": 4}
+    assert result.totals.retransmits >= 4
+    assert result.latency_us.kernel.count == 4
+
+
+# A process of its own, because of the loop that is held up.
+HELD_UP = """
+import sys, time
+from ctypes import c_int64
+import gevent
+from echo_client.addresses import resolve
+from echo_core.endpoint import Endpoint
+from echo_load.engines import NEVER, Share
+from echo_load.engines.hub import HubEngine
+from echo_load.engines.recorder import Recorder
+from echo_load.plan import Plan
+
+target = sys.argv[1]
+plan = Plan(targets=(target,), connections=20, duration=60.0)
+share = Share(
+    plan=plan, stages=plan.run_stages, targets=(tuple(resolve(Endpoint.parse(target))),),
+    payload=plan.payload(1), sources=(), generator=0, generators=1, connections=20, core=None,
+    seed=1, end_ns=c_int64(NEVER),
+)
+recorder = Recorder(share.timeline)
+engine = HubEngine(share, recorder)
+engine.open()
+time.sleep(0.5)
+while not engine.settled:
+    gevent.sleep(0.001)
+times = recorder.times.connect
+print(len(times), max(times) < 250_000_000)
+"""
+
+
+def test_a_loop_that_is_late_does_not_measure_itself(echo_server: EchoServerProcess) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HELD_UP, echo_server.url],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+        env=environment(),
+    )
+    assert ended.stdout.split() == [b"20", b"True"], ended.stderr.decode()
+
+
+def test_a_handshake_that_lost_a_segment_took_as_long_as_it_took() -> None:
+    assert TcpInfo(0, 70).connecting_ns(5_000_000) == 70_000
+    assert TcpInfo(0, 70).connecting_ns(50_000) == 50_000
+    assert TcpInfo(1, 70).connecting_ns(1_000_000_000) == 1_000_000_000
+    assert TcpInfo(0, 0).connecting_ns(5_000_000) == 5_000_000

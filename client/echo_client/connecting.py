@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import ipaddress
 import os
@@ -20,8 +21,8 @@ from echo_client.errors import (
     NoDescriptorError,
     NoPortError,
     NoSourceError,
-    RefusedError,
     UnreachableError,
+    connecting_failure,
 )
 from echo_client.tls import TlsOptions
 from echo_core.errors import InvalidValueError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 # linux/in.h: bind to an address only, and let connect choose the port. Chosen at the bind, a port
 # serves one connection; chosen at the connect, one to each target.
 IP_BIND_ADDRESS_NO_PORT = 24
+# Between two looks whether a unix socket's queue has room.
+UNIX_QUEUE_SECONDS = 0.01
 
 
 def reachable_from(source: str | None, addresses: Sequence[Address]) -> Sequence[Address]:
@@ -77,9 +80,12 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
     try:
         connecting = _socket_for(address, source)
         try:
-            connecting.settimeout(timeout)
             begin = time.monotonic_ns()
-            connecting.connect(address.sockaddr)
+            if address.transport == "unix":
+                _connect_unix(connecting, address, timeout)
+            else:
+                connecting.settimeout(timeout)
+                connecting.connect(address.sockaddr)
             return connecting, time.monotonic_ns() - begin
         except BaseException:
             connecting.close()
@@ -117,7 +123,7 @@ def _socket_for(address: Address, source: str | None) -> socket.socket:
         if address.transport in {"tcp", "tls"}:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source is not None:
-            _bind(opened, source, address)
+            bind(opened, source, address)
     except BaseException:
         opened.close()
         raise
@@ -167,7 +173,28 @@ def secure(
         raise _no_handshake(address, str(error)) from error
 
 
-def _bind(connecting: socket.socket, source: str, address: Address) -> None:
+def _connect_unix(connecting: socket.socket, address: Address, timeout: float) -> None:
+    """Connect, as soon as there is room in the queue, which does not say when that is."""
+    connecting.settimeout(0)
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connecting.connect(address.sockaddr)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError from error
+            time.sleep(UNIX_QUEUE_SECONDS)
+        else:
+            return
+
+
+def bind(connecting: _socket.socket, source: str, address: Address) -> None:
+    """Let a socket connect from an address of this machine, with a port left to the system.
+
+    Raises:
+        NoPortError: it has none left.
+        NoSourceError: it is no address to connect from to there.
+    """
     try:
         if sys.platform == "linux" and address.transport != "udp":
             connecting.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
@@ -187,30 +214,36 @@ def _bind(connecting: socket.socket, source: str, address: Address) -> None:
 
 def not_connected(error: OSError, address: Address, timeout: float) -> ConnectError:
     """What connecting failed with, as an error of the client that says why."""
-    if isinstance(error, TimeoutError):
+    failure = failure_to_connect(error.errno, address)
+    if isinstance(error, TimeoutError) or failure is ConnectTimeoutError:
         said = f"no answer within {format_duration(timeout)}"
         return ConnectTimeoutError(f"cannot connect to {address.endpoint}: {said}")
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
+    if failure is NoDescriptorError:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return NoDescriptorError(
             f"cannot connect to {address.endpoint}: {error.strerror}; `ulimit -n` is {limit}"
         )
-    if _is_out_of_ports(error, address):
+    if failure is NoPortError:
         return _no_port(address)
-    kind = {
-        errno.ECONNREFUSED: RefusedError,
-        errno.EHOSTUNREACH: UnreachableError,
-        errno.ENETUNREACH: UnreachableError,
-        errno.EADDRNOTAVAIL: UnreachableError,
-    }.get(error.errno or 0, ConnectError)
-    return kind(f"cannot connect to {address.endpoint}: {error.strerror}")
+    return failure(f"cannot connect to {address.endpoint}: {error.strerror}")
 
 
-def _is_out_of_ports(error: OSError, address: Address) -> bool:
+def failure_to_connect(number: int | None, address: Address) -> type[ConnectError]:
+    """What it is that a socket could not be made for an address, or not be connected to it.
+
+    Args:
+        number: of `errno`.
+        address: where to.
+    """
+    failure = connecting_failure(number)
+    if number == errno.EADDRNOTAVAIL and not _has_way(address):
+        return UnreachableError
+    return failure
+
+
+def _has_way(address: Address) -> bool:
     """Tell ports that are used up from an address that nothing here could ever connect to."""
     if address.transport == "udp":
-        return error.errno == errno.EAGAIN
-    if error.errno != errno.EADDRNOTAVAIL:
         return False
     # UDP has ports of its own.
     with socket.socket(address.family, socket.SOCK_DGRAM) as probe:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Self
 
 from echo_client import connecting
 from echo_client.addresses import Address, resolve
-from echo_client.deadlines import TIMEOUTS, seconds_until, set_timeout, wait
+from echo_client.deadlines import is_late, seconds_until, set_timeout, wait
 from echo_client.errors import (
+    ClientError,
     ClosedError,
-    LostError,
     RefusedError,
     ReplyTimeoutError,
+    connected_failure,
     lost,
 )
 from echo_client.happy_eyeballs import best_first, connect_first
@@ -191,10 +192,8 @@ class EchoConnection:
             self.bytes_received += received
             if received >= size:
                 return reply
-        except TIMEOUTS as error:
-            raise self._too_late(b"", len(message)) from error
         except OSError as error:
-            raise lost(error) from error
+            raise self._failed(error, b"", len(message)) from error
         return self._receive_rest(reply, size, deadline)
 
     def send(self, data: bytes) -> None:
@@ -207,12 +206,12 @@ class EchoConnection:
         try:
             self._socket.sendall(data)
             self.bytes_sent += len(data)
-        except TIMEOUTS as error:
+        except OSError as error:
+            if not is_late(error):
+                raise lost(error) from error
             raise ReplyTimeoutError(
                 f"the server stopped reading for {format_duration(self._timeout)}"
             ) from error
-        except OSError as error:
-            raise lost(error) from error
 
     def receive(self) -> bytes:
         """Receive what there is, at most `CHUNK` bytes; nothing at the end of the stream.
@@ -224,12 +223,12 @@ class EchoConnection:
         try:
             data = self._socket.recv(CHUNK)
             self.bytes_received += len(data)
-        except TIMEOUTS as error:
+        except OSError as error:
+            if not is_late(error):
+                raise lost(error) from error
             raise ReplyTimeoutError(
                 f"nothing came back for {format_duration(self._timeout)}"
             ) from error
-        except OSError as error:
-            raise lost(error) from error
         return data
 
     def idle(self, seconds: float) -> bytes | None:
@@ -255,10 +254,10 @@ class EchoConnection:
                     data = self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
                     self.bytes_received += len(data)
                     return data
-        except TimeoutError:
-            return None
         except OSError as error:
-            raise lost(error) from error
+            if not is_late(error):
+                raise lost(error) from error
+            return None
 
     def end_of_sending(self) -> None:
         """Shut down the writing half: the other end sees the end of the stream.
@@ -303,10 +302,8 @@ class EchoConnection:
                     raise _closed(len(received), size)
                 received += piece
                 self.bytes_received += len(piece)
-        except TIMEOUTS as error:
-            raise self._too_late(bytes(received), size) from error
         except OSError as error:
-            raise lost(error) from error
+            raise self._failed(error, bytes(received), size) from error
         finally:
             set_timeout(self._socket, self._timeout)
         return bytes(received)
@@ -333,13 +330,14 @@ class EchoConnection:
                             raise _closed(len(received), len(message))
                         received += piece
                         self.bytes_received += len(piece)
-        except TimeoutError as error:
-            raise self._too_late(bytes(received), len(message)) from error
         except OSError as error:
-            raise lost(error) from error
+            raise self._failed(error, bytes(received), len(message)) from error
         return bytes(received)
 
-    def _too_late(self, received: bytes, size: int) -> ReplyTimeoutError:
+    def _failed(self, error: OSError, received: bytes, size: int) -> ClientError:
+        """What a round trip failed with, of whose reply so much had come."""
+        if not is_late(error):
+            return lost(error)
         return ReplyTimeoutError(
             f"{len(received)} of {size} bytes came back within {format_duration(self._timeout)}",
             received,
@@ -412,12 +410,13 @@ class DatagramConnection(EchoConnection):
         """None: there is no TCP."""
         return None
 
-    def _undelivered(self, error: OSError) -> ReplyTimeoutError | RefusedError | LostError:
-        if isinstance(error, TIMEOUTS):
+    def _undelivered(self, error: OSError) -> ClientError:
+        if is_late(error):
             return ReplyTimeoutError(f"no datagram came within {format_duration(self._timeout)}")
-        if isinstance(error, ConnectionRefusedError):
+        failure = connected_failure(error.errno)
+        if failure is RefusedError:
             return RefusedError("nobody listens there: the datagram was refused")
-        return LostError(f"the datagram cannot be delivered: {error.strerror}")
+        return failure(f"the datagram cannot be delivered: {error.strerror}")
 
 
 def _closed(received: int, size: int) -> ClosedError:

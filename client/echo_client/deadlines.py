@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import select
 import socket
 import struct
@@ -12,8 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from echo_client.tls_socket import TlsSocket
 
-# What a socket raises when Python's timeout has passed, and when the kernel's has.
-TIMEOUTS = (TimeoutError, BlockingIOError)
+
+def is_late(error: OSError) -> bool:
+    """Whether a receive or send has taken too long: for Python's timeout, or for the kernel's.
+
+    That the kernel has given the other end up (ETIMEDOUT) is something else: the connection broke.
+    """
+    late = isinstance(error, TimeoutError | BlockingIOError)
+    return late and error.errno != errno.ETIMEDOUT
 
 
 def set_timeout(connected: socket.socket | TlsSocket, seconds: float) -> None:

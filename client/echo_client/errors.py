@@ -5,6 +5,7 @@ Each has a `kind`: the name it is counted under when many connections fail.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 from echo_core.errors import EchoswarmError, ExitCode
@@ -29,7 +30,7 @@ class UnresolvedError(ConnectError):
 
 
 class RefusedError(ConnectError):
-    """Nobody listens on the port (ECONNREFUSED).
+    """Nobody listens on the port (ECONNREFUSED), or there is no such unix socket (ENOENT).
 
     Over UDP that is learnt from the answer to a datagram: a round trip raises it then.
     """
@@ -132,8 +133,48 @@ class StreamError(ClientError):
     kind = "stream"
 
 
-def lost(error: OSError) -> LostError:
+_ANYWHERE: dict[int, type[ConnectError]] = {
+    errno.ECONNREFUSED: RefusedError,
+    errno.EHOSTUNREACH: UnreachableError,
+    errno.ENETUNREACH: UnreachableError,
+}
+# What it means that a socket cannot be made or connected.
+_CONNECTING: dict[int, type[ConnectError]] = {
+    **_ANYWHERE,
+    errno.ENOENT: RefusedError,
+    errno.ETIMEDOUT: ConnectTimeoutError,
+    errno.EADDRNOTAVAIL: NoPortError,
+    # Of UDP.
+    errno.EAGAIN: NoPortError,
+    errno.EMFILE: NoDescriptorError,
+    errno.ENFILE: NoDescriptorError,
+}
+# What it means that one that was connected fails.
+_CONNECTED: dict[int, type[ClientError]] = {
+    **_ANYWHERE,
+    errno.ECONNRESET: ResetError,
+    errno.EPIPE: ResetError,
+}
+
+# The kinds of what can go wrong before a connection is open.
+CONNECTING_KINDS = frozenset(
+    {ConnectError.kind, *(failure.kind for failure in ConnectError.__subclasses__())}
+)
+
+
+def connecting_failure(number: int | None) -> type[ConnectError]:
+    """What it is that connecting failed with a number of `errno`."""
+    return _CONNECTING.get(number or 0, ConnectError)
+
+
+def connected_failure(number: int | None) -> type[ClientError]:
+    """What it is that a connection failed with a number of `errno`."""
+    return _CONNECTED.get(number or 0, LostError)
+
+
+def lost(error: OSError) -> ClientError:
     """What a system call on a connection failed with, as an error of the connection."""
-    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+    failure = connected_failure(error.errno)
+    if failure is ResetError:
         return ResetError("the server reset the connection")
-    return LostError(f"the connection broke: {error.strerror}")
+    return failure(f"the connection broke: {error.strerror}")

@@ -12,6 +12,7 @@ from echo_client.connection import CHUNK, EchoConnection
 from echo_client.errors import (
     ClientError,
     ClosedError,
+    LostError,
     MismatchError,
     ReplyTimeoutError,
     StreamError,
@@ -51,6 +52,9 @@ def check_stream(endpoint: Endpoint) -> None:
 def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
     """Send all of a source, then its end, and hand every byte that comes back to a sink.
 
+    It ends when the other end does, so that what came behind the last byte is noticed; where that
+    does not, when it has been quiet for the connection's timeout.
+
     A thread of its own sends, so that a server that waits for its reply to be read never makes
     both ends wait for each other.
 
@@ -71,16 +75,7 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
     sender = _Sender(connection, source)
     sender.start()
     received = _Half()
-    while not (sender.finished and received.size >= sender.sent.size):
-        try:
-            data = connection.receive()
-        except ReplyTimeoutError:
-            # Waiting for more input is no fault; waiting for bytes that were sent is one.
-            if received.size < sender.sent.size:
-                raise
-            continue
-        if not data:
-            break
+    while data := _receive(connection, sender, received):
         received.add(data)
         sink(data)
     if sender.failure is not None:
@@ -94,6 +89,23 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
             f"{sender.sent.size} bytes were sent and {received.size} came back, but not the same"
         )
     return received.size
+
+
+def _receive(connection: EchoConnection, sender: _Sender, received: _Half) -> bytes:
+    """Receive what comes next; nothing at the end, or where nothing more is to come."""
+    while True:
+        try:
+            return connection.receive()
+        except ReplyTimeoutError:
+            # Waiting for more input is no fault; waiting for bytes that were sent is one.
+            if received.size < sender.sent.size:
+                raise
+            if sender.finished:
+                return b""
+        except LostError:
+            if sender.finished and received.size == sender.sent.size:
+                return b""
+            raise
 
 
 class _Sender(threading.Thread):

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 
 from echo_client.deadlines import seconds_until, set_timeout, wait
+from echo_client.errors import HandshakeError
 
 # The most that one record holds (RFC 8446, section 5.1).
 LARGEST_RECORD = 16 * 1024
@@ -57,6 +58,8 @@ class TlsSocket:
         self._lock = threading.Lock()
         self._timeout = 0.0
         self._ended = False
+        # The other end has sent something that was meant for the reader.
+        self._spoken_to = False
         # What is encrypted and not sent yet, and how many plain bytes are in it.
         self._unsent: memoryview | bytes = b""
         self._plain_bytes_unsent = 0
@@ -99,10 +102,14 @@ class TlsSocket:
 
     def sendall(self, data: bytes) -> None:
         """Encrypt all of the data and send it."""
-        for begin in range(0, len(data), _RECEIVE):
-            self._unsent = self._encrypted(data[begin : begin + _RECEIVE])
-            self._plain.sendall(self._unsent)
-            self._unsent = b""
+        try:
+            for begin in range(0, len(data), _RECEIVE):
+                self._unsent = self._encrypted(data[begin : begin + _RECEIVE])
+                self._plain.sendall(self._unsent)
+                self._unsent = b""
+        except ConnectionError:
+            self._raise_refusal()
+            raise
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         """Encrypt the beginning of the data and send as much of it as goes.
@@ -115,11 +122,17 @@ class TlsSocket:
             beginning = data[:_RECEIVE]
             self._unsent = memoryview(self._encrypted(beginning))
             self._plain_bytes_unsent = len(beginning)
-        self._unsent = self._unsent[self._plain.send(self._unsent, flags) :]
+        try:
+            self._unsent = self._unsent[self._plain.send(self._unsent, flags) :]
+        except ConnectionError:
+            self._raise_refusal()
+            raise
         return 0 if self._unsent else self._plain_bytes_unsent
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Receive what there is; nothing at the end, with close_notify or without.
+
+        Raises HandshakeError where the server refused this end after its own part was done.
 
         Args:
             size: encrypted bytes that are received at once; it may be a record more than these.
@@ -191,16 +204,29 @@ class TlsSocket:
                     if not piece:
                         self._ended = True
                         break
+                    self._spoken_to = True
                     pieces.append(piece)
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLZeroReturnError:
                 self._ended = True
             except ssl.SSLError as error:
-                raise _broken(error) from error
+                broken = _broken(error)
+                if "_ALERT_" in (error.reason or "") and not self._spoken_to:
+                    # In TLS 1.3 the client is through with the handshake before the server has
+                    # looked at its certificate.
+                    raise HandshakeError(f"TLS handshake failed: {broken.strerror}") from error
+                raise broken from error
             if self._outgoing.pending > _MOST_OWED:
                 raise OSError(errno.EPROTO, "the server asks for key updates without end")
         return b"".join(pieces) if pieces or self._ended else None
+
+    def _raise_refusal(self) -> None:
+        """The other end took no more: say why, if it has said so before."""
+        self._plain.settimeout(0)
+        with suppress(OSError):
+            while received := self._plain.recv(_RECEIVE):
+                self._decrypted(received)
 
     def _close_notify(self) -> bytes:
         """What is left to say, close_notify last; nothing if it was said."""

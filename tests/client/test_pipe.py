@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from support.processes import (
     DEADLINE,
     EchoServerProcess,
     environment,
+    reset,
     run,
 )
 
@@ -114,6 +117,29 @@ def test_a_service_that_fails_is_one_line_and_exit_1(
     (line,) = result.stderr.decode().splitlines()
     assert line.startswith("echo-client: error: ")
     assert said in line
+
+
+def test_bytes_behind_the_last_one_are_noticed() -> None:
+    def adds_at_the_end(connection: socket.socket, _over: threading.Event) -> None:
+        while data := connection.recv(65536):
+            connection.sendall(data)
+        connection.sendall(b"!")
+
+    with Service(adds_at_the_end) as service:
+        result = run([*CLIENT, service.target], stdin=b"hello")
+    assert (result.returncode, result.stdout) == (1, b"hello!")
+    assert b"5 bytes were sent and 6 came back, but not the same" in result.stderr
+
+
+def test_a_reset_after_the_last_byte_is_no_fault() -> None:
+    def resets_at_the_end(connection: socket.socket, _over: threading.Event) -> None:
+        while data := connection.recv(65536):
+            connection.sendall(data)
+        reset(connection)
+
+    with Service(resets_at_the_end) as service:
+        result = run([*CLIENT, service.target], stdin=b"hello")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"hello", b"")
 
 
 def test_a_service_that_stops_reading_is_not_waited_for() -> None:

@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from ctypes import c_int64
+from dataclasses import replace
 
 import pytest
 
 from echo_client.addresses import resolve
+from echo_client.payload import HelloPayload
 from echo_core.endpoint import Endpoint
 from echo_load.engines import Share
 from echo_load.engines.recorder import Recorder
@@ -181,4 +183,25 @@ def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyP
     engine.open()
     until(lambda: engine.settled, "all to be refused")
     assert engine.counts().errors == {"no_thread": 5}
+    engine.share.end_ns.value = 0
     assert engine.ended
+
+
+class BrokenPayload(HelloPayload):
+    """One whose messages cannot be made."""
+
+    def head(self, connection: int) -> bytes:
+        raise ArithmeticError(f"connection {connection}")
+
+
+def test_an_exception_in_a_thread_is_raised_where_the_generator_looks(
+    echo_server: EchoServerProcess,
+) -> None:
+    engine = engine_of(replace(share_of(echo_server.port, 3), payload=BrokenPayload()))
+    engine.open()
+    until(lambda: engine.settled, "all connections to be open")
+    start(engine)
+    with pytest.raises(ArithmeticError, match="connection"):
+        until(lambda: engine.ended, "it to be raised")
+    engine.abort()
+    assert engine.join(DEADLINE)

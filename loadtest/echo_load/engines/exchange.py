@@ -7,7 +7,6 @@ sorted out apart from that.
 
 from __future__ import annotations
 
-import errno
 import select
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ from gevent import monkey
 from gevent.hub import get_hub
 
 from echo_client.connection import CHUNK
+from echo_client.errors import connected_failure
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
 from echo_load.engines import Counts, Share, datagrams
 from echo_load.engines.checking import UnderWay, check
@@ -27,13 +27,6 @@ from echo_load.engines.recorder import FOLD_AT, Recorder
 # Replies that are held at once should fit the caches: so many, and so many bytes.
 _HELD = 64
 _HELD_BYTES = 256 * 1024
-_LOST_BY = {
-    errno.ECONNRESET: "reset",
-    errno.EPIPE: "reset",
-    errno.ECONNREFUSED: "refused",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
-}
 
 
 class Exchange(ABC):
@@ -335,4 +328,4 @@ class Exchange(ABC):
 
 def _kind(error: OSError) -> str:
     """What an error of an open connection counts as."""
-    return _LOST_BY.get(error.errno or 0, "broken")
+    return connected_failure(error.errno).kind

@@ -151,6 +151,7 @@ class HubEngine(Exchange):
         connection.stop_at = self._share.stop_at(connection.number, connection.sequence)
         if self._lives and not self._lives.add(connection):
             connection.over = True
+            connection.stop_at = 0
         if self._dispatcher is not None:
             self._dispatcher.free.extend([connection] * self._share.plan.pipeline)
             self._dispatcher.dispatch()

@@ -7,8 +7,9 @@ import socket
 from collections import deque
 from typing import Self
 
-from echo_client.addresses import Address, source_sockaddr
-from echo_client.connecting import IP_BIND_ADDRESS_NO_PORT
+from echo_client.addresses import Address
+from echo_client.connecting import bind
+from echo_client.errors import ConnectError
 from echo_client.tcp_info import TcpInfo, read_tcp_info
 from echo_load.engines import NEVER
 from echo_load.engines.checking import UnderWay
@@ -115,7 +116,9 @@ class HubConnection(_socket.socket):
         """Make the socket, from an address if one is given; it is not connected yet.
 
         Raises:
-            OSError: there are no descriptors left, or the source is no address of this machine.
+            OSError: there are no descriptors left.
+            NoPortError: the source has no port left.
+            NoSourceError: it is no address to connect from to there.
         """
         datagram = address.transport == "udp"
         kind = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
@@ -124,10 +127,8 @@ class HubConnection(_socket.socket):
             if address.transport == "tcp":
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source is not None and address.family != socket.AF_UNIX:
-                if not datagram:
-                    connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                connection.bind(source_sockaddr(source))
-        except OSError:
+                bind(connection, source, address)
+        except (OSError, ConnectError):
             connection.close()
             raise
         connection.number = place.number

@@ -8,6 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from echo_client.connecting import UNIX_QUEUE_SECONDS, failure_to_connect
+from echo_client.errors import ConnectError
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet
 from echo_load.engines import Counts, Share, back_off_seconds
 from echo_load.engines.hub_connection import HubConnection, Place
@@ -16,18 +18,6 @@ from echo_load.engines.recorder import Recorder
 
 # How often it is looked at what can be opened.
 TICK_SECONDS = 0.01
-_CONNECT_ERRORS = {
-    errno.ECONNREFUSED: "refused",
-    errno.ENOENT: "refused",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
-    errno.ETIMEDOUT: "connect_timeout",
-    errno.EADDRNOTAVAIL: "no_port",
-    # Of UDP.
-    errno.EAGAIN: "no_port",
-    errno.EMFILE: "no_descriptor",
-    errno.ENFILE: "no_descriptor",
-}
 
 
 class Opener:
@@ -158,10 +148,11 @@ class Opener:
         address = self._share.addresses(place.number)[attempt]
         try:
             connection = HubConnection.of(place, address, self._share.source(place.number))
+        except ConnectError as error:
+            self._failed(place, error.kind)
+            return
         except OSError as error:
-            no_source = error.errno == errno.EADDRNOTAVAIL
-            kind = _CONNECT_ERRORS.get(error.errno or 0, "connect_error")
-            self._failed(place, "no_source" if no_source else kind)
+            self._failed(place, failure_to_connect(error.errno, address).kind)
             return
         begin = time.monotonic_ns()
         connection.sent_ns = place.refused_since_ns or begin
@@ -195,7 +186,7 @@ class Opener:
                 self._queued -= 1
                 self._open(place, attempt)
 
-        self._later.at(now + int(TICK_SECONDS * 1e9), retry)
+        self._later.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
 
     def _established(self, connection: HubConnection, elapsed_ns: int) -> None:
         self._counts.opened += 1
@@ -211,7 +202,8 @@ class Opener:
         if attempt + 1 < len(self._share.addresses(place.number)):
             self._open(place, attempt + 1)
         else:
-            self._failed(place, _CONNECT_ERRORS.get(failure, "connect_error"))
+            address = self._share.addresses(place.number)[attempt]
+            self._failed(place, failure_to_connect(failure, address).kind)
 
     def _failed(self, place: Place, kind: str) -> None:
         self._counts.failed += 1

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
@@ -53,6 +54,7 @@ class ThreadsEngine:
         self._pace_lock = threading.Lock()
         self._next_connect = 0.0
         self._broken_off = threading.Event()
+        self._error: Exception | None = None
         self._ends_when_through = share.ends_when_through
         self._clients = [_Client(self, number) for number in share.numbers]
 
@@ -62,11 +64,15 @@ class ThreadsEngine:
         sys.setswitchinterval(SWITCH_SECONDS)
         sleep_exactly()
         # Starting a thread waits until it runs: with thousands that is left to one of its own.
-        threading.Thread(target=self._start_clients, name="starter", daemon=True).start()
+        starter = threading.Thread(
+            target=self.guarded, args=[self._start_clients], name="starter", daemon=True
+        )
+        starter.start()
 
     @property
     def settled(self) -> bool:
         """Every connection of the beginning is established or has failed."""
+        self._raise()
         return all(client.settled for client in self._clients)
 
     @property
@@ -121,6 +127,7 @@ class ThreadsEngine:
     @property
     def ended(self) -> bool:
         """Every thread has ended, and the time in which they were to send is over."""
+        self._raise()
         over = self.aborted or self._ends_when_through
         over = over or time.monotonic_ns() >= self.share.end_ns.value
         return over and all(client.ended for client in self._clients)
@@ -146,6 +153,17 @@ class ThreadsEngine:
     def messages_by_connection(self) -> list[int]:
         """How many round trips each connection has made."""
         return [client.counts.messages for client in self._clients]
+
+    def guarded(self, action: Callable[[], None]) -> None:
+        """Keep an exception for the generator: one that left a thread would end that alone."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # raised again where the generator looks
+            self._error = self._error or error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def _start_clients(self) -> None:
         refused = False
@@ -241,21 +259,24 @@ class _Client(threading.Thread):
 
     def run(self) -> None:
         try:
-            lives = self._share.lives
-            if lives is None:
-                self._live(NEVER, at_once=True)
-                return
-            for begin, end in lives.lives(self.number):
-                at_once = begin == -float("inf")
-                if not at_once:
-                    self.settled = True
-                    self._engine.wait_at_gate()
-                    self._engine.sleep_until(self._engine.origin_ns + int(begin * 1e9))
-                self._live(end, at_once=at_once)
-                if self._is_over():
-                    return
+            self._engine.guarded(self._run)
         finally:
             self.settled = self.ended = True
+
+    def _run(self) -> None:
+        lives = self._share.lives
+        if lives is None:
+            self._live(NEVER, at_once=True)
+            return
+        for begin, end in lives.lives(self.number):
+            at_once = begin == -float("inf")
+            if not at_once:
+                self.settled = True
+                self._engine.wait_at_gate()
+                self._engine.sleep_until(self._engine.origin_ns + int(begin * 1e9))
+            self._live(end, at_once=at_once)
+            if self._is_over():
+                return
 
     def cancel(self, error: str | None) -> None:
         """End without having run."""

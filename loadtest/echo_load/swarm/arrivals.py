@@ -16,6 +16,7 @@ from gevent.monkey import get_original
 from gevent.socket import wait_write
 from greenlet import getcurrent
 
+from echo_client.deadlines import is_late
 from echo_client.errors import ClosedError, ReplyTimeoutError, lost
 from echo_core.epoll_set import READABLE, EpollSet, Ready
 from echo_core.units import format_duration
@@ -79,6 +80,8 @@ class Line:
                     )
                 reply += piece
         except TimeoutError as error:
+            if not is_late(error):
+                raise lost(error) from error
             raise ReplyTimeoutError(
                 f"{len(reply)} of {size} bytes came back within {format_duration(self._timeout)}",
                 reply,

@@ -11,6 +11,7 @@ from typing import Any
 
 from locust.stats import StatsEntry, StatsError
 
+from echo_client.errors import CONNECTING_KINDS
 from echo_load.engines import Counts
 from echo_load.engines.recorder import Snapshot
 from echo_load.latency import LatencyHistogram
@@ -19,13 +20,6 @@ from echo_load.swarm.precision import Precision, bucket
 
 # There are as many as a histogram has, and the same again each time.
 _bucket = cache(bucket)
-# What counts as a failure to connect, and not of a message.
-_CONNECTING = frozenset(
-    {
-        *("refused", "unreachable", "connect_timeout", "connect_error", "unresolved", "handshake"),
-        *("no_port", "no_source", "no_descriptor"),
-    }
-)
 
 
 def fold(
@@ -56,7 +50,7 @@ def fold(
     for kind, count in gained.errors.items():
         # Some are taken back: a datagram that was held for lost and came late.
         if count > 0:
-            name = "connect" if kind in _CONNECTING else "message"
+            name = "connect" if kind in CONNECTING_KINDS else "message"
             _fail(environment.stats, method, name, EchoFailure(kind), count)
     # What was wrong is a round trip all the same, has a time, and was counted with the others.
     _count_failed_requests(environment.stats, method, "message", -gained.wrong)

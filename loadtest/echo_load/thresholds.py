@@ -94,7 +94,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
             return written_time(self.value)
         if self.kind == "share":
             return f"{self.value * 100:.4g} %"
-        return f"{self.value:,.0f}" + (" a second" if self.kind == "rate" else "")
+        if self.kind == "rate":
+            return f"{written_rate(self.value)} a second"
+        return f"{self.value:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,11 @@ class Threshold:
         if self.kind == "count":
             return failed
         return failed / figures.attempts if figures.attempts else None
+
+
+def written_rate(rate: float) -> str:
+    """A rate for people: whole, or of less than ten to three digits: `12,345`, `0.111`."""
+    return f"{rate:,.0f}" if rate >= 9.995 else f"{rate:.3g}"
 
 
 def written_time(seconds: float) -> str:

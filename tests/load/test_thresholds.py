@@ -10,7 +10,7 @@ import pytest
 from echo_core.errors import InvalidValueError
 from echo_load.compare import compare
 from echo_load.latency import LatencyHistogram
-from echo_load.thresholds import Figures, Threshold, written_time
+from echo_load.thresholds import Figures, Threshold, written_rate, written_time
 from support.processes import LOAD, StartServer, loaded, run
 
 DISTRIBUTIONS = ("response", "service", "first_byte", "connect", "handshake", "kernel")
@@ -103,6 +103,14 @@ def test_what_was_not_measured_was_not_kept(text: str) -> None:
     judged = Threshold.parse(text).judge(figures(seconds=0.0))
     assert (judged.value, judged.passed) == (None, False)
     assert judged.measured == "nothing measured"
+
+
+@pytest.mark.parametrize(
+    ("rate", "written"),
+    [(0, "0"), (1 / 9, "0.111"), (1, "1"), (9.99, "9.99"), (9.999, "10"), (12345.6, "12,346")],
+)
+def test_a_rate_is_written_for_people(rate: float, written: str) -> None:
+    assert written_rate(rate) == written
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_load.compare import CONFIDENCE, Change, Comparison
-from echo_load.thresholds import written_time
+from echo_load.thresholds import written_rate, written_time
 
 _STYLES = {
     "better": "bold green",
@@ -65,7 +65,7 @@ def conclusion(comparison: Comparison) -> Text:
 def _amount(change: Change, value: float) -> str:
     if change.unit == "us":
         return written_time(value / 1e6)
-    return f"{value * 100:.3g} %" if change.unit == "share" else f"{value:,.0f}/s"
+    return f"{value * 100:.3g} %" if change.unit == "share" else f"{written_rate(value)}/s"
 
 
 def _points(change: Change, value: float) -> str:

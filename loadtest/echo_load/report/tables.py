@@ -14,7 +14,7 @@ from echo_core.units import format_bytes
 from echo_load.plan import Plan
 from echo_load.reconcile import Reconciliation
 from echo_load.result import Generator, Latency, Result, StageResult, Totals
-from echo_load.thresholds import Judged, written_time
+from echo_load.thresholds import Judged, written_rate, written_time
 from echo_load.verdict import shortcomings
 
 # Of more stages the summary shows the whole only.
@@ -51,7 +51,8 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
             ("lost", stage.connections_lost, "red"),
         ),
     )
-    table.add_row("messages", f"{stage.messages:,}  ({stage.messages_per_second:,.0f} msg/s)")
+    rate = written_rate(stage.messages_per_second)
+    table.add_row("messages", f"{stage.messages:,}  ({rate} msg/s)")
     wrong = [(str(kind), errors.pop(kind), "red") for kind in WRONG if kind in errors]
     table.add_row(
         "errors",
@@ -150,7 +151,7 @@ def _indented(line: Text) -> Text:
 def _speed(stage: StageResult) -> str:
     response = stage.latency_us.response
     speed = (
-        f"{stage.messages_per_second:,.0f} msg/s, "
+        f"{written_rate(stage.messages_per_second)} msg/s, "
         f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s"
     )
     if not response.count:

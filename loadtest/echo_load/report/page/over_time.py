@@ -23,6 +23,7 @@ from echo_load.report.page.traces import (
     with_times,
 )
 from echo_load.result import Second
+from echo_load.thresholds import written_rate
 
 
 def throughput(runs: Sequence[Run]) -> Chart:
@@ -31,7 +32,9 @@ def throughput(runs: Sequence[Run]) -> Chart:
     if len(runs) == 1 and None not in data[0]["y"]:
         # A filled area would go on through a gap.
         data[0]["fill"] = "tozeroy"
-    speeds = [f"{run.result.totals.messages_per_second:,.0f}{of_run(run, runs)}" for run in runs]
+    speeds = [
+        f"{written_rate(run.result.totals.messages_per_second)}{of_run(run, runs)}" for run in runs
+    ]
     return Chart(
         "throughput",
         "time",

@@ -10,7 +10,7 @@ from echo_core.units import format_bytes, format_duration
 from echo_load.plan import Plan
 from echo_load.report.tables import processes_in_words
 from echo_load.result import Latencies, Latency, Result
-from echo_load.thresholds import written_time
+from echo_load.thresholds import written_rate, written_time
 
 NOTHING = "–"  # noqa: RUF001  # an en dash, as typographers put it
 
@@ -106,7 +106,7 @@ def figures(result: Result) -> dict[str, str]:
     """The key figures."""
     totals, response = result.totals, result.latency_us.response
     return {
-        "msg/s": f"{totals.messages_per_second:,.0f}",
+        "msg/s": written_rate(totals.messages_per_second),
         "p50": time(response.p50),
         "p90": time(response.p90),
         "p99": time(response.p99),

@@ -143,8 +143,9 @@ class Tally:
     def _sent_until(self) -> float:
         """Until when messages could leave so far, in seconds from the beginning.
 
-        That is the end of the last stage, even if the target was silent long before, unless it
-        was broken off. Where the messages came to their end first, it is what became of the last.
+        That is the end of the last stage, even if the target was silent long before or all
+        connections were gone, unless it was broken off. Where the messages came to their end
+        first, it is when that was known of the last.
         """
         if self.gate_ns is None:
             return 0.0
@@ -158,9 +159,14 @@ class Tally:
         ]
         if running:
             end = min(end, statistics.fmean(running))
-        elif max(self._last_elapsed) < end:
-            end = max([self._last_failure, *self._last_replies.values()])
+        elif self._is_through or end == math.inf:
+            end = min(end, max([self._last_failure, *self._last_replies.values()]))
         return max(0.0, end)
+
+    @property
+    def _is_through(self) -> bool:
+        messages = self.plan.messages
+        return messages is not None and self.counts.attempts >= messages
 
     def series(self) -> list[Second]:
         """One entry for each second from the beginning of its first stage to the last one's end."""

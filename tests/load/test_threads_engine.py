@@ -183,7 +183,6 @@ def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyP
     engine.open()
     until(lambda: engine.settled, "all to be refused")
     assert engine.counts().errors == {"no_thread": 5}
-    engine.share.end_ns.value = 0
     assert engine.ended
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from socket import socket
 from threading import Event
 
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from echo_load.result import Result, Totals
-from support.misbehaving import Service, silent, silent_after
+from support.misbehaving import Behaviour, Service, silent, silent_after
 from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, until
 
 ENGINES = ("hub", "threads", "greenlets")
@@ -22,6 +23,20 @@ ENGINES = ("hub", "threads", "greenlets")
 def ends_after_one(connection: socket, _over: Event) -> None:
     """Echo a message, then close, while nothing is due."""
     connection.sendall(connection.recv(64))
+
+
+def all_end_after_one() -> Behaviour:
+    """Echo one message on one of the connections, then close all."""
+    answered = Event()
+
+    def behave(connection: socket, over: Event) -> None:
+        connection.settimeout(0.02)
+        while not (answered.is_set() or over.is_set()):
+            with suppress(TimeoutError):
+                connection.sendall(connection.recv(64))
+                answered.set()
+
+    return behave
 
 
 def has_the_rate_of(totals: Totals, seconds: float) -> bool:
@@ -54,15 +69,30 @@ def test_messages_end_a_test_before_its_time(start_server: StartServer) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_connections_that_are_lost_while_nothing_is_due(engine: str) -> None:
-    with Service(ends_after_one) as service:
+    with Service(all_end_after_one()) as service:
         code, result = loaded(
-            *("run", service.target, "--engine", engine, "-c", "3", "--rate", "3", "-d", "1s"),
+            *("run", service.target, "--engine", engine, "-c", "3", "--rate", "1", "-d", "1s"),
             "--no-reconnect",
         )
     totals = result.totals
     assert (code, totals.connections_lost, totals.errors) == (1, 3, {"closed": 3})
-    assert totals.messages == 3
-    assert totals.seconds == pytest.approx(1)
+    assert (totals.messages, totals.messages_per_second) == (1, 1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_where_no_connection_is_left_nothing_is_waited_for(engine: str) -> None:
+    """The figures are those of the whole time."""
+    begin = time.monotonic()
+    with Service(all_end_after_one()) as service:
+        _, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "2", "--rate", "1", "-d", "100s"),
+            "--no-reconnect",
+        )
+    totals = result.totals
+    assert time.monotonic() - begin < DEADLINE
+    assert (totals.messages, totals.messages_per_second) == (1, 0.01)
+    assert totals.errors == {"closed": 2, "unsent": 99}
+    assert len(result.series) == 100
 
 
 @pytest.mark.parametrize("engine", ["threads", "greenlets"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from ctypes import c_int64
 from dataclasses import dataclass, field, fields
@@ -100,9 +101,20 @@ class Share:
         return endless and failures >= _MOST_FAILURES
 
     @property
-    def ends_when_through(self) -> bool:
-        """Whether it is over as soon as nothing is left to be sent, and not at an instant alone."""
-        return self.plan.messages is not None or self.timeline.seconds == math.inf
+    def ends_when_idle(self) -> bool:
+        """Whether it is over once no connection is left, and not at an instant alone.
+
+        That is where all messages may have been sent, no connection that was lost is opened anew,
+        or nothing else ends it.
+        """
+        plan = self.plan
+        return plan.messages is not None or not plan.reconnect or self.timeline.seconds == math.inf
+
+    @property
+    def due_until_ns(self) -> int:
+        """The instant of the monotonic clock until which messages are due: the end, or now."""
+        end_ns = self.end_ns.value
+        return end_ns if end_ns < NEVER else time.monotonic_ns()
 
     @property
     def timeline(self) -> Timeline:

@@ -96,11 +96,11 @@ class Dispatcher:
         """All messages have left that there are, before the time is over."""
         return self.due_ns == NEVER and self._schedule.through
 
-    def rest(self, now: int) -> int:
-        """How many messages are overdue; none is due any more afterwards."""
-        overdue = self.due_ns <= now
+    def rest(self, until_ns: int) -> int:
+        """How many messages are due until an instant; none is any more afterwards."""
+        overdue = self.due_ns <= until_ns
         self.due_ns = NEVER
-        return overdue + self._schedule.rest(now - self._origin_ns)
+        return overdue + self._schedule.rest(until_ns - self._origin_ns)
 
     def close(self) -> None:
         """Close the timer."""

@@ -47,7 +47,7 @@ class HubEngine(Exchange):
         self._missed: Counter[int] = Counter()
         timeline = share.lives
         self._lives = Lives(share, timeline) if timeline else None
-        self._ends_when_through = share.ends_when_through
+        self._ends_when_idle = share.ends_when_idle
         self._timeout_ns = int(plan.reply_timeout * 1e9)
         sweep = min(plan.reply_timeout * _SWEEP_SHARE, _LONGEST_SWEEP_SECONDS)
         self._sweep_ns = int(max(sweep, _SHORTEST_SWEEP_SECONDS) * 1e9)
@@ -353,9 +353,9 @@ class HubEngine(Exchange):
                 if not connection.waits and not connection.over:
                     self._finish(connection)
         unborn = self._lives is not None and not self._ending and self._lives.is_to_go_on()
-        may_end = self._ending or (self._ends_when_through and not unborn)
+        may_end = self._ending or (self._ends_when_idle and not unborn)
         if may_end and not self._connections and self._opener.idle:
-            self._count_unsent(now)
+            self._count_unsent(self._share.due_until_ns)
             self._end()
 
     def _is_over(self, now: int) -> bool:
@@ -367,11 +367,11 @@ class HubEngine(Exchange):
             self._count_unsent(now)
         return self._dispatcher.through or (self._dispatcher.due_ns == NEVER and now >= end_ns)
 
-    def _count_unsent(self, now: int) -> None:
-        """Count what was due and never left, unless it was broken off."""
+    def _count_unsent(self, until_ns: int) -> None:
+        """Count what is due and never left, unless it was broken off."""
         if self._dispatcher is None:
             return
-        unsent = self._dispatcher.rest(now)
+        unsent = self._dispatcher.rest(until_ns)
         if unsent and self._share.end_ns.value:
             self._counts.errors["unsent"] += unsent
 

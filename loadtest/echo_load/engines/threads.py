@@ -55,7 +55,7 @@ class ThreadsEngine:
         self._next_connect = 0.0
         self._broken_off = threading.Event()
         self._error: Exception | None = None
-        self._ends_when_through = share.ends_when_through
+        self._ends_when_idle = share.ends_when_idle
         self._clients = [_Client(self, number) for number in share.numbers]
 
     def open(self) -> None:
@@ -128,7 +128,7 @@ class ThreadsEngine:
     def ended(self) -> bool:
         """Every thread has ended, and the time in which they were to send is over."""
         self._raise()
-        over = self.aborted or self._ends_when_through
+        over = self.aborted or self._ends_when_idle
         over = over or time.monotonic_ns() >= self.share.end_ns.value
         return over and all(client.ended for client in self._clients)
 
@@ -224,7 +224,7 @@ class _Tickets:
         if self._schedule is None or self._share.end_ns.value == 0:
             return 0
         with self._lock:
-            until = time.monotonic_ns() - self._origin_ns
+            until = self._share.due_until_ns - self._origin_ns
             self._unsent += sum(instant < until for instant in self._overdue)
             self._unsent += self._schedule.rest(until)
             self._overdue.clear()

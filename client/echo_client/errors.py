@@ -137,6 +137,8 @@ _ANYWHERE: dict[int, type[ConnectError]] = {
     errno.ECONNREFUSED: RefusedError,
     errno.EHOSTUNREACH: UnreachableError,
     errno.ENETUNREACH: UnreachableError,
+    errno.EHOSTDOWN: UnreachableError,
+    errno.ENETDOWN: UnreachableError,
 }
 # What it means that a socket cannot be made or connected.
 _CONNECTING: dict[int, type[ConnectError]] = {

@@ -161,6 +161,21 @@ def test_the_rate_of_a_target_that_falls_silent() -> None:
     assert 5 <= float(found[1]) <= 12
 
 
+def test_users_that_connect_at_once_do_not_measure_one_another(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    """Their messages wait for one another, and their connections are the kernel's work."""
+    ended = locust(
+        *("--headless", "-u", "200", "-r", "200", "-t", "2s", "--host", echo_server.url),
+        *("--csv", "out"),
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    rows = rows_of(tmp_path / "out_microseconds.csv")
+    assert int(rows["TCP", "connect"]["count"]) == 200
+    assert float(rows["TCP", "connect"]["p50_us"]) < float(rows["TCP", "message"]["p50_us"])
+
+
 def test_messages_of_all_sizes_come_back(echo_server: EchoServerProcess) -> None:
     """Small ones, those that need several reads, and those that need several writes."""
     ended = locust(

@@ -17,7 +17,7 @@ from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
 from echo_load.engines import NEVER, Counts, Share, back_off_seconds
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.recorder import Recorder, Times
-from echo_load.pacing import Schedule
+from echo_load.engines.tickets import Tickets
 from echo_load.timers import sleep_exactly
 
 # A thread needs little of the 8 MiB of stack that it would be given, and thousands need a lot.
@@ -46,7 +46,7 @@ class ThreadsEngine:
         self.recorder = recorder
         self.connects = threading.BoundedSemaphore(share.plan.connects_in_flight)
         self.tls = share.tls_context()
-        self.tickets = _Tickets(share)
+        self.tickets = Tickets(share)
         self.aborted = False
         self.verdict: str | None = None
         self.origin_ns = 0
@@ -177,63 +177,6 @@ class ThreadsEngine:
                 # The system gives out no more threads (pthread_create(3), EAGAIN).
                 refused = True
                 client.cancel("no_thread")
-
-
-class _Tickets:
-    """Gives out the instants of an open loop's schedule, the next one to whoever is free."""
-
-    def __init__(self, share: Share) -> None:
-        self._share = share
-        self._schedule: Schedule | None = share.schedule()
-        self._origin_ns = 0
-        self._lock = threading.Lock()
-        self._unsent = 0
-        # Those that were given back.
-        self._overdue: deque[int] = deque()
-
-    def start(self, origin_ns: int) -> None:
-        """Set the instant 0 of the schedule."""
-        self._origin_ns = origin_ns
-
-    def take(self) -> int | None:
-        """When the next message is due, on the monotonic clock; None if none is any more."""
-        assert self._schedule is not None
-        with self._lock:
-            instant = self._overdue.popleft() if self._overdue else next(self._schedule, None)
-            if instant is None:
-                return None
-            if time.monotonic_ns() > self._last_chance_ns:
-                self._unsent += 1
-                return None
-            return self._origin_ns + instant
-
-    def give_back(self, due_ns: int) -> None:
-        """Let somebody else send a message."""
-        with self._lock:
-            self._overdue.append(due_ns - self._origin_ns)
-
-    @property
-    def through(self) -> bool:
-        """All messages were given out that there are, before the time is over."""
-        assert self._schedule is not None
-        with self._lock:
-            return self._schedule.through and not self._overdue
-
-    def rest(self) -> int:
-        """How many messages were due that nobody has sent."""
-        if self._schedule is None or self._share.end_ns.value == 0:
-            return 0
-        with self._lock:
-            until = self._share.due_until_ns - self._origin_ns
-            self._unsent += sum(instant < until for instant in self._overdue)
-            self._unsent += self._schedule.rest(until)
-            self._overdue.clear()
-            return self._unsent
-
-    @property
-    def _last_chance_ns(self) -> int:
-        # What is overdue at the end still counts, but not for ever.
-        return self._share.end_ns.value + int(self._share.plan.reply_timeout * 1e9)
 
 
 class _Client(threading.Thread):

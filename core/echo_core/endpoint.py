@@ -18,6 +18,10 @@ LONGEST_UNIX_PATH = 107
 ANY_HOST = "*"
 
 
+_FORMS = "write tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH or fd://N"
+_TARGET_FORMS = "write tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix://PATH"
+
+
 class Endpoint(ABC):
     """A place to listen or to connect to; `str` gives the form that `parse` reads."""
 
@@ -60,10 +64,7 @@ class Endpoint(ABC):
             if not (rest.isascii() and rest.isdigit() and len(rest) <= 9):
                 raise InvalidValueError(f"{text!r}: {rest!r} is no descriptor; write fd://3")
             return DescriptorEndpoint(int(rest))
-        raise InvalidValueError(
-            f"{text!r}: the scheme {scheme!r} is not supported; write tcp://HOST:PORT, "
-            "tls://HOST:PORT, udp://HOST:PORT, unix://PATH or fd://N"
-        )
+        raise InvalidValueError(f"{text!r}: the scheme {scheme!r} is not supported; {_FORMS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +180,19 @@ def parse_target(text: str) -> Endpoint:
     Raises:
         InvalidValueError: the text is no endpoint, or one that can only be listened on.
     """
-    endpoint = Endpoint.parse(text)
+    try:
+        endpoint = Endpoint.parse(text)
+    except InvalidValueError as error:
+        raise InvalidValueError(str(error).replace(_FORMS, _TARGET_FORMS)) from error
     match endpoint:
         case NetworkEndpoint(port=0):
             raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
         case NetworkEndpoint(host="*"):
             raise InvalidValueError(f"{text!r}: * can only be listened on; write HOST:PORT")
         case DescriptorEndpoint():
-            raise InvalidValueError(f"{text!r}: a descriptor can only be listened on")
+            raise InvalidValueError(
+                f"{text!r}: a descriptor can only be listened on; {_TARGET_FORMS}"
+            )
     return endpoint
 
 

@@ -145,3 +145,11 @@ def format_bytes(count: float) -> str:
         return f"{count:.0f} B"
     exponent = min(int(math.log2(count) // 10), 4)
     return f"{count / 1024**exponent:.1f} {'KMGT'[exponent - 1]}iB"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Write a number of things: `1 reply`, `0 replies`, `1,234 connections`."""
+    if count == 1:
+        return f"1 {noun}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {plural}"

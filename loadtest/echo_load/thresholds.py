@@ -71,7 +71,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """A threshold and what was measured.
 
     Attributes:
-        threshold: the condition to be kept, as in `p99<5ms`.
+        threshold: the condition as it was given: one to be kept, as in `p99<5ms`, or one to stop
+            on, as in `p99>5ms`.
         aborts: the test was to stop at once when it was crossed.
         kind: what its value is: a `time` in seconds, a `share` between 0 and 1, a `count`, or a
             `rate` a second.
@@ -84,6 +85,16 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     value: float | None
     passed: bool
+
+    @property
+    def name(self) -> str:
+        """The condition, and what it is for, for people."""
+        return f"--abort-on {self.threshold}" if self.aborts else self.threshold
+
+    @property
+    def crossed(self) -> str:
+        """What it means that it did not pass, for people."""
+        return self.name if self.aborts else f"{self.name} was not kept"
 
     @property
     def measured(self) -> str:
@@ -104,10 +115,10 @@ class Threshold:
     """One condition, as in `p99<5ms`.
 
     Attributes:
-        text: the condition to be kept.
+        text: the condition as it was given.
         metric: what it is about, `response.p99`.
         kind: what its limit is.
-        relation: `<`, `<=`, `>` or `>=`.
+        relation: how what is measured has to be to its limit: `<`, `<=`, `>` or `>=`.
         limit: in seconds, a share between 0 and 1, a count, or a rate a second.
         aborts: the test is to stop at once when it is crossed.
     """
@@ -154,9 +165,7 @@ class Threshold:
         bad = "<" if one.metric in _GOOD else ">"
         if one.relation[0] != bad:
             return replace(one, aborts=True)
-        relation = _OPPOSITES[one.relation]
-        kept = one.text.replace(one.relation, relation)
-        return replace(one, text=kept, relation=relation, aborts=True)
+        return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
 
     @property
     def tolerates(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from echo_client.payload import WRONG
+from echo_core.units import format_count
 from echo_load.plan import Plan
 from echo_load.reconcile import Reconciliation
 from echo_load.result import StageResult, Totals, Verdict
@@ -54,11 +55,14 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
         return []
     found = []
     if stage.connections_failed:
-        found.append(f"{stage.connections_failed:,} connections could not be opened")
+        failed = format_count(stage.connections_failed, "connection")
+        found.append(f"{failed} could not be opened")
     if stage.connections_lost:
-        found.append(f"{stage.connections_lost:,} connections were lost")
+        were = "was" if stage.connections_lost == 1 else "were"
+        found.append(f"{format_count(stage.connections_lost, 'connection')} {were} lost")
     if wrong := sum(stage.errors.get(kind, 0) for kind in WRONG):
-        found.append(f"{wrong:,} replies were not what was sent")
+        were = "was" if wrong == 1 else "were"
+        found.append(f"{format_count(wrong, 'reply')} {were} not what was sent")
     if unsent := stage.errors.get("unsent"):
         found.append(f"of the messages that were due {unsent:,} never left")
     if lost := stage.errors.get("lost"):
@@ -95,7 +99,7 @@ def judge(
         # What a tolerated error cost is missing in the balance too.
         failures += reconciliation.differences
     crossed = [
-        f"{one.threshold} was not kept: {one.measured}"
+        f"{one.crossed}: {one.measured}"
         + ("; the test was stopped" if one.aborts and end.aborted else "")
         for one in thresholds
         if not one.passed

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from echo_core.errors import InvalidValueError
 from echo_core.units import (
     format_bytes,
+    format_count,
     format_duration,
     parse_count,
     parse_duration,
@@ -142,3 +143,16 @@ def test_percentages(text: str, share: float) -> None:
 def test_no_percentages(text: str) -> None:
     with pytest.raises(InvalidValueError, match="not a percentage"):
         parse_percentage(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "written"),
+    [
+        (0, "reply", "0 replies"),
+        (1, "reply", "1 reply"),
+        (1, "connection", "1 connection"),
+        (1234, "connection", "1,234 connections"),
+    ],
+)
+def test_things_are_counted_as_people_do(count: int, noun: str, written: str) -> None:
+    assert format_count(count, noun) == written

@@ -157,8 +157,10 @@ def test_what_is_no_threshold_is_said_to_be_none(text: str, said: str) -> None:
 def test_what_to_abort_on_is_written_either_way_round(text: str, kept: str) -> None:
     limit = Threshold.parse_abort(text)
     assert limit.aborts
-    assert limit.judge(HUNDRED) == Threshold.parse_abort(kept).judge(HUNDRED)
-    assert limit.text == kept
+    judged, other = limit.judge(HUNDRED), Threshold.parse_abort(kept).judge(HUNDRED)
+    assert (judged.passed, judged.value) == (other.passed, other.value)
+    # It is shown as it was typed.
+    assert judged.name == f"--abort-on {text}"
 
 
 def test_a_test_is_not_aborted_on_what_only_its_end_shows() -> None:

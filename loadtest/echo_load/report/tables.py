@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_client.payload import WRONG
-from echo_core.units import format_bytes
+from echo_core.units import format_bytes, format_count
 from echo_load.plan import Plan
 from echo_load.reconcile import Reconciliation
 from echo_load.result import Generator, Latency, Result, StageResult, Totals
@@ -171,10 +171,13 @@ def _proof(result: Result) -> str:
     """What was checked."""
     totals = result.totals
     errors = sum(totals.errors.values())
-    counted = f"{totals.connections_opened:,} connections, {totals.messages:,} replies"
+    counted = (
+        f"{format_count(totals.connections_opened, 'connection')}, "
+        f"{format_count(totals.messages, 'reply')}"
+    )
     if errors:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(totals.errors.items()))
-        return f"{counted}, {errors:,} errors ({kinds})"
+        return f"{counted}, {format_count(errors, 'error')} ({kinds})"
     if not totals.messages:
         return counted
     proof = f"{counted}, all byte for byte as sent ({format_bytes(totals.bytes_received)})"
@@ -185,7 +188,7 @@ def _proof(result: Result) -> str:
 
 def _judged(one: Judged) -> Text:
     word, style = ("kept", "green") if one.passed else ("crossed", "bold red")
-    return Text.assemble(f"{one.threshold}  ", (word, style), f"  {one.measured}")
+    return Text.assemble(f"{one.name}  ", (word, style), f"  {one.measured}")
 
 
 def _table(title: Text | None = None) -> Table:

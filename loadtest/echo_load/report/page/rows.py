@@ -88,7 +88,7 @@ def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
 
 def thresholds(results: Sequence[Result]) -> list[tuple[str, list[Cell]]]:
     """What had to be kept, and whether each run did."""
-    columns = [{one.threshold: one for one in result.thresholds} for result in results]
+    columns = [{one.name: one for one in result.thresholds} for result in results]
     rows = []
     for name in dict.fromkeys(name for column in columns for name in column):
         cells = []

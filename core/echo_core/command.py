@@ -43,20 +43,32 @@ class MissingExtraError(EchoswarmError):
 class Parsed(click.ParamType[Any]):
     """An option type made of a function that reads text and raises `InvalidValueError`.
 
+    Args:
+        name: what the option takes, in a word.
+        parse: the function.
+        only_text: a number in a TOML file is refused: there 0o660 would be the number 432.
+
     Attributes:
         parse: the function, for texts that are no options of click's.
     """
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Any], *, only_text: bool = False) -> None:
         self.name = name
         self.parse = parse
+        self._only_text = only_text
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read text (or a number from a TOML file); pass on what is converted already."""
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             return value
+        if self._only_text and not isinstance(value, str):
+            self.fail(f"{value} is a number; write it in quotes", param, ctx)
         try:
-            return self.parse(str(value))
+            text = str(value)
+        except ValueError:
+            self.fail("a number of so many digits is none that it takes", param, ctx)
+        try:
+            return self.parse(text)
         except InvalidValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -291,7 +303,8 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
         table = tomllib.loads(Path(value).read_text(encoding="utf-8"))
     except OSError as error:
         raise UnreadableConfigError(f"--config: {value}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Not TOML, not UTF-8, numbers of too many digits, nested too deeply.
         raise UnreadableConfigError(f"--config: {value} is not TOML: {error}") from error
     options = {
         environment.long_name(parameter): parameter
@@ -316,6 +329,9 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
 
 
 def _suits(option: click.Option, setting: object) -> bool:
+    if isinstance(setting, str) and "\0" in setting:
+        # Neither a command line nor the environment could hold it.
+        return False
     return isinstance(setting, bool if option.is_flag else (str, int, float)) and (
         option.is_flag or not isinstance(setting, bool)
     )

@@ -105,7 +105,7 @@ class Admission:
     def leave(self, connection: Connection, reason: Counter) -> None:
         """Count a connection that was let in and has ended."""
         if self._most_per_ip is not None:
-            self._leave_address(ip_address(connection.sockaddr))
+            self._leave_address(connection.address)
         if self._debug:
             log.debug("connection closed", peer=connection.peer, reason=reason.label)
         self._end(connection, reason)
@@ -141,6 +141,8 @@ class Admission:
         if address and others >= (self._most_per_ip or 0):
             return False
         self._per_ip[address] = others + 1
+        # Asked again, the name of an interface in it may be another.
+        connection.address = address
         return True
 
     def _leave_address(self, address: str) -> None:

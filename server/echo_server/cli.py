@@ -80,7 +80,7 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--unix-mode",
-    type=command.Parsed("mode", _mode),
+    type=command.Parsed("mode", _mode, only_text=True),
     default="666",
     help="Permissions of unix sockets.",
 )

@@ -27,6 +27,7 @@ class Connection(_socket.socket):
 
     Attributes:
         sockaddr: the address at the other end, as accept(2) gave it.
+        address: the IP address that it is counted under, where there is a limit for each.
         since: when it was accepted, in seconds of the monotonic clock.
         received: bytes received.
         unsent: bytes received and not sent back; empty while the connection is read.
@@ -40,6 +41,7 @@ class Connection(_socket.socket):
     """
 
     __slots__ = (
+        "address",
         "allowance",
         "idle_sweeps",
         "progress",
@@ -53,6 +55,7 @@ class Connection(_socket.socket):
     )
 
     sockaddr: object
+    address: str
     since: float
     received: int
     unsent: bytes | memoryview

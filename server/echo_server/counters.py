@@ -55,6 +55,8 @@ class Counter(IntEnum):
     DROPPED_SEND_FAILED = auto()
     # A fault would have held it, and held too much already.
     DROPPED_FAULT_BUFFER_FULL = auto()
+    # A fault held it when the server stopped.
+    DROPPED_SERVER_STOPPED = auto()
     # Not one by one but as the kernel says.
     DROPPED_QUEUE_FULL = auto()
     FAULT_DELAY = auto()

@@ -56,6 +56,7 @@ class FaultyDatagramEcho(DatagramEcho):
     def close(self) -> None:
         """Close the socket, without sending what is still delayed."""
         super().close()
+        self._counters.add(Counter.DROPPED_SERVER_STOPPED, len(self._timers))
         for timer in self._timers:
             timer.stop()
             timer.close()

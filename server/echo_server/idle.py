@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 # A connection is ended between one timeout and 1 1/4 of it after its last byte.
 SWEEPS_PER_TIMEOUT = 4
+# More often would cost more than the connections do.
+SHORTEST_SWEEP_SECONDS = 0.01
 
 
 class IdleSweep:
@@ -35,7 +37,7 @@ class IdleSweep:
 
     def __init__(self, echo_set: EchoSet, timeout: float) -> None:
         self._echo_set = echo_set
-        interval = timeout / SWEEPS_PER_TIMEOUT
+        interval = max(timeout / SWEEPS_PER_TIMEOUT, SHORTEST_SWEEP_SECONDS)
         self._timer = get_hub().loop.timer(interval, interval)
         self._timer.start(self._on_tick)
 

@@ -6,6 +6,7 @@ Plain `socket` code, for the supervisor, which is never monkey-patched, and for 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -37,6 +38,7 @@ _FAMILIES = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 # Bytes of datagrams that may wait; Linux cuts it to net.core.rmem_max (socket(7)).
 DATAGRAM_BUFFER = 4 * 1024 * 1024
+_LAST_STANDARD_STREAM = 2
 # Times to look for a free port that is free on every address of a host.
 _PORT_ATTEMPTS = 20
 
@@ -177,7 +179,7 @@ def inherited_listener(descriptor: int) -> socket.socket:
         ListenError: the descriptor is not open, or neither of these.
     """
     try:
-        listener = socket.socket(fileno=descriptor)
+        listener = socket.socket(fileno=_beyond_standard_streams(descriptor))
     except OSError as error:
         reason = "it is not open" if error.errno == errno.EBADF else "it is no socket"
         raise ListenError(f"cannot listen on fd://{descriptor}: {reason}") from error
@@ -190,8 +192,19 @@ def inherited_listener(descriptor: int) -> socket.socket:
     if listener.family != socket.AF_UNIX and listener.type == socket.SOCK_STREAM:
         _set_stream_options(listener)
     listener.setblocking(False)
-    os.set_inheritable(descriptor, False)
+    listener.set_inheritable(False)
     return listener
+
+
+def _beyond_standard_streams(descriptor: int) -> int:
+    """Move a descriptor that is one of the first three, which processes started here have anew."""
+    if descriptor > _LAST_STANDARD_STREAM:
+        return descriptor
+    moved: int = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD_STREAM + 1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
+    return moved
 
 
 def bound_endpoint(listener: socket.socket, transport: Transport | None = None) -> Endpoint:

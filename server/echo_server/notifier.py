@@ -10,6 +10,8 @@ import structlog
 
 log = structlog.get_logger()
 
+_SEND_SECONDS = 1.0
+
 
 class Notifier:
     """Tells the service manager what this process is doing, if there is one that listens.
@@ -39,6 +41,9 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
+                # One that does not read must not hold up who has signals to obey.
+                notifying.settimeout(_SEND_SECONDS)
                 notifying.sendto(state.encode(), self._address)
         except OSError as error:
-            log.warning("service manager not notified", state=state, reason=error.strerror)
+            reason = error.strerror or str(error)
+            log.warning("service manager not notified", state=state, reason=reason)

@@ -50,7 +50,13 @@ class WorkerProcess:
     def how_it_ended(self) -> str:
         """The exit code of a process that has ended, or the signal that killed it."""
         code: int = self.process.returncode
-        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            # A real-time signal (signal(7)): few of them have names.
+            return f"signal {-code}"
 
     def drain(self, *, final: bool) -> None:
         """Let it drain and end; `final` as in `Drain`."""

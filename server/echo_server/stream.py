@@ -92,6 +92,9 @@ class EchoServer(StreamServer):
         """Echo an accepted connection, if it is let in, at once or after its handshake."""
         connection.setblocking(False)
         connection.sockaddr = sockaddr
+        if self.family == socket.AF_UNIX:
+            # Not inherited from the listener, as it is in TCP.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         if not self._admission.find_place(connection):
             connection.close()
         elif self._handshake is None:
@@ -171,7 +174,8 @@ class EchoServer(StreamServer):
 
     def _accept_queue(self) -> bool:
         """Accept until there is nothing to accept or no place; False if more may wait."""
-        for _ in range(self.backlog):
+        # The kernel lets one more wait than it was told to.
+        for _ in range(self.backlog + 1):
             accepted = self.do_read()
             if accepted is None:
                 return self.closed

@@ -237,7 +237,8 @@ class Supervisor:
         slot.start_at = None
         worker = self._launcher.start(slot)
         self._selector.register(worker.control, selectors.EVENT_READ, worker)
-        self._workers.append(worker)
+        with self._books:
+            self._workers.append(worker)
         return worker
 
     def _on_serving(self, worker: WorkerProcess, drain_timeout: float) -> None:
@@ -256,6 +257,10 @@ class Supervisor:
 
     def _stop(self, reason: str, exit_code: ExitCode) -> None:
         """Let all workers drain and end."""
+        if exit_code is ExitCode.OK and self._announced:
+            self._serve_every_queue()
+            if self._exit_code is not None:
+                return
         log.info("draining", reason=reason, workers=len(self._workers))
         self._exit_code = exit_code
         self._notifier.stopping()
@@ -272,6 +277,17 @@ class Supervisor:
                 # Nobody has been told to connect to it.
                 worker.process.kill()
             worker.drain(final=True)
+
+    def _serve_every_queue(self) -> None:
+        """Let somebody accept, before the drain, what waits for slots that are down."""
+        self._reap()
+        self._substitution.arrange()
+        for slot in self._slots:
+            if slot.current is None and not slot.is_served and self._exit_code is None:
+                try:
+                    slot.current = self._start(slot)
+                except OSError as error:
+                    log.error("worker not started", worker=slot.number, reason=error.strerror)  # noqa: TRY400
 
     def _restart(self) -> None:
         """Replace all workers, one after the other."""
@@ -352,13 +368,15 @@ class Supervisor:
         now = time.monotonic()
         if worker.served_at and now - worker.served_at >= STEADY_SECONDS:
             slot.failures = 0
-        hopeless = not self._announced or (
-            slot.failures >= MOST_FAILURES and not any(one.is_up for one in self._slots)
-        )
+        hopeless = not self._announced or self._is_hopeless(slot)
         if not worker.served_at and hopeless:
             self._stop("workers die at start", ExitCode.SERVER)
             return
         self._back_off(slot)
+
+    def _is_hopeless(self, slot: Slot) -> bool:
+        """Whether a slot has failed again and again, and no other serves either."""
+        return slot.failures >= MOST_FAILURES and not any(one.is_up for one in self._slots)
 
     def _back_off(self, slot: Slot) -> None:
         delay = BACK_OFF_SECONDS[min(slot.failures, len(BACK_OFF_SECONDS) - 1)]
@@ -374,6 +392,9 @@ class Supervisor:
                     slot.restarts += 1
                 except OSError as error:
                     log.error("worker not started", worker=slot.number, reason=error.strerror)  # noqa: TRY400
+                    if self._is_hopeless(slot):
+                        self._stop("no worker can be started", ExitCode.SERVER)
+                        return
                     self._back_off(slot)
 
     def _kill_overdue(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from echo_server.counters import Counter, Counters, CounterTable
 from echo_server.datagram import DatagramEcho
 from echo_server.datagram_batch import best_datagram_kind
 from echo_server.echo_set import EchoSet, best_kind
+from echo_server.errors import TlsConfigError
 from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, FaultPlan
 from echo_server.faulty import best_faulty_kind
 from echo_server.faulty_datagram import FaultyDatagramEcho
@@ -101,7 +103,10 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
 
     Raises:
         ListenError: a descriptor that was handed over is no listener.
+        TlsConfigError: one of them speaks TLS, and there is no certificate for it.
     """
+    # A terminal may stop processes of the background that write to it, and these log to it.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     raise_descriptor_limit()
     with _process(config, worker=assignment.slot) as log_stream:
         stop = _Stop()
@@ -187,7 +192,7 @@ class _Worker:
         self._released: list[EchoServer] = []
         # Of all workers: each slot has the same.
         self._udp_ports: frozenset[int] = frozenset()
-        self._tls = server_context(config) if config.speaks_tls else None
+        self._tls: ssl.SSLContext | None = None
         self._vitals = Vitals(counters, log_stream)
         self._sweep = (
             IdleSweep(self._echo_set, config.idle_timeout) if config.idle_timeout else None
@@ -231,13 +236,28 @@ class _Worker:
             handshake = Handshake(
                 config.handshake_timeout,
                 proxy_protocol=config.proxy_protocol,
-                context=self._tls if scheme == "tls" else None,
+                context=self._tls_context() if scheme == "tls" else None,
             )
         server = EchoServer(
             listener, self._echo_set, self._admission, self._counters, config.backlog, handshake
         )
         server.start()
         return server
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """How TLS is spoken on the listeners that are there, whatever the configuration names now.
+
+        Raises:
+            TlsConfigError: a file cannot be used, or the configuration has none any more.
+        """
+        if self._tls is None:
+            if not (self._config.tls_cert and self._config.tls_key):
+                raise TlsConfigError(
+                    "a tls:// listener goes on and its certificate is gone from the "
+                    "configuration; it needs --tls-cert and --tls-key"
+                )
+            self._tls = server_context(self._config)
+        return self._tls
 
     def _start_datagrams(self, listener: socket.socket) -> DatagramEcho:
         kind = best_datagram_kind()

@@ -1,0 +1,224 @@
+"""Slots whose worker is down: who serves their listeners meanwhile."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from support.processes import (
+    DEADLINE,
+    EchoServerProcess,
+    StartServer,
+    echoes,
+    receive_exactly,
+    until,
+)
+from support.visitors import Visitors
+
+ADMIN = ("--admin", "127.0.0.1:0")
+# Connections, or senders of datagrams: all of them at one of two listeners would be a wonder.
+MANY = 40
+DESCRIPTORS = 64
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    os.kill(pid, number)
+
+
+def until_replaced(server: EchoServerProcess, old: set[int]) -> None:
+    until(lambda: not old & set(server.workers()), "new workers and the end of the old")
+
+
+def start_with_config(
+    start_server: StartServer, file: Path, *options: str, **settings: Any
+) -> EchoServerProcess:
+    """Start two workers that read a file when they start."""
+    file.write_text("")
+    return start_server("--workers", "2", "--config", str(file), *options, **settings)
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def assert_all_are_served(server: EchoServerProcess) -> None:
+    """Open so many connections that each listener gets some."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(MANY)]
+        assert all(map(echoes, connections))
+
+
+def assert_all_datagrams_are_served(port: int) -> None:
+    with ExitStack() as stack:
+        for number in range(MANY):
+            sender = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            sender.settimeout(DEADLINE)
+            sender.sendto(b"%d" % number, ("127.0.0.1", port))
+            assert sender.recv(100) == b"%d" % number
+
+
+def until_down(server: EchoServerProcess, count: int) -> None:
+    """Wait until so many of several workers are down and others serve in their place."""
+    state = f"workers {'is' if count == 1 else 'are'} down\n"
+
+    def are_down() -> bool:
+        status, page = server.get("/readyz")
+        return status == 200 and page.startswith(f"ready, but {count} of ") and state in page
+
+    until(are_down, f"{count} workers to be down")
+
+
+def limit_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+
+
+def test_a_worker_that_cannot_be_replaced_goes_on(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "server.toml"
+    server = start_with_config(start_server, file)
+    old = set(server.workers())
+    file.write_text("nonsense = 1\n")
+    kill(min(old), signal.SIGTERM)
+    server.wait_for_log("restart given up")
+    assert set(server.workers()) == old
+    assert_all_are_served(server)
+
+
+def test_orders_wait_for_a_worker_that_starts(start_server: StartServer, tmp_path: Path) -> None:
+    """A signal that comes before a worker can handle it is not its death."""
+    pipe = tmp_path / "config.toml"
+    os.mkfifo(pipe)
+    server = start_server("--workers", "2", "--config", str(pipe), wait=False)
+    pipe.write_text("")
+    until(lambda: len(server.workers()) == 2, "two workers")
+    starting = server.workers()
+    for pid in starting:
+        kill(pid, signal.SIGTERM)
+        kill(pid, signal.SIGHUP)
+
+    def replaced() -> bool:
+        with suppress(OSError):
+            # Let those go on that wait for the file.
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return not set(starting) & set(server.workers())
+
+    until(replaced, "the replacements that they ask for")
+    server.wait_for_start()
+    assert "worker died" not in server.log()
+    assert_all_are_served(server)
+
+
+def test_a_dead_slot_is_served_by_another(start_server: StartServer, tmp_path: Path) -> None:
+    """While its worker cannot start: TCP, UDP, and what waits in its queue."""
+    file = tmp_path / "server.toml"
+    server = start_with_config(
+        start_server, file, "--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0", *ADMIN
+    )
+    datagrams = int(server.read_line().rpartition(":")[2])
+    first, second = sorted(server.workers())
+    before = descriptors(second)
+    with ExitStack() as stack:
+        file.write_text("nonsense = 1\n")
+        kill(first, signal.SIGSTOP)
+        waiting = [stack.enter_context(server.connect()) for _ in range(MANY)]
+        kill(first, signal.SIGKILL)
+        assert all(map(echoes, waiting))
+        assert server.get("/readyz") == (200, "ready, but 1 of 2 workers is down\n")
+        assert server.metric("worker_up", worker="0") == 0
+        assert server.metric("worker_up", worker="1") == 1
+        assert_all_are_served(server)
+        assert_all_datagrams_are_served(datagrams)
+        assert descriptors(second) == before + 2 + len(waiting)
+        file.write_text("")
+        server.signal(signal.SIGHUP)
+        until(lambda: server.get("/readyz") == (200, "ready\n"), "both workers")
+        # Not those of the slot that has a worker again.
+        assert all(map(echoes, waiting))
+    server.wait_for_log("workers restarted")
+    assert server.metric("worker_up") == 2
+    assert_all_are_served(server)
+    assert_all_datagrams_are_served(datagrams)
+
+
+def test_a_substitute_lets_go_of_what_is_not_its_own(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "server.toml"
+    server = start_with_config(
+        start_server, file, "--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0", *ADMIN
+    )
+    datagrams = int(server.read_line().rpartition(":")[2])
+    first, second = sorted(server.workers())
+    before = descriptors(second)
+    file.write_text("nonsense = 1\n")
+    kill(first, signal.SIGKILL)
+    until(lambda: descriptors(second) == before + 2, "a substitute")
+    file.write_text("")
+    # Its turn comes by itself.
+    until(lambda: descriptors(second) == before, "the substitute to be relieved")
+    assert second in server.workers()
+    assert server.get("/readyz") == (200, "ready\n")
+    kill(second, signal.SIGSTOP)
+    served = 0
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(MANY)]
+        for connection in connections:
+            connection.sendall(b"?")
+        served = len(select.select(connections, [], [], DEADLINE)[0])
+        kill(second, signal.SIGCONT)
+        assert all(receive_exactly(connection, 1) == b"?" for connection in connections)
+    assert served > 0
+    assert_all_datagrams_are_served(datagrams)
+
+
+def test_a_substitute_that_dies_or_is_replaced(start_server: StartServer, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    server = start_with_config(start_server, file, "--workers", "3", *ADMIN)
+    workers = sorted(server.workers())
+    file.write_text("nonsense = 1\n")
+    for down, pid in enumerate(workers[:2], 1):
+        kill(pid, signal.SIGKILL)
+        until_down(server, down)
+        assert_all_are_served(server)
+    file.write_text("")
+    with Visitors(server.port, threads=4, per_second=500) as visitors:
+        server.signal(signal.SIGHUP)
+        until(lambda: server.get("/readyz") == (200, "ready\n"), "all workers")
+        until_replaced(server, set(workers))
+        visitors.wait_for_more()
+    assert visitors.failures == []
+    assert server.metric("worker_up") == 3
+
+
+def test_a_substitute_without_descriptors(start_server: StartServer, tmp_path: Path) -> None:
+    """It says so, is not ready, and takes over as soon as it can."""
+    file = tmp_path / "server.toml"
+    server = start_with_config(start_server, file, *ADMIN, preexec=limit_descriptors)
+    first, second = sorted(server.workers())
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(server.connect())
+        until(lambda: descriptors(second) == DESCRIPTORS, "no descriptor to be left")
+        file.write_text("nonsense = 1\n")
+        kill(first, signal.SIGKILL)
+        until(lambda: server.get("/readyz") == (503, "1 of 2 workers is down\n"), "the bad news")
+    until(lambda: server.get("/readyz")[0] == 200, "a substitute")
+    assert_all_are_served(server)
+
+
+def test_nobody_is_ready_without_a_worker(start_server: StartServer, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    server = start_with_config(start_server, file, "--workers", "1", *ADMIN)
+    file.write_text("nonsense = 1\n")
+    kill(server.workers()[0], signal.SIGKILL)
+    until(lambda: server.get("/readyz") == (503, "1 of 1 workers is down\n"), "the bad news")
+    file.write_text("")
+    until(lambda: server.get("/readyz") == (200, "ready\n"), "the worker")
+    assert_all_are_served(server)

@@ -2,7 +2,7 @@
 
 What the server's echo set and the load tester's hub engine have in common: the loop is told once a
 batch what would otherwise cost it a watcher and a callback a descriptor (epoll(7): an epoll
-descriptor can be watched like any other). The loop is gevent's; this room does not import it.
+descriptor can be watched like any other). The loop is gevent's; this module does not import it.
 """
 
 from __future__ import annotations

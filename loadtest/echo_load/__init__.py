@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Result", "StagePlan", "load_result", "parse_stages", "run"]
 
-_ROOMS = {
+_MODULES = {
     "Plan": "plan",
     "Result": "result",
     "StagePlan": "plan",
@@ -33,6 +33,6 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is, so that `echo-load --help` is quick."""
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

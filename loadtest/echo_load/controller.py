@@ -21,16 +21,17 @@ from echo_client.connecting import reachable_from
 from echo_client.errors import NoSourceError
 from echo_client.happy_eyeballs import best_first
 from echo_core.endpoint import Endpoint
-from echo_core.errors import ExitCode
+from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.limits import raise_descriptor_limit
 from echo_load.engines import Counts
 from echo_load.generator import STOP_SIGNALS
 from echo_load.local_server import LocalServer
 from echo_load.plan import Plan
+from echo_load.ports import check_ports
 from echo_load.processes import Generators, Phase, Task
 from echo_load.reconcile import Reconciler, Reconciliation
 from echo_load.result import Latencies, Machine, Repeat, Result, Spread, StageResult
-from echo_load.sources import check_ports, processes_for, source_addresses
+from echo_load.sources import processes_for, source_addresses
 from echo_load.tally import Tally, figures, generator, measured_in, series, stage_results, totals
 from echo_load.thresholds import Threshold
 from echo_load.verdict import End, judge
@@ -169,6 +170,11 @@ def run(
         GeneratorError: a generator died.
     """
     observer = observer or Observer()
+    if reconcile is not None and not plan.targets:
+        raise InvalidValueError(
+            f"--reconcile {reconcile} is the page of a target, and none is given; the echo-server "
+            "that is started for a test is reconciled by itself"
+        )
     descriptors = raise_descriptor_limit()
     processes = processes_for(plan, descriptors)
     sources = source_addresses(plan)

@@ -1,4 +1,4 @@
-"""Where connections come from: source addresses, their ports, and the descriptors they take.
+"""Where connections come from: source addresses, and the processes that have descriptors for them.
 
 What would run out in the middle of a test is found out before it.
 """
@@ -9,13 +9,11 @@ import ipaddress
 import math
 import os
 import socket
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
-from echo_client.addresses import Address, source_sockaddr
+from echo_client.addresses import source_sockaddr
 from echo_core.errors import InvalidValueError
-from echo_core.limits import local_ports
 from echo_load.plan import Plan
 
 # Descriptors that a generator needs besides its connections: standard streams, pipes, libraries.
@@ -45,37 +43,6 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
     for source in found:
         _check_local(source)
     return tuple(found)
-
-
-def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Sequence[str]) -> None:
-    """Find out whether there are local ports for all connections of a plan.
-
-    A local port serves one connection from each source address to each target.
-
-    Raises:
-        InvalidValueError: there are too few, or a source is of the other IP version.
-    """
-    first, last = local_ports()
-    ports = last - first + 1
-    to_target = Counter(
-        targets[number % len(targets)][0] for number in range(plan.most_connections)
-    )
-    for address, connections in to_target.items():
-        if address.family == socket.AF_UNIX:
-            continue
-        for source in sources:
-            if (":" in source) != (address.family == socket.AF_INET6):
-                raise InvalidValueError(
-                    f"--source-ip: {source} cannot reach {address.endpoint}: it is of the other "
-                    "IP version"
-                )
-        if connections > ports * max(1, len(sources)):
-            raise InvalidValueError(
-                f"{connections} connections to {address.endpoint} need as many local ports, and "
-                f"{max(1, len(sources))} source address{'es have' if len(sources) > 1 else ' has'} "
-                f"{ports} (net.ipv4.ip_local_port_range is {first} to {last}); add source "
-                "addresses, as in --source-ip 127.0.1.0/24"
-            )
 
 
 def processes_for(plan: Plan, descriptors: int) -> int:

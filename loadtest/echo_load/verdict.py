@@ -14,7 +14,8 @@ from echo_load.thresholds import LOSSES, Judged
 
 # What helps against errors that are none of the target's.
 _HINTS = {
-    "no_port": "local ports ran out (net.ipv4.ip_local_port_range): add --source-ip addresses",
+    "no_port": "local ports ran out (net.ipv4.ip_local_port_range; a connection that was closed "
+    "for --churn keeps its port for up to a minute): add --source-ip addresses",
     "no_descriptor": "descriptors ran out: raise ulimit -n, or --processes",
     "no_source": "a --source-ip address is none of this machine",
     "no_thread": "threads ran out (ulimit -u, memory): use --engine hub",

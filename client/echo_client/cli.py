@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import click
 
 from echo_client.errors import StreamError
 from echo_core import command
+from echo_core.arguments import Command, refuse_unused
 from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
 from echo_core.errors import InvalidValueError
 
@@ -28,7 +29,7 @@ def _ip_address(text: str) -> str:
     return text
 
 
-@click.command(context_settings=command.command_settings("ECHO_CLIENT"))
+@click.command(cls=Command, context_settings=command.command_settings("ECHO_CLIENT"))
 @click.argument("target", type=command.TARGET, required=False, metavar="[HOST:PORT]")
 @click.option("--host", type=command.HOST, default="localhost", help="The host to connect to.")
 @click.option(
@@ -84,12 +85,14 @@ def echo_client(
     Exit codes: 0 all came back, 1 the service failed, 2 usage, 130 interrupted.
     """
     if target is not None:
-        _refuse(context, ("host", "port"), f"and {target} both say where to connect to")
+        refuse_unused(context, ("host", "port"), f"and {target} both say where to connect to")
     endpoint = target or NetworkEndpoint(host, port)
     if endpoint.scheme != "tls":
-        _refuse(context, tls, f"is for tls://HOST:PORT, and the target is {endpoint}")
+        refuse_unused(context, tls, f"is for tls://HOST:PORT, and the target is {endpoint}")
     if endpoint.scheme == "unix":
-        _refuse(context, ("ipv4", "ipv6", "source_ip"), f"is for networks, and not for {endpoint}")
+        refuse_unused(
+            context, ("ipv4", "ipv6", "source_ip"), f"is for networks, and not for {endpoint}"
+        )
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 leave no address to connect to")
 
@@ -115,12 +118,6 @@ def echo_client(
         Repl(endpoint, connect).run()
     else:
         _pipe(endpoint, connect)
-
-
-def _refuse(context: click.Context, names: Iterable[str], reason: str) -> None:
-    for name in names:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} {reason}")
 
 
 def _pipe(endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:

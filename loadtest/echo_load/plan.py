@@ -177,7 +177,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         self._check_time()
         self._check_payload()
         self._check_targets()
-        _ = self.limits
+        for limit in self.limits:
+            limit.check_measured(self.schemes)
 
     @property
     def limits(self) -> tuple[Threshold, ...]:
@@ -313,9 +314,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return FixedPayload(_read(self.payload_file))
         return StampedPayload(*self.payload_size, run)
 
+    @property
+    def schemes(self) -> frozenset[str]:
+        """Those of the targets: `tcp`, `tls`, `udp` or `unix`; an own server speaks `tcp`."""
+        return frozenset(endpoint.scheme for endpoint in self.endpoints) or frozenset({"tcp"})
+
     def speaks(self, scheme: str) -> bool:
-        """Whether one of the targets is of this scheme: `tcp`, `tls`, `udp` or `unix`."""
-        return any(endpoint.scheme == scheme for endpoint in self.endpoints)
+        """Whether one of the targets is of this scheme."""
+        return scheme in self.schemes
+
+    @property
+    def uses_tcp(self) -> bool:
+        """Whether a target is reached over TCP, of which the kernel has figures."""
+        return not self.schemes.isdisjoint({"tcp", "tls"})
 
     def _check_numbers(self) -> None:
         for name, value, least, most in (
@@ -358,6 +369,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError("--loop repeats --stages, and there are none")
         if self.staged_rate and not self.stages:
             raise InvalidValueError("--rate needs a number, as in --rate 10k, or --stages")
+        if self.staged_rate and self.rate is not None and not self.warmup:
+            raise InvalidValueError(
+                f"--rate {self.rate:g} is the rate of the warm-up, as the stages are rates, and "
+                "there is none; write --rate without a number, or add --warmup"
+            )
         if self.reopen and not self.stages:
             raise InvalidValueError("there are no stages whose connections could be opened anew")
         if self.rate is not None and self.stages and not self.staged_rate:
@@ -399,6 +415,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                     f"the {self.driven_by} engine does not speak {endpoint.scheme}, as {endpoint} "
                     f"needs; use --engine {able}"
                 )
+        if self.schemes == {"unix"}:
+            for option, value in (("--source-ip", self.source_ips), ("-4/-6", self.ip_version)):
+                if value:
+                    raise InvalidValueError(
+                        f"{option} is for networks, and not for {self.targets[0]}"
+                    )
         if self.tls != TlsOptions() and not self.speaks("tls"):
             raise InvalidValueError("TLS options, but no target is tls://HOST:PORT")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +30,12 @@ _GROWING = (
     "retransmits",
 )
 _RATES = ("messages_per_second",)
+# What is not measured over every transport, and over which it is.
+_MEASURED_OVER = {
+    "retransmits": ("tcp", "tls"),
+    "kernel": ("tcp", "tls"),
+    "handshake": ("tls",),
+}
 # Of these, more is better.
 _GOOD = frozenset({"messages", "connections_opened", "messages_per_second"})
 
@@ -54,7 +60,7 @@ class Figures:
         seconds: that were measured.
         latencies: the distributions by their names, as in a result.
         counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
-            `retransmits`.
+            `retransmits`; None of what is not measured.
         errors: failures by kind.
         attempts: what errors are a share of: messages that came back, right or wrong, and
             failures of which none came.
@@ -62,7 +68,7 @@ class Figures:
 
     seconds: float
     latencies: Mapping[str, LatencyHistogram]
-    counts: Mapping[str, int]
+    counts: Mapping[str, int | None]
     errors: Mapping[str, int]
     attempts: int
 
@@ -167,6 +173,19 @@ class Threshold:
             return replace(one, aborts=True)
         return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
 
+    def check_measured(self, schemes: Collection[str]) -> None:
+        """Check that what it is about is measured over one of these schemes.
+
+        Raises:
+            InvalidValueError: it is not.
+        """
+        able = _MEASURED_OVER.get(self.metric.partition(".")[0])
+        if able is not None and not set(able) & set(schemes):
+            raise InvalidValueError(
+                f"{self.text!r} can only be measured over {' and '.join(able)}, and no target is "
+                f"{' or '.join(f'{scheme}://' for scheme in able)}"
+            )
+
     @property
     def tolerates(self) -> bool:
         """It says how many errors there may be, which otherwise may be none."""
@@ -184,7 +203,8 @@ class Threshold:
         if self.kind == "time":
             return _time(self.metric, figures.latencies)
         if self.metric == "messages_per_second":
-            return figures.counts["messages"] / figures.seconds if figures.seconds else None
+            messages = figures.counts["messages"] or 0
+            return messages / figures.seconds if figures.seconds else None
         if self.metric not in _SHARES:
             return figures.counts[self.metric]
         kinds = LOSSES if self.metric == "loss" else frozenset(figures.errors)

@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from echo_core import command
+from echo_core.arguments import Command, refuse_unused
 from echo_core.endpoint import (
     DEFAULT_PORT,
     DescriptorEndpoint,
@@ -58,7 +58,7 @@ _FILE = click.Path(dir_okay=False)
 _COUNT = command.whole_number("count", 1, 2**31 - 1)
 
 
-@click.command(context_settings=command.command_settings("ECHO_SERVER"))
+@click.command(cls=Command, context_settings=command.command_settings("ECHO_SERVER"))
 @click.option(
     "--host",
     type=command.HOST,
@@ -225,7 +225,15 @@ def echo_server(
         raise click.UsageError("-4 and -6 exclude each other; leave out both to listen on both")
     version: IpVersion | None = 4 if ipv4 else 6 if ipv6 else None
     if listen:
-        _refuse_both(context)
+        refuse_unused(
+            context,
+            ("host", "port"),
+            "and --listen exclude each other; write --listen tcp://HOST:PORT",
+        )
+    if not access_log:
+        refuse_unused(
+            context, ("access_log_sample",), "is the share that --access-log logs; add --access-log"
+        )
     config = ServerConfig(
         listen=listen or _inherited() or (_short_form(host, port, version),),
         ip_version=version,
@@ -234,6 +242,7 @@ def echo_server(
     )
     if worker is None:
         config.check_faults()
+        _refuse_without_use(context, config)
     if worker is None and config.is_supervised:
         from echo_server.supervisor import supervise
 
@@ -246,12 +255,26 @@ def echo_server(
     return serve(config) if worker is None else serve_slot(config, worker)
 
 
-def _refuse_both(context: click.Context) -> None:
-    for name in ("host", "port"):
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(
-                f"--{name} and --listen exclude each other; write --listen tcp://HOST:PORT"
-            )
+def _refuse_without_use(context: click.Context, config: ServerConfig) -> None:
+    """Refuse options that were typed for something that this server does not do."""
+    if config.max_connections is None:
+        refuse_unused(
+            context,
+            ("when_full",),
+            "says what becomes of connections beyond --max-connections; add that",
+        )
+    if not config.faults:
+        refuse_unused(context, ("fault_seed",), "says where each --fault strikes; add one")
+    schemes = {endpoint.scheme for endpoint in config.listen}
+    if "fd" in schemes:
+        # What they are shows only when they are opened.
+        return
+    if "unix" not in schemes:
+        refuse_unused(context, ("unix_mode",), "is for unix sockets; write --listen unix:///PATH")
+    if "udp" not in schemes:
+        refuse_unused(
+            context, ("udp_low_ports",), "is for datagrams; write --listen udp://HOST:PORT"
+        )
 
 
 def _inherited() -> tuple[Endpoint, ...]:

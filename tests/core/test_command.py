@@ -46,6 +46,12 @@ SERVER_MISTAKES = {
     "--log-level loud": "--log-level: 'loud' is not one of",
     "--log-format xml": "--log-format: 'xml' is not one of",
     "--prot 1": "No such option '--prot'",
+    "--port 1 --port 2": "--port is there twice, and takes one value; give it once",
+    "--access-log-sample 1%": "--access-log-sample is the share that --access-log logs; add",
+    "--when-full wait": "--when-full says what becomes of connections beyond --max-connections",
+    "--fault-seed 1": "--fault-seed says where each --fault strikes; add one",
+    "--unix-mode 600": "--unix-mode is for unix sockets; write --listen unix:///PATH",
+    "--udp-low-ports": "--udp-low-ports is for datagrams; write --listen udp://HOST:PORT",
     "extra": "unexpected extra argument (extra)",
     "--config /nonexistent.toml": "--config: /nonexistent.toml: No such file",
 }

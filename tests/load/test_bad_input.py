@@ -54,10 +54,24 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--stages", "3M/1s"], "3000000 connections: it can be 1 to 2000000"),
         (["--stages", "1/1s", "-d", "5s"], "--duration 5s and --stages both say how long"),
         (["--loop"], "--loop repeats --stages, and there are none"),
+        (
+            ["-c", "7", "--stages", "5/1s"],
+            "--connections and --stages both say how many connections there are; leave one out",
+        ),
+        (
+            ["--stages", "5/1s", "--stages", "7/1s"],
+            "--stages is there twice, and takes one value; give one list, with commas",
+        ),
+        (
+            ["--rate", "5", "--stages", "7/1s"],
+            "--rate 5 is the rate of the warm-up, as the stages are rates, and there is none",
+        ),
         # Rates.
         (["--rate", "x"], "--rate: 'x' is not a rate; write it as in 100, 10k or 2.5k/s"),
         (["--rate", "0"], "--rate: '0' is no rate at all; write it as in 100 or 10k"),
-        (["--rate=-5"], "No such option '-5'"),
+        (["--rate=-5"], "--rate: '-5' is not a rate; write it as in 100, 10k or 2.5k/s"),
+        (["--rate", "-5"], "--rate: '-5' is not a rate; write it as in 100, 10k or 2.5k/s"),
+        (["-r-1"], "--rate: '-1' is not a rate"),
         (["--rate", "1e3"], "--rate: '1e3' is not a rate"),
         (["--rate", "nan"], "--rate: 'nan' is not a rate"),
         (["--rate", "10/m"], "--rate: '10/m' is not a rate"),
@@ -78,6 +92,13 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--repeat", "often"], "--repeat: 'often' is not a whole number from 1 to 1000"),
         (["--prometheus", "nowhere"], "--prometheus: "),
         (["--prometheus", "127.0.0.1:99999"], "--prometheus: "),
+        (
+            [UDP, "--threshold", "retransmits<1"],
+            "'retransmits<1' can only be measured over tcp and tls, and no target is tcp:// or",
+        ),
+        ([UDP, "--abort-on", "kernel.p99>1s"], "'kernel.p99>1s' can only be measured over tcp"),
+        ([TARGET, "--threshold", "handshake.p99<1s"], "over tls, and no target is tls://"),
+        (["--reconcile", "http://127.0.0.1:9"], "is the page of a target, and none is given"),
         # Numbers.
         (["-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
         (["-c", "x"], "--connections: 'x' is not a whole number from 1 to 2000000"),
@@ -110,6 +131,14 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
             ["--message", "a", "--payload-file", "/etc/hostname"],
             "--message and --payload-file both",
         ),
+        (
+            ["--message", "a", "--payload-size", "4k"],
+            "--payload-size and --message both say how large messages are; give one",
+        ),
+        (
+            ["--payload-file", "/etc/hostname", "--payload-size", "4k"],
+            "--payload-size and --payload-file both say how large messages are; give one",
+        ),
         (["--payload-file", "/nowhere"], "--payload-file /nowhere: No such file or directory"),
         (["--payload-file", "/dev/null"], "--payload-file /dev/null is empty or too large"),
         (["--payload-file", "/"], "--payload-file: File '/' is a directory"),
@@ -131,6 +160,8 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--source-ip", "192.0.2.1"], "--source-ip: 192.0.2.1 is no address of this machine"),
         ([TARGET, "--source-ip", "::1"], "--source-ip: ::1 cannot reach tcp://127.0.0.1:9"),
         (["-4", "-6"], "-4 and -6 leave no address; give one of them"),
+        (["unix:///a", "-6"], "-4/-6 is for networks, and not for unix:///a"),
+        (["unix:///a", "--source-ip", "127.0.0.1"], "--source-ip is for networks, and not for"),
         (["--engine", "rust"], "--engine: 'rust' is not one of 'hub', 'greenlets', 'threads'"),
         ([UDP, "--engine", "threads"], "the threads engine does not speak udp, as udp://127.0.0.1"),
         ([TLS, "--engine", "hub"], "needs; use --engine greenlets or threads"),

@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 
 from echo_core import command
+from echo_core.arguments import Command
 from echo_load.commands import options
 
 
 @click.command(
+    cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
     short_help="Make reports of results that were kept.",
 )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import click
 
 from echo_core import command
+from echo_core.arguments import Command, refuse_unused
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_load.commands import options
 
 # What --rate is where the stages say how high it is.
 _STAGED = "staged"
+# What comes after an option that has no value: the end, or another option, but not -5.
+_NOT_A_VALUE = re.compile(r"$|-\D")
 
 
 def _rate(text: str) -> float | str:
@@ -20,7 +26,24 @@ def _rate(text: str) -> float | str:
     return rate
 
 
+class _RunCommand(Command):
+    """Takes a --rate without a number, which click would take a negative number for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse a command line."""
+        return super().parse_args(ctx, list(_with_rate(args)))
+
+
+def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments, with a value after each --rate that has none."""
+    for argument, following in pairwise([*arguments, ""]):
+        yield argument
+        if argument in {"-r", "--rate"} and _NOT_A_VALUE.match(following):
+            yield _STAGED
+
+
 @click.command(
+    cls=_RunCommand,
     context_settings=command.command_settings("ECHO_LOAD"),
     short_help="Put load on echo services, and check every byte.",
 )
@@ -48,8 +71,7 @@ def _rate(text: str) -> float | str:
     "-r",
     "--rate",
     type=command.Parsed("rate", _rate),
-    is_flag=False,
-    flag_value=_STAGED,
+    metavar="[RATE]",
     help="Messages a second in all, sent when they are due (open loop), and measured from when "
     "they were. Without it each is sent when the reply to the last is in (closed loop). With "
     "--stages, which then are rates, it needs no number; one is the rate of the warm-up.",
@@ -101,7 +123,10 @@ def _rate(text: str) -> float | str:
 @options.connecting_options
 @options.test_options
 @command.config_option
+@click.pass_context
 def run(
+    context: click.Context,
+    /,
     targets: tuple[Endpoint, ...],
     rate: float | str | None,
     stages: str | None,
@@ -128,6 +153,22 @@ def run(
         raise click.BadParameter(str(error), param_hint="--stages") from error
     if rate == _STAGED and stages is None:
         raise click.UsageError("--rate needs a number, as in --rate 10k, or --stages")
+    if stages is not None and rate is None:
+        refuse_unused(
+            context,
+            ("connections",),
+            "and --stages both say how many connections there are; leave one out, or add --rate, "
+            "of which the stages then are",
+            because="stages",
+        )
+    for content in ("message", "payload_file"):
+        if others[content] is not None:
+            refuse_unused(
+                context,
+                ("payload_size",),
+                f"and --{content.replace('_', '-')} both say how large messages are; give one",
+                because=content,
+            )
     reporting = options.reporting(others)
     plan = Plan(
         targets=tuple(map(str, targets)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from echo_core import command
+from echo_core.arguments import Command
 
 
 @click.command(
+    cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
     short_help="Print the JSON Schema of results.",
 )

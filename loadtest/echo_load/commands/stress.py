@@ -7,12 +7,14 @@ from typing import Any
 import click
 
 from echo_core import command
+from echo_core.arguments import Command
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
 
 
 @click.command(
+    cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
     short_help="100, then 1000 connections, a thread each.",
 )

@@ -148,8 +148,10 @@ def format_bytes(count: float) -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """Write a number of things: `1 reply`, `0 replies`, `1,234 connections`."""
+    """Write a number of things: `1 reply`, `0 replies`, `1,234 connections`, `2 processes`."""
     if count == 1:
         return f"1 {noun}"
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    plural = (
+        f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}{'es' if noun[-1] == 's' else 's'}"
+    )
     return f"{count:,} {plural}"

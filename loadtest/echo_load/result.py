@@ -111,7 +111,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         bytes_received: payload bytes that came back.
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams that came back.
-        retransmits: segments that this end's TCP sent again.
+        retransmits: segments that this end's TCP sent again; None where nothing goes over TCP.
         errors: failures by kind.
         attempts: what errors are a share of: messages, and the failures of which no message came.
     """
@@ -126,7 +126,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     bytes_received: int
     datagrams_sent: int
     datagrams_received: int
-    retransmits: int
+    retransmits: int | None
     errors: dict[str, int]
     attempts: int
 
@@ -153,6 +153,11 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     hub_lag_us: Latency
     bound: bool
     findings: list[str]
+
+    @property
+    def waiting(self) -> float:
+        """The cores that would have been busy as well, had the processes not waited for them."""
+        return self.cpu_cores * self.waited_seconds / self.cpu_seconds if self.cpu_seconds else 0.0
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):

@@ -212,7 +212,7 @@ def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
                 name=tallies[0].plan.stage_name(stage),
                 latency_us=Latencies.of(measured),
                 generator=generator(tallies, measured),
-                **_figures(counts, measured, seconds),
+                **_figures(tallies, counts, measured, seconds),
             )
         )
     return results
@@ -263,7 +263,7 @@ def figures(tallies: Sequence[Tally]) -> Figures:
             "connections_opened": counts.opened,
             "connections_failed": counts.failed,
             "connections_lost": counts.lost,
-            "retransmits": counts.retransmits,
+            "retransmits": _retransmits(tallies, counts),
         },
         errors=counts.errors,
         attempts=counts.attempts,
@@ -279,7 +279,7 @@ def totals(tallies: Sequence[Tally]) -> Totals:
     """The counts of all of them together."""
     counts = sum((tally.counts for tally in tallies), Counts())
     seconds = sum(tally.seconds for tally in tallies)
-    return Totals(**_figures(counts, measured_in(tallies), seconds))
+    return Totals(**_figures(tallies, counts, measured_in(tallies), seconds))
 
 
 def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
@@ -313,7 +313,13 @@ def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str
     )
 
 
-def _figures(counts: Counts, measured: Measured, seconds: float) -> dict[str, Any]:
+def _retransmits(tallies: Sequence[Tally], counts: Counts) -> int | None:
+    return counts.retransmits if tallies[0].plan.uses_tcp else None
+
+
+def _figures(
+    tallies: Sequence[Tally], counts: Counts, measured: Measured, seconds: float
+) -> dict[str, Any]:
     messages = measured.response.count
     return {
         "seconds": seconds,
@@ -326,7 +332,7 @@ def _figures(counts: Counts, measured: Measured, seconds: float) -> dict[str, An
         "bytes_received": counts.bytes_received,
         "datagrams_sent": counts.datagrams_sent,
         "datagrams_received": counts.datagrams_received,
-        "retransmits": counts.retransmits,
+        "retransmits": _retransmits(tallies, counts),
         "errors": {kind: count for kind, count in counts.errors.items() if count},
         "attempts": counts.attempts,
     }

@@ -43,6 +43,9 @@ def test_other_transports(start_server: StartServer, tmp_path: Path, scheme: str
         *("hold", server.url, "-c", "500", "--cycle", "300ms", "--reconcile", server.admin)
     )
     all_held(result, 500)
+    # There is no TCP that could have sent anything again.
+    assert result.totals.retransmits is None
+    assert {stage.retransmits for stage in result.stages} == {None}
     assert result.reconciliation is not None
     assert (code, result.reconciliation.balanced) == (0, True)
 

@@ -48,7 +48,7 @@ def test_what_was_sent_again_where_nothing_ever_came_back(engine: str) -> None:
             *("--timeout", "400ms", "--no-reconnect"),
         )
     assert result.totals.errors == {"no_reply": 4}
-    assert result.totals.retransmits >= 4
+    assert (result.totals.retransmits or 0) >= 4
     assert result.latency_us.kernel.count == 4
 
 

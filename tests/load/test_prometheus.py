@@ -151,6 +151,15 @@ def test_wrong_and_missing_replies_are_shown_before_there_are_any() -> None:
         assert figures["echo_load_errors_total", kind] == 0
 
 
+@pytest.mark.parametrize(("target", "shown"), [("tcp://h:1", True), ("udp://h:1", False)])
+def test_retransmits_are_shown_where_there_can_be_any(target: str, shown: bool) -> None:
+    plan = Plan(targets=(target,))
+    tally = Tally(plan, plan.run_stages, 1, 1)
+    with PrometheusReport(parse_listen("0")) as report:
+        report.progressed(Progress(1, 1, "running", 1.0, tally))
+        assert (("echo_load_retransmits_total", "") in scrape(report.url)) == shown
+
+
 def test_openmetrics_is_spoken_to_those_who_ask(echo_server: EchoServerProcess) -> None:
     with running("run", echo_server.url, "-d", "60s") as (_, url):
         request = urllib.request.Request(

@@ -49,7 +49,6 @@ _COUNTERS = (
     ("messages", "Round trips completed.", "messages"),
     ("sent_bytes", "Payload bytes sent.", "bytes_sent"),
     ("received_bytes", "Payload bytes that came back.", "bytes_received"),
-    ("retransmits", "Segments that TCP sent again.", "retransmits"),
 )
 _TIMES = (
     ("response_time", "From when a message was due until its reply was in.", "response"),
@@ -83,6 +82,7 @@ class Figures:
 
     counts: Counts = field(default_factory=Counts)
     times: Mapping[str, Exposed] = field(default_factory=dict)
+    uses_tcp: bool = False
     elapsed: float = 0.0
     generators: int = 0
     bound: bool = False
@@ -159,6 +159,7 @@ class PrometheusReport(Observer):
         self.figures = Figures(
             counts=counts,
             times={name: Exposed.of(getattr(measured, attribute)) for name, _, attribute in _TIMES},
+            uses_tcp=tally.plan.uses_tcp,
             elapsed=progress.elapsed,
             generators=len(tally.states),
             bound=bool(generator_findings([tally], tally.measured)),
@@ -186,6 +187,12 @@ class _FiguresCollector(Collector):
                 help_text,
                 value=getattr(figures.counts, attribute),
                 unit="bytes" if name.endswith("_bytes") else "",
+            )
+        if figures.uses_tcp:
+            yield CounterMetricFamily(
+                f"{_PREFIX}retransmits",
+                "Segments that TCP sent again.",
+                value=figures.counts.retransmits,
             )
         errors = CounterMetricFamily(f"{_PREFIX}errors", "Failures by kind.", labels=["kind"])
         for kind, count in sorted((_KINDS | dict(figures.counts.errors)).items()):

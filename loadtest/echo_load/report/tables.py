@@ -19,17 +19,14 @@ from echo_load.verdict import shortcomings
 
 # Of more stages the summary shows the whole only.
 _MOST_STAGES = 4
+# Generators that wait for a processor, as cores, are shown from here on.
+_LEAST_WAITING = 0.05
 _VERDICTS = {
     "passed": ("PASSED", "bold green"),
     "crossed": ("THRESHOLD CROSSED", "bold red"),
     "failed": ("FAILED", "bold red"),
     "interrupted": ("INTERRUPTED", "bold yellow"),
 }
-
-
-def processes_in_words(count: int) -> str:
-    """So many generators, in words."""
-    return f"{count} process{'es' if count > 1 else ''}"
 
 
 def stage_table(plan: Plan, stage: StageResult) -> Table:
@@ -79,10 +76,10 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
         f"{_megabytes(stage.bytes_sent, stage.seconds)} MB/s out, "
         f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s back"
     )
+    if stage.retransmits is not None:
+        through += f", {format_count(stage.retransmits, 'retransmit')}"
     if latencies.kernel.count:
-        through += (
-            f", {stage.retransmits:,} retransmits, kernel's RTT {latencies.kernel.mean:,.0f} µs"
-        )
+        through += f", kernel's RTT {latencies.kernel.mean:,.0f} µs"
     table.add_row("throughput", through)
     return table
 
@@ -219,7 +216,11 @@ def _reconciled(found: Reconciliation) -> Text:
 
 
 def _generator(generator: Generator) -> Text:
-    text = Text(f"{processes_in_words(generator.processes)}, {generator.cpu_cores:.2f} cores busy")
+    text = Text(
+        f"{format_count(generator.processes, 'process')}, {generator.cpu_cores:.2f} cores busy"
+    )
+    if generator.waiting >= _LEAST_WAITING:
+        text.append(f", {generator.waiting:.2f} waiting for one")
     if generator.lateness_us.count:
         text.append(f", messages late by p50 {generator.lateness_us.p50:,.0f} ")
         text.append(f"p99 {generator.lateness_us.p99:,.0f} µs")

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from echo_core.units import format_bytes, format_duration
+from echo_core.units import format_bytes, format_count, format_duration
 from echo_load.plan import Plan
-from echo_load.report.tables import processes_in_words
 from echo_load.result import Latencies, Latency, Result
 from echo_load.thresholds import written_rate, written_time
 
@@ -162,7 +161,7 @@ def generator(result: Result) -> dict[str, str]:
     """How the generating side fared."""
     own = result.generator
     rows = {
-        "driven by": f"{result.plan.driven_by} in {processes_in_words(own.processes)}",
+        "driven by": f"{result.plan.driven_by} in {format_count(own.processes, 'process')}",
         "cores busy": f"{own.cpu_cores:.2f}",
         "processor time": f"{own.cpu_seconds:.2f} s",
         "waited for a processor": f"{own.waited_seconds:.2f} s",

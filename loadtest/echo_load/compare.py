@@ -36,7 +36,7 @@ _SEED = 20_000
 # A standard error is at least so much: figures that do not vary at all are rounded all the same.
 _LEAST_ERROR = 1e-9
 
-ChangeVerdict = Literal["better", "worse", "no difference", "too noisy"]
+ChangeVerdict = Literal["better", "worse", "no difference", "too noisy", "too few repeats"]
 Unit = Literal["per second", "us", "share"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Ways = np.ndarray[Any, np.dtype[np.bool_]]
@@ -60,8 +60,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
             if there are too few repeats.
         high: the most that it may be.
         verdict: `no difference` if all of that lies within the margin, otherwise `better` or
-            `worse` if none of it does not, otherwise it is `too noisy` to tell.
-        repeats_to_tell: how many repeats of each would probably tell, where it is too noisy.
+            `worse` if none of it does not, otherwise it is `too noisy` to tell; or there are
+            `too few repeats` to tell anything.
+        repeats_to_tell: how many repeats of each would probably tell, where these do not.
     """
 
     stage: str
@@ -84,8 +85,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         other: name of the second.
         repeats: how many each has.
         changes: of each figure.
-        verdict: `worse` if one figure is, otherwise `better` if one is, otherwise `too noisy` if
-            one is, otherwise `no difference`.
+        verdict: `worse` if one figure is, otherwise `better` if one is, otherwise `too few
+            repeats`, `too noisy` if one is, otherwise `no difference`.
         notes: what to know before believing it, a line each.
     """
 
@@ -140,7 +141,7 @@ def compare(
     repeats = _repeats(baseline, names[0]), _repeats(other, names[1])
     changes = judge(_samples(*repeats), margin)
     verdicts = [change.verdict for change in changes]
-    order: tuple[ChangeVerdict, ...] = ("worse", "better", "too noisy")
+    order: tuple[ChangeVerdict, ...] = ("worse", "better", "too few repeats", "too noisy")
     return Comparison(
         baseline=names[0],
         other=names[1],
@@ -294,7 +295,7 @@ def _judged(one: Samples, mean: float, error: float, critical: float, margin: fl
     least = _SHARE_MARGIN if share else math.log1p(margin)
     half = critical * max(error, _LEAST_ERROR) if critical < math.inf else math.inf
     low, high = mean - half, mean + half
-    verdict: ChangeVerdict = "too noisy"
+    verdict: ChangeVerdict = "too few repeats" if half == math.inf else "too noisy"
     repeats_to_tell = None
     if -least <= low and high <= least:
         verdict = "no difference"

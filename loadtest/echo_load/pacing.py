@@ -96,6 +96,12 @@ class Timeline:
         """Which stage an instant lies in: its index, and -1 before the first."""
         return int(self.stages_at(np.array([instant]))[0])
 
+    def segments_begun(self, instant: float) -> int:
+        """How many segments have begun at an instant that is not after the end."""
+        rounds, within = divmod(instant, self.round_seconds) if self._loop else (0.0, instant)
+        ended = int(np.searchsorted(self._ends, within, side="right"))
+        return int(rounds) * len(self._stages) + min(ended, len(self._stages) - 1) + 1
+
     def segments(self) -> Iterator[Segment]:
         """The levels from the beginning until the end, which may never come."""
         begin = 0.0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from echo_load.compare import Change, Comparison, Samples, Unit, compare, judge
 from echo_load.errors import IncomparableError
+from echo_load.report.comparison import ComparisonTable
 from echo_load.result import Repeat, Result, load_result
 from support.processes import LOAD, StartServer, run
 
@@ -125,7 +128,7 @@ def test_noise_says_how_many_repeats_would_tell() -> None:
 @pytest.mark.parametrize("repeats", [1, 2, 3])
 def test_too_few_repeats_say_nothing_whatever_they_show(repeats: int) -> None:
     change = one(STEADY[:repeats], [value * 2 for value in STEADY[:repeats]])
-    assert (change.verdict, change.repeats_to_tell) == ("too noisy", 5)
+    assert (change.verdict, change.repeats_to_tell) == ("too few repeats", 5)
     assert (change.low, change.high) == (None, None)
     assert change.change == pytest.approx(1.0)
 
@@ -205,6 +208,21 @@ def test_results_are_compared_with_the_first(result: Result, tmp_path: Path) -> 
     assert "- worse" in text
     assert run([*LOAD, "compare", *paths, "--fail-on", "worse"]).returncode == 99
     assert run([*LOAD, "compare", *paths[:2], "--fail-on", "worse"]).returncode == 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_fits_its_terminal_and_loses_nothing(result: Result, width: int) -> None:
+    few = msgspec.structs.replace(result, repeats=result.repeats[:3])
+    comparison = compare(few, few, names=("before", "after"))
+    assert comparison.verdict == "too few repeats"
+    written = StringIO()
+    Console(file=written, width=width).print(ComparisonTable(comparison))
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    head = " ".join(" ".join(lines[:3]).split())
+    for words in ("figure", "before (3x)", "after (3x)", "change", "95% interval", "verdict"):
+        assert words in head
+    assert "…" not in written.getvalue()
 
 
 def test_what_makes_a_comparison_doubtful_is_noted(result: Result) -> None:

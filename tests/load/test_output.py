@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.processes import (
     EchoServerProcess,
     StartServer,
     environment,
+    run,
     until,
 )
 
@@ -112,6 +114,25 @@ def test_a_terminal_that_is_gone_costs_nothing(
     os.close(ours)
     assert client.wait(DEADLINE) == 1
     assert msgspec.json.decode(output.read_bytes(), type=Result).passed
+
+
+def test_off_a_terminal_a_line_says_when_a_stage_begins_and_ends(
+    echo_server: EchoServerProcess,
+) -> None:
+    ended = run(
+        [*LOAD, "run", echo_server.url, "--stages", "1/200ms,2/50ms,0-3/200ms", "--repeat", "2"]
+    )
+    first, *lines = ended.stderr.decode().splitlines()
+    assert "1, then 2, then 0-3 connections" in first
+    assert [line.split(", ", 2)[:2] for line in lines if "ended" not in line] == [
+        [f"repeat {repeat} of 2", f"stage {number} of 3: {level}"]
+        for repeat in (1, 2)
+        for number, level in enumerate(["1 connection", "2 connections", "0-3 connections"], 1)
+    ]
+    for begun, has_ended in zip(lines[::2], lines[1::2], strict=True):
+        assert re.fullmatch(
+            rf"{begun.partition(':')[0]} has ended: [\d,]+ messages?, 0 errors so far", has_ended
+        )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])

@@ -9,11 +9,13 @@ from typing import Literal
 import click
 
 from echo_core import command
+from echo_core.arguments import Command
 from echo_core.errors import ExitCode
 from echo_load.commands import options
 
 
 @click.command(
+    cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
     short_help="Better, worse, no different, or too noisy?",
 )
@@ -46,7 +48,7 @@ def compare(
         from echo_load.compare import compare as compare_two
         from echo_load.compare import to_json
         from echo_load.errors import LostReportError
-        from echo_load.report.comparison import comparison_table, conclusion
+        from echo_load.report.comparison import ComparisonTable, conclusion
         from echo_load.report.console import Output
         from echo_load.result import load_result
     if len(results) < 2:
@@ -62,7 +64,7 @@ def compare(
         output.print_json(to_json(comparisons))
     else:
         for one in comparisons:
-            output.print(comparison_table(one), conclusion(one))
+            output.print(ComparisonTable(one), conclusion(one))
     worse = any(one.verdict == "worse" for one in comparisons)
     verdict = ExitCode.THRESHOLD if fail_on and worse else ExitCode.OK
     if output.failure is not None:

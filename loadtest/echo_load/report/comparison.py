@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.box import HORIZONTALS
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from echo_load.compare import CONFIDENCE, Change, Comparison
 from echo_load.thresholds import written_rate, written_time
 
+# Wider than any table.
+_UNLIMITED = 10_000
 _STYLES = {
     "better": "bold green",
     "worse": "bold red",
     "no difference": "",
     "too noisy": "yellow",
+    "too few repeats": "yellow",
 }
-_SIGNS = {"better": "+", "worse": "-", "no difference": "=", "too noisy": "?"}
+_SIGNS = {
+    "better": "+",
+    "worse": "-",
+    "no difference": "=",
+    "too noisy": "?",
+    "too few repeats": "?",
+}
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """The figures of two results side by side, with what changed."""
+class ComparisonTable:
+    """The figures of two results side by side, with what changed; one above the other where narrow.
+
+    Args:
+        comparison: of the two.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render for a console (rich's protocol)."""
+        wide = _table(self._comparison, narrow=False)
+        fits = console.measure(wide, options=options.update(max_width=_UNLIMITED)).maximum
+        yield wide if fits <= options.max_width else _table(self._comparison, narrow=True)
+
+
+def _table(comparison: Comparison, *, narrow: bool) -> Table:
     table = Table(box=HORIZONTALS, pad_edge=False)
+    names = [
+        f"{name} ({repeats}x)"
+        for name, repeats in zip(
+            (comparison.baseline, comparison.other), comparison.repeats, strict=True
+        )
+    ]
+    interval = f"{CONFIDENCE:.0%} interval"
     table.add_column("figure", style="dim")
-    baseline, other = comparison.repeats
-    table.add_column(f"{comparison.baseline} ({baseline}x)", justify="right")
-    table.add_column(f"{comparison.other} ({other}x)", justify="right")
-    table.add_column("change", justify="right")
-    table.add_column(f"{CONFIDENCE:.0%} interval", justify="right")
+    for head in _parted((names, ["change", interval]), narrow):
+        table.add_column(head, justify="right", overflow="fold")
     table.add_column("verdict")
     several = len({change.stage for change in comparison.changes}) > 1
     stage = ""
@@ -34,15 +66,17 @@ def comparison_table(comparison: Comparison) -> Table:
         if several and change.stage != stage:
             stage = change.stage
             table.add_row(Text(stage, style="bold"))
-        table.add_row(
-            change.figure,
-            _amount(change, change.baseline),
-            _amount(change, change.other),
-            f"{_points(change, change.change)} {_unit(change)}",
-            _interval(change),
-            _verdict(change),
-        )
+        amounts = [_amount(change, value) for value in (change.baseline, change.other)]
+        changed = [f"{_points(change, change.change)} {_unit(change)}", _interval(change)]
+        table.add_row(change.figure, *_parted((amounts, changed), narrow), _verdict(change, narrow))
     return table
+
+
+def _parted(pairs: Sequence[Sequence[str]], narrow: bool) -> list[str]:
+    """Pairs as cells beside each other, or as one cell each."""
+    if narrow:
+        return ["\n".join(pair) for pair in pairs]
+    return [cell for pair in pairs for cell in pair]
 
 
 def conclusion(comparison: Comparison) -> Text:
@@ -83,8 +117,8 @@ def _interval(change: Change) -> str:
     return f"{_points(change, change.low)} to {_points(change, change.high)} {_unit(change)}"
 
 
-def _verdict(change: Change) -> Text:
+def _verdict(change: Change, narrow: bool) -> Text:
     text = Text(f"{_SIGNS[change.verdict]} {change.verdict}", style=_STYLES[change.verdict])
     if change.repeats_to_tell is not None:
-        text.append(f"; try {change.repeats_to_tell:,}x")
+        text.append(f"{chr(10) if narrow else '; '}try {change.repeats_to_tell:,}x")
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,18 +15,19 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from echo_core.endpoint import Endpoint
+from echo_core.units import format_count
 from echo_load.controller import Observer, Progress
 from echo_load.errors import LostReportError
 from echo_load.plan import Plan
 from echo_load.report.live import LiveScreen
 from echo_load.report.tables import (
-    processes_in_words,
     repeat_lines,
     stage_table,
     summary,
     whole_table,
 )
 from echo_load.result import Result, StageResult
+from echo_load.tally import Tally
 
 _PLAIN_WIDTH = 100
 _TABLE_WIDTH = 96
@@ -84,7 +86,8 @@ class Output:
 class ConsoleReport(Observer):
     """Shows a test while it runs and afterwards.
 
-    On a terminal a live screen is drawn on standard error; elsewhere a line a part is all.
+    On a terminal a live screen is drawn on standard error; elsewhere there is a line when a stage
+    begins, and one when it has ended.
 
     Args:
         output: where its tables go.
@@ -97,14 +100,17 @@ class ConsoleReport(Observer):
         self._err = Output(sys.stderr)
         self._live = LiveScreen(self._err.console)
         self._plan = Plan()
-        self._part = 0
+        # Off a terminal: what is under way, and its stages that have begun.
+        self._tally: Tally | None = None
+        self._begun = 0
+        self._stage: str | None = None
 
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
         """Print what is tested, and how."""
         self._plan = plan
         said = (
             f"{', '.join(map(str, targets))}: {plan.description}; {plan.driven_by} in "
-            f"{processes_in_words(processes)}"
+            f"{format_count(processes, 'process')}"
         )
         self._err.print(Text(said, style="dim"))
 
@@ -112,13 +118,41 @@ class ConsoleReport(Observer):
         """Draw how far the test is."""
         if self._err.console.is_terminal:
             self._err.guarded(lambda: self._live.draw(progress))
-        elif progress.part != self._part:
-            self._err.print(_part(self._plan, progress))
-        self._part = progress.part
+        else:
+            self._say(progress)
+
+    def _say(self, progress: Progress) -> None:
+        """Print a line for each stage that has begun or ended since the last call."""
+        tally = progress.tally
+        is_new = tally is not self._tally
+        if is_new:
+            self._tally, self._stage, self._begun = tally, None, 0
+        if progress.phase == "warming up" and is_new:
+            self._err.print("warming up")
+        if progress.phase in {"running", "finishing"}:
+            instant = min(progress.elapsed, math.nextafter(tally.timeline.seconds, 0))
+            begun = tally.timeline.segments_begun(instant)
+            for number in range(self._begun, begun):
+                self._say_end()
+                self._stage = _stage(progress, number)
+                name = tally.plan.stage_name(tally.stages[number % len(tally.stages)])
+                self._err.print(f"{self._stage}: {name}")
+            self._begun = begun
+
+    def _say_end(self) -> None:
+        if self._tally is None or self._stage is None:
+            return
+        counts = self._tally.counts
+        self._err.print(
+            f"{self._stage} has ended: {format_count(counts.messages, 'message')}, "
+            f"{format_count(counts.errors.total(), 'error')} so far"
+        )
+        self._stage = None
 
     def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
         """Print the figures of stages that have ended; of several repeats, a line each."""
         self.close()
+        self._say_end()
         if self._quiet:
             return
         if self._plan.repeat > 1:
@@ -156,10 +190,15 @@ class ConsoleReport(Observer):
             self._output.print(stage_table(self._plan, stage), Text())
 
 
-def _part(plan: Plan, progress: Progress) -> str:
-    stages = progress.parts // plan.repeat
-    part = f"stage {(progress.part - 1) % stages + 1} of {stages}"
-    return f"repeat {progress.tally.repeat} of {plan.repeat}, {part}" if plan.repeat > 1 else part
+def _stage(progress: Progress, number: int) -> str:
+    """What a stage of a part is called: `stage 2 of 3`, `repeat 1 of 5, stage 2 of 3`."""
+    plan = progress.tally.plan
+    stages = len(plan.run_stages)
+    of_part = progress.part - 1 if plan.reopen else number
+    stage = f"stage {of_part % stages + 1} of {stages}"
+    if plan.repeat > 1:
+        return f"repeat {progress.tally.repeat} of {plan.repeat}, {stage}"
+    return stage
 
 
 class _Console(Console):

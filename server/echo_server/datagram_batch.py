@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -61,11 +61,6 @@ _WORDS = ctypes.sizeof(_Message) // 4
 _SIZE_WORD = _Message.size.offset // 4
 _VECTOR_WORDS = ctypes.sizeof(_Vector) // 4
 _VECTOR_SIZE_WORD = _Vector.size.offset // 4
-
-
-def best_datagram_kind() -> Callable[..., DatagramEcho]:
-    """The fastest kind of datagram echo that this system has."""
-    return BatchedDatagramEcho if is_supported() else DatagramEcho
 
 
 def is_supported() -> bool:

@@ -7,21 +7,18 @@ its writing half gets everything it sent; then the connection is closed.
 
 from __future__ import annotations
 
-import select
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from errno import ECONNRESET, EPIPE, ETIMEDOUT
-from typing import Any
 
 import structlog
-from gevent import monkey
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
+from echo_core.epoll_set import READABLE, WRITABLE, Ready
 from echo_server.connection import Connection, OtherDirectionError
 from echo_server.counters import Counter, Counters
+from echo_server.descriptor_set import MakeDescriptorSet, make_descriptor_set
 from echo_server.rate_limit import RateLimit
 
 log = structlog.get_logger()
@@ -36,9 +33,6 @@ SMALL = 2048
 
 _NOTHING = 0
 _UNLIMITED = sys.maxsize
-# gevent's own numbers for the events of a watcher.
-_HUB_READ = 1
-_HUB_WRITE = 2
 
 _CLOSED_BY_ERROR = {
     ECONNRESET: Counter.CLOSED_RESET,
@@ -51,15 +45,14 @@ _SENT_BYTES = int(Counter.SENT_BYTES)
 _READS = int(Counter.READS)
 
 
-class EchoSet(ABC):
+class EchoSet:
     """Connections that are echoed by one callback of the hub.
-
-    Subclasses say how readiness is learned; the echoing is the same for all.
 
     Args:
         counters: where bytes and reads are counted.
         on_end: called with each connection that has ended, and why.
         rate_limit: bytes a second that a connection may send; None is as many as it can.
+        make_set: makes what tells of readiness, for a loop and a callback.
 
     Attributes:
         connections: the open connections by descriptor.
@@ -70,6 +63,7 @@ class EchoSet(ABC):
         counters: Counters,
         on_end: Callable[[Connection, Counter], None],
         rate_limit: int | None = None,
+        make_set: MakeDescriptorSet = make_descriptor_set,
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self._hub = get_hub()
@@ -83,7 +77,7 @@ class EchoSet(ABC):
         self._whole = memoryview(self._buffer)
         self._small = [self._whole[:size] for size in range(SMALL + 1)]
         self._empty = Event()
-        self._prepare()
+        self._set = make_set(self._hub.loop, self._on_ready)
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -100,9 +94,10 @@ class EchoSet(ABC):
         connection.allowance = _UNLIMITED
         if self._rate_limit:
             self._rate_limit.start(connection)
-        self._watch(connection, READABLE)
+        descriptor = connection.fileno()
+        self._set.watch(descriptor, READABLE)
         connection.watched = READABLE
-        self.connections[connection.fileno()] = connection
+        self.connections[descriptor] = connection
 
     def holds(self, connection: Connection) -> bool:
         """Whether a connection is not read on purpose: the rate limit holds it."""
@@ -121,11 +116,13 @@ class EchoSet(ABC):
             self.end(connection, Counter.CLOSED_SERVER_STOPPED)
         if self._rate_limit:
             self._rate_limit.close()
+        self._set.close()
 
     def end(self, connection: Connection, reason: Counter) -> None:
         """Close a connection, and count why."""
-        del self.connections[connection.fileno()]
-        self._forget(connection)
+        descriptor = connection.fileno()
+        del self.connections[descriptor]
+        self._set.forget(descriptor)
         if self._rate_limit:
             self._rate_limit.forget(connection)
         connection.close()
@@ -184,6 +181,13 @@ class EchoSet(ABC):
                 self.end(connection, Counter.CLOSED_ERROR)
         self._count(total, kept)
         self._counters.cells[_READS] += len(ready) - without_data
+
+    def _on_ready(self, ready: Ready) -> None:
+        # An exception that left a callback of the hub would stop its watcher for ever.
+        try:
+            self.echo(ready)
+        except Exception:
+            log.exception("echo set failed")
 
     def _count(self, received: int, kept: int) -> None:
         """Count bytes received, and those of them that were not kept back as sent."""
@@ -273,89 +277,4 @@ class EchoSet(ABC):
     def _change(self, connection: Connection, events: int) -> None:
         """Watch a connection for other events, or for nothing but its failure."""
         connection.watched = events
-        self._rewatch(connection, events)
-
-    @abstractmethod
-    def _prepare(self) -> None:
-        """Make what is needed to watch connections."""
-
-    @abstractmethod
-    def _watch(self, connection: Connection, events: int) -> None:
-        """Begin to watch a connection for an event."""
-
-    @abstractmethod
-    def _rewatch(self, connection: Connection, events: int) -> None:
-        """Watch a connection for other events, or for nothing but its failure."""
-
-    @abstractmethod
-    def _forget(self, connection: Connection) -> None:
-        """Stop watching a connection, which is about to be closed."""
-
-
-class EpollEchoSet(EchoSet):
-    """One epoll set (epoll(7)) for all connections, and one watcher of the hub on it.
-
-    The hub is told once a batch what would otherwise cost it a watcher and a callback a
-    connection.
-    """
-
-    def _prepare(self) -> None:
-        # Monkey-patching takes epoll out of the select module.
-        epoll: select.epoll = monkey.get_original("select", "epoll")()
-        self._set = EpollSet(self._hub.loop, epoll, self._on_ready)
-
-    def close(self) -> None:
-        """Close every connection, and stop watching for good."""
-        super().close()
-        self._set.close()
-
-    def _on_ready(self, ready: Ready) -> None:
-        # An exception that left a callback of the hub would stop its watcher for ever.
-        try:
-            self.echo(ready)
-        except Exception:
-            log.exception("echo set failed")
-
-    def _watch(self, connection: Connection, events: int) -> None:
-        self._set.watch(connection.fileno(), events)
-
-    def _rewatch(self, connection: Connection, events: int) -> None:
         self._set.change(connection.fileno(), events)
-
-    def _forget(self, connection: Connection) -> None:
-        """Do nothing: closing the socket takes it out of the epoll set."""
-
-
-class WatcherEchoSet(EchoSet):
-    """A persistent watcher of the hub for each connection, where there is no epoll."""
-
-    def _prepare(self) -> None:
-        self._watchers: dict[int, Any] = {}
-
-    def _on_ready(self, descriptor: int, events: int) -> None:
-        try:
-            self.echo(((descriptor, events),))
-        except Exception:
-            log.exception("echo set failed")
-
-    def _watch(self, connection: Connection, events: int) -> None:
-        descriptor = connection.fileno()
-        watcher = self._hub.loop.io(descriptor, _HUB_READ if events == READABLE else _HUB_WRITE)
-        watcher.start(self._on_ready, descriptor, events)
-        self._watchers[descriptor] = watcher
-
-    def _rewatch(self, connection: Connection, events: int) -> None:
-        self._forget(connection)
-        if events:
-            self._watch(connection, events)
-
-    def _forget(self, connection: Connection) -> None:
-        watcher = self._watchers.pop(connection.fileno(), None)
-        if watcher is not None:
-            watcher.stop()
-            watcher.close()
-
-
-def best_kind() -> type[EchoSet]:
-    """The fastest kind of echo set that this system has; make one after any fork."""
-    return EpollEchoSet if hasattr(select, "EPOLLIN") else WatcherEchoSet

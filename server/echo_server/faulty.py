@@ -1,4 +1,4 @@
-"""Echo sets that inject faults, in place of those that do not."""
+"""An echo set that injects faults."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import structlog
 from echo_core.epoll_set import READABLE, Ready
 from echo_server.connection import Connection
 from echo_server.counters import Counter
-from echo_server.echo_set import EchoSet, EpollEchoSet, WatcherEchoSet, best_kind
+from echo_server.echo_set import EchoSet
 from echo_server.faults import FaultPlan, Strike
 
 log = structlog.get_logger()
 
 
 class FaultyEchoSet(EchoSet):
-    """An echo set whose reads meet faults; mixed into a kind that can watch.
+    """An echo set whose reads meet faults.
 
     Args:
         *arguments: as of `EchoSet`.
@@ -149,16 +149,3 @@ class FaultyEchoSet(EchoSet):
         if timer is not None:
             timer.stop()
             timer.close()
-
-
-class FaultyEpollEchoSet(FaultyEchoSet, EpollEchoSet):
-    """Faults on an epoll set."""
-
-
-class FaultyWatcherEchoSet(FaultyEchoSet, WatcherEchoSet):
-    """Faults on watchers of the hub."""
-
-
-def best_faulty_kind() -> type[FaultyEchoSet]:
-    """The fastest kind of echo set with faults that this system has."""
-    return FaultyEpollEchoSet if best_kind() is EpollEchoSet else FaultyWatcherEchoSet

@@ -41,11 +41,11 @@ from echo_server.control import (
 )
 from echo_server.counters import Counter, Counters, CounterTable
 from echo_server.datagram import DatagramEcho
-from echo_server.datagram_batch import best_datagram_kind
-from echo_server.echo_set import EchoSet, best_kind
+from echo_server.datagram_batch import BatchedDatagramEcho, is_supported
+from echo_server.echo_set import EchoSet
 from echo_server.errors import TlsConfigError
 from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, FaultPlan
-from echo_server.faulty import best_faulty_kind
+from echo_server.faulty import FaultyEchoSet
 from echo_server.faulty_datagram import FaultyDatagramEcho
 from echo_server.handshake import Handshake
 from echo_server.idle import IdleSweep
@@ -223,8 +223,8 @@ class _Worker:
     def _make_echo_set(self) -> EchoSet:
         arguments = (self._counters, self._admission.leave, self._config.rate_limit)
         if not self._config.faults:
-            return best_kind()(*arguments)
-        return best_faulty_kind()(*arguments, plan=self._fault_plan(without=DATAGRAM_ONLY))
+            return EchoSet(*arguments)
+        return FaultyEchoSet(*arguments, plan=self._fault_plan(without=DATAGRAM_ONLY))
 
     def _fault_plan(self, without: Collection[Counter]) -> FaultPlan:
         return FaultPlan(self._config.faults, self._config.fault_seed, without=without)
@@ -260,7 +260,9 @@ class _Worker:
         return self._tls
 
     def _start_datagrams(self, listener: socket.socket) -> DatagramEcho:
-        kind = best_datagram_kind()
+        kind: Callable[..., DatagramEcho] = DatagramEcho
+        if is_supported():
+            kind = BatchedDatagramEcho
         if self._config.faults:
             kind = partial(FaultyDatagramEcho, plan=self._fault_plan(without=STREAM_ONLY))
         echo = kind(

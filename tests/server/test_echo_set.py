@@ -25,9 +25,10 @@ from echo_server.admission import Admission
 from echo_server.config import ServerConfig
 from echo_server.connection import Connection, OtherDirectionError
 from echo_server.counters import Counters, CounterTable
-from echo_server.echo_set import EchoSet, EpollEchoSet, WatcherEchoSet
+from echo_server.descriptor_set import MakeDescriptorSet, WatcherSet, epoll_set
+from echo_server.echo_set import EchoSet
 from echo_server.faults import FaultPlan
-from echo_server.faulty import FaultyEchoSet, FaultyEpollEchoSet, FaultyWatcherEchoSet
+from echo_server.faulty import FaultyEchoSet
 from echo_server.listeners import listen_tcp
 from echo_server.stream import EchoServer
 from support.processes import DEADLINE, echoes, receive_exactly, receive_to_end, reset, until
@@ -38,12 +39,12 @@ class InProcessServer:
 
     def __init__(
         self,
-        make_set: type[EchoSet],
+        make_echo_set: Callable[..., EchoSet],
         make_server: Callable[
             [socket.socket, EchoSet, Admission, Counters, int], EchoServer
         ] = EchoServer,
     ) -> None:
-        self._make_set = make_set
+        self._make_echo_set = make_echo_set
         self._make_server = make_server
         self._started: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -58,7 +59,7 @@ class InProcessServer:
         self.port: int = listener.getsockname()[1]
         counters = CounterTable.create().row(0)
         admission = Admission(ServerConfig(listen=(NetworkEndpoint("127.0.0.1"),)), counters)
-        self.echo_set = self._make_set(counters, admission.leave)
+        self.echo_set = self._make_echo_set(counters, admission.leave)
         self.server = self._make_server(listener, self.echo_set, admission, counters, 128)
         self.server.start()
         stopped = gevent.event.Event()
@@ -88,12 +89,12 @@ def serving(*arguments: Any) -> Iterator[InProcessServer]:
         server.stop()
 
 
-both_kinds = pytest.mark.parametrize("kind", [EpollEchoSet, WatcherEchoSet])
+both_kinds = pytest.mark.parametrize("make_set", [epoll_set, WatcherSet])
 
 
 @both_kinds
-def test_echoes_stalls_resumes_and_ends(kind: type[EchoSet]) -> None:
-    with serving(kind) as server, server.connect() as witness, ExitStack() as stack:
+def test_echoes_stalls_resumes_and_ends(make_set: MakeDescriptorSet) -> None:
+    with serving(of(make_set)) as server, server.connect() as witness, ExitStack() as stack:
         assert echoes(witness)
         for size in (1, 2048, 2049, 65536, 8 << 20):
             sent = bytes(range(256)) * (size // 256) + bytes(size % 256)
@@ -109,8 +110,8 @@ def test_echoes_stalls_resumes_and_ends(kind: type[EchoSet]) -> None:
 
 
 @both_kinds
-def test_stops_with_connections_open(kind: type[EchoSet]) -> None:
-    with serving(kind) as server:
+def test_stops_with_connections_open(make_set: MakeDescriptorSet) -> None:
+    with serving(of(make_set)) as server:
         connection = server.connect()
         assert echoes(connection)
     assert connection.recv(1) == b""
@@ -120,8 +121,8 @@ def test_stops_with_connections_open(kind: type[EchoSet]) -> None:
 
 
 @both_kinds
-def test_accepted_connections_do_not_wait_for_more(kind: type[EchoSet]) -> None:
-    with serving(kind) as server, server.connect() as connection:
+def test_accepted_connections_do_not_wait_for_more(make_set: MakeDescriptorSet) -> None:
+    with serving(of(make_set)) as server, server.connect() as connection:
         assert echoes(connection)
         (accepted,) = server.echo_set.connections.values()
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -139,16 +140,21 @@ class BrokenError(Exception):
     """Raised on purpose."""
 
 
-def failing(kind: type[EchoSet], method: str, raised: BaseException) -> type[EchoSet]:
-    """A kind of echo set one of whose methods raises for the connections marked by `doomed`."""
+def of(make_set: MakeDescriptorSet, kind: type[EchoSet] = EchoSet) -> Callable[..., EchoSet]:
+    """What makes echo sets that learn of readiness in this way."""
+    return partial(kind, make_set=make_set)
+
+
+def failing(method: str, raised: BaseException) -> type[EchoSet]:
+    """An echo set one of whose methods raises for the connections marked by `doomed`."""
 
     def fail(self: Any, connection: Connection, *arguments: Any) -> Any:
         if connection.getpeername()[1] in self.doomed:
             self.doomed.discard(connection.getpeername()[1])
             raise raised
-        return getattr(kind, method)(self, connection, *arguments)
+        return getattr(EchoSet, method)(self, connection, *arguments)
 
-    return type("Failing", (kind,), {method: fail, "doomed": set()})
+    return type("Failing", (EchoSet,), {method: fail, "doomed": set()})
 
 
 def stall(connection: socket.socket) -> None:
@@ -161,9 +167,9 @@ def stall(connection: socket.socket) -> None:
 @both_kinds
 @pytest.mark.parametrize("raised", [BrokenError("on purpose"), OSError(errno.EIO, "on purpose")])
 def test_an_error_while_echoing_ends_that_connection(
-    kind: type[EchoSet], raised: BaseException
+    make_set: MakeDescriptorSet, raised: BaseException
 ) -> None:
-    with serving(failing(kind, "_change", raised)) as server, server.connect() as witness:
+    with serving(of(make_set, failing("_change", raised))) as server, server.connect() as witness:
         assert echoes(witness)
         connection = server.connect()
         server.echo_set.doomed.add(connection.getsockname()[1])  # type: ignore[attr-defined]
@@ -176,10 +182,10 @@ def test_an_error_while_echoing_ends_that_connection(
 
 
 @both_kinds
-def test_an_error_while_ending_a_connection_leaves_the_others(kind: type[EchoSet]) -> None:
+def test_an_error_while_ending_a_connection_leaves_the_others(make_set: MakeDescriptorSet) -> None:
     """It escapes from the batch; the callback of the hub must still be called again."""
     with (
-        serving(failing(kind, "end", BrokenError("on purpose"))) as server,
+        serving(of(make_set, failing("end", BrokenError("on purpose")))) as server,
         server.connect() as witness,
     ):
         assert echoes(witness)
@@ -223,8 +229,8 @@ class SendsWhenReadable(Connection):
 
 
 @both_kinds
-def test_a_receive_that_waits_for_room_to_send(kind: type[EchoSet]) -> None:
-    with serving(kind, of_connections(ReadsWhenWritable)) as server:
+def test_a_receive_that_waits_for_room_to_send(make_set: MakeDescriptorSet) -> None:
+    with serving(of(make_set), of_connections(ReadsWhenWritable)) as server:
         for _ in range(3):
             with server.connect() as connection:
                 assert echoes(connection)
@@ -232,8 +238,11 @@ def test_a_receive_that_waits_for_room_to_send(kind: type[EchoSet]) -> None:
 
 
 @both_kinds
-def test_a_send_that_waits_for_something_to_read(kind: type[EchoSet]) -> None:
-    with serving(kind, of_connections(SendsWhenReadable)) as server, server.connect() as client:
+def test_a_send_that_waits_for_something_to_read(make_set: MakeDescriptorSet) -> None:
+    with (
+        serving(of(make_set), of_connections(SendsWhenReadable)) as server,
+        server.connect() as client,
+    ):
         messages = [b"message %d" % number for number in range(10)]
         client.sendall(messages[0])
         until(lambda: waits(server, messages[0]), "the first one to wait")
@@ -259,8 +268,8 @@ def of_connections(kind: type[Connection]) -> Callable[..., EchoServer]:
 
 
 @both_kinds
-def test_an_error_while_admitting_closes_that_connection(kind: type[EchoSet]) -> None:
-    class Refusing(kind):  # type: ignore[misc, valid-type]
+def test_an_error_while_admitting_closes_that_connection(make_set: MakeDescriptorSet) -> None:
+    class Refusing(EchoSet):
         refused = False
 
         def add(self, connection: Connection) -> None:
@@ -269,7 +278,7 @@ def test_an_error_while_admitting_closes_that_connection(kind: type[EchoSet]) ->
                 raise BrokenError("on purpose")
             super().add(connection)
 
-    with serving(Refusing) as server:
+    with serving(of(make_set, Refusing)) as server:
         with server.connect() as connection:
             assert connection.recv(1) == b""
         for _ in range(3):
@@ -294,7 +303,7 @@ class FailingAccept:
 
 
 @both_kinds
-def test_errors_while_accepting_do_not_end_it(kind: type[EchoSet]) -> None:
+def test_errors_while_accepting_do_not_end_it(make_set: MakeDescriptorSet) -> None:
     errors: list[Exception] = [
         OSError(errno.ECONNABORTED, "gone before it was accepted"),
         OSError(errno.EMFILE, "out of descriptors"),
@@ -305,7 +314,7 @@ def test_errors_while_accepting_do_not_end_it(kind: type[EchoSet]) -> None:
     def make_server(listener: socket.socket, *others: Any) -> EchoServer:
         return EchoServer(FailingAccept(listener, errors), *others)  # type: ignore[arg-type]
 
-    with serving(kind, make_server) as server:
+    with serving(of(make_set), make_server) as server:
         for _ in range(3):
             with server.connect() as connection:
                 assert echoes(connection)
@@ -313,8 +322,8 @@ def test_errors_while_accepting_do_not_end_it(kind: type[EchoSet]) -> None:
 
 
 @both_kinds
-def test_resets_from_many_at_once(kind: type[EchoSet]) -> None:
-    with serving(kind) as server, server.connect() as witness:
+def test_resets_from_many_at_once(make_set: MakeDescriptorSet) -> None:
+    with serving(of(make_set)) as server, server.connect() as witness:
         connections = [server.connect() for _ in range(100)]
         for connection in connections:
             assert echoes(connection)
@@ -325,10 +334,10 @@ def test_resets_from_many_at_once(kind: type[EchoSet]) -> None:
         assert echoes(witness)
 
 
-@pytest.mark.parametrize("kind", [FaultyEpollEchoSet, FaultyWatcherEchoSet])
-def test_what_cannot_be_added_leaves_nothing_behind(kind: type[FaultyEchoSet]) -> None:
+@both_kinds
+def test_what_cannot_be_added_leaves_nothing_behind(make_set: MakeDescriptorSet) -> None:
     counters = CounterTable.create().row(0)
-    echo_set = kind(counters, lambda *_: None, plan=FaultPlan((), 0))
+    echo_set = FaultyEchoSet(counters, lambda *_: None, plan=FaultPlan((), 0), make_set=make_set)
     connection = Connection()
     connection.close()
     with pytest.raises(ValueError, match=r"negative|file descriptor"):

@@ -22,8 +22,8 @@ _ACCEPTED = int(Counter.ACCEPTED)
 class Admission:
     """Keeps the limits on the number of connections of this process and of all together.
 
-    A place is taken before a connection is let in and counted first: two processes that reach for
-    the last place at once may both be turned away, but never both be let in.
+    A connection is reserved before it is let in and counted: two processes that reach for the last
+    one at once may both be turned away, but never both be let in.
 
     Args:
         config: the limits, and what is logged.
@@ -40,94 +40,102 @@ class Admission:
         self._access_log = config.access_log
         self._counters = counters
         self._per_ip: dict[str, int] = {}
-        self._on_room: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], None]] = []
         self._warned_at = -WARNING_PERIOD_SECONDS
         # A line that is not written costs as much as all the counting.
         self._debug = config.log_level == "debug"
 
-    def take_place(self) -> bool:
-        """Take a place for one more connection; False if there is none."""
-        self._counters.places[0] += 1
-        if self._most is None or self._counters.table.places_taken() <= self._most:
+    def reserve(self) -> bool:
+        """Reserve one more connection; False where that is more than there may be.
+
+        Where connections wait, this comes before one is accepted; otherwise `admit` does it.
+        """
+        self._counters.reserved[0] += 1
+        if self._most is None or self._counters.table.reserved() <= self._most:
             return True
-        self._counters.places[0] -= 1
+        self._counters.reserved[0] -= 1
         self._warn()
         return False
 
-    def give_back_place(self) -> None:
-        """Leave a place that no connection has come for."""
-        self._counters.places[0] -= 1
+    def cancel(self) -> None:
+        """Give back what was reserved for a connection that has not come."""
+        self._counters.reserved[0] -= 1
 
-    def when_room(self, call: Callable[[], None]) -> None:
-        """Call once, as soon as a connection of this process has left."""
-        if call not in self._on_room:
-            self._on_room.append(call)
+    def when_released(self, call: Callable[[], None]) -> None:
+        """Call once, as soon as a connection of this process has been released."""
+        if call not in self._waiting:
+            self._waiting.append(call)
 
-    def find_place(self, connection: Connection) -> bool:
-        """Take a place for an accepted connection, or count that it was turned away.
+    def admit(self, connection: Connection, *, identified: bool = True) -> bool:
+        """Count a connection as accepted, or count why it was rejected.
 
-        Where connections wait for a place, this one has had it since before it was accepted.
+        Args:
+            connection: accepted from a listener.
+            identified: its address is known; otherwise `identify` is called once it is.
         """
-        if self.waits or self.take_place():
-            return True
-        self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS)
-        return False
-
-    def accept(self, connection: Connection) -> None:
-        """Count a connection that has a place."""
+        if not (self.waits or self.reserve()):
+            self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS)
+            return False
+        connection.address = ""
+        if identified and not self.identify(connection):
+            self.cancel()
+            self._call_waiting()
+            return False
         if self._access_log:
-            connection.since = time.monotonic()
+            connection.accepted_at = time.monotonic()
             # It may end before it is echoed.
             connection.received = 0
             connection.unsent = b""
         self._counters.cells[_ACCEPTED] += 1
+        return True
 
-    def enter(self, connection: Connection) -> bool:
-        """Let in a connection that has a place, or count that it was rejected."""
-        if self._most_per_ip is not None and not self._enter_address(connection):
-            self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS_PER_IP)
-            return False
+    def identify(self, connection: Connection) -> bool:
+        """Count a connection under its address, or count that there are too many from there."""
+        if self._most_per_ip is not None:
+            address = ip_address(connection.sockaddr)
+            others = self._per_ip.get(address, 0)
+            if others >= self._most_per_ip:
+                self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS_PER_IP)
+                return False
+            if address:
+                self._per_ip[address] = others + 1
+                # Asked again, the name of an interface in it may be another.
+                connection.address = address
         if self._debug:
             log.debug("connection accepted", peer=connection.peer)
         return True
 
-    def turn_away(self) -> None:
-        """Give back the place of a connection that was rejected before it was accepted."""
-        self.give_back_place()
-        self._make_room()
+    def release(self, connection: Connection, reason: Counter, why: str | None = None) -> None:
+        """Count the end of an admitted connection.
 
-    def refuse(self, connection: Connection, reason: Counter, why: str) -> None:
-        """Count the end of an accepted connection before the echo began."""
-        if self._debug:
+        Args:
+            connection: which.
+            reason: what it is counted as.
+            why: what its handshake failed for, if it did.
+        """
+        if connection.address:
+            self._forget_address(connection.address)
+        if self._debug and why is not None:
             log.debug("handshake failed", peer=connection.peer, reason=reason.label, why=why)
-        self._end(connection, reason)
-
-    def leave(self, connection: Connection, reason: Counter) -> None:
-        """Count a connection that was let in and has ended."""
-        if self._most_per_ip is not None:
-            self._leave_address(connection.address)
-        if self._debug:
+        elif self._debug:
             log.debug("connection closed", peer=connection.peer, reason=reason.label)
-        self._end(connection, reason)
-
-    def _end(self, connection: Connection, reason: Counter) -> None:
-        # In this order: there are never more connections open than places taken.
+        # In this order: there are never more connections open than reserved.
         self._counters.cells[reason] += 1
-        self.give_back_place()
+        self.cancel()
         if self._access_log and random.random() < self._access_log:  # noqa: S311  # a sample
             log.info(
                 "connection",
                 peer=connection.peer,
                 received_bytes=connection.received,
                 sent_bytes=connection.received - len(connection.unsent),
-                seconds=round(time.monotonic() - connection.since, 6),
+                seconds=round(time.monotonic() - connection.accepted_at, 6),
                 reason=reason.label,
             )
-        self._make_room()
+        self._call_waiting()
 
-    def _make_room(self) -> None:
-        if self._on_room:
-            calls, self._on_room = self._on_room, []
+    def _call_waiting(self) -> None:
+        if self._waiting:
+            calls, self._waiting = self._waiting, []
             for call in calls:
                 call()
 
@@ -135,17 +143,7 @@ class Admission:
         self._counters.add(reason)
         log.debug("connection rejected", peer=connection.peer, reason=reason.label)
 
-    def _enter_address(self, connection: Connection) -> bool:
-        address = ip_address(connection.sockaddr)
-        others = self._per_ip.get(address, 0)
-        if address and others >= (self._most_per_ip or 0):
-            return False
-        self._per_ip[address] = others + 1
-        # Asked again, the name of an interface in it may be another.
-        connection.address = address
-        return True
-
-    def _leave_address(self, address: str) -> None:
+    def _forget_address(self, address: str) -> None:
         left = self._per_ip[address] - 1
         if left:
             self._per_ip[address] = left

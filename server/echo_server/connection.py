@@ -27,8 +27,8 @@ class Connection(_socket.socket):
 
     Attributes:
         sockaddr: the address at the other end, as accept(2) gave it.
-        address: the IP address that it is counted under, where there is a limit for each.
-        since: when it was accepted, in seconds of the monotonic clock.
+        address: the IP address that it is counted under, where there is a limit for each; or "".
+        accepted_at: when it was accepted, in seconds of the monotonic clock.
         received: bytes received.
         unsent: bytes received and not sent back; empty while the connection is read.
         watched: the events that the echo set watches: readable, writable, or none.
@@ -41,13 +41,13 @@ class Connection(_socket.socket):
     """
 
     __slots__ = (
+        "accepted_at",
         "address",
         "allowance",
         "idle_sweeps",
         "progress",
         "received",
         "refilled_at",
-        "since",
         "sockaddr",
         "unacknowledged",
         "unsent",
@@ -56,7 +56,7 @@ class Connection(_socket.socket):
 
     sockaddr: object
     address: str
-    since: float
+    accepted_at: float
     received: int
     unsent: bytes | memoryview
     watched: int

@@ -95,8 +95,8 @@ _CELL_BYTES = 8
 class CounterTable:
     """A row of 64-bit counters for each serving process, in a file that lives in memory.
 
-    Its cells: how many rows have ever been used, the places taken by each row, the rows. Rows
-    beyond those in use are never touched and take no memory.
+    Its cells: how many rows have ever been used, the connections that each has reserved, the rows.
+    Rows beyond those in use are never touched and take no memory.
 
     Args:
         descriptor: the file, as `create` made it here or in the process that started this one.
@@ -106,7 +106,7 @@ class CounterTable:
         self.descriptor = descriptor
         cells = memoryview(mmap.mmap(descriptor, 0)).cast("q")
         self._used = cells[:1]
-        self._places = cells[1 : 1 + CAPACITY]
+        self._reserved = cells[1 : 1 + CAPACITY]
         self._rows = cells[1 + CAPACITY :]
 
     @classmethod
@@ -136,12 +136,12 @@ class CounterTable:
             self._used[0] = number + 1
         start = number * ROW_CELLS
         return Counters(
-            self, self._rows[start : start + ROW_CELLS], self._places[number : number + 1]
+            self, self._rows[start : start + ROW_CELLS], self._reserved[number : number + 1]
         )
 
-    def places_taken(self) -> int:
-        """Places for connections that all processes together have taken."""
-        return sum(self._places[: self._used[0]])
+    def reserved(self) -> int:
+        """Connections that all processes together have reserved."""
+        return sum(self._reserved[: self._used[0]])
 
 
 def _shared_file(size: int) -> int:
@@ -163,17 +163,17 @@ class Counters:
 
     Attributes:
         cells: a value for each `Counter`, then the other buckets of hub lag.
-        places: one cell: places for connections that are taken, of those that are open and of one
+        reserved: one cell: connections that are reserved, of those that are open and of one
             that is about to be.
         table: where the counters of the other processes are.
     """
 
-    __slots__ = ("cells", "places", "table")
+    __slots__ = ("cells", "reserved", "table")
 
-    def __init__(self, table: CounterTable, cells: memoryview, places: memoryview) -> None:
+    def __init__(self, table: CounterTable, cells: memoryview, reserved: memoryview) -> None:
         self.table = table
         self.cells = cells
-        self.places = places
+        self.reserved = reserved
 
     def add(self, counter: Counter, amount: int = 1) -> None:
         """Count something."""
@@ -183,7 +183,7 @@ class Counters:
         """Set all to zero, for another process to use the row."""
         for cell in range(ROW_CELLS):
             self.cells[cell] = 0
-        self.places[0] = 0
+        self.reserved[0] = 0
 
 
 def open_connections(cells: Sequence[int]) -> int:

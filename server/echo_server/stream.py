@@ -95,12 +95,11 @@ class EchoServer(StreamServer):
         if self.family == socket.AF_UNIX:
             # Not inherited from the listener, as it is in TCP.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        if not self._admission.find_place(connection):
+        if not self._admission.admit(connection, identified=self._handshake is None):
             connection.close()
         elif self._handshake is None:
-            self._let_in(connection)
+            self._echo(connection)
         else:
-            self._admission.accept(connection)
             self._shaking_hands.add(connection)
             self._in_handshake.spawn(self._shake_hands, connection, self._handshake)
 
@@ -108,12 +107,12 @@ class EchoServer(StreamServer):
         """Accept one connection, for StreamServer's accept loop; None ends a wake-up."""
         if not self._admission.waits:
             return self._accept()
-        if not self._admission.take_place():
-            self._wait_for_room()
+        if not self._admission.reserve():
+            self._wait_for_a_release()
             return None
         accepted = self._accept()
         if accepted is None:
-            self._admission.give_back_place()
+            self._admission.cancel()
         return accepted
 
     def do_handle(self, connection: Any, sockaddr: object) -> None:
@@ -133,7 +132,7 @@ class EchoServer(StreamServer):
             self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
 
     def stop(self, timeout: float | None = None) -> None:
-        """Accept what waits in the queue and has a place, then close the listener."""
+        """Accept what waits in the queue and may be let in, then close the listener."""
         self._accept_queue()
         super().stop(timeout)
 
@@ -143,7 +142,7 @@ class EchoServer(StreamServer):
         self._closed.set()
 
     def finish_queue(self) -> None:
-        """Accept what waits in the queue, as soon as there is a place for it.
+        """Accept what waits in the queue, as soon as it may be let in.
 
         Once the queue is empty the listener closes; echoing goes on.
         """
@@ -173,7 +172,7 @@ class EchoServer(StreamServer):
         return bool(self._shaking_hands)
 
     def _accept_queue(self) -> bool:
-        """Accept until there is nothing to accept or no place; False if more may wait."""
+        """Accept until there is nothing to accept or nothing may be; False if more may wait."""
         # The kernel lets one more wait than it was told to.
         for _ in range(self.backlog + 1):
             accepted = self.do_read()
@@ -196,19 +195,11 @@ class EchoServer(StreamServer):
         self._counters.add(Counter.REJECTED_MAX_CONNECTIONS)
         return True
 
-    def _let_in(self, connection: Connection) -> None:
-        if not self._admission.enter(connection):
-            self._admission.turn_away()
-            connection.close()
-            return
-        self._admission.accept(connection)
-        self._echo(connection)
-
     def _echo(self, connection: Connection) -> None:
         try:
             self._echo_set.add(connection)
         except Exception:
-            self._admission.leave(connection, Counter.CLOSED_ERROR)
+            self._admission.release(connection, Counter.CLOSED_ERROR)
             raise
 
     def _shake_hands(self, connection: Connection, handshake: Handshake) -> None:
@@ -223,10 +214,10 @@ class EchoServer(StreamServer):
             self._give_up(connection, Counter.CLOSED_ERROR, "internal error")
         else:
             self._shaking_hands.discard(connection)
-            self._let_in_after_handshake(connection)
+            self._echo_identified(connection)
 
-    def _let_in_after_handshake(self, connection: Connection) -> None:
-        if not self._admission.enter(connection):
+    def _echo_identified(self, connection: Connection) -> None:
+        if not self._admission.identify(connection):
             self._give_up(connection, Counter.CLOSED_REJECTED, "too many from its address")
             return
         try:
@@ -237,7 +228,7 @@ class EchoServer(StreamServer):
 
     def _give_up(self, connection: Connection, reason: Counter, why: str) -> None:
         self._shaking_hands.discard(connection)
-        self._admission.refuse(connection, reason, why)
+        self._admission.release(connection, reason, why)
         connection.close()
 
     def _accept(self) -> tuple[Connection, object] | None:
@@ -278,10 +269,10 @@ class EchoServer(StreamServer):
             self._warned_at = now
             self._short_of_resources = True
 
-    def _wait_for_room(self) -> None:
-        # Room that a connection of another process leaves is found by looking.
+    def _wait_for_a_release(self) -> None:
+        # That another process has released one is found by trying again.
         self._stop_accepting_for_a_while()
-        self._admission.when_room(self._resume)
+        self._admission.when_released(self._resume)
 
     def _stop_accepting_for_a_while(self) -> None:
         self.stop_accepting()

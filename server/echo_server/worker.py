@@ -221,7 +221,7 @@ class _Worker:
         self._released = [one for one in (*self._released, *served.servers) if one.has_handshakes]
 
     def _make_echo_set(self) -> EchoSet:
-        arguments = (self._counters, self._admission.leave, self._config.rate_limit)
+        arguments = (self._counters, self._admission.release, self._config.rate_limit)
         if not self._config.faults:
             return EchoSet(*arguments)
         return FaultyEchoSet(*arguments, plan=self._fault_plan(without=DATAGRAM_ONLY))
@@ -278,8 +278,8 @@ class _Worker:
     def drain(self, stop: _Stop) -> None:
         """Stop accepting, let open connections finish, close those that do not.
 
-        Where nobody serves the listeners after this worker, connections that wait for a place get
-        one as soon as there is one.
+        Where nobody serves the listeners after this worker, connections that wait are let in as
+        soon as they may be.
         """
         self._vitals.looks.clear()
         servers = [server for served in self._served.values() for server in served.servers]
@@ -291,7 +291,7 @@ class _Worker:
             else:
                 server.stop()
         seconds = self._config.drain_timeout
-        log.info("draining", reason=stop.reason, open=self._counters.places[0], seconds=seconds)
+        log.info("draining", reason=stop.reason, open=self._counters.reserved[0], seconds=seconds)
         deadline = time.monotonic() + seconds
         for server in servers:
             server.join_queue(max(0.0, deadline - time.monotonic()))

@@ -59,7 +59,7 @@ class InProcessServer:
         self.port: int = listener.getsockname()[1]
         counters = CounterTable.create().row(0)
         admission = Admission(ServerConfig(listen=(NetworkEndpoint("127.0.0.1"),)), counters)
-        self.echo_set = self._make_echo_set(counters, admission.leave)
+        self.echo_set = self._make_echo_set(counters, admission.release)
         self.server = self._make_server(listener, self.echo_set, admission, counters, 128)
         self.server.start()
         stopped = gevent.event.Event()

@@ -171,12 +171,11 @@ def test_the_address_that_a_connection_is_counted_under_stays() -> None:
     admission = Admission(config, counters)
     with closing(Connection()) as first, closing(Connection()) as second:
         first.sockaddr = second.sockaddr = ("192.0.2.7", 4711)
-        assert admission.take_place()
-        assert admission.enter(first)
-        assert not admission.enter(second)
+        assert admission.admit(first)
+        assert not admission.admit(second)
         first.sockaddr = ("192.0.2.8", 4711)
-        admission.leave(first, Counter.CLOSED_END_OF_STREAM)
-        assert admission.enter(second)
+        admission.release(first, Counter.CLOSED_END_OF_STREAM)
+        assert admission.admit(second)
 
 
 def test_a_listener_on_descriptor_zero(start_server: StartServer) -> None:

@@ -7,20 +7,15 @@ sorted out apart from that.
 
 from __future__ import annotations
 
-import select
 import time
-from abc import ABC, abstractmethod
 from array import array
-
-from gevent import monkey
-from gevent.hub import get_hub
+from collections.abc import Callable
 
 from echo_client.connection import CHUNK
 from echo_client.errors import connected_failure
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
 from echo_load.engines import Counts, Share, datagrams
 from echo_load.engines.checking import UnderWay, check
-from echo_load.engines.dispatcher import Dispatcher
 from echo_load.engines.hub_connection import HubConnection
 from echo_load.engines.recorder import FOLD_AT, Recorder
 
@@ -29,60 +24,61 @@ _HELD = 64
 _HELD_BYTES = 256 * 1024
 
 
-class Exchange(ABC):
-    """Connections in one epoll set whose replies are checked and whose messages are sent.
-
-    Subclasses say what a connection does when it has been answered, or is lost.
+class Exchange:
+    """Receives and checks the replies of many connections, and sends their messages.
 
     Args:
         share: what is to be done.
         recorder: where times are noted.
+        counts: where bytes, messages and errors are counted.
+        epoll_set: watches the connections.
+        on_answered: called with a connection on which nothing is under way, or less than may be: it
+            goes on, or ends it.
+        on_lost: called with a connection to be given up, and the error that it is; None if that has
+            been counted already.
+        on_other: called with a descriptor that is no open connection's, and its events.
+        after_step: called when the replies of some connections have been taken.
+
+    Attributes:
+        connections: the open ones by descriptor.
     """
 
-    def __init__(self, share: Share, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        share: Share,
+        recorder: Recorder,
+        counts: Counts,
+        epoll_set: EpollSet,
+        *,
+        on_answered: Callable[[HubConnection], None],
+        on_lost: Callable[[HubConnection, str | None], None],
+        on_other: Callable[[int, int], None],
+        after_step: Callable[[], None],
+    ) -> None:
+        self.connections: dict[int, HubConnection] = {}
         self._share = share
         self._recorder = recorder
-        self._counts = Counts()
-        self._connections: dict[int, HubConnection] = {}
+        self._counts = counts
+        self._set = epoll_set
+        self._on_answered = on_answered
+        self._on_lost = on_lost
+        self._on_other = on_other
+        self._after_step = after_step
+        self._open_loop = share.plan.open_loop
         self._datagrams = share.plan.speaks("udp")
         # Exactly a reply, where it is one at a time: what is too much comes with the next receive,
         # and of a datagram one byte of it.
         room = share.payload.largest + self._datagrams
         self._room = CHUNK if share.plan.pipeline > 1 else min(room, CHUNK)
         self._step = max(1, min(_HELD, _HELD_BYTES // self._room))
-        # Monkey-patching takes epoll out of the select module.
-        epoll: select.epoll = monkey.get_original("select", "epoll")()
-        self._set = EpollSet(get_hub().loop, epoll, self._on_ready)
-        schedule = share.schedule()
-        # The open loop; None in a closed one.
-        self._dispatcher = (
-            Dispatcher(schedule, self._set, recorder, self._send) if schedule else None
-        )
 
-    @abstractmethod
-    def _on_ready(self, ready: Ready) -> None:
-        """Call `_serve`, and let no exception out."""
-
-    @abstractmethod
-    def _answered(self, connection: HubConnection) -> None:
-        """Nothing is under way on a connection, or less than may be: go on, or end it."""
-
-    @abstractmethod
-    def _lose(self, connection: HubConnection, kind: str | None) -> None:
-        """Give a connection up, for an error that may have been counted already."""
-
-    @abstractmethod
-    def _serve_stranger(self, descriptor: int, events: int) -> None:
-        """Serve a descriptor that is no open connection's."""
-
-    def _serve(self, ready: Ready) -> None:
+    def serve(self, ready: Ready) -> None:
         """Serve the connections that are ready, some at a time."""
         # When it was seen that these replies are in.
         now = time.monotonic_ns()
         for begin in range(0, len(ready), self._step):
             self._serve_some(ready[begin : begin + self._step], now)
-            if self._dispatcher is not None:
-                self._dispatcher.dispatch()
+            self._after_step()
         if len(self._recorder.times.replies) >= FOLD_AT:
             self._recorder.fold()
 
@@ -91,7 +87,7 @@ class Exchange(ABC):
 
         Done for one connection after the other, the same took a tenth longer.
         """
-        connections, room = self._connections, self._room
+        connections, room = self.connections, self._room
         batch: list[HubConnection] = []
         replies: list[bytes] = []
         for descriptor, events in ready:
@@ -105,7 +101,7 @@ class Exchange(ABC):
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._lose(connection, _kind(error))
+                self._on_lost(connection, _kind(error))
         self._counts.bytes_received += sum(map(len, replies))
         if replies != [connection.expected for connection in batch]:
             batch = self._sort_out(batch, replies, now)
@@ -127,16 +123,16 @@ class Exchange(ABC):
         """Note the times of right replies, and send the next messages."""
         times = self._recorder.times
         times.service.extend([now - connection.sent_ns for connection in batch])
-        if self._dispatcher is not None:
+        if self._open_loop:
             times.response.extend([now - connection.due_ns for connection in batch])
         times.replies.extend(array("q", (now,)) * len(batch))
         self._counts.messages += len(batch)
         if self._datagrams:
             self._note_datagrams(batch)
-        if self._dispatcher is not None or now >= self._share.end_ns.value:
+        if self._open_loop or now >= self._share.end_ns.value:
             for connection in batch:
                 connection.expected = None
-                self._answered(connection)
+                self._on_answered(connection)
             return
         tails, make = self._share.payload.tails, self._share.payload.message
         sending: list[HubConnection] = []
@@ -151,7 +147,7 @@ class Exchange(ABC):
                 sending.append(connection)
             else:
                 connection.expected = None
-                self._answered(connection)
+                self._on_answered(connection)
         self._send_all(sending)
 
     def _send_all(self, sending: list[HubConnection]) -> None:
@@ -167,7 +163,7 @@ class Exchange(ABC):
                 note_taken(0)
             except OSError as error:
                 note_taken(0)
-                self._lose(connection, _kind(error))
+                self._on_lost(connection, _kind(error))
         self._counts.bytes_sent += sum(taken)
         if taken.count(self._share.payload.largest) != len(taken):
             # Messages of less than the largest size, or some that did not fit.
@@ -190,7 +186,14 @@ class Exchange(ABC):
                 connection.highest = connection.sequence - 1
                 self._counts.datagrams_received += 1
 
-    def _send(self, connection: HubConnection, due_ns: int, now: int) -> None:
+    def send(self, connection: HubConnection, due_ns: int, now: int) -> None:
+        """Send a connection's next message; it is kept where the socket does not take it.
+
+        Args:
+            connection: which.
+            due_ns: the instant of the monotonic clock at which the message was due.
+            now: the present instant.
+        """
         sequence = connection.sequence
         tails = self._share.payload.tails
         if tails is not None:
@@ -210,7 +213,7 @@ class Exchange(ABC):
         except BlockingIOError:
             taken = 0
         except OSError as error:
-            self._lose(connection, _kind(error))
+            self._on_lost(connection, _kind(error))
             return
         self._counts.bytes_sent += taken
         if taken < len(message):
@@ -236,10 +239,8 @@ class Exchange(ABC):
         """Serve what is not simply a reply."""
         if connection is not None:
             self._move(connection, events)
-        elif self._dispatcher is not None and descriptor == self._dispatcher.descriptor:
-            self._dispatcher.timer_is_ready()
         else:
-            self._serve_stranger(descriptor, events)
+            self._on_other(descriptor, events)
 
     def _move(self, connection: HubConnection, events: int) -> None:
         """Send what did not fit before, and find out what is wrong with a connection."""
@@ -258,16 +259,16 @@ class Exchange(ABC):
         except BlockingIOError:
             return
         except OSError as error:
-            self._lose(connection, _kind(error))
+            self._on_lost(connection, _kind(error))
 
     def _take(self, connection: HubConnection, data: bytes, now: int) -> None:
         """Take what came: several replies, a part of one, a wrong one, or the end."""
         if connection.datagram:
             self._take_datagram(connection, data, now)
         elif not data:
-            self._lose(connection, "truncated" if connection.partial else "closed")
+            self._on_lost(connection, "truncated" if connection.partial else "closed")
         elif connection.overdue:
-            self._lose(connection, "timeout")
+            self._on_lost(connection, "timeout")
         else:
             self._take_stream(connection, data, now)
 
@@ -287,26 +288,26 @@ class Exchange(ABC):
         self._counts.wrong += checked.completed_wrong
         self._note(checked.completed, now)
         if not checked.in_step:
-            self._lose(connection, None)
+            self._on_lost(connection, None)
             return
         if connection.unsent is not None and len(connection.unsent) > sum(
             len(one.message) for one in under_way
         ):
             # A reply to what has not left. One that is believed lets the rest grow for ever.
-            self._lose(connection, "foreign")
+            self._on_lost(connection, "foreign")
             return
         if checked.rest:
             connection.partial = bytearray(checked.rest)
         for _ in checked.completed:
             if connection.fileno() < 0:
                 return
-            self._answered(connection)
+            self._on_answered(connection)
 
     def _note(self, completed: list[UnderWay], now: int) -> None:
         times = self._recorder.times
         for one in completed:
             times.service.append(now - one.sent_ns)
-            if self._dispatcher is not None:
+            if self._open_loop:
                 times.response.append(now - one.due_ns)
             times.replies.append(now)
         self._counts.messages += len(completed)
@@ -317,7 +318,7 @@ class Exchange(ABC):
         found = datagrams.take(self._share.payload, connection, data, self._counts)
         if found is not None:
             self._note([found], now)
-            self._answered(connection)
+            self._on_answered(connection)
 
     def _note_first_byte(self, connection: HubConnection, now: int) -> None:
         under_way = connection.listed()

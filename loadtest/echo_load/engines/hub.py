@@ -6,16 +6,19 @@ passes.
 
 from __future__ import annotations
 
+import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from gevent import monkey
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from echo_core.epoll_set import BATCH, READABLE, Ready
+from echo_core.epoll_set import BATCH, READABLE, EpollSet, Ready
 from echo_load.engines import NEVER, Counts, Share, datagrams
+from echo_load.engines.dispatcher import Dispatcher
 from echo_load.engines.exchange import Exchange
 from echo_load.engines.hub_connection import HubConnection, Place
 from echo_load.engines.later import Later
@@ -31,7 +34,7 @@ _LONGEST_SWEEP_SECONDS = 0.5
 _LINGER_SECONDS = 0.2
 
 
-class HubEngine(Exchange):
+class HubEngine:
     """Runs a share of the connections on the hub of this process.
 
     Args:
@@ -40,8 +43,30 @@ class HubEngine(Exchange):
     """
 
     def __init__(self, share: Share, recorder: Recorder) -> None:
-        super().__init__(share, recorder)
         plan = share.plan
+        self._share = share
+        self._recorder = recorder
+        self._counts = Counts()
+        self._hub = get_hub()
+        # Monkey-patching takes epoll out of the select module.
+        epoll: select.epoll = monkey.get_original("select", "epoll")()
+        self._set = EpollSet(self._hub.loop, epoll, self._on_ready)
+        self._exchange = Exchange(
+            share,
+            recorder,
+            self._counts,
+            self._set,
+            on_answered=self._on_answered,
+            on_lost=self._lose,
+            on_other=self._serve_other,
+            after_step=self._dispatch,
+        )
+        self._connections = self._exchange.connections
+        schedule = share.schedule()
+        # The open loop; None in a closed one.
+        self._dispatcher = (
+            Dispatcher(schedule, self._set, recorder, self._exchange.send) if schedule else None
+        )
         self._made: dict[int, int] = {}
         # Of each connection, the messages that were given up.
         self._missed: Counter[int] = Counter()
@@ -57,7 +82,6 @@ class HubEngine(Exchange):
         self._error: Exception | None = None
         self._origin_ns = 0
 
-        self._hub = get_hub()
         self._later = Later(self._hub.loop, self._guarded)
         self._opener = Opener(
             share,
@@ -89,7 +113,7 @@ class HubEngine(Exchange):
         self._origin_ns = gate_ns
         if self._dispatcher is not None:
             self._dispatcher.start(self._origin_ns)
-            self._dispatcher.dispatch()
+            self._dispatch()
         delay = max(0, gate_ns - time.monotonic_ns()) / 1e9
         self._gate = self._hub.loop.timer(delay)
         self._gate.start(self._guarded, self._begin)
@@ -154,7 +178,7 @@ class HubEngine(Exchange):
             connection.stop_at = 0
         if self._dispatcher is not None:
             self._dispatcher.free.extend([connection] * self._share.plan.pipeline)
-            self._dispatcher.dispatch()
+            self._dispatch()
         elif self._started:
             self._send_on(connection)
 
@@ -168,7 +192,7 @@ class HubEngine(Exchange):
         if not connection.waits:
             self._finish(connection)
 
-    def _answered(self, connection: HubConnection) -> None:
+    def _on_answered(self, connection: HubConnection) -> None:
         """Nothing is under way on a connection, or less than may be: go on, or end it."""
         connection.failures = 0
         if connection.over or self._ending:
@@ -191,7 +215,7 @@ class HubEngine(Exchange):
         if now >= self._share.end_ns.value:
             room = 0
         while room > 0 and connection.sequence < connection.stop_at:
-            self._send(connection, now, now)
+            self._exchange.send(connection, now, now)
             if connection.fileno() < 0:
                 return
             room -= 1
@@ -271,11 +295,20 @@ class HubEngine(Exchange):
         given_up = connection.messages_under_way + self._missed[connection.number]
         self._made[connection.number] = connection.sequence - given_up
 
-    def _serve_stranger(self, descriptor: int, events: int) -> None:
-        """Serve a connection that is being opened; one closed in this batch is nobody's.
+    def _dispatch(self) -> None:
+        """Open loop: send what is due."""
+        if self._dispatcher is not None:
+            self._dispatcher.dispatch()
 
-        Its descriptor may be another's already, who is watched for other events.
+    def _serve_other(self, descriptor: int, events: int) -> None:
+        """Serve the timer, or a connection that is being opened.
+
+        One closed in this batch is nobody's, and its descriptor may be another's already, who is
+        watched for other events.
         """
+        if self._dispatcher is not None and descriptor == self._dispatcher.descriptor:
+            self._dispatcher.timer_is_ready()
+            return
         opening = self._opener.opening.get(descriptor)
         if opening is not None and events != READABLE:
             self._opener.proceed(opening)
@@ -283,7 +316,7 @@ class HubEngine(Exchange):
     # Time passing.
 
     def _on_ready(self, ready: Ready) -> None:
-        self._guarded(self._serve, ready)
+        self._guarded(self._exchange.serve, ready)
 
     def _on_tick(self) -> None:
         self._guarded(self._pass_time)
@@ -339,10 +372,10 @@ class HubEngine(Exchange):
         self._missed[connection.number] += lost
         for _ in range(lost):
             if connection.fileno() >= 0:
-                self._answered(connection)
-        if lost and self._dispatcher is not None:
+                self._on_answered(connection)
+        if lost:
             # Where none was free, no reply comes to send what is due.
-            self._dispatcher.dispatch()
+            self._dispatch()
 
     def _look_at_end(self, now: int) -> None:
         """End what is idle once nothing is to be sent any more, and the engine when all has."""

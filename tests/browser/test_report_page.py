@@ -51,7 +51,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
     logs = tmp_path_factory.mktemp("logs")
     with closing(EchoServerProcess("--admin", "127.0.0.1:0", log=logs / "server.log")) as server:
         _, passed = loaded(
-            *("run", server.url, "-c", "3", "--stages", "2/1s,4/1s", "--repeat", "2"),
+            *("run", server.url, "--stages", "2/1s,4/1s", "--repeat", "2"),
             *("--reconcile", server.admin, "--threshold", "p99<10s"),
         )
     faults = ("--fault", "reset@2%", "--fault", "delay=20ms@5%")

@@ -530,7 +530,7 @@ def test_a_number_of_messages_holds_over_all_rounds_of_stages(
     """Also where the next round begins before a socket of the last one is closed."""
     server = start_server("--listen", f"{target}://127.0.0.1:0", ECHO_SERVER_PORT="")
     code, result = loaded(
-        *("run", server.url, "-c", "4", "--stages", "4/150ms,0/50ms", "--loop"),
+        *("run", server.url, "--stages", "4/150ms,0/50ms", "--loop"),
         *("-n", "20k", "-d", "60s"),
     )
     assert code == 0

@@ -2,12 +2,15 @@
 
 from typing import NoReturn
 
-from echo_client.cli import echo_client
-from echo_core import command
+from echo_core.interrupts import quit_on_interrupt
 
 
 def main() -> NoReturn:
     """Run `echo-client` with the arguments of this process."""
+    quit_on_interrupt()
+    from echo_client.cli import echo_client
+    from echo_core import command
+
     command.run(echo_client, "echo-client")
 
 

@@ -14,6 +14,7 @@ import click
 from echo_core import environment, standard_streams
 from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
+from echo_core.interrupts import quit_on_interrupt, raise_on_interrupt
 from echo_core.units import (
     LONGEST_SECONDS,
     parse_count,
@@ -215,7 +216,9 @@ def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def run(command: click.Command, program: str) -> NoReturn:
     """Run a command as a program: every failure is one line on standard error and an exit code."""
     standard_streams.prepare()
+    raise_on_interrupt()
     code = _exit_code(command, program)
+    quit_on_interrupt(int(code))
     try:
         sys.stdout.flush()
     except OSError as error:

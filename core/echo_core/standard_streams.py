@@ -8,6 +8,7 @@ be told. A character that their encoding lacks is written otherwise.
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import sys
@@ -61,6 +62,7 @@ def prepare() -> None:
 
     A descriptor that was closed before the start would be given to the next file or socket, which
     would then be taken for a standard stream: it becomes /dev/null, here and in child processes.
+    Writing to a standard output that was closed still fails.
     """
     codecs.register_error(_OTHERWISE, _written_otherwise)
     for number in (_INPUT, _OUTPUT, _ERROR):
@@ -68,13 +70,28 @@ def prepare() -> None:
             os.fstat(number)
         except OSError:
             # The lowest number that is free: this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            opened = os.open(os.devnull, os.O_RDONLY if number == _OUTPUT else os.O_RDWR)
+            os.set_inheritable(opened, True)
     sys.stdin = sys.stdin or open(_INPUT, closefd=False)  # noqa: SIM115  # stays open
     # What somebody else has put there is theirs.
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_OutputFile(_OUTPUT, "wb", closefd=False), sys.__stdout__)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text(_ErrorFile(_ERROR, "wb", closefd=False), sys.__stderr__)
+
+
+def announce(lines: str) -> None:
+    """Print lines on standard output at once; where that was closed, nobody waits for them.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    try:
+        print(lines, flush=True)
+    except OutputError as error:
+        if error.errno != errno.EBADF:
+            raise
+        abandon_output()
 
 
 def abandon_output() -> None:

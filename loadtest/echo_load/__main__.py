@@ -2,12 +2,15 @@
 
 from typing import NoReturn
 
-from echo_core import command
-from echo_load.cli import echo_load
+from echo_core.interrupts import quit_on_interrupt
 
 
 def main() -> NoReturn:
     """Run `echo-load` with the arguments of this process."""
+    quit_on_interrupt()
+    from echo_core import command
+    from echo_load.cli import echo_load
+
     command.run(echo_load, "echo-load")
 
 

@@ -15,6 +15,7 @@ import structlog
 
 from echo_core.endpoint import NetworkEndpoint
 from echo_core.http_server import MOST_CONNECTIONS, Answer, HttpServer
+from echo_core.standard_streams import announce
 from echo_server.config import ServerConfig
 from echo_server.counters import WorkerFigures
 from echo_server.errors import ListenError
@@ -64,7 +65,7 @@ class AdminServer:
 
     def announce(self) -> None:
         """Print where the page is on standard output."""
-        print(f"admin http://{self._endpoint.location}", flush=True)
+        announce(f"admin http://{self._endpoint.location}")
 
     def _answer(self, path: str, headers: Message) -> Answer:
         match path:

@@ -27,6 +27,7 @@ from echo_core.endpoint import (
     UnixEndpoint,
 )
 from echo_core.socket_address import host_of, unix_path
+from echo_core.standard_streams import announce
 from echo_server.config import IpVersion, ServerConfig
 from echo_server.directory_lock import locked
 from echo_server.errors import ListenError
@@ -99,10 +100,7 @@ class Listeners:
 
     def announce(self) -> None:
         """Print a line for each address on standard output."""
-        for listening in self.listening:
-            print(f"listening {listening.endpoint}")
-        # Whoever reads them waits for them.
-        print(end="", flush=True)
+        announce("\n".join(f"listening {listening.endpoint}" for listening in self.listening))
 
     def add_unix(self, endpoint: UnixEndpoint, config: ServerConfig) -> None:
         """Listen on a unix socket, shared by all slots."""

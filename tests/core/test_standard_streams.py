@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from echo_load.result import Result
 from support.processes import CLIENT, DEADLINE, LOAD, SERVER, echoes, environment, until
 
 COMMANDS = {"echo-server": SERVER, "echo-client": CLIENT, "echo-load": LOAD}
@@ -75,13 +77,23 @@ def test_a_client_and_a_test_need_none_of_them(tmp_path: Path, numbers: Sequence
     path = tmp_path / "echo.sock"
     with server_without((), path):
         client = start([*CLIENT, f"unix://{path}"], numbers)
-        sent, heard = b"hello", b"hello" if numbers == (2,) else b""
-        assert client.communicate(sent if 0 not in numbers else None, DEADLINE) == (heard, b"")
-        assert client.returncode == 0
-        load = start([*LOAD, "run", "-c", "2", "-n", "10", "--json", f"unix://{path}"], numbers)
+        replies, said = client.communicate(b"hello" if 0 not in numbers else None, DEADLINE)
+        assert replies == (b"hello" if numbers == (2,) else b"")
+        # Nothing is sent without an input, and nothing comes back.
+        lost = numbers == (1,)
+        assert said.decode() == (
+            "echo-client: error: cannot write the output: Bad file descriptor\n" if lost else ""
+        )
+        assert client.returncode == lost
+        output = tmp_path / "result.json"
+        load = start(
+            [*LOAD, "run", "-c", "2", "-n", "10", "--json", "-o", str(output), f"unix://{path}"],
+            numbers,
+        )
         result, said = load.communicate(timeout=DEADLINE)
-        assert load.returncode == 0, said
+        assert load.returncode == (1 in numbers), said
         assert bool(result) == (1 not in numbers)
+        assert msgspec.json.decode(output.read_bytes(), type=Result).passed
 
 
 @closed
@@ -124,6 +136,21 @@ def test_output_that_cannot_be_written_is_one_line(command: list[str], unbuffere
     (line,) = result.stderr.decode().splitlines()
     assert line.endswith("error: cannot write to standard output: No space left on device")
     assert result.returncode == 1
+
+
+PRINTING = [
+    *([*command, option] for command in COMMANDS.values() for option in ("--help", "--version")),
+    [*LOAD, "schema"],
+]
+
+
+@pytest.mark.parametrize("command", PRINTING, ids=lambda command: " ".join(command[2:]))
+def test_what_is_asked_for_and_cannot_be_printed_is_an_error(command: list[str]) -> None:
+    process = start(command, (1,))
+    _, said = process.communicate(timeout=DEADLINE)
+    (line,) = said.decode().splitlines()
+    assert line.endswith("error: cannot write to standard output: Bad file descriptor")
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)

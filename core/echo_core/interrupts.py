@@ -1,0 +1,30 @@
+"""What SIGINT, which is what Ctrl-C sends, does to a command that has not begun, or has ended.
+
+Nothing is lost then, and an exception would be raised in whatever is being imported or cleared
+away: it would be printed, or swallowed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+# As shells count: 128 and the number of the signal.
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def quit_on_interrupt(code: int = INTERRUPTED) -> None:
+    """From now on let SIGINT end this process at once, with an exit code; unless it is ignored."""
+
+    def quit_now(_number: int, _frame: FrameType | None) -> None:
+        os._exit(code)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, quit_now)
+
+
+def raise_on_interrupt() -> None:
+    """From now on let SIGINT raise KeyboardInterrupt, as Python does; unless it is ignored."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

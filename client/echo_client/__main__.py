@@ -1,12 +1,10 @@
 """The program `echo-client`, also `python -m echo_client`."""
 
-from typing import NoReturn
-
 from echo_core.interrupts import quit_on_interrupt
 
 
-def main() -> NoReturn:
-    """Run `echo-client` with the arguments of this process."""
+def main() -> None:
+    """Run `echo-client` with the arguments of this process; it ends with this."""
     quit_on_interrupt()
     from echo_client.cli import echo_client
     from echo_core import command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -26,6 +27,14 @@ from echo_core.units import (
 
 DISTRIBUTION = "echoswarm"
 _CONFIG_FILE = "echo_core.command.config_file"
+
+# What the system may run out of, and what helps.
+_SHORTAGES = {
+    errno.EMFILE: "raise the limit of open descriptors (ulimit -n)",
+    errno.ENFILE: "the system has no descriptors left (fs.file-max)",
+    errno.ENOMEM: "the system has no memory left",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+}
 
 # Who asks what there is gets an answer, whatever the environment says.
 _ASKING = frozenset({"-h", "--help", "--version"})
@@ -213,11 +222,17 @@ def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def run(command: click.Command, program: str) -> NoReturn:
-    """Run a command as a program: every failure is one line on standard error and an exit code."""
+def run(command: click.Command, program: str, *, exhausted: ExitCode = ExitCode.FAILED) -> NoReturn:
+    """Run a command as a program: every failure is one line on standard error and an exit code.
+
+    Args:
+        command: what to run.
+        program: its name.
+        exhausted: the exit code where the system has no descriptors, memory or processes for it.
+    """
     standard_streams.prepare()
     raise_on_interrupt()
-    code = _exit_code(command, program)
+    code = _exit_code(command, program, exhausted)
     quit_on_interrupt(int(code))
     try:
         sys.stdout.flush()
@@ -229,7 +244,7 @@ def run(command: click.Command, program: str) -> NoReturn:
     sys.exit(int(code))
 
 
-def _exit_code(command: click.Command, program: str) -> int:
+def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int:
     """Run a command and say what went wrong."""
     try:
         _read_environment(command)
@@ -245,6 +260,11 @@ def _exit_code(command: click.Command, program: str) -> int:
     except BrokenPipeError:
         # The reader of standard output left.
         return ExitCode.FAILED
+    except OSError as error:
+        if error.errno not in _SHORTAGES:
+            raise
+        _complain(program, None, f"{error.strerror}; {_SHORTAGES[error.errno]}")
+        return exhausted
 
 
 def _read_environment(command: click.Command) -> None:

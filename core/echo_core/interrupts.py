@@ -1,23 +1,20 @@
 """What SIGINT, which is what Ctrl-C sends, does to a command that has not begun, or has ended.
 
 Nothing is lost then, and an exception would be raised in whatever is being imported or cleared
-away: it would be printed, or swallowed.
+away: it would be printed, or swallowed. A program imports this first, so it imports little.
 """
-
-from __future__ import annotations
 
 import os
 import signal
-from types import FrameType
 
 # As shells count: 128 and the number of the signal.
-INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED = 130
 
 
 def quit_on_interrupt(code: int = INTERRUPTED) -> None:
     """From now on let SIGINT end this process at once, with an exit code; unless it is ignored."""
 
-    def quit_now(_number: int, _frame: FrameType | None) -> None:
+    def quit_now(_number: int, _frame: object) -> None:
         os._exit(code)
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

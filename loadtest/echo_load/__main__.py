@@ -1,12 +1,10 @@
 """The program `echo-load`, also `python -m echo_load`."""
 
-from typing import NoReturn
-
 from echo_core.interrupts import quit_on_interrupt
 
 
-def main() -> NoReturn:
-    """Run `echo-load` with the arguments of this process."""
+def main() -> None:
+    """Run `echo-load` with the arguments of this process; it ends with this."""
     quit_on_interrupt()
     from echo_core import command
     from echo_load.cli import echo_load

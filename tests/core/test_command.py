@@ -203,3 +203,22 @@ def test_variables_of_other_commands_are_none_of_its_business() -> None:
 def test_the_hidden_variable_of_a_worker_is_known() -> None:
     result = run([*SERVER], ECHO_SERVER_WORKER="none")
     assert b"--worker" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["echo-server", "--port", "0", "--admin", "127.0.0.1:0"], 3),
+        (["echo-load", "run", "-c", "1", "-n", "1"], 3),
+        (["echo-load", "run", "-c", "1", "-n", "1", "127.0.0.1:9"], 1),
+    ],
+    ids=["server", "with a server of its own", "with a target"],
+)
+def test_too_few_descriptors_are_one_line(command: list[str], code: int) -> None:
+    program = ["sh", "-c", 'ulimit -n 10; exec "$@"', "sh"]
+    result = run([*program, *COMMANDS[command[0]], *command[1:]])
+    line = result.stderr.decode().splitlines()[-1]
+    assert result.returncode == code
+    assert line.startswith(command[0])
+    assert "Too many open files" in line
+    assert "Traceback" not in result.stderr.decode()

@@ -32,7 +32,7 @@ from support.processes import (
     run,
     until,
 )
-from support.swarms import LOCUSTFILE, Swarm, locust_command
+from support.swarms import LOCUSTFILE, Swarm, free_port, locust_command
 
 SHORT = ("--headless", "-u", "5", "-r", "100", "-t", "2s")
 
@@ -233,7 +233,9 @@ def silent_server() -> Iterator[int]:
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) -> None:
     # What says nothing is known to after twice the timeout.
-    quick = ["-t", "4s", "--timeout", "200ms", "--block-connections", "3"]
+    quick = ["-t", "4s", "--timeout", "200ms"]
+    if users:
+        quick += ["--block-connections", "3"]
 
     def said(port: int) -> str:
         ended = locust(*SHORT, *quick, "--host", f"tcp://127.0.0.1:{port}", *users)
@@ -265,6 +267,9 @@ def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) ->
             ["--host", "h", "--threshold", "retransmits<1"],
             "--threshold: 'retransmits<1': a swarm does not measure retransmits",
         ),
+        (["--host", "h", "--rate", "5"], "--rate is for EchoBlockUser, and none runs; name it"),
+        (["--host", "h", "--block-connections", "5"], "--block-connections is for EchoBlockUser"),
+        (["--host", "h", "--wait", "1s", "EchoBlockUser"], "--wait is for EchoUser, and none runs"),
         (["--host", "tls://h:1", "--tls-ca", "/nope"], "/nope"),
         (["--host", "tls://h:1", "EchoBlockUser"], "hub"),
         (["--host", "h", "--payload-size", "1TB"], "1000000000000"),
@@ -279,9 +284,67 @@ def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) ->
 def test_bad_options_are_one_line(options: list[str], line: str) -> None:
     ended = locust(*SHORT, *options)
     assert ended.returncode == 2
-    errors = [one for one in ended.stderr.decode().splitlines() if "/ERROR/" in one]
-    assert len(errors) == 1
-    assert line in errors[0]
+    (error,) = [one for one in ended.stderr.decode().splitlines() if "error" in one.lower()]
+    assert error.startswith("locust: error: ")
+    assert line in error
+
+
+def test_an_interrupt_ends_a_swarm_with_its_figures(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    """In the midst of requests, which are neither lost nor counted in part."""
+    page = tmp_path / "report.html"
+    command = [*LOAD, "swarm", echo_server.url, "--headless", "-u", "5", "-t", "60s"]
+    swarm = subprocess.Popen(
+        [*command, "--html", str(page)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert swarm.stderr is not None
+    while b"All users spawned" not in swarm.stderr.readline():
+        pass
+    os.killpg(swarm.pid, signal.SIGINT)
+    _, said = swarm.communicate(timeout=DEADLINE)
+    assert swarm.returncode == 0
+    assert b"Traceback" not in said
+    assert b"Shutting down (exit code 0)" in said
+    assert page.stat().st_size > 10_000
+
+
+def test_an_interrupt_while_workers_are_waited_for_ends_a_master() -> None:
+    options = ["--master-bind-port", str(free_port()), "--host", "127.0.0.1:9"]
+    master = subprocess.Popen(
+        [*LOAD, "swarm", "--headless", "--master", "--expect-workers", "1", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert master.stderr is not None
+    while b"Waiting for workers" not in master.stderr.readline():
+        pass
+    os.killpg(master.pid, signal.SIGINT)
+    _, said = master.communicate(timeout=DEADLINE)
+    assert (master.returncode, b"Traceback" in said) == (130, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--web-port"], "--web-port: cannot serve the page on 127.0.0.1:{}: Address already in"),
+        (["--headless", "--master", "--master-bind-port"], "Socket bind failure: Address already"),
+    ],
+)
+def test_a_port_that_is_taken_is_one_line(options: list[str], line: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run([*LOAD, "swarm", "127.0.0.1:9", *options, str(port)])
+    assert ended.returncode in {1, 2}
+    said = ended.stderr.decode()
+    (error,) = [one for one in said.splitlines() if "INFO" not in one]
+    assert error.startswith(f"echo-load swarm: error: {line.format(port)}")
 
 
 def test_stages_say_how_many_users_there_are(echo_server: EchoServerProcess) -> None:

@@ -103,7 +103,7 @@ def _locust() -> list[str]:
     assert spec.submodule_search_locations is not None
     return [
         # -P: a locust.py of the current folder is a locustfile.
-        *(sys.executable, "-P", "-m", "locust", "-f"),
+        *(sys.executable, "-P", "-m", "echo_load.swarm", "-f"),
         f"{spec.submodule_search_locations[0]}/locustfile.py",
     ]
 

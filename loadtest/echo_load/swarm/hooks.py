@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import logging
+import os
+import signal
+import socket
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gevent
 import locust.stats
 from locust import User
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
 
-from echo_core.errors import EchoswarmError, ExitCode
+from echo_core.endpoint import NetworkEndpoint
+from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
+from echo_core.interrupts import quit_on_interrupt
 from echo_load.swarm.duration import duration_of
 from echo_load.swarm.options import add_options
 from echo_load.swarm.precision import bucket, precision_of
 from echo_load.swarm.reporting import add_microseconds, conclude
-from echo_load.swarm.settings import Settings, parse_host
+from echo_load.swarm.settings import DEFAULT_BLOCK_CONNECTIONS, Settings, parse_host
 from echo_load.swarm.shapes import StagesShape
 from echo_load.swarm.users import EchoBlockUser, EchoUser
 
-logger = logging.getLogger(__name__)
+_LOOK_SECONDS = 0.1
+# `python -m locust`
+_PROGRAMS = {"__main__.py": "locust"}
 
 
 def install(events: Any) -> None:
@@ -37,13 +45,14 @@ def install(events: Any) -> None:
 
 
 def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
+    gevent.spawn(_allow_interrupts, environment, gevent.getcurrent())
     precision = precision_of(environment)
     if isinstance(environment.runner, WorkerRunner):
         return
     assert environment.parsed_options is not None
     if not environment.parsed_options.user_classes:
         environment.user_classes = _unnamed(environment.user_classes)
-    if not _is_sound(environment, hosts_needed=web_ui is None):
+    if not _is_sound(environment, hosts_needed=web_ui is None) or not _can_serve(web_ui):
         sys.exit(int(ExitCode.USAGE))
     if Settings.of(environment.parsed_options).stages:
         environment.shape_class = StagesShape()  # type: ignore[no-untyped-call]  # locust's
@@ -59,9 +68,61 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
         extend(web_ui, environment, precision, check)
 
 
+def _allow_interrupts(environment: Environment, main: Any) -> None:
+    """Let Ctrl-C end locust as soon as it expects it; until then it ends the process at once.
+
+    While locust waits for workers it expects none. Raised wherever the process happens to be, in
+    the midst of some user's request, the interrupt would be lost, or a request counted in part.
+
+    Args:
+        environment: locust's.
+        main: the greenlet that waits for the end.
+    """
+    options, runner = environment.parsed_options, environment.runner
+    assert options is not None
+    while (
+        isinstance(runner, MasterRunner)
+        and (options.headless or options.autostart)
+        and runner.state == STATE_INIT
+    ):
+        gevent.sleep(_LOOK_SECONDS)
+
+    def interrupt() -> None:
+        # A second one does not wait.
+        quit_on_interrupt()
+        gevent.kill(main, KeyboardInterrupt)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        gevent.signal_handler(signal.SIGINT, interrupt)
+
+
 def _unnamed(classes: list[type[User]]) -> list[type[User]]:
     """Those that run where no user class was named."""
     return [one for one in classes if not getattr(one, "only_if_named", False)] or classes
+
+
+def _can_serve(web_ui: Any) -> bool:
+    """Say in one line why the web page cannot be served, if there is one and it cannot."""
+    if web_ui is None:
+        return True
+    host, port = web_ui.host, web_ui.port
+    try:
+        socket.create_server((host, port), family=_family(host)).close()
+    except OSError as error:
+        where = NetworkEndpoint(host, port).location if host else f"*:{port}"
+        _complain(f"--web-port: cannot serve the page on {where}: {os.strerror(error.errno or 0)}")
+        return False
+    return True
+
+
+def _complain(message: str) -> None:
+    """Say in one line what is wrong, as the program that was typed."""
+    program = Path(sys.argv[0]).name
+    print(f"{_PROGRAMS.get(program, program)}: error: {message}", file=sys.stderr)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _on_test_start(environment: Environment, **_: object) -> None:
@@ -76,7 +137,7 @@ def _is_sound(environment: Environment, *, hosts_needed: bool) -> bool:
     try:
         check(environment, environment.parsed_options, hosts_needed=hosts_needed)
     except EchoswarmError as error:
-        logger.error("%s", error)  # noqa: TRY400  # the line says it all
+        _complain(str(error))
         return False
     return True
 
@@ -93,10 +154,22 @@ def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -
         EchoswarmError: one is not what it should be, or they do not go together.
     """
     settings = Settings.of(options)
+    _refuse_unused(settings, environment.user_classes)
     for user in environment.user_classes:
         host = options.host or user.host
         if issubclass(user, EchoUser | EchoBlockUser) and (host or hosts_needed):
             user.check(settings, parse_host(host))
+
+
+def _refuse_unused(settings: Settings, classes: Sequence[type[User]]) -> None:
+    """Refuse options of a kind of user that is not among those that run."""
+    blocks = any(issubclass(one, EchoBlockUser) for one in classes)
+    if settings.rate is not None and not blocks:
+        raise InvalidValueError("--rate is for EchoBlockUser, and none runs; name it")
+    if settings.block_connections != DEFAULT_BLOCK_CONNECTIONS and not blocks:
+        raise InvalidValueError("--block-connections is for EchoBlockUser, and none runs; name it")
+    if settings.wait != (0.0, 0.0) and all(issubclass(one, EchoBlockUser) for one in classes):
+        raise InvalidValueError("--wait is for EchoUser, and none runs; leave it out")
 
 
 def _on_quitting(environment: Environment, **_: object) -> None:

@@ -18,6 +18,7 @@ from echo_load.thresholds import Threshold
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
 
 _CONNECTIONS = command.whole_number("count", 1, MOST_CONNECTIONS)
+DEFAULT_BLOCK_CONNECTIONS = 100
 # What thresholds can be about: locust counts no more, and knows when a message was due, not sent.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
@@ -81,7 +82,9 @@ class Settings:
                 server_name=getattr(options, "tls_server_name", None) or None,
                 insecure=bool(getattr(options, "tls_insecure", False)),
             ),
-            block_connections=read("block-connections", _CONNECTIONS.parse, 100),
+            block_connections=read(
+                "block-connections", _CONNECTIONS.parse, DEFAULT_BLOCK_CONNECTIONS
+            ),
             rate=read("rate", command.RATE.parse),
             stages=read("stages", _stages, ()),
             thresholds=read("threshold", _thresholds, ()),

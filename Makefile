@@ -16,7 +16,8 @@ demo: $(VENV)/.installed  ## start an echo server and stress it with 100, then 1
 
 .PHONY: test
 test: $(VENV)/.installed-dev  ## run the tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -m 'not alone' --numprocesses 3 --dist worksteal
+	@$(BIN)/pytest -m alone
 
 .PHONY: test-browser
 test-browser: $(VENV)/.installed-browser  ## run the tests that look at pages in Chromium (which they need)

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from support.processes import EchoServerProcess, StartServer
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("echoswarm", deadline=None)
+settings.load_profile("echoswarm")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -78,11 +78,27 @@ def refuse_unknown_variables(command: click.Command, prefix: str) -> None:
     Raises:
         UnknownVariableError: one does not.
     """
-    known = {variable(prefix, option).removeprefix(f"{prefix}_") for option in options(command)}
-    parameters = {str(option.name).upper() for option in options(command)}
+    known = {variable(prefix, option) for option in options(command)}
+    parameters = {f"{prefix}_{str(option.name).upper()}" for option in options(command)}
+    refuse_unknown(prefix, known, parameters)
+
+
+def refuse_unknown(prefix: str, variables: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Check that each variable of the environment with a prefix is one of these.
+
+    Args:
+        prefix: without the underscore behind it.
+        variables: all that there are, and that may have been meant.
+        others: those that are known as well.
+
+    Raises:
+        UnknownVariableError: one is not.
+    """
+    known = {name.removeprefix(f"{prefix}_") for name in variables}
+    accepted = known | {name.removeprefix(f"{prefix}_") for name in others}
     for name in sorted(os.environ):
         setting = name.removeprefix(f"{prefix}_")
-        if setting == name or setting in known | parameters:
+        if setting == name or setting in accepted:
             continue
         near = difflib.get_close_matches(setting, known, n=1)
         advice = f"did you mean {prefix}_{near[0]}?" if near else "--help lists the options"

@@ -186,11 +186,6 @@ class Threshold:
                 f"{' or '.join(f'{scheme}://' for scheme in able)}"
             )
 
-    @property
-    def tolerates(self) -> bool:
-        """It says how many errors there may be, which otherwise may be none."""
-        return self.metric in _SHARES
-
     def judge(self, figures: Figures) -> Judged:
         """Compare with what was measured; where nothing was, it was not kept."""
         value = self._value(figures)

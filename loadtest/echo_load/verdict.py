@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from echo_client.payload import WRONG
@@ -46,7 +46,11 @@ def tolerated(plan: Plan, kind: str) -> bool:
 
     Without one there may be none. Replies that are wrong are never tolerated.
     """
-    metrics = {limit.metric for limit in plan.limits if limit.tolerates}
+    return is_tolerated(kind, {limit.metric for limit in plan.limits})
+
+
+def is_tolerated(kind: str, metrics: Collection[str]) -> bool:
+    """Whether thresholds on these metrics say how many errors of this kind there may be."""
     return kind not in WRONG and ("errors" in metrics or ("loss" in metrics and kind in LOSSES))
 
 

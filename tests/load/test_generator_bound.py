@@ -15,6 +15,8 @@ import pytest
 from support.known_delays import KnownDelays
 from support.processes import DEADLINE, LOAD, environment
 
+pytestmark = pytest.mark.alone
+
 BURN = (sys.executable, "-S", "-c", "while True: pass")
 # Beside these a process gets a third of its core.
 BURNERS = 2

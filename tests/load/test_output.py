@@ -163,16 +163,22 @@ def test_any_encoding(start_server: StartServer, tmp_path: Path, encoding: str) 
     assert server.process.poll() is None
 
 
-def test_standard_output_may_be_closed(echo_server: EchoServerProcess) -> None:
+def test_a_closed_standard_output_costs_one_line_and_not_the_result(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    output = tmp_path / "result.json"
     ended = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *RUN, echo_server.url],
+        ["sh", "-c", 'exec "$@" >&-', "sh", *RUN, echo_server.url, "-o", str(output)],
         stderr=subprocess.PIPE,
         timeout=DEADLINE,
         check=False,
         env=environment(),
     )
-    assert ended.returncode == 0
-    assert b"Traceback" not in ended.stderr
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines()[-1] == (
+        "echo-load: error: cannot write the output: Bad file descriptor"
+    )
+    assert msgspec.json.decode(output.read_bytes(), type=Result).passed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -105,7 +105,7 @@ def test_a_plan_that_cannot_be_is_refused_in_one_line(fields: dict[str, Any], sa
     [
         {"stages": STAGES, "duration": 90.0, "loop": True},
         {"stages": RATES, "staged_rate": True, "arrivals": "poisson"},
-        {"stages": RATES, "staged_rate": True, "rate": 3.0},
+        {"stages": RATES, "staged_rate": True, "rate": 3.0, "warmup": 1.0},
         {"rate": 0.5, "arrivals": "poisson", "messages": 10**15},
         {"targets": ("tls://localhost:7",), "tls": TlsOptions(insecure=True)},
         {"targets": ("tls://localhost:7", "unix:///a", "localhost"), "engine": "threads"},

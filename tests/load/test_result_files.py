@@ -189,8 +189,9 @@ def test_no_output_is_an_input(kept: Path, tmp_path: Path) -> None:
     test = ("run", "127.0.0.1:9", *SHORT)
     assert "is read here" in complaint(*test, "--payload-file", kept, "-o", link)
     tls = ("run", "tls://127.0.0.1:9", *SHORT)
-    for option in ("--tls-ca", "--tls-cert", "--tls-key"):
-        assert "is read here" in complaint(*tls, "--tls-cert", kept, option, kept, "--html", kept)
+    for options in (("--tls-ca",), ("--tls-cert",), ("--tls-cert", "--tls-key")):
+        named = [part for option in options for part in (option, kept)]
+        assert "is read here" in complaint(*tls, *named, "--html", kept)
     settings = tmp_path / "settings.toml"
     settings.write_text('timeout = "1s"\n')
     link_to_settings = tmp_path / "settings.json"

@@ -24,6 +24,8 @@ from support.certificates import make_certificates
 from support.known_delays import Kept, KnownDelays
 from support.processes import LOAD, StartServer, run
 
+pytestmark = pytest.mark.alone
+
 ATTEMPTS = 3
 # Whoever sends a message waits for the instant, the service for it, and who sent it for the answer.
 SLEEPERS = 3

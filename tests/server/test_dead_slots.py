@@ -40,7 +40,7 @@ def start_with_config(
 ) -> EchoServerProcess:
     """Start two workers that read a file when they start."""
     file.write_text("")
-    return start_server("--workers", "2", "--config", str(file), *options, **settings)
+    return start_server("--config", str(file), *options, **settings)
 
 
 def descriptors(pid: int) -> int:
@@ -82,7 +82,7 @@ def test_a_worker_that_cannot_be_replaced_goes_on(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "server.toml"
-    server = start_with_config(start_server, file)
+    server = start_with_config(start_server, file, "--workers", "2")
     old = set(server.workers())
     file.write_text("nonsense = 1\n")
     kill(min(old), signal.SIGTERM)
@@ -119,7 +119,15 @@ def test_a_dead_slot_is_served_by_another(start_server: StartServer, tmp_path: P
     """While its worker cannot start: TCP, UDP, and what waits in its queue."""
     file = tmp_path / "server.toml"
     server = start_with_config(
-        start_server, file, "--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0", *ADMIN
+        start_server,
+        file,
+        "--workers",
+        "2",
+        "--listen",
+        "tcp://127.0.0.1:0",
+        "--listen",
+        "udp://127.0.0.1:0",
+        *ADMIN,
     )
     datagrams = int(server.read_line().rpartition(":")[2])
     first, second = sorted(server.workers())
@@ -152,7 +160,15 @@ def test_a_substitute_lets_go_of_what_is_not_its_own(
 ) -> None:
     file = tmp_path / "server.toml"
     server = start_with_config(
-        start_server, file, "--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0", *ADMIN
+        start_server,
+        file,
+        "--workers",
+        "2",
+        "--listen",
+        "tcp://127.0.0.1:0",
+        "--listen",
+        "udp://127.0.0.1:0",
+        *ADMIN,
     )
     datagrams = int(server.read_line().rpartition(":")[2])
     first, second = sorted(server.workers())
@@ -200,7 +216,9 @@ def test_a_substitute_that_dies_or_is_replaced(start_server: StartServer, tmp_pa
 def test_a_substitute_without_descriptors(start_server: StartServer, tmp_path: Path) -> None:
     """It says so, is not ready, and takes over as soon as it can."""
     file = tmp_path / "server.toml"
-    server = start_with_config(start_server, file, *ADMIN, preexec=limit_descriptors)
+    server = start_with_config(
+        start_server, file, "--workers", "2", *ADMIN, preexec=limit_descriptors
+    )
     first, second = sorted(server.workers())
     with ExitStack() as stack:
         for _ in range(200):

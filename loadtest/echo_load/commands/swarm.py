@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
+from itertools import pairwise
 from types import FrameType
 
 import click
 
 from echo_core import command
 from echo_core.endpoint import Endpoint, parse_target
+from echo_core.environment import refuse_unknown
 from echo_core.errors import InvalidValueError
-from echo_load.swarm.options import INSECURE, OPTIONS
+from echo_load.swarm.options import INSECURE, OPTIONS, PREFIX, variable
 
 # What locust does where neither its options nor the environment say it.
-_DEFAULTS = {
-    "LOCUST_USERS": "100",
-    "LOCUST_SPAWN_RATE": "100",
-    "LOCUST_WEB_HOST": "127.0.0.1",
-}
+_DEFAULTS = {"LOCUST_WEB_HOST": "127.0.0.1"}
+_USER_DEFAULTS = {"LOCUST_USERS": "100", "LOCUST_SPAWN_RATE": "100"}
 _HEADLESS_DEFAULTS = {"LOCUST_RUN_TIME": "10s"}
 _USERS = ("EchoUser", "EchoBlockUser")
+_HOST = ("-H", "--host")
+_TARGET = re.compile(r"\w+://.*|[^\s/]+:\d+")
 # What locust needs no host for.
 _NO_HOST = ("-h", "--help", "-V", "--version", "-l", "--list")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
@@ -56,16 +58,16 @@ def _told(help_text: str, default: str) -> str:
 def swarm(arguments: tuple[str, ...]) -> int:
     """Run locust with users that talk to an echo service and check every reply.
 
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH; without one, an
-    echo-server is started, tested and stopped. All that follows is locust's: --headless, -u USERS,
-    -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and the names of user classes, EchoUser
-    or EchoBlockUser. By default there are 100 users; the web page is at http://127.0.0.1:8089, and
-    --headless without -t lasts 10 seconds.
+    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT (EchoUser only), udp://HOST:PORT or
+    unix:///PATH; without one, an echo-server is started, tested and stopped. All else is locust's:
+    --headless, -u USERS, -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and the names of
+    user classes, EchoUser or EchoBlockUser. By default there are 100 users; the web page is at
+    http://127.0.0.1:8089, and --headless without -t lasts 10 seconds.
 
     `echo-load swarm -- --help` lists locust's options.
 
-    Exit codes: those of locust, and 2 usage, 3 the echo-server did not start, 99 a threshold was
-    crossed.
+    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
+    crossed, 130 interrupted before it began.
     """
     with command.needs_extra("load"):
         from echo_core.limits import raise_descriptor_limit
@@ -75,10 +77,12 @@ def swarm(arguments: tuple[str, ...]) -> int:
             f"the package 'locust' is missing; install it with pip install "
             f"'{command.DISTRIBUTION}[swarm]'"
         )
+    names = [*(name for name, _, _ in OPTIONS), INSECURE[0]]
+    refuse_unknown(PREFIX, map(variable, names))
     target, options = _parted(arguments)
     with ExitStack() as stack:
         if target is None and not (
-            _said(options, "-H", "--host", "LOCUST_HOST")
+            _said(options, *_HOST, "LOCUST_HOST")
             or _said(options, "--worker", "LOCUST_MODE_WORKER", *_NO_HOST)
         ):
             descriptors = raise_descriptor_limit()
@@ -88,13 +92,30 @@ def swarm(arguments: tuple[str, ...]) -> int:
 
 
 def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
-    """The target, if the first argument is one, and what is locust's."""
-    if not arguments or arguments[0].startswith("-") or arguments[0] in _USERS:
+    """The target, if there is one, and what is locust's."""
+    found = [
+        number
+        for number, (before, argument) in enumerate(pairwise(["", *arguments]))
+        if before not in _HOST and _may_be_target(argument, first=not number)
+    ]
+    if not found:
         return None, list(arguments)
+    if len(found) > 1:
+        raise click.UsageError(
+            f"{arguments[found[0]]} and {arguments[found[1]]} are both targets; give one"
+        )
+    number = found[0]
     try:
-        return parse_target(arguments[0]), list(arguments[1:])
+        return parse_target(arguments[number]), [*arguments[:number], *arguments[number + 1 :]]
     except InvalidValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _may_be_target(argument: str, *, first: bool) -> bool:
+    """Whether an argument is no option, no value of one, and no name of users."""
+    if argument.startswith("-") or argument in _USERS:
+        return False
+    return first or _TARGET.fullmatch(argument) is not None
 
 
 def _locust() -> list[str]:
@@ -110,11 +131,12 @@ def _locust() -> list[str]:
 
 def _environment(options: list[str]) -> dict[str, str]:
     """The environment, and what it does not say."""
-    defaults = _DEFAULTS
-    if _said(options, "--headless", "LOCUST_HEADLESS") and not _said(
-        options, "--stages", "ECHO_SWARM_STAGES"
-    ):
-        defaults = {**_DEFAULTS, **_HEADLESS_DEFAULTS}
+    defaults = dict(_DEFAULTS)
+    # Stages say how many users there are, and how long.
+    if not _said(options, "--stages", variable("stages")):
+        defaults |= _USER_DEFAULTS
+        if _said(options, "--headless", "LOCUST_HEADLESS"):
+            defaults |= _HEADLESS_DEFAULTS
     return {**defaults, **os.environ}
 
 

@@ -398,6 +398,9 @@ class HubEngine:
             return now >= end_ns
         if now >= end_ns + self._timeout_ns:
             self._count_unsent(now)
+        elif end_ns <= now and end_ns < self._dispatcher.due_ns:
+            # What the schedule goes on with is due after an end that came early.
+            self._dispatcher.rest(end_ns)
         return self._dispatcher.through or (self._dispatcher.due_ns == NEVER and now >= end_ns)
 
     def _count_unsent(self, until_ns: int) -> None:

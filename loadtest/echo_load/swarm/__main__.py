@@ -13,6 +13,9 @@ def main() -> None:
     from locust.exception import RPCError
     from locust.main import main as run_locust
 
+    # From now on locust looks for modules in the current folder first: these are not to be there.
+    import echo_load.swarm.hooks  # noqa: F401  # isort: skip
+
     try:
         run_locust()  # type: ignore[no-untyped-call]  # locust's
     except RPCError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import ssl
 import time
@@ -15,8 +16,9 @@ from typing import Any
 import gevent
 from locust.exception import RescheduleTask
 
+from echo_client.addresses import Address
 from echo_client.connection import EchoConnection, resolve
-from echo_client.errors import ClientError, ClosedError
+from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
 from echo_client.payload import StampedPayload
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
@@ -29,6 +31,10 @@ from echo_load.swarm.settings import Settings
 _RUN = random.SystemRandom().getrandbits(32)
 _numbers = count(1)
 _PLAIN_STREAMS = frozenset({"tcp", "unix"})
+# The failures whose cause was logged: of a service, a request and a kind.
+_said: set[tuple[Endpoint, str, str]] = set()
+
+logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -41,6 +47,23 @@ def _context(tls: TlsOptions) -> ssl.SSLContext:
 def _payload(least: int, most: int) -> StampedPayload:
     """One for all users: it keeps as much noise as the largest message has."""
     return StampedPayload(least, most, _RUN)
+
+
+@lru_cache(maxsize=1)
+def resolved(endpoint: Endpoint) -> tuple[Address, ...]:
+    """The addresses of the service, looked up once a process.
+
+    Raises:
+        UnresolvedError: its host is not known.
+    """
+    return tuple(resolve(endpoint))
+
+
+def _say_first(endpoint: Endpoint, name: str, kind: str, error: ClientError) -> None:
+    """Log the cause of the first failure of each kind: locust's tables have but its name."""
+    if (endpoint, name, kind) not in _said:
+        _said.add((endpoint, name, kind))
+        logger.warning("the first %s of %s: %s", kind, name, error)
 
 
 class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # it is what locust's table shows
@@ -85,7 +108,8 @@ class EchoClient:
         # The quick way, where there is one: on plain streams.
         self._line: Line | None = None
         self._tls = _context(settings.tls) if endpoint.scheme == "tls" else None
-        self._addresses: Any = None
+        # What came behind the bytes that `receive` was asked for.
+        self._surplus = b""
 
     @property
     def is_open(self) -> bool:
@@ -101,10 +125,8 @@ class EchoClient:
         if self._failures:
             gevent.sleep(back_off_seconds(self._failures - 1))
         with self._reported("connect") as took_ns:
-            if self._addresses is None:
-                self._addresses = resolve(self._endpoint)
             self._connection = EchoConnection.connect(
-                self._addresses,
+                resolved(self._endpoint),
                 timeout=self._settings.timeout,
                 connect_timeout=self._settings.connect_timeout,
                 tls=self._tls,
@@ -174,20 +196,21 @@ class EchoClient:
             self._opened().send(data)
 
     def receive(self, size: int) -> bytes:
-        """Receive so many bytes.
+        """Receive so many bytes; those that come behind them are for the next time.
 
         Raises:
             EchoFailure: fewer came in time.
         """
         connection = self._opened()
-        received = b""
+        received, self._surplus = self._surplus, b""
         with self._reported("receive", size):
             while len(received) < size:
                 piece = connection.receive()
                 if not piece:
                     raise ClosedError("the stream ended", len(received))
                 received += piece
-        return received
+        self._surplus = received[size:]
+        return received[:size]
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -229,6 +252,7 @@ class EchoClient:
         if isinstance(error, ClosedError) and error.received:
             kind = "truncated"
         failure = EchoFailure(kind)
+        _say_first(self._endpoint, name, kind, error)
         self._fire(
             request_type=self._method,
             name=name,
@@ -240,12 +264,41 @@ class EchoClient:
         raise failure from error
 
     def _round_trip(self, message: bytes) -> bytes:
-        if self._line is not None and len(message) <= AT_ONCE:
-            return self._line.round_trip(message)
-        return self._opened().round_trip(message)
+        """Send a message and receive as many bytes.
+
+        Raises:
+            EchoFailure: bytes came before that were not asked for, or none in twice the timeout.
+            ClientError: the reply did not come in time, or the connection broke.
+        """
+        if self._surplus:
+            raise EchoFailure("foreign")
+        try:
+            if self._line is not None and len(message) <= AT_ONCE:
+                return self._line.round_trip(message)
+            return self._opened().round_trip(message)
+        except ReplyTimeoutError as error:
+            if error.received:
+                raise
+            raise self._late_or_never(error) from error
+
+    def _late_or_never(self, late: ReplyTimeoutError) -> ClientError:
+        """Tell a service that is slow from one that says nothing: wait once more as long."""
+        connection = self._opened()
+        if self._endpoint.scheme == "udp":
+            return EchoFailure("lost")
+        if self._line is not None:
+            arrivals().forget(self._line)
+            self._line = None
+        try:
+            return late if connection.receive() else ClosedError("the stream ended")
+        except ReplyTimeoutError:
+            return EchoFailure("no_reply")
+        except ClientError as error:
+            return error
 
     def _give_up(self) -> None:
         """Close the connection, if there is one."""
+        self._surplus = b""
         if self._line is not None:
             arrivals().forget(self._line)
             self._line = None

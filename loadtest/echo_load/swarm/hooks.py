@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from echo_load.swarm.shapes import StagesShape
 from echo_load.swarm.users import EchoBlockUser, EchoUser
 
 _LOOK_SECONDS = 0.1
+_SPARE_SECONDS = 1.0
 # `python -m locust`
 _PROGRAMS = {"__main__.py": "locust"}
 
@@ -45,9 +48,15 @@ def install(events: Any) -> None:
 
 
 def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
-    gevent.spawn(_allow_interrupts, environment, gevent.getcurrent())
+    # Since the imports the loop's clock has stood still, and timers would run out early.
+    gevent.get_hub().loop.update_now()
+    gevent.spawn(_allow_interrupts, environment, web_ui and gevent.getcurrent())
     precision = precision_of(environment)
+    events: Any = environment.events
+    events.spawning_complete.add_listener(partial(_on_spawning_complete, environment))
+    events.test_start.add_listener(_on_test_start)
     if isinstance(environment.runner, WorkerRunner):
+        events.test_stop.add_listener(_on_worker_stop)
         return
     assert environment.parsed_options is not None
     if not environment.parsed_options.user_classes:
@@ -57,9 +66,9 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
     if Settings.of(environment.parsed_options).stages:
         environment.shape_class = StagesShape()  # type: ignore[no-untyped-call]  # locust's
         environment.shape_class.runner = environment.runner
-    events: Any = environment.events
+        # How fast they come is what the stages say.
+        logging.getLogger("locust.runners").addFilter(_is_no_advice)
     duration_of(environment)
-    events.test_start.add_listener(_on_test_start)
     events.quitting.add_listener(_on_quitting)
     add_microseconds(environment.stats, precision)
     if web_ui is not None:
@@ -76,7 +85,7 @@ def _allow_interrupts(environment: Environment, main: Any) -> None:
 
     Args:
         environment: locust's.
-        main: the greenlet that waits for the end.
+        main: the greenlet that waits for the end of the web page; None where there is none.
     """
     options, runner = environment.parsed_options, environment.runner
     assert options is not None
@@ -90,10 +99,17 @@ def _allow_interrupts(environment: Environment, main: Any) -> None:
     def interrupt() -> None:
         # A second one does not wait.
         quit_on_interrupt()
-        gevent.kill(main, KeyboardInterrupt)
+        assert runner is not None
+        runner.quit()
+        if main is not None:
+            gevent.kill(main, KeyboardInterrupt)
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         gevent.signal_handler(signal.SIGINT, interrupt)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "spawn rate is very high" not in record.getMessage()
 
 
 def _unnamed(classes: list[type[User]]) -> list[type[User]]:
@@ -126,9 +142,33 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _on_test_start(environment: Environment, **_: object) -> None:
-    """What was set since the beginning is looked at here."""
-    if not _is_sound(environment, hosts_needed=True) and environment.runner is not None:
+    """What was set since the beginning is looked at here; on a worker, what the master has sent.
+
+    Raises:
+        SystemExit: this is a worker, and its users could not run.
+    """
+    assert environment.parsed_options is not None
+    if _is_sound(environment, hosts_needed=True):
+        if not environment.parsed_options.stop_timeout:
+            # Until then all that is under way has come back, or has failed by its name.
+            timeout = Settings.of(environment.parsed_options).timeout
+            environment.stop_timeout = 2 * timeout + _SPARE_SECONDS
+    elif isinstance(environment.runner, WorkerRunner):
+        # Without its users, the test would look like one in which nothing went wrong.
+        sys.exit(int(ExitCode.USAGE))
+    elif environment.runner is not None:
         gevent.spawn(environment.runner.stop)
+
+
+def _on_worker_stop(environment: Environment, **_: object) -> None:
+    """A worker whose users have ended need not wait for them before it is ready again."""
+    environment.stop_timeout = 0.0
+
+
+def _on_spawning_complete(environment: Environment, **_: object) -> None:
+    if environment.reset_stats:
+        events: Any = environment.events
+        events.reset_stats.fire()
 
 
 def _is_sound(environment: Environment, *, hosts_needed: bool) -> bool:
@@ -138,6 +178,8 @@ def _is_sound(environment: Environment, *, hosts_needed: bool) -> bool:
         check(environment, environment.parsed_options, hosts_needed=hosts_needed)
     except EchoswarmError as error:
         _complain(str(error))
+        events: Any = environment.events
+        events.user_error.fire(user_instance=None, exception=error, tb=None)
         return False
     return True
 
@@ -154,6 +196,11 @@ def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -
         EchoswarmError: one is not what it should be, or they do not go together.
     """
     settings = Settings.of(options)
+    if isinstance(environment.runner, WorkerRunner):
+        # The master has looked at all but the files, and says later which users run here.
+        if parse_host(environment.host).scheme == "tls":
+            settings.tls.context()
+        return
     _refuse_unused(settings, environment.user_classes)
     for user in environment.user_classes:
         host = options.host or user.host

@@ -7,6 +7,8 @@ one. With `--stages` the number of users follows these, otherwise locust's own o
 # Locust patches the process when it is imported, and nothing may have imported ssl before.
 import locust  # isort: skip
 
+from locust import task
+
 from echo_load.swarm import users
 from echo_load.swarm.hooks import install
 
@@ -15,6 +17,11 @@ install(locust.events)
 
 class EchoUser(users.EchoUser):
     """One connection, a message after the other."""
+
+    @task
+    def echo(self) -> None:
+        """Send a message and compare what comes back."""
+        self.client.echo()
 
 
 class EchoBlockUser(users.EchoBlockUser):

@@ -28,6 +28,7 @@ OPTIONS = (
         "What has to be kept, else the exit code is 99: p99<5ms,errors<10. Repeatable.",
     ),
 )
+PREFIX = "ECHO_SWARM"
 INSECURE = ("tls-insecure", "Trust any certificate.")
 
 
@@ -52,15 +53,16 @@ def add_options(parser: Any) -> None:
             f"--{name}",
             default=default,
             metavar="VALUE",
-            env_var=_variable(name),
+            env_var=variable(name),
             help=help_text,
             action=_Joined if name == "threshold" else "store",
             # The web form has a field of its own for the users.
             include_in_web_ui=name != "stages",
         )
     name, help_text = INSECURE
-    parser.add_argument(f"--{name}", action="store_true", env_var=_variable(name), help=help_text)
+    parser.add_argument(f"--{name}", action="store_true", env_var=variable(name), help=help_text)
 
 
-def _variable(name: str) -> str:
-    return f"ECHO_SWARM_{name.upper().replace('-', '_')}"
+def variable(name: str) -> str:
+    """The variable of the environment that sets an option."""
+    return f"{PREFIX}_{name.upper().replace('-', '_')}"

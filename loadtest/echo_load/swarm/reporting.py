@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,22 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from echo_client.errors import CONNECTING_KINDS
+from echo_client.payload import WRONG
 from echo_core.errors import ExitCode
 from echo_load.report.exposition import Exposed
 from echo_load.swarm.duration import duration_of
 from echo_load.swarm.precision import Precision
-from echo_load.swarm.settings import Settings
-from echo_load.thresholds import Figures, Judged
+from echo_load.swarm.settings import Settings, parse_host
+from echo_load.thresholds import LOSSES, Figures, Judged
+from echo_load.verdict import is_tolerated
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 COLUMNS = ("method", "name", "count", "mean_us", *(f"p{one:g}_us" for one in PERCENTILES), "max_us")
 _PREFIX = "echo_swarm_"
+_MESSAGE_KINDS = sorted({*WRONG, *LOSSES, "closed", "reset"})
+# Requests in which no message comes back.
+_AROUND = frozenset({"connect", "close", "send"})
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +134,36 @@ def conclude(environment: Any, precision: Precision) -> None:
     prefix = getattr(environment.parsed_options, "csv_prefix", None)
     if prefix:
         write_csv(precision, Path(f"{prefix}_microseconds.csv"))
-    for one in judged(environment, precision):
+    results = judged(environment, precision)
+    for one in results:
         if one.passed:
             logger.info("threshold %s kept: %s", one.threshold, one.measured)
         else:
             logger.error("threshold %s crossed: %s", one.threshold, one.measured)
-            environment.process_exit_code = int(ExitCode.THRESHOLD)
+    reasons = failures(environment, precision)
+    for reason in reasons:
+        logger.error("failed: %s", reason)
+    if reasons:
+        environment.process_exit_code = environment.parsed_options.exit_code_on_error
+    elif not all(one.passed for one in results):
+        environment.process_exit_code = int(ExitCode.THRESHOLD)
+    elif environment.stats.errors:
+        # Thresholds say how many there may be, and they were kept.
+        environment.process_exit_code = int(ExitCode.OK)
+
+
+def failures(environment: Any, precision: Precision) -> list[str]:
+    """Why a swarm failed, a line each; none if it did not."""
+    found = [str(one["msg"]) for one in environment.runner.exceptions.values()]
+    if not any(times.count for (_, name), times in precision.items() if name not in _AROUND):
+        found.append("not one message came back")
+    limited = {one.metric for one in Settings.of(environment.parsed_options).thresholds}
+    kinds: Counter[str] = Counter()
+    for error in environment.stats.errors.values():
+        kinds[str(error.error)] += error.occurrences
+    if any(not is_tolerated(kind, limited) for kind in kinds):
+        found.append(", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())))
+    return found
 
 
 class SwarmCollector(Collector):
@@ -165,8 +196,11 @@ class SwarmCollector(Collector):
         failures = CounterMetricFamily(
             f"{_PREFIX}failures", "Requests that failed.", labels=[*labels, "kind"]
         )
+        counted = _nothing_failed(self._environment)
         for error in list(stats.errors.values()):
-            failures.add_metric([error.method, error.name, str(error.error)], error.occurrences)
+            counted[error.method, error.name, str(error.error)] = error.occurrences
+        for labelled, occurrences in counted.items():
+            failures.add_metric(labelled, occurrences)
         yield failures
         times = HistogramMetricFamily(
             f"{_PREFIX}response_time_seconds", "Response times.", labels=labels, unit="seconds"
@@ -175,6 +209,18 @@ class SwarmCollector(Collector):
             exposed = Exposed.of(histogram)
             times.add_metric(key, exposed.buckets, exposed.sum_seconds)
         yield times
+
+
+def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
+    """No failure of each known kind: what begins at 1 has no increase."""
+    if not environment.host:
+        return {}
+    method = parse_host(environment.host).scheme.upper()
+    return {
+        (method, name, kind): 0
+        for name, kinds in (("connect", CONNECTING_KINDS), ("message", _MESSAGE_KINDS))
+        for kind in kinds
+    }
 
 
 def registry(environment: Any, precision: Precision) -> CollectorRegistry:

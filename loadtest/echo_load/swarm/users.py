@@ -9,13 +9,15 @@ from typing import Any
 
 import gevent
 from locust import User, task
+from locust.user.task import LOCUST_STATE_STOPPING
 
-from echo_client.connection import resolve
 from echo_core.endpoint import Endpoint
+from echo_core.errors import InvalidValueError
 from echo_load.engines import NEVER, Counts, Share
 from echo_load.engines.hub import HubEngine
 from echo_load.engines.recorder import Recorder, Snapshot
-from echo_load.swarm.client import EchoClient
+from echo_load.plan import SPOKEN
+from echo_load.swarm.client import EchoClient, resolved
 from echo_load.swarm.folding import fold
 from echo_load.swarm.precision import precision_of
 from echo_load.swarm.settings import Settings, parse_host
@@ -28,7 +30,8 @@ _FOLD_SECONDS = 0.25
 class EchoUser(User):
     """One connection; `connect`, `message` and `close` are requests of their own.
 
-    Every reply is checked. Inherit from it and write tasks of your own that use `self.client`.
+    Every reply is checked. It has no task: inherit from it and write your own, which use
+    `self.client`; `self.client.echo()` sends a message and compares what comes back.
     """
 
     abstract = True
@@ -59,11 +62,6 @@ class EchoUser(User):
         """Close the connection."""
         self.client.close()
 
-    @task
-    def echo(self) -> None:
-        """Send a message and compare what comes back."""
-        self.client.echo()
-
 
 class EchoBlockUser(User):
     """A block of connections that the hub engine drives: the figures of many users, in one.
@@ -86,6 +84,10 @@ class EchoBlockUser(User):
         Raises:
             InvalidValueError: they do not go together, or the hub engine does not speak that.
         """
+        if endpoint.scheme not in SPOKEN["hub"]:
+            raise InvalidValueError(
+                f"EchoBlockUser does not speak {endpoint.scheme}, as {endpoint} needs; use EchoUser"
+            )
         settings.plan(endpoint, "hub")
 
     @task
@@ -98,7 +100,7 @@ class EchoBlockUser(User):
         share = Share(
             plan=plan,
             stages=plan.run_stages,
-            targets=(tuple(resolve(endpoint)),),
+            targets=(resolved(endpoint),),
             payload=plan.payload(seed),
             sources=(),
             generator=0,
@@ -140,6 +142,9 @@ class EchoBlockUser(User):
             while not engine.ended:
                 gevent.sleep(_FOLD_SECONDS)
                 note()
+                if self._state == LOCUST_STATE_STOPPING:
+                    # What is under way has until its timeout to come back.
+                    end_ns.value = min(end_ns.value, time.monotonic_ns())
         finally:
             end_ns.value = 0
             engine.abort()

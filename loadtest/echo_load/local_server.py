@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
@@ -39,6 +38,11 @@ def _environment() -> dict[str, str]:
     }
 
 
+def _memory_file() -> IO[bytes]:
+    """A file for what the server writes to its log; a container may have no writable folder."""
+    return os.fdopen(os.memfd_create("echo-server-log"), "w+b")
+
+
 class LocalServer:
     """An `echo-server --port 0` of our own, as any user would start it; a context manager.
 
@@ -66,7 +70,7 @@ class LocalServer:
         self._options = (*_OPTIONS, "--workers", str(workers))
 
     def __enter__(self) -> Self:
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # closed in __exit__
+        self._log: IO[bytes] = _memory_file()  # closed in __exit__
         self._process = subprocess.Popen(
             # -P: a module of the current folder is not one of the server's.
             [sys.executable, "-P", "-m", "echo_server", *self._options],

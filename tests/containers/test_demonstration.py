@@ -40,7 +40,7 @@ def expressions() -> Iterator[str]:
     dashboard = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
-            yield target["expr"].replace("$__rate_interval", "1m")
+            yield target["expr"].replace("$__rate_interval", "1m").replace("$job", "echo-server")
 
 
 def test_prometheus_reaches_all_of_them(demonstration: Project) -> None:
@@ -77,7 +77,10 @@ def test_every_query_of_the_dashboard_returns_data(demonstration: Project) -> No
                 silent.remove(expression)
         return not silent
 
-    until(all_have_answered, "every query to return data")
+    try:
+        until(all_have_answered, "every query to return data")
+    except AssertionError:
+        pytest.fail(f"these return no data: {', '.join(sorted(silent))}")
 
 
 def test_a_swarm_of_two_workers_runs(demonstration: Project) -> None:

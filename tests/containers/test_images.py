@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import socket
+import subprocess
+from importlib.metadata import version
 
 import pytest
 
 from containers.conftest import TARGETS, Images
 from support.engine import docker, inspect
+from support.processes import DEADLINE, echoes, until
 
 
 def installed(image: str) -> set[str]:
     """The Python packages of an image."""
-    listed = docker(
-        *("run", "--rm", "--entrypoint", "python3", image, "-m", "pip"),
-        *("list", "--format=json"),
+    program = (
+        "from importlib.metadata import distributions\n"
+        "print(*(one.metadata['Name'].lower() for one in distributions()))"
     )
-    return {one["name"].lower() for one in json.loads(listed)}
+    return set(docker("run", "--rm", "--entrypoint", "python3", image, "-c", program).split())
 
 
 @pytest.mark.parametrize("target", ["server", "client"])
@@ -24,6 +27,24 @@ def test_small_images_have_no_load_tester(images: Images, target: str) -> None:
     packages = installed(images.of(target))
     assert {"echoswarm", "gevent"} <= packages
     assert not packages & {"locust", "numpy", "plotly", "psutil", "rich"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_installs_in_them(images: Images, target: str) -> None:
+    program = "import sys, os; print(*os.listdir(sys.prefix + '/bin'))"
+    entrypoint = ("--entrypoint", "python3")
+    programs = docker("run", "--rm", *entrypoint, images.of(target), "-c", program).split()
+    assert not [name for name in programs if name.startswith("pip")]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_images_say_what_they_are(images: Images, target: str) -> None:
+    labels = inspect(images.of(target))["Config"]["Labels"]
+    prefix = "org.opencontainers.image"
+    assert labels[f"{prefix}.title"] == f"echoswarm-{target}"
+    assert labels[f"{prefix}.version"] == version("echoswarm")
+    assert labels[f"{prefix}.licenses"] == "MIT"
+    assert labels[f"{prefix}.description"]
 
 
 def test_the_load_tester_has_all_of_it(images: Images) -> None:
@@ -47,9 +68,41 @@ def test_the_program_gets_the_signals(images: Images, target: str) -> None:
 
 
 def test_the_server_says_whether_it_is_ready(images: Images) -> None:
-    check = inspect(images.of("server"))["Config"]["Healthcheck"]["Test"]
-    assert check[0] == "CMD"
-    assert "/readyz" in check[-1]
+    """In one line, wherever its page is."""
+    exposed = inspect(images.of("server"))["Config"]["ExposedPorts"]
+    assert {"50007/tcp", "50007/udp", "9607/tcp"} == set(exposed)
+    setting = ("--env", "ECHO_SERVER_ADMIN=127.0.0.1:9999")
+    container = docker("run", "--rm", "--detach", *setting, images.of("server"))
+    try:
+        until(lambda: "listening" in docker("logs", container), "the server")
+        kind, *check = inspect(container)["Config"]["Healthcheck"]["Test"]
+        assert kind == "CMD"
+        asked = ["docker", "exec", container, *check]
+        until(
+            lambda: subprocess.run(asked, check=False, capture_output=True).stdout == b"ready\n",
+            "readiness",
+        )
+    finally:
+        docker("rm", "--force", container)
+
+
+def test_a_server_with_connections_stops_before_it_is_killed(images: Images) -> None:
+    """Docker kills after ten seconds, with 137."""
+    container = docker("run", "--detach", images.of("server"))
+    try:
+        until(lambda: "listening" in docker("logs", container), "the server")
+        address = inspect(container)["NetworkSettings"]["IPAddress"]
+        with socket.create_connection((address, 50007), timeout=DEADLINE) as connection:
+            assert echoes(connection)
+            docker("stop", container)
+        assert inspect(container)["State"]["ExitCode"] == 0
+    finally:
+        docker("rm", "--force", container)
+
+
+def test_a_load_test_needs_no_writable_folder(images: Images) -> None:
+    said = docker("run", "--rm", "--read-only", images.of("loadtest"), "run", "-c", "2", "-n", "9")
+    assert "PASSED" in said
 
 
 def test_nothing_of_the_checkout_is_left_in_them(images: Images) -> None:

@@ -100,6 +100,7 @@ class Project:
 
     def __init__(self, name: str, *files: Path, **variables: str) -> None:
         self.name = name
+        self._urls: dict[tuple[str, int], str] = {}
         self._command = ["docker-compose", "--project-name", name]
         self._command += ["--project-directory", str(ROOT), "--file", str(COMPOSE_FILE)]
         for file in files:
@@ -146,8 +147,11 @@ class Project:
         return self.compose("logs", "--no-color", service)
 
     def url(self, service: str, port: int) -> str:
-        """Where a port of a service is published."""
-        return f"http://{self.compose('port', service, str(port)).splitlines()[0]}"
+        """Where a port of a service is published, as it was when this was first asked."""
+        if (service, port) not in self._urls:
+            published = self.compose("port", service, str(port)).splitlines()[0]
+            self._urls[service, port] = f"http://{published}"
+        return self._urls[service, port]
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the server's samples that have these labels."""

@@ -184,6 +184,7 @@ class SwarmCollector(Collector):
         stats = self._environment.stats
         for name, help_text, value in (
             ("users", "Users that run.", runner.user_count),
+            ("target_users", "Users that are wanted.", runner.target_user_count),
             ("workers", "Workers that are connected.", getattr(runner, "worker_count", 1)),
             ("requests_per_second", "Requests in a second, lately.", stats.total.current_rps),
         ):

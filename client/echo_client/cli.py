@@ -95,6 +95,9 @@ def echo_client(
         )
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 leave no address to connect to")
+    version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
+    if version and (ipv4, ipv6)[version == 4]:
+        raise click.UsageError(f"{endpoint} is an IPv{version} address; leave out -4 and -6")
 
     from echo_client.connection import EchoConnection
     from echo_client.tls import TlsOptions

@@ -13,7 +13,7 @@ from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.limits import LARGEST_DATAGRAM
-from echo_core.units import format_duration, parse_count, parse_duration, parse_rate
+from echo_core.units import format_count, format_duration, parse_count, parse_duration, parse_rate
 from echo_load.thresholds import Threshold
 
 EngineName = Literal["hub", "greenlets", "threads"]
@@ -223,7 +223,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.open_loop:
             parts.append(f"{self.arrivals} arrivals")
         if self.messages is not None:
-            parts.append(f"{self.messages:,} messages")
+            parts.append(format_count(self.messages, "message"))
         if self.repeat > 1:
             parts.append(f"{self.repeat} times")
         return "; ".join(parts)
@@ -407,6 +407,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_targets(self) -> None:
         for endpoint in self.endpoints:
+            version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
+            if version and self.ip_version and version != self.ip_version:
+                raise InvalidValueError(
+                    f"-{self.ip_version}: {endpoint} is an IPv{version} address; leave out "
+                    f"-{self.ip_version}, or name an IPv{self.ip_version} address"
+                )
             if endpoint.scheme not in SPOKEN[self.driven_by]:
                 able = " or ".join(
                     name for name, spoken in SPOKEN.items() if endpoint.scheme in spoken

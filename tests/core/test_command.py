@@ -63,6 +63,8 @@ CLIENT_MISTAKES = {
     "--timeout 0s": "--timeout: '0s' is no time at all",
     f"--timeout {'9' * 5000}h": "is not a duration",
     f"localhost:{'9' * 5000}": "is not a port",
+    "-4 [::1]:9": "tcp://[::1]:9 is an IPv6 address; leave out -4 and -6",
+    "-6 127.0.0.1:9": "tcp://127.0.0.1:9 is an IPv4 address; leave out -4 and -6",
     "localhost:1 --port 2": "--port and tcp://localhost:1 both say where",
 }
 LOAD_MISTAKES = {

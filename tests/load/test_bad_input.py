@@ -160,6 +160,8 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--source-ip", "192.0.2.1"], "--source-ip: 192.0.2.1 is no address of this machine"),
         ([TARGET, "--source-ip", "::1"], "--source-ip: ::1 cannot reach tcp://127.0.0.1:9"),
         (["-4", "-6"], "-4 and -6 leave no address; give one of them"),
+        (["-4", "[::1]:9"], "-4: tcp://[::1]:9 is an IPv6 address; leave out -4, or name an IPv4"),
+        (["-6", TARGET], "-6: tcp://127.0.0.1:9 is an IPv4 address; leave out -6, or name"),
         (["unix:///a", "-6"], "-4/-6 is for networks, and not for unix:///a"),
         (["unix:///a", "--source-ip", "127.0.0.1"], "--source-ip is for networks, and not for"),
         (["--engine", "rust"], "--engine: 'rust' is not one of 'hub', 'greenlets', 'threads'"),

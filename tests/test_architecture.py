@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,16 @@ MAY_IMPORT = {
     "echo_load": {"echo_load", "echo_client", "echo_core"},
 }
 GEVENT_FREE = {"echo_core", "echo_client"}
+# The folders of a package in the order in which their imports point: down. What stands beside them
+# is there for all.
+ORDER = {
+    "echo_load": (
+        *("commands", "swarm", "report", "runner", "results", "engines", "plan", "measure"),
+    ),
+    "echo_server": ("processes", "streams", "metrics"),
+}
+# Beside streams: neither imports the other.
+BESIDE = {("echo_server", "datagrams"): "streams"}
 
 
 def modules(package: str) -> list[Path]:
@@ -48,6 +58,29 @@ def test_imports_point_one_way(package: str) -> None:
             top = name.partition(".")[0]
             assert top not in PACKAGES or top in MAY_IMPORT[package], f"{module} imports {name}"
             assert not (package in GEVENT_FREE and top == "gevent"), f"{module} imports gevent"
+
+
+def folder(package: str, parts: Sequence[str]) -> str:
+    """The folder of a package that a module is in; "" for those beside the folders."""
+    named = parts[1] if len(parts) > 1 else ""
+    return named if (PACKAGES[package] / package / named).is_dir() else ""
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_point_down_the_folders(package: str) -> None:
+    order = ORDER[package]
+    assert set(order) | {one for name, one in BESIDE if name == package} == {
+        one.parent.name for one in (PACKAGES[package] / package).glob("*/__init__.py")
+    }
+    for module in modules(package):
+        here = folder(package, module.relative_to(PACKAGES[package]).parts)
+        for name in imported(module):
+            parts = name.split(".")
+            there = folder(package, parts) if parts[0] == package else ""
+            if not (here and there) or here == there:
+                continue
+            level = {one: BESIDE.get((package, one), one) for one in (here, there)}
+            assert order.index(level[here]) < order.index(level[there]), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

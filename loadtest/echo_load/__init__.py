@@ -11,19 +11,20 @@ From Python:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from echo_load.controller import run
-    from echo_load.plan import Plan, StagePlan, parse_stages
-    from echo_load.result import Result, load_result
+    from echo_load.plan.plan import Plan
+    from echo_load.plan.stages import StagePlan, parse_stages
+    from echo_load.results.result import Result, load_result
+    from echo_load.runner.controller import run
 
 __all__ = ["Plan", "Result", "StagePlan", "load_result", "parse_stages", "run"]
 
 _MODULES = {
-    "Plan": "plan",
-    "Result": "result",
-    "StagePlan": "plan",
-    "load_result": "result",
-    "parse_stages": "plan",
-    "run": "controller",
+    "Plan": "plan.plan",
+    "Result": "results.result",
+    "StagePlan": "plan.stages",
+    "load_result": "results.result",
+    "parse_stages": "plan.stages",
+    "run": "runner.controller",
 }
 
 

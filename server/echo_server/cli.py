@@ -21,10 +21,10 @@ from echo_core.endpoint import (
     parse_page,
 )
 from echo_core.errors import ExitCode, InvalidValueError
-from echo_server.activation import inherited_descriptors
-from echo_server.assignment import Assignment
 from echo_server.config import ServerConfig
 from echo_server.faults import Fault
+from echo_server.processes.activation import inherited_descriptors
+from echo_server.processes.assignment import Assignment
 
 if TYPE_CHECKING:
     from echo_server.config import IpVersion
@@ -244,13 +244,13 @@ def echo_server(
         config.check_faults()
         _refuse_without_use(context, config)
     if worker is None and config.is_supervised:
-        from echo_server.supervisor import supervise
+        from echo_server.processes.supervisor import supervise
 
         return supervise(config)
     from gevent import monkey
 
     monkey.patch_all()
-    from echo_server.worker import serve, serve_slot
+    from echo_server.processes.worker import serve, serve_slot
 
     return serve(config) if worker is None else serve_slot(config, worker)
 

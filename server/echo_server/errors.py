@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from echo_core.errors import EchoswarmError, ExitCode
 
 if TYPE_CHECKING:
-    from echo_server.counters import Counter
+    from echo_server.metrics.counters import Counter
 
 
 class ServerError(EchoswarmError):

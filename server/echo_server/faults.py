@@ -16,7 +16,7 @@ from typing import Self
 
 from echo_core.errors import InvalidValueError
 from echo_core.units import LONGEST_SECONDS, format_duration, parse_duration, parse_percentage
-from echo_server.counters import FAULTS, Counter
+from echo_server.metrics.counters import FAULTS, Counter
 
 KINDS = {counter.label: counter for counter in FAULTS}
 TIMED = {Counter.FAULT_DELAY, Counter.FAULT_STALL}

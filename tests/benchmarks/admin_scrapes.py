@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from echo_server.counters import ROW_CELLS, WorkerFigures
-from echo_server.metrics import Format, Metrics
+from echo_server.metrics.counters import ROW_CELLS, WorkerFigures
+from echo_server.metrics.exposition import Format, Metrics
 from measuring import GENERATOR_CORE, SERVER_CORE, cpu_seconds, listening, option_parser, spread
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"

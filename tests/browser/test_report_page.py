@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from echo_load.report.html import render
-from echo_load.result import Result
+from echo_load.results.result import Result
 from support.processes import EchoServerProcess, loaded, until
 
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}

@@ -31,7 +31,7 @@ if "INTERRUPTED_AT" in os.environ:
     [
         ([*SERVER, "--port", "0"], "echo_core.command"),
         ([*SERVER, "--port", "0"], "gevent"),
-        ([*SERVER, "--port", "0", "--workers", "2"], "echo_server.supervisor"),
+        ([*SERVER, "--port", "0", "--workers", "2"], "echo_server.processes.supervisor"),
         ([*CLIENT, "127.0.0.1:9"], "echo_client.cli"),
         ([*CLIENT, "127.0.0.1:9"], "echo_client.connection"),
         ([*LOAD, "--help"], "echo_load.cli"),
@@ -40,8 +40,8 @@ if "INTERRUPTED_AT" in os.environ:
         ([*LOAD, "run"], "click"),
         ([*LOAD, "run"], "numpy"),
         # In a generator, after the own server has been started.
-        ([*LOAD, "run", "-c", "1", "-d", "1s"], "echo_load.engines.hub"),
-        ([*LOAD, "swarm", "--headless", "-t", "1s"], "echo_load.local_server"),
+        ([*LOAD, "run", "-c", "1", "-d", "1s"], "echo_load.engines.hub.engine"),
+        ([*LOAD, "swarm", "--headless", "-t", "1s"], "echo_load.runner.local_server"),
         # In the process that is locust, and while it reads its locustfile.
         ([*LOAD, "swarm", "--headless", "-t", "1s"], "locust.main"),
         ([*LOAD, "swarm", "--headless", "-t", "1s"], "echo_load.swarm.hooks"),
@@ -55,7 +55,7 @@ def test_an_interrupt_while_modules_are_imported_ends_a_command_without_a_word(
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = run(command, PYTHONPATH=path, INTERRUPTED_AT=module)
     said = result.stderr.decode()
-    if module == "echo_load.engines.hub":
+    if module == "echo_load.engines.hub.engine":
         # Generators leave Ctrl-C to the process that started them.
         assert (result.returncode, "Traceback" in said) == (0, False), said
         return

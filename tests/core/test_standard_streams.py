@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from echo_load.result import Result
+from echo_load.results.result import Result
 from support.processes import CLIENT, DEADLINE, LOAD, SERVER, echoes, environment, until
 
 COMMANDS = {"echo-server": SERVER, "echo-client": CLIENT, "echo-load": LOAD}

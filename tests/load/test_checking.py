@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_client.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 from echo_load.engines.checking import Checked, UnderWay, check
+from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 
 CONNECTION = 3
 payloads: st.SearchStrategy[Payload] = st.one_of(

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from echo_load.compare import Change, Comparison, Samples, Unit, compare, judge
 from echo_load.errors import IncomparableError
 from echo_load.report.comparison import ComparisonTable
-from echo_load.result import Repeat, Result, load_result
+from echo_load.results.compare import Change, Comparison, Samples, Unit, compare, judge
+from echo_load.results.result import Repeat, Result, load_result
 from support.processes import LOAD, StartServer, run
 
 Noise = np.ndarray[Any, np.dtype[np.float64]]

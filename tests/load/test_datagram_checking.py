@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_client.addresses import Address
-from echo_client.payload import FixedPayload, Payload, StampedPayload
-from echo_load.engines import Counts
 from echo_load.engines.checking import UnderWay
-from echo_load.engines.datagrams import expire, take
-from echo_load.engines.hub_connection import HubConnection, Place
+from echo_load.engines.hub.connection import HubConnection, Place
+from echo_load.engines.hub.datagrams import expire, take
+from echo_load.measure.counts import Counts
+from echo_load.plan.payload import FixedPayload, Payload, StampedPayload
 
 PAYLOAD = StampedPayload(24, 60, 7)
 NUMBER = 3

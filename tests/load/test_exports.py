@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.histogram import LatencyHistogram
 from echo_load.report.exports import hgrm, series_csv
-from echo_load.result import Latency, Result
+from echo_load.results.result import Latency, Result
 from support.processes import StartServer, loaded
 
 

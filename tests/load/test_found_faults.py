@@ -8,7 +8,7 @@ from itertools import count, pairwise
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from echo_load.result import Latency, Result
+from echo_load.results.result import Latency, Result
 from echo_server.faults import Fault, FaultPlan
 from support.processes import EchoServerProcess, StartServer, loaded
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from echo_load.result import Result
+from echo_load.results.result import Result
 from support.misbehaving import Service
 from support.processes import LOAD, StartServer, loaded, run
 

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from echo_load.latency import LatencyHistogram
-from echo_load.plan import Plan
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.plan import Plan
 from echo_load.report.html import render
 from echo_load.report.page import axes
 from echo_load.report.page.charts import Run, charts
 from echo_load.report.page.rows import NOTHING
 from echo_load.report.page.seconds import parts
-from echo_load.result import Latency, Result, Second
+from echo_load.results.result import Latency, Result, Second
 from support.processes import LOAD, StartServer, loaded, run
 
 CHARTS = {

@@ -8,7 +8,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_load.latency import HIGHEST_NS, LatencyHistogram
+from echo_load.measure.histogram import HIGHEST_NS, LatencyHistogram
 
 # Nothing, no base64, without counts, and with counts beyond the last.
 NO_HISTOGRAMS = (

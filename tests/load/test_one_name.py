@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from echo_client.errors import lost
-from echo_load.engines.exchange import _kind
+from echo_load.engines.hub.exchange import _kind
 from support.certificates import make_certificates
 from support.processes import DEADLINE, StartServer, loaded
 

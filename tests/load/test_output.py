@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from echo_load.result import Result
+from echo_load.results.result import Result
 from support.processes import (
     DEADLINE,
     LOAD,

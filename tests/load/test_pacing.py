@@ -11,8 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from echo_core.errors import InvalidValueError
-from echo_load.pacing import Schedule, Segment, Timeline
-from echo_load.plan import Plan, StagePlan, parse_stages
+from echo_load.plan.pacing import Schedule, Segment, Timeline
+from echo_load.plan.plan import Plan
+from echo_load.plan.stages import StagePlan, parse_stages
 
 INF = math.inf
 # Of whole numbers, so that all integrals are exact.

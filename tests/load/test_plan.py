@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_client.addresses import resolve
-from echo_client.payload import FixedPayload, HelloPayload, StampedPayload
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
-from echo_load.engines import Counts, Share
-from echo_load.plan import LARGEST_PAYLOAD, MOST_CONNECTIONS, Plan, StagePlan, parse_stages
+from echo_load.engines.share import Share
+from echo_load.measure.counts import Counts
+from echo_load.plan.payload import FixedPayload, HelloPayload, StampedPayload
+from echo_load.plan.plan import LARGEST_PAYLOAD, MOST_CONNECTIONS, Plan
+from echo_load.plan.stages import StagePlan, parse_stages
 
 STAGES = parse_stages("0-100/10s,100/30s", rates=False)
 RATES = parse_stages("0-0.5/10s,0.5/30s", rates=True)

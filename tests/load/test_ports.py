@@ -10,8 +10,9 @@ import pytest
 from echo_client.addresses import Address
 from echo_core.errors import InvalidValueError
 from echo_core.limits import time_wait_seconds
-from echo_load.plan import Plan, parse_stages
-from echo_load.ports import check_ports
+from echo_load.plan.plan import Plan
+from echo_load.plan.ports import check_ports
+from echo_load.plan.stages import parse_stages
 
 FIRST, LAST = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
 PORTS = LAST - FIRST + 1

@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from echo_client.payload import WRONG
 from echo_core.errors import InvalidValueError
-from echo_load.controller import Progress
-from echo_load.latency import LatencyHistogram
-from echo_load.plan import Plan
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.payload import WRONG
+from echo_load.plan.plan import Plan
+from echo_load.plan.thresholds import LOSSES
 from echo_load.report.prometheus import PrometheusReport, parse_listen
-from echo_load.result import load_result
-from echo_load.selfcheck import Usage
-from echo_load.tally import Tally
-from echo_load.thresholds import LOSSES
+from echo_load.results.result import load_result
+from echo_load.runner.observer import Progress
+from echo_load.runner.selfcheck import Usage
+from echo_load.runner.tally import Tally
 from support.processes import DEADLINE, LOAD, EchoServerProcess, environment, run, until
 
 Figures = dict[tuple[str, str], float]

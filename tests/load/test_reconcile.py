@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from echo_load.reconcile import Reconciliation
+from echo_load.results.reconciliation import Reconciliation
 from support.certificates import make_certificates
 from support.misbehaving import Service, in_pieces, silent
 from support.processes import DEADLINE, LOAD, StartServer, loaded, run

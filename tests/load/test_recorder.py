@@ -5,10 +5,11 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_load.engines import Counts
-from echo_load.engines.recorder import Measured, Recorder, Snapshot, Times
-from echo_load.pacing import Timeline
-from echo_load.plan import parse_stages
+from echo_load.engines.recorder import Recorder, Snapshot, Times
+from echo_load.measure.counts import Counts
+from echo_load.measure.distributions import Measured
+from echo_load.plan.pacing import Timeline
+from echo_load.plan.stages import parse_stages
 
 MS = 1_000_000
 BEGIN = 5_000_000_000

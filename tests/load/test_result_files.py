@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from echo_load.result import load_result
+from echo_load.results.result import load_result
 from support.processes import DEADLINE, LOAD, StartServer, environment, run, until
 
 SHORT = ("-c", "2", "-n", "20")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from echo_load.result import SCHEMA, Latency, Result, Totals
+from echo_load.results.result import SCHEMA, Latency, Result, Totals
 from support.certificates import make_certificates
 from support.misbehaving import (
     AnswersOfAnother,

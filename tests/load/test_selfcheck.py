@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from echo_core.units import format_count
-from echo_load.latency import LatencyHistogram
-from echo_load.plan import EngineName, Plan
-from echo_load.selfcheck import Usage, limits_found
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.plan import EngineName, Plan
+from echo_load.runner.selfcheck import Usage, limits_found
 
 CORES = os.cpu_count() or 1
 

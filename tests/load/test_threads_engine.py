@@ -13,12 +13,12 @@ from dataclasses import replace
 import pytest
 
 from echo_client.addresses import resolve
-from echo_client.payload import HelloPayload
 from echo_core.endpoint import Endpoint
-from echo_load.engines import Share
 from echo_load.engines.recorder import Recorder
+from echo_load.engines.share import Share
 from echo_load.engines.threads import ThreadsEngine
-from echo_load.plan import Plan
+from echo_load.plan.payload import HelloPayload
+from echo_load.plan.plan import Plan
 from support.misbehaving import Service, silent
 from support.processes import DEADLINE, EchoServerProcess, until
 

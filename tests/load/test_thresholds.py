@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from echo_core.errors import InvalidValueError
-from echo_load.compare import compare
-from echo_load.latency import LatencyHistogram
-from echo_load.thresholds import Figures, Threshold, written_rate, written_time
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.thresholds import Figures, Threshold, written_rate, written_time
+from echo_load.results.compare import compare
 from support.processes import LOAD, StartServer, loaded, run
 
 DISTRIBUTIONS = ("response", "service", "first_byte", "connect", "handshake", "kernel")

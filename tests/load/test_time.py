@@ -13,7 +13,7 @@ from threading import Event
 import msgspec
 import pytest
 
-from echo_load.result import Result, Totals
+from echo_load.results.result import Result, Totals
 from support.misbehaving import Behaviour, Service, silent, silent_after
 from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, until
 

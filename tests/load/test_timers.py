@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from echo_load.engines import NEVER
-from echo_load.timers import InstantTimer
+from echo_load.engines.share import NEVER
+from echo_load.engines.timers import InstantTimer
 
 DEADLINE = 10.0
 

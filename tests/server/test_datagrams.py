@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from echo_server.datagram_batch import is_supported
+from echo_server.datagrams.batch import is_supported
 from support.processes import (
     DEADLINE,
     SERVER,

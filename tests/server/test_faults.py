@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_core.errors import InvalidValueError
-from echo_server.counters import Counter
 from echo_server.faults import KINDS, Fault, FaultPlan, Strike
+from echo_server.metrics.counters import Counter
 from support.certificates import make_certificates
 from support.processes import (
     DEADLINE,

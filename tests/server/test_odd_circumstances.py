@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from echo_core.endpoint import NetworkEndpoint
-from echo_server.admission import Admission
 from echo_server.config import ServerConfig
-from echo_server.connection import Connection
-from echo_server.counters import Counter, CounterTable
+from echo_server.metrics.counters import Counter, CounterTable
+from echo_server.streams.admission import Admission
+from echo_server.streams.connection import Connection
 from support.certificates import make_certificates
 from support.processes import (
     DEADLINE,

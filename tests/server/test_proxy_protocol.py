@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from echo_server.connection import peer_name
-from echo_server.counters import Counter
 from echo_server.errors import HandshakeError
-from echo_server.proxy_protocol import SIGNATURE, SockAddr, read_header
+from echo_server.metrics.counters import Counter
+from echo_server.streams.connection import peer_name
+from echo_server.streams.proxy_protocol import SIGNATURE, SockAddr, read_header
 from support.certificates import make_certificates
 from support.processes import (
     DEADLINE,

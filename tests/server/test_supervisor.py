@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from echo_server.supervisor import BACK_OFF_SECONDS
+from echo_server.processes.supervisor import BACK_OFF_SECONDS
 from support.processes import (
     DEADLINE,
     SERVER,

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from echo_load.result import Result
+from echo_load.results.result import Result
 from support.processes import DEADLINE, environment, sum_of_metric, until
 
 ROOT = Path(__file__).parents[2]

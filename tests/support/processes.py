@@ -22,7 +22,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from echo_load.result import Result
+from echo_load.results.result import Result
 
 # What any step may take on a busy machine. Waiting ends as soon as the condition holds.
 DEADLINE = 60.0

@@ -9,7 +9,7 @@ from array import array
 import numpy as np
 import pytest
 
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.histogram import LatencyHistogram
 from support.processes import run
 
 # Locust patches the process that imports it: what needs it runs in one of its own.

@@ -45,12 +45,12 @@ def compare(
     Exit codes: 0 compared, 2 usage, 99 worse, with --fail-on worse.
     """
     with command.needs_extra("load"):
-        from echo_load.compare import compare as compare_two
-        from echo_load.compare import to_json
         from echo_load.errors import LostReportError
         from echo_load.report.comparison import ComparisonTable, conclusion
         from echo_load.report.console import Output
-        from echo_load.result import load_result
+        from echo_load.results.compare import compare as compare_two
+        from echo_load.results.compare import to_json
+        from echo_load.results.result import load_result
     if len(results) < 2:
         raise click.UsageError("there is nothing to compare with; give two results or more")
     names = options.names_of(results)

@@ -64,7 +64,7 @@ def hold(
     start, 99 a threshold was crossed, 130 interrupted.
     """
     with command.needs_extra("load"):
-        from echo_load.plan import Plan
+        from echo_load.plan.plan import Plan
     reporting = options.reporting(others)
     plan = Plan(
         targets=tuple(map(str, targets)),

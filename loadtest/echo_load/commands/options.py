@@ -17,7 +17,7 @@ from echo_core.errors import ExitCode
 from echo_core.units import parse_size_range
 
 if TYPE_CHECKING:
-    from echo_load.plan import Plan
+    from echo_load.plan.plan import Plan
 
 CONNECTIONS = command.whole_number("count", 1, 2_000_000)
 MESSAGES = command.whole_number("count", 1, 10**15)
@@ -83,14 +83,14 @@ def _metrics_address(text: str) -> NetworkEndpoint:
 
 def _threshold(text: str) -> str:
     with command.needs_extra("load"):
-        from echo_load.thresholds import Threshold
+        from echo_load.plan.thresholds import Threshold
     Threshold.parse(text)
     return text
 
 
 def _abort_on(text: str) -> str:
     with command.needs_extra("load"):
-        from echo_load.thresholds import Threshold
+        from echo_load.plan.thresholds import Threshold
     Threshold.parse_abort(text)
     return text
 
@@ -224,11 +224,12 @@ def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
         options: as `reporting` returns them.
     """
     with command.needs_extra("load"):
-        from echo_load import controller
         from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles
         from echo_load.report.prometheus import PrometheusReport
+        from echo_load.runner.controller import run
+        from echo_load.runner.observer import Observer, Observers
     files = ReportFiles(
         output=options["output"],
         html=options["html"],
@@ -240,15 +241,15 @@ def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
     screen = ConsoleReport(output, quiet=options["json"])
     with ExitStack() as stack:
         stack.callback(screen.close)
-        observers: list[controller.Observer] = [screen]
+        observers: list[Observer] = [screen]
         if options["prometheus"] is not None:
             metrics = PrometheusReport(options["prometheus"])
             observers.append(stack.enter_context(metrics))
             click.echo(f"metrics {metrics.url}", err=True)
-        result = controller.run(
+        result = run(
             plan,
             command=name,
-            observer=controller.Observers(*observers),
+            observer=Observers(*observers),
             reconcile=options["reconcile"],
             handle_signals=True,
         )

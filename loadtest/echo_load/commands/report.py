@@ -32,7 +32,7 @@ def report(
         from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles
-        from echo_load.result import load_result
+        from echo_load.results.result import load_result
     if len(results) > 1 and (csv or hgrm):
         raise click.UsageError("--csv and --hgrm are of one result; --html shows several")
     files = ReportFiles(html=html, csv=csv, hgrm=hgrm, inputs=options.inputs(*results))

@@ -145,7 +145,8 @@ def run(
     crossed, 130 interrupted.
     """
     with command.needs_extra("load"):
-        from echo_load.plan import Plan, parse_stages
+        from echo_load.plan.plan import Plan
+        from echo_load.plan.stages import parse_stages
     staged_rate = stages is not None and rate is not None
     try:
         parsed = parse_stages(stages, rates=staged_rate) if stages is not None else ()

@@ -16,5 +16,5 @@ from echo_core.arguments import Command
 def schema() -> None:
     """Print the JSON Schema of results, as --json prints them and --output writes them."""
     with command.needs_extra("load"):
-        from echo_load.result import json_schema
+        from echo_load.results.result import json_schema
     click.echo(json_schema(), nl=False)

@@ -62,7 +62,8 @@ def stress(
     crossed, 130 interrupted.
     """
     with command.needs_extra("load"):
-        from echo_load.plan import Plan, StagePlan
+        from echo_load.plan.plan import Plan
+        from echo_load.plan.stages import StagePlan
     reporting = options.reporting(others)
     plan = Plan(
         targets=(str(target),) if target is not None else (),

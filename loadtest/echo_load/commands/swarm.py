@@ -71,7 +71,7 @@ def swarm(arguments: tuple[str, ...]) -> int:
     """
     with command.needs_extra("load"):
         from echo_core.limits import raise_descriptor_limit
-        from echo_load.local_server import LocalServer
+        from echo_load.runner.local_server import LocalServer
     if find_spec("locust") is None:
         raise command.MissingExtraError(
             f"the package 'locust' is missing; install it with pip install "

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from echo_client.payload import Payload, Wrong
+from echo_load.plan.payload import Payload, Wrong
 
 
 class UnderWay(NamedTuple):

@@ -9,49 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from echo_load.engines import Counts
-from echo_load.latency import Integers, LatencyHistogram
-from echo_load.pacing import Timeline
+from echo_load.measure.counts import Counts
+from echo_load.measure.distributions import Measured
+from echo_load.measure.histogram import Integers, LatencyHistogram
+from echo_load.plan.pacing import Timeline
 
 # Round trips after which they are sorted: few enough to hold up the next ones for 0.2 ms only.
 FOLD_AT = 1024
 # After the end of a test, the time in which replies are no second of their own.
 SOON_SECONDS = 0.25
-
-
-@dataclass(slots=True)
-class Measured:
-    """The distributions of one stage; those of several generators can be added.
-
-    Attributes:
-        response: round trips, from when a message was due.
-        service: the same, from when it left; empty in a closed loop, where they are the same.
-        first_byte: from a connection's first message to the first byte that came back on it.
-        connect: what the path took to establish a connection.
-        handshake: times that TLS took after that.
-        kernel: round trips as the kernel's TCP smoothed them, one a connection that has ended.
-        lateness: how late messages left that were due and had a free connection.
-        hub_lag: how late the event loop was.
-    """
-
-    response: LatencyHistogram = field(default_factory=LatencyHistogram)
-    service: LatencyHistogram = field(default_factory=LatencyHistogram)
-    first_byte: LatencyHistogram = field(default_factory=LatencyHistogram)
-    connect: LatencyHistogram = field(default_factory=LatencyHistogram)
-    handshake: LatencyHistogram = field(default_factory=LatencyHistogram)
-    kernel: LatencyHistogram = field(default_factory=LatencyHistogram)
-    lateness: LatencyHistogram = field(default_factory=LatencyHistogram)
-    hub_lag: LatencyHistogram = field(default_factory=LatencyHistogram)
-
-    @property
-    def service_times(self) -> LatencyHistogram:
-        """From when messages left, also in a closed loop."""
-        return self.service if self.service.count else self.response
-
-    def add(self, other: Measured) -> None:
-        """Add what another one has."""
-        for name in self.__slots__:
-            getattr(self, name).merge(getattr(other, name))
 
 
 @dataclass(slots=True)

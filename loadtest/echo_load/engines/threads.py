@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
-from echo_load.engines import NEVER, Counts, Share, back_off_seconds
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.recorder import Recorder, Times
+from echo_load.engines.share import NEVER, Share, back_off_seconds
 from echo_load.engines.tickets import Tickets
-from echo_load.timers import sleep_exactly
+from echo_load.engines.timers import sleep_exactly
+from echo_load.measure.counts import Counts
 
 # A thread needs little of the 8 MiB of stack that it would be given, and thousands need a lot.
 STACK_SIZE = 256 * 1024

@@ -6,8 +6,8 @@ import threading
 import time
 from collections import deque
 
-from echo_load.engines import Share
-from echo_load.pacing import Schedule
+from echo_load.engines.share import Share
+from echo_load.plan.pacing import Schedule
 
 
 class Tickets:

@@ -9,8 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from echo_load.compare import CONFIDENCE, Change, Comparison
-from echo_load.thresholds import written_rate, written_time
+from echo_load.plan.thresholds import written_rate, written_time
+from echo_load.results.compare import CONFIDENCE, Change, Comparison
 
 # Wider than any table.
 _UNLIMITED = 10_000

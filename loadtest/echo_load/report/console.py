@@ -16,9 +16,8 @@ from rich.text import Text
 
 from echo_core.endpoint import Endpoint
 from echo_core.units import format_count
-from echo_load.controller import Observer, Progress
 from echo_load.errors import LostReportError
-from echo_load.plan import Plan
+from echo_load.plan.plan import Plan
 from echo_load.report.live import LiveScreen
 from echo_load.report.tables import (
     repeat_lines,
@@ -26,8 +25,9 @@ from echo_load.report.tables import (
     summary,
     whole_table,
 )
-from echo_load.result import Result, StageResult
-from echo_load.tally import Tally
+from echo_load.results.result import Result, StageResult
+from echo_load.runner.observer import Observer, Progress
+from echo_load.runner.tally import Tally
 
 _PLAIN_WIDTH = 100
 _TABLE_WIDTH = 96

@@ -7,7 +7,7 @@ import io
 
 from hdrh.histogram import HdrHistogram
 
-from echo_load.result import Result
+from echo_load.results.result import Result
 
 _NS_PER_MS = 1e6
 # What a percentile and what lies twice as near to 100 have between them.

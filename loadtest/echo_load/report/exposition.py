@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.histogram import LatencyHistogram
 
 # Upper bounds of the buckets in nanoseconds, from 50 microseconds to 10 seconds.
 _BOUNDS = [50_000, *(step * 10**exp for exp in range(5, 10) for step in (1, 2, 5)), 10**10]

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 from echo_core.command import needs_extra
 from echo_load.errors import OutputError
 from echo_load.report.exports import hgrm, series_csv
-from echo_load.result import Result
+from echo_load.results.result import Result
 
 
 class ReportFiles:

@@ -15,7 +15,7 @@ from echo_core.units import format_bytes
 from echo_load.report.page import rows
 from echo_load.report.page.charts import Run, charts
 from echo_load.report.page.guides import numbered_parts
-from echo_load.result import Result
+from echo_load.results.result import Result
 
 _PAGE = files(__package__) / "page"
 _VERDICTS = {

@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from echo_load.controller import Progress
-from echo_load.tally import Tally
-from echo_load.thresholds import written_time
+from echo_load.plan.thresholds import written_time
+from echo_load.runner.observer import Progress
+from echo_load.runner.tally import Tally
 
 _REFRESHES_A_SECOND = 10
 # Rates are those of the last second, the sparklines those of the last minute.

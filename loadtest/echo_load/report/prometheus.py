@@ -23,19 +23,19 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from structlog.typing import FilteringBoundLogger
 
-from echo_client.payload import WRONG
 from echo_core.endpoint import ANY_HOST, NetworkEndpoint, parse_page
 from echo_core.errors import InvalidValueError
 from echo_core.http_server import Answer, HttpServer
-from echo_load.controller import Observer, Progress
-from echo_load.engines import Counts
-from echo_load.engines.recorder import Measured
 from echo_load.errors import MetricsError
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.counts import Counts
+from echo_load.measure.distributions import Measured
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.payload import WRONG
+from echo_load.plan.thresholds import LOSSES
 from echo_load.report.exposition import Exposed
-from echo_load.result import Result
-from echo_load.tally import Tally, generator_findings
-from echo_load.thresholds import LOSSES
+from echo_load.results.result import Result
+from echo_load.runner.observer import Observer, Progress
+from echo_load.runner.tally import Tally, generator_findings
 
 _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"

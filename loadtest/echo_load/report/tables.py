@@ -9,13 +9,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from echo_client.payload import WRONG
 from echo_core.units import format_bytes, format_count
-from echo_load.plan import Plan
-from echo_load.reconcile import Reconciliation
-from echo_load.result import Generator, Latency, Result, StageResult, Totals
-from echo_load.thresholds import Judged, written_rate, written_time
-from echo_load.verdict import shortcomings
+from echo_load.plan.payload import WRONG
+from echo_load.plan.plan import Plan
+from echo_load.plan.thresholds import Judged, written_rate, written_time
+from echo_load.results.reconciliation import Reconciliation
+from echo_load.results.result import Generator, Latency, Result, StageResult, Totals
+from echo_load.results.verdict import shortcomings
 
 # Of more stages the summary shows the whole only.
 _MOST_STAGES = 4

@@ -19,11 +19,11 @@ from locust.exception import RescheduleTask
 from echo_client.addresses import Address
 from echo_client.connection import EchoConnection, resolve
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
-from echo_client.payload import StampedPayload
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
-from echo_load.engines import back_off_seconds
 from echo_load.engines.checking import UnderWay, check
+from echo_load.engines.share import back_off_seconds
+from echo_load.plan.payload import StampedPayload
 from echo_load.swarm.arrivals import AT_ONCE, Line, arrivals
 from echo_load.swarm.settings import Settings
 

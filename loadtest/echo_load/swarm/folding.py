@@ -12,9 +12,9 @@ from typing import Any
 from locust.stats import StatsEntry, StatsError
 
 from echo_client.errors import CONNECTING_KINDS
-from echo_load.engines import Counts
 from echo_load.engines.recorder import Snapshot
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.counts import Counts
+from echo_load.measure.histogram import LatencyHistogram
 from echo_load.swarm.client import EchoFailure
 from echo_load.swarm.precision import Precision, bucket
 

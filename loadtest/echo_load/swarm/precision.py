@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.histogram import LatencyHistogram
 
 # Under which the histograms travel in a worker's report.
 _FIELD = "echoswarm_histograms"

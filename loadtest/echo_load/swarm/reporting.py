@@ -20,14 +20,14 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from echo_client.errors import CONNECTING_KINDS
-from echo_client.payload import WRONG
 from echo_core.errors import ExitCode
+from echo_load.plan.payload import WRONG
+from echo_load.plan.thresholds import LOSSES, Figures, Judged
 from echo_load.report.exposition import Exposed
+from echo_load.results.verdict import is_tolerated
 from echo_load.swarm.duration import duration_of
 from echo_load.swarm.precision import Precision
 from echo_load.swarm.settings import Settings, parse_host
-from echo_load.thresholds import LOSSES, Figures, Judged
-from echo_load.verdict import is_tolerated
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 COLUMNS = ("method", "name", "count", "mean_us", *(f"p{one:g}_us" for one in PERCENTILES), "max_us")

@@ -11,8 +11,9 @@ from echo_core import command
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.units import parse_size_range
-from echo_load.plan import MOST_CONNECTIONS, EngineName, Plan, StagePlan, parse_stages
-from echo_load.thresholds import Threshold
+from echo_load.plan.plan import MOST_CONNECTIONS, EngineName, Plan
+from echo_load.plan.stages import StagePlan, parse_stages
+from echo_load.plan.thresholds import Threshold
 
 # The tutorial's stress test, half a minute each.
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))

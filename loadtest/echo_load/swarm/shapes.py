@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from locust import LoadTestShape
 
-from echo_load.plan import StagePlan
+from echo_load.plan.stages import StagePlan
 from echo_load.swarm.settings import STRESS_STAGES, Settings
 
 # Users a second where the number is to be another at once.

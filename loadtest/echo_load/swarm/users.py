@@ -13,10 +13,11 @@ from locust.user.task import LOCUST_STATE_STOPPING
 
 from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
-from echo_load.engines import NEVER, Counts, Share
-from echo_load.engines.hub import HubEngine
+from echo_load.engines.hub.engine import HubEngine
 from echo_load.engines.recorder import Recorder, Snapshot
-from echo_load.plan import SPOKEN
+from echo_load.engines.share import NEVER, Share
+from echo_load.measure.counts import Counts
+from echo_load.plan.plan import SPOKEN
 from echo_load.swarm.client import EchoClient, resolved
 from echo_load.swarm.folding import fold
 from echo_load.swarm.precision import precision_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from echo_core.units import format_duration
-from echo_load.thresholds import written_time
+from echo_load.plan.thresholds import written_time
 
 Axis = dict[str, Any]
 Number = float | int | None

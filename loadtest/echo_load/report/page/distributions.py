@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.thresholds import written_time
 from echo_load.report.page import axes, guides
 from echo_load.report.page.axes import Number
 from echo_load.report.page.seconds import Points
@@ -22,8 +23,7 @@ from echo_load.report.page.traces import (
     values_of,
     with_times,
 )
-from echo_load.result import Spread
-from echo_load.thresholds import written_time
+from echo_load.results.result import Spread
 
 _BINS_A_DECADE = 30
 _POINTS_A_NINE = 25

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from echo_load.plan.thresholds import Threshold
 from echo_load.report.page.seconds import Part, parts
-from echo_load.result import Result
-from echo_load.thresholds import Threshold
+from echo_load.results.result import Result
 
 # More parts than this have no room for their numbers, or no room at all.
 _MOST_LABELS = 14

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from echo_load.plan.thresholds import written_rate
 from echo_load.report.page import axes, guides
 from echo_load.report.page.axes import Number
 from echo_load.report.page.seconds import Kept, points
@@ -22,8 +23,7 @@ from echo_load.report.page.traces import (
     values_of,
     with_times,
 )
-from echo_load.result import Second
-from echo_load.thresholds import written_rate
+from echo_load.results.result import Second
 
 
 def throughput(runs: Sequence[Run]) -> Chart:

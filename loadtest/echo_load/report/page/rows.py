@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from echo_core.units import format_bytes, format_count, format_duration
-from echo_load.plan import Plan
-from echo_load.result import Latencies, Latency, Result
-from echo_load.thresholds import written_rate, written_time
+from echo_load.plan.plan import Plan
+from echo_load.plan.thresholds import written_rate, written_time
+from echo_load.results.result import Latencies, Latency, Result
 
 NOTHING = "–"  # noqa: RUF001  # an en dash, as typographers put it
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from echo_load.report.page.axes import Number
-from echo_load.result import Result, Second
+from echo_load.results.result import Result, Second
 
 # More points than a screen has columns show nothing more.
 _MOST_POINTS = 1500

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from echo_load.latency import LatencyHistogram
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.thresholds import written_time
 from echo_load.report.page.axes import Number
 from echo_load.report.page.seconds import Points
-from echo_load.result import Result
-from echo_load.thresholds import written_time
+from echo_load.results.result import Result
 
 # Of fewer points each has a marker; of more a dozen have, enough to tell lines apart.
 _FEW_POINTS = 60

@@ -1,0 +1,1 @@
+"""The hub engine: connections in an epoll set on gevent's hub."""

@@ -1,0 +1,184 @@
+"""A connection of the hub engine: a raw non-blocking socket and what is under way on it."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from collections import deque
+from typing import Self
+
+from echo_client.addresses import Address
+from echo_client.connecting import bind
+from echo_client.errors import ConnectError
+from echo_client.tcp_info import TcpInfo, read_tcp_info
+from echo_load.engines.checking import UnderWay
+from echo_load.engines.share import NEVER
+
+_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+class Place:
+    """What stays of a connection when it is closed and opened anew.
+
+    Attributes:
+        number: of the connection, from 1.
+        sequence: of its next message; a new socket goes on counting, so that what belongs to an
+            old one is never taken for a reply.
+        failures: attempts to open it that failed since it last answered.
+        refused_since_ns: since when the queue of the target's unix socket has been full, on the
+            monotonic clock; 0 if it is not.
+    """
+
+    __slots__ = ("failures", "number", "refused_since_ns", "sequence")
+
+    def __init__(self, number: int, sequence: int = 0, failures: int = 0) -> None:
+        self.number = number
+        self.sequence = sequence
+        self.failures = failures
+        self.refused_since_ns = 0
+
+
+class HubConnection(_socket.socket):
+    """One socket of a place.
+
+    One message under way is kept in `expected`, `due_ns` and `sent_ns`, which is quick; several,
+    and the first one of a connection, are kept in `under_way`, which is None otherwise.
+
+    Attributes:
+        number: as of its place.
+        sequence: of its next message.
+        stop_at: the message not to send any more, because something else is to be done.
+        failures: as of its place.
+        expected: the message under way; None for none, or for those in `under_way`.
+        due_ns: when it was to leave, on the monotonic clock.
+        sent_ns: when it left; before the first one, when connecting began.
+        under_way: messages under way, the oldest first.
+        partial: the first part of a reply.
+        unsent: what the socket did not take yet; None if it took all.
+        fresh: nothing has come back yet.
+        head: what its messages begin with, of a payload with tails.
+        overdue: the reply has not come in time, and is waited for once more as long.
+        over: it is to be closed as soon as nothing is under way.
+        address: where it goes.
+        attempt: which of its target's addresses that is.
+        datagram: it is a UDP socket.
+        highest: the highest sequence that came back, of a datagram.
+        lingers: it is only open for datagrams that come late.
+        missing: sequences of datagrams that count as lost, the oldest first.
+    """
+
+    __slots__ = (
+        "address",
+        "attempt",
+        "datagram",
+        "due_ns",
+        "expected",
+        "failures",
+        "fresh",
+        "head",
+        "highest",
+        "lingers",
+        "missing",
+        "number",
+        "over",
+        "overdue",
+        "partial",
+        "sent_ns",
+        "sequence",
+        "stop_at",
+        "under_way",
+        "unsent",
+    )
+
+    number: int
+    sequence: int
+    stop_at: int
+    failures: int
+    expected: bytes | None
+    due_ns: int
+    sent_ns: int
+    under_way: deque[UnderWay] | None
+    partial: bytearray | None
+    unsent: bytearray | None
+    fresh: bool
+    head: bytes
+    overdue: bool
+    over: bool
+    address: Address
+    attempt: int
+    datagram: bool
+    highest: int
+    lingers: bool
+    missing: dict[int, None] | None
+
+    @classmethod
+    def of(cls, place: Place, address: Address, source: str | None) -> Self:
+        """Make the socket, from an address if one is given; it is not connected yet.
+
+        Raises:
+            OSError: there are no descriptors left.
+            NoPortError: the source has no port left.
+            NoSourceError: it is no address to connect from to there.
+        """
+        datagram = address.transport == "udp"
+        kind = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
+        connection = cls(address.family, kind | _FLAGS)
+        try:
+            if address.transport == "tcp":
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source is not None and address.family != socket.AF_UNIX:
+                bind(connection, source, address)
+        except (OSError, ConnectError):
+            connection.close()
+            raise
+        connection.number = place.number
+        connection.sequence = place.sequence
+        connection.failures = place.failures
+        connection.stop_at = NEVER
+        connection.expected = None
+        connection.due_ns = connection.sent_ns = 0
+        connection.under_way = None
+        connection.partial = None
+        connection.unsent = None
+        connection.fresh = True
+        connection.head = b""
+        connection.overdue = connection.over = connection.lingers = False
+        connection.address = address
+        connection.attempt = 0
+        connection.datagram = datagram
+        connection.highest = -1
+        connection.missing = None
+        return connection
+
+    @property
+    def waits(self) -> bool:
+        """A reply is still to come."""
+        return self.expected is not None or bool(self.under_way)
+
+    @property
+    def messages_under_way(self) -> int:
+        """Messages whose replies are still to come."""
+        return len(self.under_way or ()) + (self.expected is not None)
+
+    @property
+    def oldest_ns(self) -> int:
+        """When the oldest message under way left."""
+        return self.under_way[0].sent_ns if self.under_way else self.sent_ns
+
+    def listed(self) -> deque[UnderWay]:
+        """The messages under way as a list, which `expected` is a short form of."""
+        if self.under_way is None:
+            self.under_way = deque()
+            if self.expected is not None:
+                one = UnderWay(self.sequence - 1, self.expected, self.due_ns, self.sent_ns)
+                self.under_way.append(one)
+                self.expected = None
+        return self.under_way
+
+    def place(self) -> Place:
+        """Where another socket goes on."""
+        return Place(self.number, self.sequence, self.failures)
+
+    def tcp_info(self) -> TcpInfo | None:
+        """What the kernel knows of the connection; None where it is no TCP."""
+        return read_tcp_info(self) if self.address.transport == "tcp" else None

@@ -1,0 +1,94 @@
+"""Datagrams that are not simply the one that was due: lost, late, twice, out of order, wrong."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from echo_load.engines.checking import UnderWay
+from echo_load.engines.hub.connection import HubConnection
+from echo_load.measure.counts import Counts
+from echo_load.plan.payload import Payload
+
+# Of the datagrams that count as lost, so many are waited for on a connection.
+_MOST_MISSING = 1024
+
+
+def take(
+    payload: Payload, connection: HubConnection, data: bytes, counts: Counts
+) -> UnderWay | None:
+    """Find out what a datagram is, and count what is wrong with it.
+
+    Args:
+        payload: what is sent.
+        connection: where it came; the message that it is the reply to is taken out of those under
+            way.
+        data: the datagram.
+        counts: where errors are counted; a datagram that counted as lost and came late is
+            counted as what it is, and not as lost any more.
+
+    Returns:
+        The message that it is the reply to, right or wrong; None if it is none of those under way.
+    """
+    under_way = connection.listed()
+    found = next((one for one in under_way if one.message == data), None)
+    if found is None:
+        found = _not_under_way(payload, connection, under_way, data, counts.errors)
+        counts.wrong += found is not None
+    elif found.sequence < connection.highest:
+        counts.errors["reordered"] += 1
+        counts.wrong += 1
+    if found is not None:
+        under_way.remove(found)
+        connection.highest = max(connection.highest, found.sequence)
+    return found
+
+
+def expire(connection: HubConnection, before_ns: int, errors: Counter[str]) -> int:
+    """Hold datagrams for lost that left before an instant.
+
+    Args:
+        connection: whose.
+        before_ns: on the monotonic clock.
+        errors: where they are counted.
+
+    Returns:
+        How many there were.
+    """
+    under_way = connection.listed()
+    if connection.missing is None:
+        connection.missing = {}
+    expired = 0
+    while under_way and under_way[0].sent_ns < before_ns:
+        connection.missing[under_way.popleft().sequence] = None
+        expired += 1
+    while len(connection.missing) > _MOST_MISSING:
+        del connection.missing[next(iter(connection.missing))]
+    errors["lost"] += expired
+    return expired
+
+
+def _not_under_way(
+    payload: Payload,
+    connection: HubConnection,
+    under_way: deque[UnderWay],
+    data: bytes,
+    errors: Counter[str],
+) -> UnderWay | None:
+    number = connection.number
+    stamp = payload.stamp(data)
+    if stamp is not None and stamp.connection == number and data == payload.message(*stamp):
+        if connection.missing is not None and stamp.sequence in connection.missing:
+            del connection.missing[stamp.sequence]
+            errors["lost"] -= 1
+            errors["reordered" if stamp.sequence < connection.highest else "timeout"] += 1
+        else:
+            errors["duplicated"] += 1
+        return None
+    if not under_way:
+        last = connection.sequence - 1
+        errors[payload.diagnose_surplus(number, last, data) if data else "foreign"] += 1
+        return None
+    struck = next((one for one in under_way if stamp == (number, one.sequence)), under_way[0])
+    wrong = payload.diagnose(number, struck.sequence, data)
+    errors[wrong] += 1
+    return struck if wrong in {"corrupt", "truncated"} else None

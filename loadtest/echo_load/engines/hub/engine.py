@@ -1,0 +1,424 @@
+"""The fast engine: connections in one epoll set that gevent's hub watches.
+
+What happens once a message is in `exchange`; here is what happens once a connection, or as time
+passes.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+from gevent import monkey
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from echo_core.epoll_set import BATCH, READABLE, EpollSet, Ready
+from echo_load.engines.hub import datagrams
+from echo_load.engines.hub.connection import HubConnection, Place
+from echo_load.engines.hub.dispatcher import Dispatcher
+from echo_load.engines.hub.exchange import Exchange
+from echo_load.engines.hub.lifetimes import Lives
+from echo_load.engines.hub.opening import TICK_SECONDS, Opener
+from echo_load.engines.hub.timer_queue import Later
+from echo_load.engines.recorder import Recorder
+from echo_load.engines.share import NEVER, Share
+from echo_load.measure.counts import Counts
+
+# How often it is looked for replies that are overdue: within these bounds, a share of the timeout.
+_SWEEP_SHARE = 0.1
+_SHORTEST_SWEEP_SECONDS = 0.01
+_LONGEST_SWEEP_SECONDS = 0.5
+# How long a socket stays open for datagrams that come twice or late.
+_LINGER_SECONDS = 0.2
+
+
+class HubEngine:
+    """Runs a share of the connections on the hub of this process.
+
+    Args:
+        share: what it has to do.
+        recorder: where times are noted.
+    """
+
+    def __init__(self, share: Share, recorder: Recorder) -> None:
+        plan = share.plan
+        self._share = share
+        self._recorder = recorder
+        self._counts = Counts()
+        self._hub = get_hub()
+        # Monkey-patching takes epoll out of the select module.
+        epoll: select.epoll = monkey.get_original("select", "epoll")()
+        self._set = EpollSet(self._hub.loop, epoll, self._on_ready)
+        self._exchange = Exchange(
+            share,
+            recorder,
+            self._counts,
+            self._set,
+            on_answered=self._on_answered,
+            on_lost=self._lose,
+            on_other=self._serve_other,
+            after_step=self._dispatch,
+        )
+        self._connections = self._exchange.connections
+        schedule = share.schedule()
+        # The open loop; None in a closed one.
+        self._dispatcher = (
+            Dispatcher(schedule, self._set, recorder, self._exchange.send) if schedule else None
+        )
+        self._made: dict[int, int] = {}
+        # Of each connection, the messages that were given up.
+        self._missed: Counter[int] = Counter()
+        timeline = share.lives
+        self._lives = Lives(share, timeline) if timeline else None
+        self._ends_when_idle = share.ends_when_idle
+        self._timeout_ns = int(plan.reply_timeout * 1e9)
+        sweep = min(plan.reply_timeout * _SWEEP_SHARE, _LONGEST_SWEEP_SECONDS)
+        self._sweep_ns = int(max(sweep, _SHORTEST_SWEEP_SECONDS) * 1e9)
+        self._swept_ns = self._ticked_ns = 0
+        self._started = self._ending = False
+        self._done = Event()
+        self._error: Exception | None = None
+        self._origin_ns = 0
+
+        self._later = Later(self._hub.loop, self._guarded)
+        self._opener = Opener(
+            share,
+            self._set,
+            self._counts,
+            recorder,
+            self._later,
+            on_open=self._on_open,
+            is_wanted=self._lives.is_alive if self._lives else lambda _place: True,
+        )
+        self._tick: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
+
+    def open(self) -> None:
+        """Begin to open the connections of the beginning; returns at once."""
+        places = self._lives.first() if self._lives else map(Place, self._share.numbers)
+        for place in places:
+            self._opener.add(place, first=True)
+        self._tick.start(self._on_tick)
+        self._guarded(self._opener.open_some)
+
+    @property
+    def settled(self) -> bool:
+        """Every connection of the beginning is established or has failed."""
+        self._raise()
+        return self._opener.settled
+
+    def start(self, gate_ns: int) -> None:
+        """Open the gate: every connection sends from an instant on, until its share's end."""
+        self._origin_ns = gate_ns
+        if self._dispatcher is not None:
+            self._dispatcher.start(self._origin_ns)
+            self._dispatch()
+        delay = max(0, gate_ns - time.monotonic_ns()) / 1e9
+        self._gate = self._hub.loop.timer(delay)
+        self._gate.start(self._guarded, self._begin)
+
+    def abort(self, verdict: str | None = None) -> None:
+        """Break off at once; replies that are still to come count as the verdict, or as nothing."""
+        for connection in list(self._connections.values()):
+            if verdict is not None and connection.waits:
+                self._counts.errors[verdict] += 1
+                self._counts.lost += 1
+            self._close(connection)
+        self._opener.stop()
+        self._end()
+
+    @property
+    def ended(self) -> bool:
+        """Every connection has ended, and the time in which they were to send is over."""
+        self._raise()
+        return self._done.is_set()
+
+    def join(self, timeout: float) -> bool:
+        """Nothing runs on after `abort`."""
+        return self._done.wait(timeout)
+
+    def counts(self) -> Counts:
+        """What has been counted since the beginning."""
+        return self._counts.copy()
+
+    def messages_by_connection(self) -> list[int]:
+        """How many round trips each connection has made."""
+        for connection in self._connections.values():
+            self._note_made(connection)
+        return [self._made.get(number, 0) for number in self._share.numbers]
+
+    # What a connection does next.
+
+    def _begin(self) -> None:
+        """The gate is open: let every connection send its first message."""
+        self._started = True
+        self._opener.start()
+        if self._lives:
+            self._lives.start(self._origin_ns, self._later, self._begin_life, self._end_life)
+        if self._dispatcher is None:
+            self._begin_some(deque(self._connections.values()))
+
+    def _begin_some(self, waiting: deque[HubConnection]) -> None:
+        """A batch at a time, so that replies are served in between."""
+        for _ in range(min(BATCH, len(waiting))):
+            connection = waiting.popleft()
+            if connection.fileno() >= 0 and not connection.waits:
+                self._send_on(connection)
+        if waiting:
+            self._hub.loop.run_callback(self._guarded, self._begin_some, waiting)
+
+    def _on_open(self, connection: HubConnection) -> None:
+        """A connection is established."""
+        self._connections[connection.fileno()] = connection
+        connection.head = self._share.payload.head(connection.number)
+        connection.stop_at = self._share.stop_at(connection.number, connection.sequence)
+        if self._lives and not self._lives.add(connection):
+            connection.over = True
+            connection.stop_at = 0
+        if self._dispatcher is not None:
+            self._dispatcher.free.extend([connection] * self._share.plan.pipeline)
+            self._dispatch()
+        elif self._started:
+            self._send_on(connection)
+
+    def _begin_life(self, place: Place) -> None:
+        if time.monotonic_ns() < self._share.end_ns.value:
+            self._opener.add(place)
+
+    def _end_life(self, connection: HubConnection) -> None:
+        connection.over = True
+        connection.stop_at = 0
+        if not connection.waits:
+            self._finish(connection)
+
+    def _on_answered(self, connection: HubConnection) -> None:
+        """Nothing is under way on a connection, or less than may be: go on, or end it."""
+        connection.failures = 0
+        if connection.over or self._ending:
+            if not connection.waits:
+                self._finish(connection)
+        elif self._dispatcher is None:
+            self._send_on(connection)
+        elif connection.sequence >= connection.stop_at:
+            if not connection.waits:
+                self._renew(connection)
+        else:
+            self._dispatcher.free.append(connection)
+
+    def _send_on(self, connection: HubConnection) -> None:
+        """Closed loop: send until as much is under way as may be; end or renew what is through."""
+        now = time.monotonic_ns()
+        room = self._share.plan.pipeline - len(connection.under_way or ())
+        if connection.expected is not None:
+            room = 0
+        if now >= self._share.end_ns.value:
+            room = 0
+        while room > 0 and connection.sequence < connection.stop_at:
+            self._exchange.send(connection, now, now)
+            if connection.fileno() < 0:
+                return
+            room -= 1
+        if not connection.waits:
+            over = now >= self._share.end_ns.value or self._is_through(connection)
+            (self._finish if over else self._renew)(connection)
+
+    def _is_through(self, connection: HubConnection) -> bool:
+        """A connection has sent its share of the messages, or its stage is over."""
+        quota = self._share.quota(connection.number)
+        return connection.over or (quota is not None and connection.sequence >= quota)
+
+    # Closing.
+
+    def _lose(self, connection: HubConnection, kind: str | None) -> None:
+        """Give a connection up, for an error that may have been counted already."""
+        if connection.fileno() < 0:
+            return
+        if kind is not None:
+            self._counts.errors[kind] += 1
+        self._counts.lost += 1
+        connection.failures += 1
+        through = self._is_through(connection)
+        self._close(connection)
+        self._missed[connection.number] += connection.messages_under_way
+        if through or self._ending or self._share.gives_up(connection.failures):
+            self._rest(connection)
+            return
+        if connection.failures == 1:
+            self._opener.add(connection.place())
+        else:
+            self._opener.again(connection.place())
+
+    def _renew(self, connection: HubConnection) -> None:
+        """Close a connection that has sent as much as one may, and open another in its place."""
+        if connection.fileno() < 0:
+            return
+        self._close(connection)
+        self._opener.add(connection.place())
+        self._opener.open_some()
+
+    def _finish(self, connection: HubConnection) -> None:
+        """Close a connection that has nothing more to do."""
+        if not connection.datagram:
+            self._end_connection(connection)
+        elif not connection.lingers:
+            connection.over = connection.lingers = True
+            instant = time.monotonic_ns() + int(_LINGER_SECONDS * 1e9)
+            self._later.at(instant, lambda: self._end_connection(connection))
+
+    def _end_connection(self, connection: HubConnection) -> None:
+        if connection.fileno() >= 0:
+            self._close(connection)
+            self._rest(connection)
+
+    def _rest(self, connection: HubConnection) -> None:
+        """A connection was closed and is not opened anew, but for another stage."""
+        if self._lives:
+            self._lives.rest(connection.number)
+
+    def _close(self, connection: HubConnection) -> None:
+        if connection.fileno() < 0:
+            return
+        self._note_made(connection)
+        self._counts.closed += 1
+        if self._lives:
+            self._lives.close(connection)
+        information = connection.tcp_info()
+        if information is not None:
+            self._counts.retransmits += information.retransmits
+            self._recorder.times.kernel.append(information.round_trip_us * 1000)
+        # Closing takes it out of the epoll set too.
+        del self._connections[connection.fileno()]
+        connection.close()
+
+    def _note_made(self, connection: HubConnection) -> None:
+        given_up = connection.messages_under_way + self._missed[connection.number]
+        self._made[connection.number] = connection.sequence - given_up
+
+    def _dispatch(self) -> None:
+        """Open loop: send what is due."""
+        if self._dispatcher is not None:
+            self._dispatcher.dispatch()
+
+    def _serve_other(self, descriptor: int, events: int) -> None:
+        """Serve the timer, or a connection that is being opened.
+
+        One closed in this batch is nobody's, and its descriptor may be another's already, who is
+        watched for other events.
+        """
+        if self._dispatcher is not None and descriptor == self._dispatcher.descriptor:
+            self._dispatcher.timer_is_ready()
+            return
+        opening = self._opener.opening.get(descriptor)
+        if opening is not None and events != READABLE:
+            self._opener.proceed(opening)
+
+    # Time passing.
+
+    def _on_ready(self, ready: Ready) -> None:
+        self._guarded(self._exchange.serve, ready)
+
+    def _on_tick(self) -> None:
+        self._guarded(self._pass_time)
+
+    def _guarded(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Keep an exception for the generator: one that left a callback would stop its watcher."""
+        try:
+            action(*arguments)
+        except Exception as error:  # noqa: BLE001  # raised again where the generator looks
+            self._error = self._error or error
+            self._done.set()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _pass_time(self) -> None:
+        now = time.monotonic_ns()
+        if self._started:
+            late = now - self._ticked_ns - int(TICK_SECONDS * 1e9)
+            self._recorder.times.hub_lag.append(max(0, late))
+        self._ticked_ns = now
+        self._opener.open_some()
+        if now - self._swept_ns >= self._sweep_ns:
+            self._swept_ns = now
+            self._opener.sweep(now)
+            self._sweep(now)
+        if self._started:
+            self._look_at_end(now)
+
+    def _sweep(self, now: int) -> None:
+        """Look for replies that have not come in time."""
+        for connection in list(self._connections.values()):
+            if connection.expected is None and not connection.under_way:
+                continue
+            age = now - connection.oldest_ns
+            if age <= self._timeout_ns:
+                continue
+            if connection.datagram:
+                self._expire(connection, now)
+            elif connection.partial:
+                self._lose(connection, "timeout")
+            elif not connection.overdue:
+                # One that is slow is told from one that says nothing by waiting once more as long.
+                connection.listed()
+                connection.overdue = True
+            elif age > 2 * self._timeout_ns:
+                self._lose(connection, "no_reply")
+
+    def _expire(self, connection: HubConnection, now: int) -> None:
+        """Hold datagrams for lost that have not come back in time, and go on."""
+        lost = datagrams.expire(connection, now - self._timeout_ns, self._counts.errors)
+        self._missed[connection.number] += lost
+        for _ in range(lost):
+            if connection.fileno() >= 0:
+                self._on_answered(connection)
+        if lost:
+            # Where none was free, no reply comes to send what is due.
+            self._dispatch()
+
+    def _look_at_end(self, now: int) -> None:
+        """End what is idle once nothing is to be sent any more, and the engine when all has."""
+        if not self._ending and self._is_over(now):
+            self._ending = True
+            self._opener.stop()
+            for connection in list(self._connections.values()):
+                if not connection.waits and not connection.over:
+                    self._finish(connection)
+        unborn = self._lives is not None and not self._ending and self._lives.is_to_go_on()
+        may_end = self._ending or (self._ends_when_idle and not unborn)
+        if may_end and not self._connections and self._opener.idle:
+            self._count_unsent(self._share.due_until_ns)
+            self._end()
+
+    def _is_over(self, now: int) -> bool:
+        """Nothing is to be sent any more: all has left that was due, or had time enough to."""
+        end_ns = self._share.end_ns.value
+        if self._dispatcher is None:
+            return now >= end_ns
+        if now >= end_ns + self._timeout_ns:
+            self._count_unsent(now)
+        elif end_ns <= now and end_ns < self._dispatcher.due_ns:
+            # What the schedule goes on with is due after an end that came early.
+            self._dispatcher.rest(end_ns)
+        return self._dispatcher.through or (self._dispatcher.due_ns == NEVER and now >= end_ns)
+
+    def _count_unsent(self, until_ns: int) -> None:
+        """Count what is due and never left, unless it was broken off."""
+        if self._dispatcher is None:
+            return
+        unsent = self._dispatcher.rest(until_ns)
+        if unsent and self._share.end_ns.value:
+            self._counts.errors["unsent"] += unsent
+
+    def _end(self) -> None:
+        if not self._done.is_set():
+            self._tick.stop()
+            self._tick.close()
+            self._later.close()
+            if self._dispatcher is not None:
+                self._dispatcher.close()
+            self._set.close()
+            self._done.set()

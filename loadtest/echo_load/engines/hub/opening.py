@@ -1,0 +1,223 @@
+"""Opens the hub engine's connections: so many at once, so many a second, again after failures."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from echo_client.connecting import UNIX_QUEUE_SECONDS, failure_to_connect
+from echo_client.errors import ConnectError
+from echo_core.epoll_set import READABLE, WRITABLE, EpollSet
+from echo_load.engines.hub.connection import HubConnection, Place
+from echo_load.engines.hub.timer_queue import Later
+from echo_load.engines.recorder import Recorder
+from echo_load.engines.share import Share, back_off_seconds
+from echo_load.measure.counts import Counts
+
+# How often it is looked at what can be opened.
+TICK_SECONDS = 0.01
+
+
+class Opener:
+    """Opens connections for an engine and hands over those that are established.
+
+    Args:
+        share: where they go, and how many at once.
+        epoll_set: watches them while they are being opened, and afterwards for replies.
+        counts: where successes and failures are counted.
+        recorder: where times are noted.
+        later: for another attempt.
+        on_open: called with each connection that is established.
+        is_wanted: asked before a connection is opened whether it still is to be.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        epoll_set: EpollSet,
+        counts: Counts,
+        recorder: Recorder,
+        later: Later,
+        *,
+        on_open: Callable[[HubConnection], None],
+        is_wanted: Callable[[Place], bool],
+    ) -> None:
+        plan = share.plan
+        self.opening: dict[int, HubConnection] = {}
+        self._share = share
+        self._set = epoll_set
+        self._counts = counts
+        self._recorder = recorder
+        self._later = later
+        self._on_open = on_open
+        self._is_wanted = is_wanted
+        self._waiting: deque[Place] = deque()
+        # Places that wait for their next attempt; before the gate opens there is but one.
+        self._backing_off = 0
+        self._first: set[int] = set()
+        self._failed_first: list[Place] | None = []
+        self._timeout_ns = int(plan.connect_timeout * 1e9)
+        self._gap_ns = int(1e9 * share.connect_gap)
+        self._next_ns = 0
+        # Places that wait for room in the queue of a unix socket.
+        self._queued = 0
+
+    @property
+    def settled(self) -> bool:
+        """Each of the places that were there before the gate opened is open, or has failed."""
+        return not self._first
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being opened, nor going to be."""
+        return not (self.opening or self._waiting or self._backing_off or self._queued)
+
+    def add(self, place: Place, *, first: bool = False) -> None:
+        """Open a connection for a place, in its turn.
+
+        Args:
+            place: which.
+            first: one of those to be opened before the gate.
+        """
+        if first:
+            self._first.add(place.number)
+        self._waiting.append(place)
+
+    def start(self) -> None:
+        """From now on what fails is tried again, and what has failed too."""
+        failed, self._failed_first = self._failed_first, None
+        for place in failed or ():
+            self.again(place)
+
+    def stop(self) -> None:
+        """Open nothing more."""
+        self._waiting.clear()
+        self._first.clear()
+        self._backing_off = self._queued = 0
+        for connection in list(self.opening.values()):
+            self._abandon(connection)
+
+    def again(self, place: Place) -> None:
+        """Open a connection for a place after a pause that grows with its failures."""
+        seconds = back_off_seconds(place.failures)
+        self._backing_off += 1
+
+        def retry() -> None:
+            if self._backing_off:
+                self._backing_off -= 1
+                self._waiting.append(place)
+
+        self._later.at(time.monotonic_ns() + int(seconds * 1e9), retry)
+
+    def open_some(self) -> None:
+        """Open connections that wait for it: as many at once, and as fast, as may be."""
+        now = time.monotonic_ns()
+        # What the ticks are too coarse for is made up for; what was not wanted is not.
+        self._next_ns = max(self._next_ns, now - int(2 * TICK_SECONDS * 1e9))
+        most = self._share.plan.connects_in_flight
+        while self._waiting and len(self.opening) + self._queued < most and now >= self._next_ns:
+            place = self._waiting.popleft()
+            if self._is_wanted(place):
+                self._next_ns += self._gap_ns
+                self._open(place, 0)
+            else:
+                self._first.discard(place.number)
+
+    def proceed(self, connection: HubConnection) -> None:
+        """Look at a connection for which the kernel has an answer: established, or refused."""
+        del self.opening[connection.fileno()]
+        failure = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            connection.close()
+            self._try_next(connection.place(), connection.attempt, failure)
+        else:
+            self._set.change(connection.fileno(), READABLE)
+            self._established(connection, time.monotonic_ns() - connection.sent_ns)
+        self.open_some()
+
+    def sweep(self, now: int) -> None:
+        """Give up what takes longer than it may."""
+        for connection in list(self.opening.values()):
+            if now - connection.sent_ns > self._timeout_ns:
+                self._abandon(connection)
+                self._try_next(connection.place(), connection.attempt, errno.ETIMEDOUT)
+
+    def _open(self, place: Place, attempt: int) -> None:
+        address = self._share.addresses(place.number)[attempt]
+        try:
+            connection = HubConnection.of(place, address, self._share.source(place.number))
+        except ConnectError as error:
+            self._failed(place, error.kind)
+            return
+        except OSError as error:
+            self._failed(place, failure_to_connect(error.errno, address).kind)
+            return
+        begin = time.monotonic_ns()
+        connection.sent_ns = place.refused_since_ns or begin
+        connection.attempt = attempt
+        failure = connection.connect_ex(address.sockaddr)
+        if failure == errno.EINPROGRESS:
+            self._set.watch(connection.fileno(), WRITABLE)
+            self.opening[connection.fileno()] = connection
+        elif not failure:
+            elapsed_ns = time.monotonic_ns() - connection.sent_ns
+            self._set.watch(connection.fileno(), READABLE)
+            self._established(connection, elapsed_ns)
+        elif failure == errno.EAGAIN and address.transport == "unix":
+            connection.close()
+            self._wait_for_queue(place, attempt, begin)
+        else:
+            connection.close()
+            self._try_next(place, attempt, failure)
+
+    def _wait_for_queue(self, place: Place, attempt: int, now: int) -> None:
+        """The queue of a unix socket is full, which does not say when to come again."""
+        place.refused_since_ns = place.refused_since_ns or now
+        if now - place.refused_since_ns > self._timeout_ns:
+            place.refused_since_ns = 0
+            self._try_next(place, attempt, errno.ETIMEDOUT)
+            return
+        self._queued += 1
+
+        def retry() -> None:
+            if self._queued:
+                self._queued -= 1
+                self._open(place, attempt)
+
+        self._later.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
+
+    def _established(self, connection: HubConnection, elapsed_ns: int) -> None:
+        self._counts.opened += 1
+        information = connection.tcp_info()
+        if information is not None:
+            elapsed_ns = information.connecting_ns(elapsed_ns)
+        self._recorder.times.connect.append(elapsed_ns)
+        self._first.discard(connection.number)
+        self._on_open(connection)
+
+    def _try_next(self, place: Place, attempt: int, failure: int) -> None:
+        """Try the next address of the target, if it has one more."""
+        if attempt + 1 < len(self._share.addresses(place.number)):
+            self._open(place, attempt + 1)
+        else:
+            address = self._share.addresses(place.number)[attempt]
+            self._failed(place, failure_to_connect(failure, address).kind)
+
+    def _failed(self, place: Place, kind: str) -> None:
+        self._counts.failed += 1
+        self._counts.errors[kind] += 1
+        self._first.discard(place.number)
+        place.failures += 1
+        if self._share.gives_up(place.failures):
+            return
+        if self._failed_first is not None:
+            self._failed_first.append(place)
+        else:
+            self.again(place)
+
+    def _abandon(self, connection: HubConnection) -> None:
+        del self.opening[connection.fileno()]
+        connection.close()

@@ -1,0 +1,161 @@
+"""Engines: the ways in which one generator drives its connections."""
+
+from __future__ import annotations
+
+import math
+import time
+from ctypes import c_int64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from echo_client.connection import Address
+from echo_load.plan.pacing import Schedule, Timeline
+from echo_load.plan.payload import Payload
+from echo_load.plan.plan import Plan
+from echo_load.plan.stages import StagePlan
+
+if TYPE_CHECKING:
+    # What is imported before gevent patches keeps its unpatched parts.
+    import ssl
+
+# An instant of the monotonic clock, and a message, that are never reached.
+NEVER = 2**62
+# Between two attempts to open a connection: doubled each time, up to the longest.
+_BACK_OFF_SECONDS = 0.05
+_LONGEST_BACK_OFF_SECONDS = 1.0
+# Attempts in a row after which a connection is given up where nothing else ends a test: 7 seconds.
+_MOST_FAILURES = 10
+
+
+def back_off_seconds(failures: int) -> float:
+    """How long to wait before another attempt to open a connection, after so many in a row."""
+    return min(_BACK_OFF_SECONDS * 2.0 ** min(failures, 10), _LONGEST_BACK_OFF_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one generator has to do: its part of the connections, and of the messages.
+
+    Attributes:
+        plan: what all generators have to do.
+        stages: those of the plan that share their connections.
+        targets: of each target the addresses, in the order in which to try.
+        payload: what is sent.
+        sources: addresses to connect from, one per connection in turns; none for any.
+        generator: its number, from 0.
+        generators: how many there are.
+        connections: how many connections there are in all; it has every `generators`th.
+        core: the only processor core to run on; None for any.
+        seed: for what is drawn.
+        end_ns: the instant of the monotonic clock from which on nothing new is sent. It lies in
+            memory that the controller shares and moves: among a thousand threads that take turns
+            at the GIL, a thread that had to be told first could wait for seconds.
+    """
+
+    plan: Plan
+    stages: tuple[StagePlan, ...]
+    targets: tuple[tuple[Address, ...], ...]
+    payload: Payload
+    sources: tuple[str, ...]
+    generator: int
+    generators: int
+    connections: int
+    core: int | None
+    seed: int
+    end_ns: c_int64
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its connections, of those from 1."""
+        return range(1 + self.generator, self.connections + 1, self.generators)
+
+    @property
+    def connect_gap(self) -> float:
+        """Seconds between two connections that it opens, at least: its part of the connect rate."""
+        rate, own = self.plan.connect_rate, len(self.numbers)
+        return self.connections / (rate * own) if rate and own else 0.0
+
+    def quota(self, number: int) -> int | None:
+        """How many messages a connection sends in all; None if nothing limits them."""
+        if self.plan.messages is None or self.plan.open_loop:
+            return None
+        least, more = divmod(self.plan.messages, self.connections)
+        return least + (number <= more)
+
+    def stop_at(self, number: int, sequence: int) -> int:
+        """The message before which a connection has something else to do than to send.
+
+        Args:
+            number: of the connection.
+            sequence: of its next message, when it has just been opened.
+        """
+        quota = self.quota(number)
+        through = NEVER if quota is None else quota
+        return through if self.plan.churn is None else min(through, sequence + self.plan.churn)
+
+    def gives_up(self, failures: int) -> bool:
+        """Whether a connection is not opened any more, after so many failures in a row."""
+        if not self.plan.reconnect:
+            return failures > 0
+        endless = self.plan.seconds is None and self.plan.messages is not None
+        return endless and failures >= _MOST_FAILURES
+
+    @property
+    def ends_when_idle(self) -> bool:
+        """Whether it is over once no connection is left, and not at an instant alone.
+
+        That is where all messages may have been sent, no connection that was lost is opened anew,
+        or nothing else ends it.
+        """
+        plan = self.plan
+        return plan.messages is not None or not plan.reconnect or self.timeline.seconds == math.inf
+
+    @property
+    def due_until_ns(self) -> int:
+        """The instant of the monotonic clock until which messages are due: the end, or now."""
+        end_ns = self.end_ns.value
+        return end_ns if end_ns < NEVER else time.monotonic_ns()
+
+    @property
+    def timeline(self) -> Timeline:
+        """The stages on the clock."""
+        return Timeline.of(self.plan, self.stages)
+
+    @property
+    def lives(self) -> Timeline | None:
+        """The timeline that says when connections are open; None if they always are."""
+        return None if self.plan.open_loop or not self.plan.stages else self.timeline
+
+    def schedule(self) -> Schedule | None:
+        """When its messages are due, from the beginning; None in a closed loop."""
+        if not self.plan.open_loop:
+            return None
+        turns = range(self.generator, self.connections, self.generators)
+        messages = self.plan.messages
+        if messages is not None:
+            rounds, more = divmod(messages, self.connections)
+            messages = rounds * len(turns) + sum(turn < more for turn in turns)
+        return Schedule(
+            self.timeline,
+            self.plan.arrivals,
+            turns=turns,
+            of=self.connections,
+            seed=self.seed,
+            messages=messages,
+        )
+
+    def addresses(self, number: int) -> tuple[Address, ...]:
+        """Where a connection goes: the targets take turns."""
+        return self.targets[(number - 1) % len(self.targets)]
+
+    def source(self, number: int) -> str | None:
+        """Where a connection comes from; None for any address."""
+        # With as many targets as sources each target would otherwise see one source only.
+        turn = (number - 1) // len(self.targets)
+        return self.sources[turn % len(self.sources)] if self.sources else None
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """How TLS is spoken; None if no target speaks it."""
+        if not any(address.transport == "tls" for target in self.targets for address in target):
+            return None
+        return self.plan.tls.context()

@@ -1,0 +1,76 @@
+"""What is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(slots=True)
+class Counts:
+    """What is counted; counts of several connections or generators can be added.
+
+    Attributes:
+        opened: connections that were established.
+        failed: attempts to establish one that failed.
+        lost: connections that were given up before the end, for an error.
+        closed: connections that ended, for whatever reason.
+        messages: round trips completed, right or wrong.
+        wrong: of these, how many were wrong; they are among the errors, too.
+        bytes_sent: payload bytes handed to the kernel.
+        bytes_received: payload bytes that came back.
+        datagrams_sent: datagrams handed to the kernel.
+        datagrams_received: datagrams that came back.
+        retransmits: segments that TCP sent again on connections that have ended.
+        errors: failures by kind, as `ClientError.kind` and `payload.WRONG` name them, and
+            `no_reply`, `no_thread`, `lost` (a datagram), `unsent`.
+    """
+
+    opened: int = 0
+    failed: int = 0
+    lost: int = 0
+    closed: int = 0
+    messages: int = 0
+    wrong: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    datagrams_sent: int = 0
+    datagrams_received: int = 0
+    retransmits: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        return self.opened - self.closed
+
+    @property
+    def attempts(self) -> int:
+        """What errors are a share of: round trips completed, and what failed without one."""
+        return self.messages + self.errors.total() - self.wrong
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together."""
+        names = [one.name for one in fields(self)]
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
+
+    def since(self, other: Counts) -> Counts:
+        """What has been added to earlier counts."""
+        names = [one.name for one in fields(self) if one.name != "errors"]
+        gained = Counts(*(getattr(self, name) - getattr(other, name) for name in names))
+        # An error may be taken back: a datagram that was held for lost and came late.
+        for kind in self.errors | other.errors:
+            if change := self.errors[kind] - other.errors[kind]:
+                gained.errors[kind] = change
+        return gained
+
+    def add(self, other: Counts) -> None:
+        """Add other counts to these; errors that were taken back are subtracted."""
+        for one in fields(self):
+            if one.name != "errors":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        self.errors.update(other.errors)
+
+    def copy(self) -> Counts:
+        """The counts as they are now."""
+        return self + Counts()

@@ -1,0 +1,258 @@
+"""When connections are open and messages are due, worked out before they are.
+
+All times are seconds from when the first stage begins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, cycle, islice
+from typing import Any, Literal
+
+import numpy as np
+
+from echo_load.plan.plan import Plan
+from echo_load.plan.stages import StagePlan
+
+Seconds = np.ndarray[Any, np.dtype[np.float64]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+# Instants worked out at once: few enough to be quick, many enough to make one cheap.
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A time in which a level stays or changes evenly.
+
+    Attributes:
+        begin: when it begins.
+        seconds: how long it is; may be infinite where the level stays.
+        first: the level at its beginning.
+        last: the level at its end.
+    """
+
+    begin: float
+    seconds: float
+    first: float
+    last: float
+
+    @property
+    def total(self) -> float:
+        """The integral of the level over the segment."""
+        return (self.first + self.last) / 2 * self.seconds if self.last or self.first else 0.0
+
+    def reached(self, totals: Seconds) -> Seconds:
+        """When the integral of the level, from its beginning, comes to these totals."""
+        slope = 0.0 if self.first == self.last else (self.last - self.first) / self.seconds
+        root = np.sqrt(np.maximum(self.first**2 + 2 * slope * totals, 0.0))
+        divisor = self.first + root
+        seconds = np.divide(2 * totals, divisor, out=np.zeros_like(totals), where=divisor > 0)
+        return self.begin + seconds
+
+
+class Timeline:
+    """The stages of a plan, or of one part of it, on the clock.
+
+    Args:
+        stages: one after the other.
+        loop: and then from the first again.
+        seconds: when it all ends; infinite if something else ends it.
+
+    Attributes:
+        seconds: when it all ends.
+    """
+
+    def __init__(self, stages: tuple[StagePlan, ...], *, loop: bool, seconds: float) -> None:
+        durations = [math.inf if one.duration is None else one.duration for one in stages]
+        self.seconds = seconds
+        self._stages = stages
+        self._loop = loop
+        self._ends = list(accumulate(durations))
+
+    @classmethod
+    def of(cls, plan: Plan, stages: tuple[StagePlan, ...]) -> Timeline:
+        """The timeline of these stages of a plan, which share their connections."""
+        seconds = plan.seconds
+        if plan.reopen:
+            seconds = sum(stage.duration or math.inf for stage in stages)
+        return cls(stages, loop=plan.loop, seconds=math.inf if seconds is None else seconds)
+
+    @property
+    def round_seconds(self) -> float:
+        """How long all stages together are; may be infinite."""
+        return self._ends[-1]
+
+    def stages_at(self, instants: Seconds) -> Indices:
+        """Which stage each instant lies in: its index, and -1 before the first."""
+        within = instants % self.round_seconds if self._loop else instants
+        found = np.searchsorted(self._ends, within, side="right")
+        stages: Indices = np.minimum(found, len(self._stages) - 1)
+        stages[instants < 0] = -1
+        return stages
+
+    def stage_at(self, instant: float) -> int:
+        """Which stage an instant lies in: its index, and -1 before the first."""
+        return int(self.stages_at(np.array([instant]))[0])
+
+    def segments_begun(self, instant: float) -> int:
+        """How many segments have begun at an instant that is not after the end."""
+        rounds, within = divmod(instant, self.round_seconds) if self._loop else (0.0, instant)
+        ended = int(np.searchsorted(self._ends, within, side="right"))
+        return int(rounds) * len(self._stages) + min(ended, len(self._stages) - 1) + 1
+
+    def segments(self) -> Iterator[Segment]:
+        """The levels from the beginning until the end, which may never come."""
+        begin = 0.0
+        for stage in cycle(self._stages) if self._loop else self._stages:
+            seconds = math.inf if stage.duration is None else stage.duration
+            if begin >= self.seconds:
+                return
+            yield Segment(begin, seconds, stage.first, stage.last)
+            begin += seconds
+
+    def lives(self, number: int) -> Iterator[tuple[float, float]]:
+        """When a connection is open, if the levels are connections.
+
+        Connection 7 is open while the level is 7 or more.
+
+        Args:
+            number: of the connection, from 1.
+
+        Yields:
+            Begins and ends; the first begin is minus infinity if it is open from the beginning.
+        """
+        opened: float | None = None
+        # In a loop without end, that of a connection that is never closed would never be told.
+        always = all(min(stage.first, stage.last) >= number for stage in self._stages)
+        for at_first, segment in enumerate(islice(self.segments(), 1 if always else None)):
+            if opened is None and segment.first >= number:
+                opened = -math.inf if at_first == 0 else segment.begin
+            elif opened is not None and segment.first < number:
+                yield opened, segment.begin
+                opened = None
+            if (segment.first >= number) != (segment.last >= number):
+                share = (number - segment.first) / (segment.last - segment.first)
+                crossing = segment.begin + share * segment.seconds
+                if opened is None:
+                    opened = crossing
+                else:
+                    yield opened, crossing
+                    opened = None
+        if opened is not None:
+            yield opened, math.inf
+
+
+class Schedule:
+    """When one generator's messages are due: an iterator over instants in nanoseconds.
+
+    The levels of the timeline are messages a second.
+
+    The messages of all generators together are due at even distances, or at those of a Poisson
+    process (W. Feller, An Introduction to Probability Theory, volume 1, chapter XVII): a message
+    is due where the integral of the rate comes to the next whole number, or to the next of a
+    Poisson process of rate 1.
+
+    Args:
+        timeline: the rates.
+        arrivals: even distances, or random ones.
+        turns: which of the messages are this generator's, in each round of `of`: those of its
+            connections.
+        of: how many turns a round has: one for each connection of all generators.
+        seed: another one gives other random distances.
+        messages: how many at most; None for all.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        arrivals: Literal["constant", "poisson"],
+        *,
+        turns: range,
+        of: int,
+        seed: int,
+        messages: int | None = None,
+    ) -> None:
+        self._timeline = timeline
+        self._turns = turns
+        self._of = of
+        self._left = math.inf if messages is None else messages
+        self._first = float(turns.start)
+        self._random = None
+        if turns and arrivals == "poisson":
+            self._random = np.random.default_rng((seed, turns.start))
+            self._first = float(self._random.exponential(self._mean_gap))
+        self._later: Iterator[Seconds] = self._blocks() if turns else iter(())
+        self._now: Iterator[int] = iter(())
+
+    def __iter__(self) -> Iterator[int]:
+        """The schedule itself."""
+        return self
+
+    def __next__(self) -> int:
+        """The next instant, in nanoseconds."""
+        for instant in self._now:
+            return instant
+        block = next(self._later)
+        self._now = iter((block * 1e9).astype(np.int64).tolist())
+        return next(self._now)
+
+    @property
+    def through(self) -> bool:
+        """All messages are due that it is limited to, once it has no instant any more."""
+        return self._left <= 0
+
+    def rest(self, until_ns: int) -> int:
+        """How many instants are left before another one; none afterwards."""
+        left = sum(instant < until_ns for instant in self._now)
+        for block in self._later:
+            before = int(np.searchsorted(block, until_ns / 1e9))
+            left += before
+            if before < len(block):
+                break
+        self._now, self._later = iter(()), iter(())
+        return left
+
+    def _blocks(self) -> Iterator[Seconds]:
+        """The instants in seconds, some at once."""
+        for block in self._unlimited_blocks():
+            if self._left <= 0:
+                return
+            limited = block if len(block) <= self._left else block[: int(self._left)]
+            self._left -= len(limited)
+            if len(limited):
+                yield limited
+
+    def _unlimited_blocks(self) -> Iterator[Seconds]:
+        position, before = self._first, 0.0
+        for segment in self._timeline.segments():
+            after = before + segment.total
+            while position < after:
+                positions = self._positions(position)
+                inside = positions[positions < after]
+                # The last one is the first of the next block; those beyond are drawn anew.
+                position = float(positions[min(len(inside), _BLOCK)])
+                block = segment.reached(inside[:_BLOCK] - before)
+                if block[-1] >= self._timeline.seconds:
+                    yield block[block < self._timeline.seconds]
+                    return
+                yield block
+            before = after
+
+    @property
+    def _mean_gap(self) -> float:
+        return self._of / len(self._turns)
+
+    def _positions(self, first: float) -> Seconds:
+        if self._random is None:
+            rounds, turn = divmod(int(first), self._of)
+            number = rounds * len(self._turns) + self._turns.index(turn)
+            rounds_of, numbers_of = divmod(
+                np.arange(number, number + _BLOCK + 1, dtype=np.int64), len(self._turns)
+            )
+            positions = rounds_of * self._of + self._turns.start + numbers_of * self._turns.step
+            return positions.astype(np.float64)
+        gaps = self._random.exponential(self._mean_gap, _BLOCK)
+        return first + np.concatenate(([0.0], np.cumsum(gaps)))

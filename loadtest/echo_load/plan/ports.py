@@ -1,0 +1,120 @@
+"""Local ports: whether there are enough for all connections of a test, found out before it."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+from collections import Counter
+from collections.abc import Sequence
+
+from echo_client.addresses import Address
+from echo_core.errors import InvalidValueError
+from echo_core.limits import local_ports, time_wait_seconds
+from echo_core.units import format_count, format_duration
+from echo_load.plan.plan import Plan
+
+# What starting generators and connecting takes at least, about.
+_STARTING_SECONDS = 1.0
+
+
+def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Sequence[str]) -> None:
+    """Find out whether there are local ports for all connections of a plan.
+
+    A local port serves one connection from each source address to each target, and for a while
+    after it was closed (TIME_WAIT) none at all.
+
+    Raises:
+        InvalidValueError: there are too few, or a source is of the other IP version.
+    """
+    first, last = local_ports()
+    ports = (last - first + 1) * max(1, len(sources))
+    have = (
+        f"{max(1, len(sources))} source address{'es have' if len(sources) > 1 else ' has'} "
+        f"{last - first + 1} (net.ipv4.ip_local_port_range is {first} to {last}); add source "
+        "addresses, as in --source-ip 127.0.1.0/24"
+    )
+    to_target = Counter(
+        targets[number % len(targets)][0] for number in range(plan.most_connections)
+    )
+    for address, connections in to_target.items():
+        if address.family == socket.AF_UNIX:
+            continue
+        _check_versions(address, sources)
+        if connections > ports:
+            raise InvalidValueError(
+                f"{connections} connections to {address.endpoint} need as many local ports, and "
+                f"{have}"
+            )
+        seconds = _time_wait_seconds(address)
+        closed = int(_closed_within(plan, seconds) * connections / plan.most_connections)
+        if connections + closed > ports:
+            raise InvalidValueError(
+                f"{format_count(connections, 'connection')} to {address.endpoint} and {closed} "
+                f"that are closed in {format_duration(seconds)}, for which each keeps its port "
+                f"(TIME_WAIT), need as many local ports, and {have}"
+            )
+
+
+def _check_versions(address: Address, sources: Sequence[str]) -> None:
+    for source in sources:
+        if (":" in source) != (address.family == socket.AF_INET6):
+            raise InvalidValueError(
+                f"--source-ip: {source} cannot reach {address.endpoint}: it is of the other IP "
+                "version"
+            )
+
+
+def _time_wait_seconds(address: Address) -> float:
+    """How long a port stays taken after a connection to an address; UDP's is free at once."""
+    if address.transport == "udp":
+        return 0.0
+    host = str(address.sockaddr[0]).partition("%")[0]
+    return time_wait_seconds(loopback=ipaddress.ip_address(host).is_loopback)
+
+
+def _closed_within(plan: Plan, seconds: float) -> float:
+    """How many connections a test surely closes in so many seconds before it opens others."""
+    return max(_churned_within(plan, seconds), _ended_within(plan, seconds))
+
+
+def _churned_within(plan: Plan, seconds: float) -> float:
+    """The most connections that an open loop closes after `churn` messages.
+
+    How many a closed loop does depends on the target.
+    """
+    if plan.churn is None or not plan.open_loop:
+        return 0.0
+    messages = max(
+        (stage.first + stage.last) / 2 * min(seconds, stage.duration or math.inf)
+        for stage in plan.run_stages
+    )
+    return min(messages, plan.messages or math.inf) / plan.churn
+
+
+def _ended_within(plan: Plan, seconds: float) -> float:
+    """The most connections of parts of the test that end so shortly before another begins."""
+    parts = _parts(plan)
+    most = 0
+    for number in range(len(parts)):
+        ended, since = 0, _STARTING_SECONDS
+        for connections, lasting in reversed(parts[:number]):
+            if since >= seconds:
+                break
+            ended += connections
+            since += lasting + _STARTING_SECONDS
+        most = max(most, ended)
+    return most
+
+
+def _parts(plan: Plan) -> list[tuple[int, float]]:
+    """The parts of a test that have connections of their own: how many, and how many seconds."""
+    parts: list[tuple[int, float]] = []
+    for stage in plan.run_stages if plan.reopen else plan.run_stages[:1]:
+        if plan.warmup:
+            parts.append((plan.warm_up(stage).most_connections, plan.warmup))
+        if plan.reopen:
+            parts.append((math.ceil(stage.highest), stage.duration or math.inf))
+        else:
+            parts.append((plan.most_connections, plan.seconds or math.inf))
+    return parts * plan.repeat

@@ -1,0 +1,78 @@
+"""Stages: times in which connections or a rate stay or change."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import msgspec
+
+from echo_core.errors import InvalidValueError
+from echo_core.units import parse_count, parse_duration, parse_rate
+
+_STAGE = re.compile(r"([^/-]+)(?:-([^/-]+))?/([^/]+)")
+
+
+class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which the number of connections, or the rate, stays or changes evenly.
+
+    Attributes:
+        first: connections, or messages a second, at its beginning.
+        last: the same at its end.
+        duration: seconds; None is without end.
+    """
+
+    first: float
+    last: float
+    duration: float | None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.first < math.inf and 0 <= self.last < math.inf):
+            raise InvalidValueError(f"a stage from {self.first} to {self.last} is no stage")
+        if self.duration is not None and not 0 < self.duration < math.inf:
+            raise InvalidValueError(f"a stage of {self.duration} seconds is no stage")
+
+    @property
+    def highest(self) -> float:
+        """The most that it comes to."""
+        return max(self.first, self.last)
+
+    @property
+    def levels(self) -> str:
+        """From where to where it goes: `100`, `0-1,000`."""
+        if self.first != self.last:
+            return f"{self.first:,.10g}-{self.last:,.10g}"
+        return f"{self.last:,.10g}"
+
+
+def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
+    """Read `0-100/10s,100/30s,100-1000/30s`: levels, or ramps between two, and how long each.
+
+    Args:
+        text: at least one stage.
+        rates: the levels are messages a second, and need not be whole.
+
+    Raises:
+        InvalidValueError: it is not of that form, or all levels are 0.
+    """
+    parse = parse_rate if rates else parse_count
+    stages = []
+    for part in text.split(","):
+        match = _STAGE.fullmatch(part.strip())
+        if match is None:
+            raise InvalidValueError(
+                f"{part.strip()!r} is not a stage; write it as in 100/30s or 0-100/10s"
+            )
+        first, last, duration = match.groups()
+        try:
+            seconds = parse_duration(duration)
+            low = parse(first)
+            high = parse(last) if last is not None else low
+        except InvalidValueError as error:
+            raise InvalidValueError(f"stage {part.strip()!r}: {error}") from error
+        if not seconds:
+            raise InvalidValueError(f"stage {part.strip()!r} takes no time; write it as in 100/30s")
+        stages.append(StagePlan(first=low, last=high, duration=seconds))
+    if not any(stage.highest for stage in stages):
+        raise InvalidValueError(f"{text!r}: no stage is above 0; there would be nothing to do")
+    return tuple(stages)

@@ -1,0 +1,277 @@
+"""Thresholds: what a test has to keep to, in words, and whether it did."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from echo_core.errors import InvalidValueError
+from echo_core.units import parse_count, parse_duration, parse_percentage, parse_rate
+
+if TYPE_CHECKING:
+    # A plan says what is to be measured, and needs nothing that measures.
+    from echo_load.measure.histogram import LatencyHistogram
+
+# Replies that did not come, or not in time.
+LOSSES = frozenset({"lost", "no_reply", "timeout"})
+
+_DISTRIBUTIONS = ("response", "service", "first_byte", "connect", "handshake", "kernel")
+_SHARES = ("errors", "loss")
+_GROWING = (
+    "messages",
+    "connections_opened",
+    "connections_failed",
+    "connections_lost",
+    "retransmits",
+)
+_RATES = ("messages_per_second",)
+# What is not measured over every transport, and over which it is.
+_MEASURED_OVER = {
+    "retransmits": ("tcp", "tls"),
+    "kernel": ("tcp", "tls"),
+    "handshake": ("tls",),
+}
+# Of these, more is better.
+_GOOD = frozenset({"messages", "connections_opened", "messages_per_second"})
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_OPPOSITES = {"<": ">=", ">": "<=", "<=": ">", ">=": "<"}
+_FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|<|>)\s*(\S.*?)\s*", re.ASCII)
+_PERCENTILE = re.compile(r"p(\d{1,3}(?:[._]\d{1,6})?)", re.ASCII)
+
+Kind = Literal["time", "share", "count", "rate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What thresholds are about, of a whole test or of one so far.
+
+    Attributes:
+        seconds: that were measured.
+        latencies: the distributions by their names, as in a result.
+        counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
+            `retransmits`; None of what is not measured.
+        errors: failures by kind.
+        attempts: what errors are a share of: messages that came back, right or wrong, and
+            failures of which none came.
+    """
+
+    seconds: float
+    latencies: Mapping[str, LatencyHistogram]
+    counts: Mapping[str, int | None]
+    errors: Mapping[str, int]
+    attempts: int
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """A threshold and what was measured.
+
+    Attributes:
+        threshold: the condition as it was given: one to be kept, as in `p99<5ms`, or one to stop
+            on, as in `p99>5ms`.
+        aborts: the test was to stop at once when it was crossed.
+        kind: what its value is: a `time` in seconds, a `share` between 0 and 1, a `count`, or a
+            `rate` a second.
+        value: what was measured; None if nothing was.
+        passed: it was kept.
+    """
+
+    threshold: str
+    aborts: bool
+    kind: Kind
+    value: float | None
+    passed: bool
+
+    @property
+    def name(self) -> str:
+        """The condition, and what it is for, for people."""
+        return f"--abort-on {self.threshold}" if self.aborts else self.threshold
+
+    @property
+    def crossed(self) -> str:
+        """What it means that it did not pass, for people."""
+        return self.name if self.aborts else f"{self.name} was not kept"
+
+    @property
+    def measured(self) -> str:
+        """The value, for people."""
+        if self.value is None:
+            return "nothing measured"
+        if self.kind == "time":
+            return written_time(self.value)
+        if self.kind == "share":
+            return f"{self.value * 100:.4g} %"
+        if self.kind == "rate":
+            return f"{written_rate(self.value)} a second"
+        return f"{self.value:,.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One condition, as in `p99<5ms`.
+
+    Attributes:
+        text: the condition as it was given.
+        metric: what it is about, `response.p99`.
+        kind: what its limit is.
+        relation: how what is measured has to be to its limit: `<`, `<=`, `>` or `>=`.
+        limit: in seconds, a share between 0 and 1, a count, or a rate a second.
+        aborts: the test is to stop at once when it is crossed.
+    """
+
+    text: str
+    metric: str
+    kind: Kind
+    relation: str
+    limit: float
+    aborts: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Threshold:
+        """Read `p99<5ms`, `service.p99.9<=2ms`, `errors<0.1%`, `messages_per_second>10k`.
+
+        Raises:
+            InvalidValueError: it is none of these.
+        """
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise InvalidValueError(
+                f"{text!r} is not a threshold; write it as in p99<5ms, errors<0.1% or "
+                "messages_per_second>10k"
+            )
+        name, relation, written = match.groups()
+        metric, kind = _metric(name)
+        kind, limit = _limit(text, kind, written)
+        return cls(f"{name}{relation}{written}", metric, kind, relation, limit)
+
+    @classmethod
+    def parse_abort(cls, text: str) -> Threshold:
+        """Read one that stops a test: `p99<5ms`, or what to stop on, `p99>5ms`.
+
+        Which of the two it is, is plain: nobody stops a test because it is quick.
+
+        Raises:
+            InvalidValueError: it is neither, or stops on what can only be known at the end.
+        """
+        one = cls.parse(text)
+        if one.metric in _GOOD and one.kind == "count":
+            raise InvalidValueError(
+                f"{text!r} can only be known at the end; use --threshold, or messages_per_second"
+            )
+        bad = "<" if one.metric in _GOOD else ">"
+        if one.relation[0] != bad:
+            return replace(one, aborts=True)
+        return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
+
+    def check_measured(self, schemes: Collection[str]) -> None:
+        """Check that what it is about is measured over one of these schemes.
+
+        Raises:
+            InvalidValueError: it is not.
+        """
+        able = _MEASURED_OVER.get(self.metric.partition(".")[0])
+        if able is not None and not set(able) & set(schemes):
+            raise InvalidValueError(
+                f"{self.text!r} can only be measured over {' and '.join(able)}, and no target is "
+                f"{' or '.join(f'{scheme}://' for scheme in able)}"
+            )
+
+    def judge(self, figures: Figures) -> Judged:
+        """Compare with what was measured; where nothing was, it was not kept."""
+        value = self._value(figures)
+        passed = value is not None and _OPERATORS[self.relation](value, self.limit)
+        return Judged(
+            threshold=self.text, aborts=self.aborts, kind=self.kind, value=value, passed=passed
+        )
+
+    def _value(self, figures: Figures) -> float | None:
+        if self.kind == "time":
+            return _time(self.metric, figures.latencies)
+        if self.metric == "messages_per_second":
+            messages = figures.counts["messages"] or 0
+            return messages / figures.seconds if figures.seconds else None
+        if self.metric not in _SHARES:
+            return figures.counts[self.metric]
+        kinds = LOSSES if self.metric == "loss" else frozenset(figures.errors)
+        failed = sum(figures.errors.get(kind, 0) for kind in kinds)
+        if self.kind == "count":
+            return failed
+        return failed / figures.attempts if figures.attempts else None
+
+
+def written_rate(rate: float) -> str:
+    """A rate for people: whole, or of less than ten to three digits: `12,345`, `0.111`."""
+    return f"{rate:,.0f}" if rate >= 9.995 else f"{rate:.3g}"
+
+
+def written_time(seconds: float) -> str:
+    """A latency for people, to three digits: `87.5 µs`, `4.21 ms`, `1.5 s`."""
+    unit, amount = "µs", seconds * 1e6
+    for larger, factor in (("ms", 1e3), ("s", 1.0)):
+        # What would be written as 1000 of one is 1 of the next.
+        if seconds * factor >= 0.9995:
+            unit, amount = larger, seconds * factor
+    return f"{amount:,.0f} {unit}" if amount >= 99.95 else f"{amount:.3g} {unit}"
+
+
+def _metric(name: str) -> tuple[str, Kind]:
+    """What a name means, and the kind of its limit; a share may be a count as well."""
+    if name in _SHARES:
+        return name, "share"
+    if name in _GROWING:
+        return name, "count"
+    if name in _RATES:
+        return name, "rate"
+    distribution, dot, figure = name.partition(".")
+    if distribution not in _DISTRIBUTIONS or not dot:
+        distribution, figure = "response", name
+    match = _PERCENTILE.fullmatch(figure)
+    if match is not None and 0 < float(match[1].replace("_", ".")) <= 100:
+        return f"{distribution}.p{match[1].replace('_', '.')}", "time"
+    if figure in {"mean", "max"}:
+        return f"{distribution}.{figure}", "time"
+    known = ", ".join(_SHARES + _GROWING + _RATES)
+    raise InvalidValueError(
+        f"{name!r} is no figure of a test; there are p50, p99.9 and every other percentile, mean "
+        f"and max, of response (or as in {', '.join(f'{one}.p99' for one in _DISTRIBUTIONS[1:])}), "
+        f"and {known}"
+    )
+
+
+def _limit(text: str, kind: Kind, written: str) -> tuple[Kind, float]:
+    """The limit, and its kind: errors are limited in percent or in number."""
+    try:
+        if kind == "rate":
+            return kind, parse_rate(written)
+        if kind == "share" and written.endswith("%"):
+            return kind, parse_percentage(written)
+        if kind != "time":
+            return "count", parse_count(written)
+        if not written[-1:].isdigit():
+            return kind, parse_duration(written)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{text!r}: {error}") from error
+    raise InvalidValueError(f"{text!r}: {written!r} has no unit; write it as in 5ms or 250us")
+
+
+def _time(metric: str, latencies: Mapping[str, LatencyHistogram]) -> float | None:
+    distribution, _, figure = metric.partition(".")
+    latency = latencies[distribution]
+    if not latency.count:
+        return None
+    if figure == "mean":
+        return latency.mean_us / 1e6
+    if figure == "max":
+        return latency.max_us / 1e6
+    (found,) = latency.percentiles_us([float(figure[1:])])
+    return found / 1e6

@@ -1,0 +1,116 @@
+"""Whether a test passed, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from echo_core.units import format_count
+from echo_load.plan.payload import WRONG
+from echo_load.plan.plan import Plan
+from echo_load.plan.thresholds import LOSSES, Judged
+from echo_load.results.reconciliation import Reconciliation
+from echo_load.results.result import StageResult, Totals, Verdict
+
+# What helps against errors that are none of the target's.
+_HINTS = {
+    "no_port": "local ports ran out (net.ipv4.ip_local_port_range; a connection that was closed "
+    "for --churn keeps its port for up to a minute): add --source-ip addresses",
+    "no_descriptor": "descriptors ran out: raise ulimit -n, or --processes",
+    "no_source": "a --source-ip address is none of this machine",
+    "no_thread": "threads ran out (ulimit -u, memory): use --engine hub",
+    "handshake": "TLS: see with `echo-client`, which says why; --tls-ca names whom to trust",
+}
+
+
+class End(NamedTuple):
+    """How a test came to its end.
+
+    Attributes:
+        interrupted: somebody stopped it.
+        aborted: a threshold did.
+        failure: what became of the server that was started for it, if that failed.
+        missing: stages that it did not come to, of all repeats.
+        stages: how many there were to be.
+    """
+
+    interrupted: bool
+    aborted: bool
+    failure: str | None
+    missing: int
+    stages: int
+
+
+def tolerated(plan: Plan, kind: str) -> bool:
+    """Whether a threshold says how many errors of this kind there may be.
+
+    Without one there may be none. Replies that are wrong are never tolerated.
+    """
+    return is_tolerated(kind, {limit.metric for limit in plan.limits})
+
+
+def is_tolerated(kind: str, metrics: Collection[str]) -> bool:
+    """Whether thresholds on these metrics say how many errors of this kind there may be."""
+    return kind not in WRONG and ("errors" in metrics or ("loss" in metrics and kind in LOSSES))
+
+
+def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
+    """Why a stage failed, a line each; none if it did not."""
+    if stage.errors and all(tolerated(plan, kind) for kind in stage.errors):
+        return []
+    found = []
+    if stage.connections_failed:
+        failed = format_count(stage.connections_failed, "connection")
+        found.append(f"{failed} could not be opened")
+    if stage.connections_lost:
+        were = "was" if stage.connections_lost == 1 else "were"
+        found.append(f"{format_count(stage.connections_lost, 'connection')} {were} lost")
+    if wrong := sum(stage.errors.get(kind, 0) for kind in WRONG):
+        were = "was" if wrong == 1 else "were"
+        found.append(f"{format_count(wrong, 'reply')} {were} not what was sent")
+    if unsent := stage.errors.get("unsent"):
+        found.append(f"of the messages that were due {unsent:,} never left")
+    if lost := stage.errors.get("lost"):
+        found.append(f"of the datagrams {lost:,} did not come back")
+    if not found and stage.errors:
+        found.append("there were errors")
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(stage.errors.items()))
+    return [f"{stage.name}: {'; '.join(found)}" + (f" ({kinds})" if kinds else "")] if found else []
+
+
+def judge(
+    plan: Plan,
+    stages: Sequence[StageResult],
+    totals: Totals,
+    reconciliation: Reconciliation | None,
+    thresholds: Sequence[Judged],
+    end: End,
+) -> tuple[Verdict, list[str]]:
+    """Say whether a test passed, and why not, a line each."""
+    failures = [reason for stage in stages for reason in shortcomings(plan, stage)]
+    if not totals.messages:
+        failures.append("not one message came back")
+    failures += [hint for kind, hint in _HINTS.items() if totals.errors.get(kind)]
+    if end.failure is not None:
+        failures.append(end.failure)
+    if end.interrupted:
+        failures.append("interrupted before its end")
+    elif end.aborted:
+        # The threshold says why, and what was under way is missing in the balance.
+        pass
+    elif end.missing:
+        failures.append(f"{end.missing} of {end.stages} stages not run")
+    elif reconciliation is not None and (failures or not totals.errors):
+        # What a tolerated error cost is missing in the balance too.
+        failures += reconciliation.differences
+    crossed = [
+        f"{one.crossed}: {one.measured}"
+        + ("; the test was stopped" if one.aborts and end.aborted else "")
+        for one in thresholds
+        if not one.passed
+    ]
+    if end.interrupted:
+        return "interrupted", failures + crossed
+    if failures:
+        return "failed", failures + crossed
+    return ("crossed" if crossed else "passed"), crossed

@@ -1,0 +1,1 @@
+"""Running a test: the controller, its generators, and what they report."""

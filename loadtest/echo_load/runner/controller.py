@@ -1,0 +1,301 @@
+"""Runs a plan from beginning to end and makes a result of it.
+
+The controller never generates load, so that it can draw a screen without disturbing what is
+measured.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from types import FrameType
+
+from echo_client.addresses import Address, resolve
+from echo_client.connecting import reachable_from
+from echo_client.errors import NoSourceError
+from echo_client.happy_eyeballs import best_first
+from echo_core.endpoint import Endpoint
+from echo_core.errors import ExitCode, InvalidValueError
+from echo_core.limits import raise_descriptor_limit
+from echo_load.measure.counts import Counts
+from echo_load.plan.plan import Plan
+from echo_load.plan.ports import check_ports
+from echo_load.plan.sources import processes_for, source_addresses
+from echo_load.plan.thresholds import Threshold
+from echo_load.results.reconciliation import Reconciliation
+from echo_load.results.result import Latencies, Machine, Repeat, Result, Spread
+from echo_load.results.verdict import End, judge
+from echo_load.runner.generator import STOP_SIGNALS
+from echo_load.runner.local_server import LocalServer
+from echo_load.runner.observer import Observer, Progress
+from echo_load.runner.processes import Generators, Phase, Task
+from echo_load.runner.reconcile import Reconciler
+from echo_load.runner.tally import (
+    Tally,
+    figures,
+    generator,
+    measured_in,
+    series,
+    stage_results,
+    totals,
+)
+
+# What a live screen hides (xterm's control sequences, DECTCEM).
+_SHOW_CURSOR = b"\x1b[?25h"
+# A test is aborted on what it has shown for so long; before, a rate or a percentile is not one.
+_SECONDS_TO_JUDGE = 1.0
+
+
+class Interruption:
+    """Whether somebody asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def by_signals(self, quit_now: Callable[[], None]) -> Iterator[None]:
+        """While in the block, signals to stop ask; the second one quits the process at once.
+
+        Args:
+            quit_now: called before the process quits, to end what it started.
+        """
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            if self.asked:
+                quit_now()
+                if os.isatty(sys.stderr.fileno()):
+                    os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+                os._exit(ExitCode.INTERRUPTED)
+            self.asked = True
+
+        before = [signal.signal(number, on_signal) for number in STOP_SIGNALS]
+        try:
+            yield
+        finally:
+            for number, handler in zip(STOP_SIGNALS, before, strict=True):
+                signal.signal(number, handler)
+
+
+def run(
+    plan: Plan,
+    *,
+    command: str = "run",
+    observer: Observer | None = None,
+    reconcile: str | None = None,
+    handle_signals: bool = False,
+) -> Result:
+    """Run a plan: generate load, check every byte, measure, and say what came of it.
+
+    Generators are processes that are started fresh (spawned): a script that calls this does so
+    under `if __name__ == "__main__":`, as multiprocessing asks for.
+
+    Args:
+        plan: what to do. Without targets an `echo-server` is started, tested, its counters
+            reconciled, and stopped.
+        command: what the result calls the run.
+        observer: hears how it goes on.
+        reconcile: the admin page of the target, an `echo-server`, whose counters are to be
+            compared: `http://HOST:PORT`.
+        handle_signals: let the first SIGINT, SIGTERM or SIGHUP end the run early, with a result,
+            and the second end the process. Only from the main thread.
+
+    Raises:
+        InvalidValueError: the plan cannot be run here: no ports, descriptors or addresses for it;
+            or `reconcile` is no such page.
+        UnresolvedError: a target's host is not known.
+        LocalServerError: the echo-server did not start.
+        AdminError: the server's counters cannot be read.
+        GeneratorError: a generator died.
+    """
+    observer = observer or Observer()
+    if reconcile is not None and not plan.targets:
+        raise InvalidValueError(
+            f"--reconcile {reconcile} is the page of a target, and none is given; the echo-server "
+            "that is started for a test is reconciled by itself"
+        )
+    descriptors = raise_descriptor_limit()
+    processes = processes_for(plan, descriptors)
+    sources = source_addresses(plan)
+    seed = random.SystemRandom().getrandbits(32)
+    payload = plan.payload(seed)
+    if plan.speaks("tls"):
+        # What is wrong with its files is better said once than by each generator.
+        plan.tls.context()
+    with ExitStack() as stack:
+        server = None
+        endpoints = plan.endpoints
+        if not endpoints:
+            server = stack.enter_context(LocalServer(plan.most_connections, descriptors))
+            endpoints = (server.endpoint,)
+        interruption = Interruption()
+        if handle_signals:
+            quit_now = server.kill if server is not None else _nothing
+            stack.enter_context(interruption.by_signals(quit_now))
+        targets = tuple(_addresses(plan, endpoint, sources) for endpoint in endpoints)
+        check_ports(plan, targets, sources)
+        admin = server.admin if reconcile is None and server is not None else reconcile
+        reconciler = Reconciler(admin) if admin is not None else None
+        observer.started(plan, endpoints, processes)
+        started_at = _now()
+        course = _Course(plan, observer, lambda: interruption.asked)
+        for number, (repeat, stages) in enumerate(course.parts):
+            task = Task(plan, stages, targets, payload, sources, processes, seed + number, repeat)
+            if not course.run_part(task):
+                break
+        reconciliation = None
+        if reconciler is not None and (server is None or server.failure() is None):
+            reconciliation = reconciler.compare(
+                sum((tally.counts for tally in course.tallies + course.warm_ups), Counts()),
+                datagrams=all(one.transport == "udp" for target in targets for one in target),
+            )
+        failure = server.failure() if server is not None else None
+        result = course.result(command, endpoints, started_at, reconciliation, failure)
+    observer.ended(result)
+    return result
+
+
+def _addresses(plan: Plan, endpoint: Endpoint, sources: Sequence[str]) -> tuple[Address, ...]:
+    """The addresses of a target that the sources can reach, that which answers first at the front.
+
+    Raises:
+        UnresolvedError: its host is not known.
+    """
+    addresses: Sequence[Address] = resolve(endpoint, plan.ip_version)
+    source = sources[0] if sources else None
+    # What cannot be reached is refused where the ports are checked.
+    with suppress(NoSourceError):
+        addresses = best_first(reachable_from(source, addresses), plan.connect_timeout, source)
+    return tuple(addresses)
+
+
+def _nothing() -> None:
+    """There is nothing to end."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class _Course:
+    """The parts of a test, of all repeats, one after the other, and what they came to.
+
+    Args:
+        plan: the test.
+        observer: hears how it goes on.
+        is_interrupted: asked again and again whether to break off.
+
+    Attributes:
+        parts: the number of the repeat, and the stages that share their connections.
+        tallies: of each part that was run.
+        warm_ups: of what went before them.
+    """
+
+    def __init__(self, plan: Plan, observer: Observer, is_interrupted: Callable[[], bool]) -> None:
+        self.tallies: list[Tally] = []
+        self.warm_ups: list[Tally] = []
+        stages = plan.run_stages
+        by_connections = [(stage,) for stage in stages] if plan.reopen else [stages]
+        self.parts = [
+            (repeat, part) for repeat in range(1, plan.repeat + 1) for part in by_connections
+        ]
+        self._plan = plan
+        self._observer = observer
+        self._is_interrupted = is_interrupted
+        self._aborted = False
+        self._parts_a_repeat = len(by_connections)
+        self._repeats: list[Repeat] = []
+
+    def run_part(self, task: Task) -> bool:
+        """Run a part; False if none is to follow."""
+        if len(self.tallies) % self._parts_a_repeat == 0:
+            self._repeats.append(Repeat(started_at=_now(), stages=[]))
+        if self._plan.warmup:
+            self._warm_up(task.warm_up)
+        with Generators(task) as generators:
+            tally = generators.tally
+            self.tallies.append(tally)
+            limits = [limit for limit in self._plan.limits if limit.aborts]
+            for phase, elapsed in generators.phases(self._is_to_stop):
+                self._progressed(len(self.tallies), phase, elapsed, tally)
+                if limits and phase == "running":
+                    self._aborted |= self._is_crossed(limits, elapsed)
+        stages = stage_results([tally])
+        self._repeats[-1].stages.extend(stages)
+        self._observer.measured(task.repeat, stages)
+        return not self._is_to_stop() and bool(tally.counts.opened)
+
+    def _warm_up(self, task: Task) -> None:
+        with Generators(task) as generators:
+            self.warm_ups.append(generators.tally)
+            for _, elapsed in generators.phases(self._is_to_stop):
+                part = len(self.tallies) + 1
+                self._progressed(part, "warming up", elapsed, generators.tally)
+
+    def _progressed(self, part: int, phase: Phase, elapsed: float, tally: Tally) -> None:
+        self._observer.progressed(Progress(part, len(self.parts), phase, elapsed, tally))
+
+    def _is_crossed(self, limits: Sequence[Threshold], elapsed: float) -> bool:
+        so_far = figures(self.tallies)
+        judged = [
+            limit.judge(so_far)
+            for limit in limits
+            if limit.kind == "count" or elapsed >= _SECONDS_TO_JUDGE
+        ]
+        return any(one.value is not None and not one.passed for one in judged)
+
+    def _is_to_stop(self) -> bool:
+        return self._aborted or self._is_interrupted()
+
+    def result(
+        self,
+        command: str,
+        endpoints: Sequence[Endpoint],
+        started_at: str,
+        reconciliation: Reconciliation | None,
+        failure: str | None,
+    ) -> Result:
+        """All of it."""
+        plan, tallies = self._plan, self.tallies
+        together = [tallies[part :: self._parts_a_repeat] for part in range(self._parts_a_repeat)]
+        stages = [stage for same in together if same for stage in stage_results(same)]
+        summed = totals(tallies)
+        measured = measured_in(tallies)
+        thresholds = [limit.judge(figures(tallies)) for limit in plan.limits]
+        verdict, reasons = judge(
+            plan,
+            stages,
+            summed,
+            reconciliation,
+            thresholds,
+            End(
+                interrupted=self._is_interrupted(),
+                aborted=self._aborted,
+                failure=failure,
+                missing=len(self.parts) - len(tallies),
+                stages=len(self.parts),
+            ),
+        )
+        return Result(
+            command=command,
+            plan=plan,
+            targets=[str(endpoint) for endpoint in endpoints],
+            machine=Machine.here(),
+            started_at=started_at,
+            stages=stages,
+            totals=summed,
+            latency_us=Latencies.of(measured),
+            series=series(tallies),
+            repeats=self._repeats if plan.repeat > 1 else [],
+            generator=generator(tallies, measured),
+            spread=Spread.of([one for tally in tallies for one in tally.messages_by_connection]),
+            reconciliation=reconciliation,
+            thresholds=thresholds,
+            verdict=verdict,
+            passed=verdict == "passed",
+            reasons=reasons,
+        )

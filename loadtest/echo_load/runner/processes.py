@@ -1,0 +1,253 @@
+"""The generators of stages that share their connections: started, told, listened to, ended."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from ctypes import c_int64
+from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Literal, Self
+
+from echo_client.addresses import Address
+from echo_load.engines.share import NEVER, Share
+from echo_load.errors import GeneratorError
+from echo_load.plan.payload import Payload
+from echo_load.plan.plan import Plan
+from echo_load.plan.stages import StagePlan
+from echo_load.runner.generator import STOP_SIGNALS, Interrupt, Report, Start, generate
+from echo_load.runner.tally import Tally
+
+_SPAWN = multiprocessing.get_context("spawn")
+_TICK_SECONDS = 0.1
+_SAFE_PATH = "PYTHONSAFEPATH"
+# From sending the start to the start: enough for every generator to have read it, and for each
+# of its threads to have passed the Event (measured: 0.05 s for 1000, 0.8 s for 5000).
+_GATE_SECONDS = 0.05
+_GATE_SECONDS_PER_THREAD = 0.0002
+
+Phase = Literal["connecting", "warming up", "running", "finishing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What all generators of some stages have to do together.
+
+    Attributes:
+        plan: the test.
+        stages: those of the plan that share their connections.
+        targets: of each target the addresses.
+        payload: what is sent.
+        sources: addresses to connect from.
+        processes: how many generators.
+        seed: for what is drawn.
+        repeat: the number of the repeat, from 1.
+    """
+
+    plan: Plan
+    stages: tuple[StagePlan, ...]
+    targets: tuple[tuple[Address, ...], ...]
+    payload: Payload
+    sources: tuple[str, ...]
+    processes: int
+    seed: int
+    repeat: int
+
+    @property
+    def warm_up(self) -> Task:
+        """What goes before it, with connections of its own."""
+        plan = self.plan.warm_up(self.stages[0])
+        return replace(self, plan=plan, stages=plan.stages)
+
+    @property
+    def connections(self) -> int:
+        """The most connections that are open at once."""
+        if self.plan.open_loop or not self.plan.stages:
+            return self.plan.connections
+        return int(-(-max(stage.highest for stage in self.stages) // 1))
+
+    def shares(self, end_ns: c_int64) -> list[Share]:
+        """What each generator has to do."""
+        generators = min(self.processes, self.connections)
+        return [
+            Share(
+                plan=self.plan,
+                stages=self.stages,
+                targets=self.targets,
+                payload=self.payload,
+                sources=self.sources,
+                generator=number,
+                generators=generators,
+                connections=self.connections,
+                core=core,
+                seed=self.seed,
+                end_ns=end_ns,
+            )
+            for number, core in enumerate(_cores(self.plan, generators))
+        ]
+
+
+class Generators:
+    """The generators of one task; a context manager that leaves none behind.
+
+    Attributes:
+        tally: what they have reported.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._end_ns = _SPAWN.RawValue(c_int64, NEVER)
+        self._shares = task.shares(self._end_ns)
+        self.tally = Tally(task.plan, task.stages, len(self._shares), task.repeat)
+        self._processes: list[BaseProcess] = []
+        self._pipes: list[Connection] = []
+
+    def __enter__(self) -> Self:
+        with _safe_path(), _stop_signals_blocked():
+            for number, share in enumerate(self._shares, 1):
+                ours, theirs = _SPAWN.Pipe()
+                process = _SPAWN.Process(
+                    target=generate, args=(share, theirs), name=f"generator-{number}", daemon=True
+                )
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._pipes.append(ours)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(_TICK_SECONDS)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+
+    def phases(self, is_to_stop: Callable[[], bool]) -> Iterator[tuple[Phase, float]]:
+        """Run; yields what they do, and the seconds since the gate, several times a second.
+
+        Args:
+            is_to_stop: asked again and again whether to break off.
+        """
+        told_to_stop = False
+        while any(state != "ended" for state in self.tally.states):
+            self._receive()
+            if told_to_stop:
+                pass
+            elif is_to_stop() or self._nothing_opened():
+                self.tally.stopped_ns = time.monotonic_ns()
+                self._end_ns.value = 0
+                self._tell(Interrupt())
+                told_to_stop = True
+            elif self.tally.gate_ns is None and set(self.tally.states) == {"ready"}:
+                self._open_gate()
+            yield self._phase()
+
+    def _nothing_opened(self) -> bool:
+        """All connections of the beginning have failed: there is nobody to talk to."""
+        return (
+            self.tally.gate_ns is None
+            and set(self.tally.states) == {"ready"}
+            and not self.tally.counts.opened
+            and bool(self.tally.counts.failed)
+        )
+
+    def _receive(self) -> None:
+        open_pipes = [
+            pipe
+            for pipe, state in zip(self._pipes, self.tally.states, strict=True)
+            if state != "ended"
+        ]
+        for pipe in wait(open_pipes, _TICK_SECONDS):
+            assert isinstance(pipe, Connection)
+            number = self._pipes.index(pipe)
+            try:
+                report = pipe.recv()
+            except (EOFError, ConnectionResetError) as error:
+                process = self._processes[number]
+                process.join()
+                raise GeneratorError(
+                    f"{process.name} died with exit code {process.exitcode}"
+                ) from error
+            assert isinstance(report, Report)
+            if report.state == "failed":
+                raise GeneratorError(f"{self._processes[number].name}: {report.failure}")
+            self.tally.take(number, report)
+
+    def _open_gate(self) -> None:
+        seconds = _GATE_SECONDS
+        if self._task.plan.driven_by != "hub":
+            threads = max(len(share.numbers) for share in self._shares)
+            seconds += _GATE_SECONDS_PER_THREAD * threads
+        gate_ns = time.monotonic_ns() + int(seconds * 1e9)
+        seconds = min(self.tally.timeline.seconds, NEVER / 2e9)
+        self.tally.gate_ns = gate_ns
+        self._end_ns.value = min(NEVER, gate_ns + int(seconds * 1e9))
+        self._tell(Start(gate_ns))
+
+    def _tell(self, word: Start | Interrupt) -> None:
+        for pipe, state in zip(self._pipes, self.tally.states, strict=True):
+            if state != "ended":
+                # A generator that died says so where its reports are received.
+                with suppress(BrokenPipeError):
+                    pipe.send(word)
+
+    def _phase(self) -> tuple[Phase, float]:
+        if self.tally.gate_ns is None:
+            return "connecting", 0.0
+        elapsed = max(0.0, (time.monotonic_ns() - self.tally.gate_ns) / 1e9)
+        return ("running" if elapsed < self.tally.timeline.seconds else "finishing"), elapsed
+
+
+def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
+    """A core for each threads generator, if there is one for each and one left for the target.
+
+    Its threads take turns at one GIL. Handing it to another core costs far more than to the same
+    one: with 100 connections a generator on one core made 5 times the messages of one on two. The
+    others have one thread, which is better off on whatever core is idle.
+    """
+    if plan.driven_by != "threads" or not hasattr(os, "sched_getaffinity"):
+        return [None] * generators
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
+    return cores[:generators] if generators < len(cores) else [None] * generators
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let the processes started in the block not look for modules in the current folder.
+
+    They get this process's module path; what they import before that must not be a file that
+    happens to lie there (PYTHONSAFEPATH).
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
+
+
+@contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """Let the processes started in the block be born with these signals blocked.
+
+    They reach them too, and until they can ignore them, these would end them.
+    """
+    # Starting this helper of multiprocessing's unblocks SIGINT; it must run before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

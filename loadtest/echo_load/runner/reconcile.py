@@ -1,0 +1,215 @@
+"""Compares what was sent and received with what the server says it received and sent.
+
+All four are equal, or it is said where the difference went.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import Literal
+from urllib.parse import urlsplit
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from echo_core.errors import InvalidValueError
+from echo_load.errors import AdminError
+from echo_load.measure.counts import Counts
+from echo_load.results.reconciliation import Reconciliation
+
+_TIMEOUT_SECONDS = 5.0
+# Until the server has seen the end of every connection.
+_SETTLE_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
+_PREFIX = "echo_server_"
+# What is tested is reached directly: so is its admin page, whatever proxy the environment names.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(slots=True)
+class _ServerCounts:
+    """What a server has counted, since it began or between two readings."""
+
+    totals: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    closed: Counter[str] = field(default_factory=Counter)
+    connections_open: int = 0
+
+    def since(self, before: _ServerCounts) -> _ServerCounts:
+        return _ServerCounts(
+            self.totals - before.totals,
+            self.dropped - before.dropped,
+            self.faults - before.faults,
+            self.closed - before.closed,
+            self.connections_open - before.connections_open,
+        )
+
+    def by_name(self) -> dict[str, int]:
+        """All but what is open, as `closed{reset}` where a metric has kinds."""
+        labelled = {"closed": self.closed, "dropped": self.dropped, "faults": self.faults}
+        return {
+            name.removesuffix("_total"): count for name, count in sorted(self.totals.items())
+        } | {
+            f"{name}{{{kind}}}": count
+            for name, counts in labelled.items()
+            for kind, count in sorted(counts.items())
+        }
+
+
+class Reconciler:
+    """Reads a server's counters before a test and compares after it.
+
+    Args:
+        admin: `http://HOST:PORT` of an `echo-server --admin`, or `HOST:PORT`.
+
+    Raises:
+        InvalidValueError: it is no such URL.
+        AdminError: the counters cannot be read there.
+    """
+
+    def __init__(self, admin: str) -> None:
+        base = admin if "://" in admin else f"http://{admin}"
+        self.admin = base.removesuffix("/").removesuffix("/metrics")
+        if not _is_page(self.admin):
+            raise InvalidValueError(
+                f"--reconcile: {admin!r} is not http://HOST:PORT of an echo-server's admin page"
+            )
+        self._before = self._read()
+
+    def compare(self, counts: Counts, *, datagrams: bool) -> Reconciliation:
+        """Compare with what the generators have counted, once the server has seen the end.
+
+        Args:
+            counts: of all generators, from their beginning.
+            datagrams: compare datagrams, not bytes.
+
+        Raises:
+            AdminError: the counters cannot be read any more.
+        """
+        gained = self._settled().since(self._before)
+        if datagrams:
+            sent, received = counts.datagrams_sent, counts.datagrams_received
+            names = ("datagrams_received_total", "datagrams_sent_total")
+        else:
+            sent, received = counts.bytes_sent, counts.bytes_received
+            names = ("received_bytes_total", "sent_bytes_total")
+        arrived, returned = (gained.totals[name] for name in names)
+        unit: Literal["bytes", "datagrams"] = "datagrams" if datagrams else "bytes"
+        return Reconciliation(
+            admin=self.admin,
+            unit=unit,
+            sent=sent,
+            received_by_server=arrived,
+            sent_by_server=returned,
+            received=received,
+            balanced=sent == arrived == returned == received,
+            differences=_differences(sent, arrived, returned, received, unit, gained),
+            server=gained.by_name(),
+        )
+
+    def _settled(self) -> _ServerCounts:
+        """Read until the test's connections have ended and nothing moves any more."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        found = self._read()
+        while time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+            again = self._read()
+            if again == found and again.connections_open <= self._before.connections_open:
+                break
+            found = again
+        return found
+
+    def _read(self) -> _ServerCounts:
+        try:
+            with _DIRECT.open(f"{self.admin}/metrics", timeout=_TIMEOUT_SECONDS) as answer:
+                text = answer.read().decode()
+        except (OSError, HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise AdminError(f"cannot read {self.admin}/metrics: {reason}") from error
+        return _parse(text, self.admin)
+
+
+def _is_page(url: str) -> bool:
+    """Whether it is `http://HOST:PORT`, perhaps with a path."""
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not any(character.isspace() for character in url)
+        )
+    except ValueError:
+        return False
+
+
+def _parse(text: str, admin: str) -> _ServerCounts:
+    counts = _ServerCounts()
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                _add(counts, sample.name, sample.labels, int(sample.value))
+    except (ValueError, OverflowError, KeyError) as error:
+        raise AdminError(f"{admin}/metrics is not a page of an echo-server's metrics") from error
+    if "received_bytes_total" not in counts.totals:
+        raise AdminError(f"{admin}/metrics has no counters of an echo-server")
+    return counts
+
+
+def _add(counts: _ServerCounts, sample: str, labels: dict[str, str], value: int) -> None:
+    name = sample.removeprefix(_PREFIX)
+    if name == sample:
+        return
+    if name == "connections_open":
+        counts.connections_open += value
+    elif name == "datagrams_dropped_total":
+        counts.dropped[labels["reason"]] += value
+    elif name == "faults_injected_total":
+        counts.faults[labels["kind"]] += value
+    elif name == "connections_closed_total":
+        counts.closed[labels["reason"]] += value
+    elif name.endswith("_total"):
+        counts.totals[name] += value
+
+
+def _differences(
+    sent: int, arrived: int, returned: int, received: int, unit: str, gained: _ServerCounts
+) -> list[str]:
+    found = []
+    if sent > arrived:
+        found.append(f"{sent - arrived:,} {unit} were sent that the server did not receive")
+    if sent < arrived:
+        found.append(
+            f"the server received {arrived - sent:,} {unit} more than were sent: somebody else "
+            "uses it, or something on the way adds to it"
+        )
+    if arrived != returned:
+        more, fewer = max(0, returned - arrived), max(0, arrived - returned)
+        reasons = [
+            *(f"{count:,} {kind} injected" for kind, count in sorted(gained.faults.items())),
+            *(f"{count:,} dropped for {why}" for why, count in sorted(gained.dropped.items())),
+            *(
+                f"{count:,} connections closed by {why}"
+                for why, count in sorted(gained.closed.items())
+                if why != "end_of_stream"
+            ),
+        ]
+        found.append(
+            f"the server sent back {more or fewer:,} {unit} {'more' if more else 'fewer'} than it "
+            "received" + (f" ({', '.join(reasons)})" if reasons else "")
+        )
+    if returned > received:
+        found.append(
+            f"{returned - received:,} {unit} left the server and did not come back, or came on "
+            "connections that were given up"
+        )
+    if returned < received:
+        found.append(
+            f"{received - returned:,} {unit} came back that the server did not send: something on "
+            "the way adds to it"
+        )
+    return found

@@ -1,0 +1,142 @@
+"""Was the generator the limit, and not the target?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo_core.units import format_count, format_duration
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.plan import Plan
+
+# A test that was shorter shows nothing of its generators.
+_LEAST_SECONDS = 0.1
+# Of the time, a generator that was busy or waiting for a processor for so much had no time left.
+BUSY_SHARE = 0.95
+# Of the time, one that waited for a processor for so much was disturbed.
+WAITING_SHARE = 0.10
+# Messages of an open loop that leave so late distort what is measured, if it is not much more.
+LATENESS_US = 1000.0
+LATENESS_SHARE = 0.10
+# An event loop that runs so late serves replies that late.
+HUB_LAG_US = 20_000.0
+# Of the time, a generator that computes less was late for another reason than what it has to do,
+COMPUTING_SHARE = 0.50
+# and one that waited less for a processor was not late for want of one.
+NOTABLE_WAITING_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one generator used.
+
+    Attributes:
+        seconds: time.
+        cpu_seconds: processor time in that time.
+        waited_seconds: time that it waited for a processor in that time.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    waited_seconds: float = 0.0
+
+    @property
+    def busy(self) -> float:
+        """Share of the time that it used a processor or waited for one."""
+        return self._share(self.cpu_seconds + self.waited_seconds)
+
+    @property
+    def computing(self) -> float:
+        """Share of the time that it used a processor, at most 1."""
+        return min(1.0, self._share(self.cpu_seconds))
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time that it waited for a processor."""
+        return self._share(self.waited_seconds)
+
+    def _share(self, seconds: float) -> float:
+        return seconds / self.seconds if self.seconds >= _LEAST_SECONDS else 0.0
+
+
+def limits_found(
+    plan: Plan,
+    usages: Sequence[Usage],
+    *,
+    processes: int,
+    response: LatencyHistogram,
+    lateness: LatencyHistogram,
+    hub_lag: LatencyHistogram,
+) -> list[str]:
+    """Say what of the generators was the limit, and what to raise; nothing if they were not.
+
+    Args:
+        plan: the test.
+        usages: of each generator.
+        processes: how many generators ran side by side.
+        response: what was measured.
+        lateness: of messages that were due and had a free connection.
+        hub_lag: of the generators' event loops.
+    """
+    found = []
+    busiest = max(usages, key=lambda usage: usage.busy, default=Usage())
+    most_waiting = max((usage.waiting for usage in usages), default=0.0)
+    if busiest.busy >= BUSY_SHARE:
+        busy = f"a generator was busy {busiest.computing:.0%} of the time"
+        if busiest.waiting >= NOTABLE_WAITING_SHARE:
+            busy += f" and waited for a processor {busiest.waiting:.0%} of it"
+        found.append(busy)
+    elif most_waiting >= WAITING_SHARE:
+        found.append(f"a generator waited for a processor {most_waiting:.0%} of the time")
+    (late,) = lateness.percentiles_us([99])
+    (slow,) = response.percentiles_us([99])
+    if late >= LATENESS_US and late >= LATENESS_SHARE * slow:
+        found.append(f"messages left late, 1 % of them by {_written(late)} or more")
+    (lag,) = hub_lag.percentiles_us([99])
+    if lag >= HUB_LAG_US:
+        found.append(f"an event loop was late, 1 % of the time by {_written(lag)}")
+    if found:
+        found.append(_advice(plan, busiest, most_waiting, processes))
+    return found
+
+
+def _advice(plan: Plan, busiest: Usage, waiting: float, processes: int) -> str:
+    """What helps: more generators, more processor time for them, or a quieter machine."""
+    cores = os.cpu_count() or 1
+    if waiting >= WAITING_SHARE or (
+        waiting >= NOTABLE_WAITING_SHARE and busiest.computing < COMPUTING_SHARE
+    ):
+        return _advice_on_processors(plan, processes, cores)
+    if busiest.computing < COMPUTING_SHARE:
+        return (
+            "the generators had processor time to spare and were woken late, as on virtual "
+            "machines and busy ones; generate from another machine"
+        )
+    if plan.driven_by == "threads":
+        return "use --engine hub: threads take turns at one interpreter lock a process"
+    if processes < cores:
+        return f"raise --processes, which is {processes}; this machine has {_cores(cores)}"
+    return (
+        f"generate from more machines: this one has {_cores(cores)} for "
+        f"{format_count(processes, 'process')}"
+    )
+
+
+def _advice_on_processors(plan: Plan, processes: int, cores: int) -> str:
+    if processes > cores:
+        return f"lower --processes, which is {processes}; this machine has {_cores(cores)}"
+    if not plan.targets:
+        return (
+            f"test an echo-server on another machine: here it shares {_cores(cores)} with the "
+            "generators"
+        )
+    return "other programs used the processors: stop them, or generate from another machine"
+
+
+def _cores(number: int) -> str:
+    return format_count(number, "core")
+
+
+def _written(microseconds: float) -> str:
+    return format_duration(round(microseconds / 1e6, 5))

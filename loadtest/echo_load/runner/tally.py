@@ -1,0 +1,340 @@
+"""Adds up what the generators report."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from echo_load.engines.recorder import SOON_SECONDS
+from echo_load.measure.counts import Counts
+from echo_load.measure.distributions import Measured
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan.pacing import Timeline
+from echo_load.plan.plan import Plan
+from echo_load.plan.stages import StagePlan
+from echo_load.plan.thresholds import Figures
+from echo_load.results.result import Generator, Latencies, Latency, Second, StageResult, Totals
+from echo_load.runner.generator import Report
+from echo_load.runner.selfcheck import Usage, limits_found
+
+# A generator whose threads keep it busy may report a second so much later.
+_LATEST_SECONDS = 30
+# Less than a clock tells apart.
+_LEAST_SECONDS = 1e-9
+
+
+class Tally:
+    """The figures of stages that share their connections, over all generators.
+
+    Args:
+        plan: the test.
+        stages: those of the plan.
+        generators: how many report.
+        repeat: the number of the repeat.
+
+    Attributes:
+        states: how far each generator is.
+        gate_ns: when the gate opened, on the monotonic clock; None before.
+        stopped_ns: when they were told to break off; None if they were not.
+        counts: all that was counted.
+        measured: all that was measured.
+        usages: of each generator.
+        messages_by_connection: round trips of each connection, once the generators have ended.
+    """
+
+    def __init__(
+        self, plan: Plan, stages: tuple[StagePlan, ...], generators: int, repeat: int
+    ) -> None:
+        self.plan = plan
+        self.stages = stages
+        self.repeat = repeat
+        self.timeline = Timeline.of(plan, stages)
+        self.states = ["connecting"] * generators
+        self.gate_ns: int | None = None
+        self.stopped_ns: int | None = None
+        self.counts = Counts()
+        self.measured = Measured()
+        self.usages = [Usage()] * generators
+        self.messages_by_connection: list[int] = []
+        self.by_stage = [(Counts(), Measured()) for _ in stages]
+        self._last_counts = [Counts() for _ in range(generators)]
+        self._last_elapsed = [-math.inf] * generators
+        self._last_replies: dict[int, float] = {}
+        self._last_failure = 0.0
+        self._times: defaultdict[int, LatencyHistogram] = defaultdict(LatencyHistogram)
+        self._counted: defaultdict[int, Counts] = defaultdict(Counts)
+        self._open_before = 0
+        self._series: list[Second] = []
+
+    def take(self, generator: int, report: Report) -> None:
+        """Add what one generator reports."""
+        self.states[generator] = report.state
+        self.usages[generator] = Usage(report.seconds, report.cpu_seconds, report.waited_seconds)
+        self.messages_by_connection += report.messages_by_connection
+        snapshot = report.snapshot
+        assert snapshot is not None
+        gained = snapshot.counts.since(self._last_counts[generator])
+        self._last_counts[generator] = snapshot.counts
+        for stage, instant in snapshot.last_reply.items():
+            self._last_replies[stage] = max(self._last_replies.get(stage, 0.0), instant)
+        if gained.errors:
+            self._last_failure = max(self._last_failure, snapshot.elapsed)
+        self.counts.add(gained)
+        self._count_in_second(generator, snapshot.elapsed, gained.copy())
+        # What a stage's connections needed to open is its own.
+        self.by_stage[max(0, snapshot.stage)][0].add(gained)
+        for stage, measured in snapshot.measured.items():
+            self.by_stage[stage][1].add(measured)
+            self.measured.add(measured)
+        for (stage, second), times in snapshot.response.items():
+            self.by_stage[stage][1].response.merge(times)
+            self.measured.response.merge(times)
+            self._times[max(second, len(self._series))].merge(times)
+        self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
+
+    def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> None:
+        """Count what a generator gained since its last report in the second where that lies.
+
+        It reports a little before a second ends: halfway between two reports is safe.
+        """
+        before, self._last_elapsed[generator] = self._last_elapsed[generator], elapsed
+        if elapsed <= 0:
+            self._open_before += gained.open
+            return
+        second = int(max(0.0, elapsed + max(before, -elapsed)) / 2)
+        if elapsed >= self.timeline.seconds - SOON_SECONDS or self.states[generator] == "ended":
+            # That all connections end with the test says nothing about it; in an open loop they do
+            # as soon as the last reply is in.
+            gained.opened = gained.closed = 0
+            if elapsed < self.timeline.seconds + SOON_SECONDS:
+                second = int(min(second, self.timeline.seconds - _LEAST_SECONDS))
+        if gained != Counts():
+            self._counted[max(second, len(self._series))].add(gained)
+
+    @property
+    def _latest_second(self) -> int:
+        return max([-1, *self._times, *self._counted])
+
+    def times_of(self, second: int) -> LatencyHistogram:
+        """Response times of a second that is not long past."""
+        return self._times.get(second) or LatencyHistogram()
+
+    @property
+    def seconds(self) -> float:
+        """How long they took: until they were to end, or the last reply if that came later."""
+        return max([self._sent_until, *self._last_replies.values()])
+
+    def seconds_of(self, number: int) -> float:
+        """How long a stage took, in all its rounds, the last one until its last reply."""
+        sent_until = self._sent_until
+        took = ended = 0.0
+        for segment_number, segment in enumerate(self.timeline.segments()):
+            if segment.begin >= sent_until:
+                break
+            if segment_number % len(self.stages) == number:
+                ended = min(segment.begin + segment.seconds, sent_until)
+                took += ended - segment.begin
+        return took + max(0.0, self._last_replies.get(number, 0.0) - ended)
+
+    @property
+    def _sent_until(self) -> float:
+        """Until when messages could leave so far, in seconds from the beginning.
+
+        That is the end of the last stage, even if the target was silent long before or all
+        connections were gone, unless it was broken off. Where the messages came to their end
+        first, it is when that was known of the last.
+        """
+        if self.gate_ns is None:
+            return 0.0
+        end = self.timeline.seconds
+        if self.stopped_ns is not None:
+            end = min(end, (self.stopped_ns - self.gate_ns) / 1e9)
+        running = [
+            elapsed
+            for elapsed, state in zip(self._last_elapsed, self.states, strict=True)
+            if state != "ended"
+        ]
+        if running:
+            end = min(end, statistics.fmean(running))
+        elif self._is_through or end == math.inf:
+            end = min(end, max([self._last_failure, *self._last_replies.values()]))
+        return max(0.0, end)
+
+    @property
+    def _is_through(self) -> bool:
+        messages = self.plan.messages
+        return messages is not None and self.counts.attempts >= messages
+
+    def series(self) -> list[Second]:
+        """One entry for each second from the beginning of its first stage to the last one's end."""
+        seconds = math.ceil(self._sent_until - _LEAST_SECONDS)
+        self._finish_seconds(before=max(self._latest_second + 1, seconds))
+        return self._series
+
+    def _finish_seconds(self, before: int) -> None:
+        """Keep a second's percentiles instead of its histogram, once it is over."""
+        for second in range(len(self._series), before):
+            times = self._times.pop(second, LatencyHistogram())
+            counts = self._counted.pop(second, Counts())
+            self._open_before += counts.open
+            p50, p90, p99, p99_9 = times.percentiles_us([50, 90, 99, 99.9])
+            self._series.append(
+                Second(
+                    second=second,
+                    repeat=self.repeat,
+                    stage=self.plan.stage_name(self.stages[self.timeline.stage_at(second)]),
+                    connections=self._open_before,
+                    messages=times.count,
+                    bytes_sent=counts.bytes_sent,
+                    bytes_received=counts.bytes_received,
+                    errors={kind: count for kind, count in counts.errors.items() if count},
+                    p50_us=p50,
+                    p90_us=p90,
+                    p99_us=p99,
+                    p99_9_us=p99_9,
+                    max_us=times.max_us,
+                )
+            )
+
+
+def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
+    """The figures of each stage that some tallies have in common, over all of them."""
+    results = []
+    for number, stage in enumerate(tallies[0].stages):
+        counts = sum((tally.by_stage[number][0] for tally in tallies), Counts())
+        measured = _together(tally.by_stage[number][1] for tally in tallies)
+        seconds = sum(tally.seconds_of(number) for tally in tallies)
+        results.append(
+            StageResult(
+                name=tallies[0].plan.stage_name(stage),
+                latency_us=Latencies.of(measured),
+                generator=generator(tallies, measured),
+                **_figures(tallies, counts, measured, seconds),
+            )
+        )
+    return results
+
+
+def series(tallies: Sequence[Tally]) -> list[Second]:
+    """One entry for each second; each tally begins with a whole one, of those from the first's."""
+    together: list[Second] = []
+    begun = [tally for tally in tallies if tally.gate_ns is not None]
+    for tally in begun:
+        begin = math.ceil((_gate(tally) - _gate(begun[0])) / 1e9)
+        if together:
+            begin = max(begin, together[-1].second + 1)
+        together += [
+            msgspec.structs.replace(one, second=begin + one.second) for one in tally.series()
+        ]
+    return together
+
+
+def _gate(tally: Tally) -> int:
+    assert tally.gate_ns is not None
+    return tally.gate_ns
+
+
+def _together(several: Iterable[Measured]) -> Measured:
+    together = Measured()
+    for measured in several:
+        together.add(measured)
+    return together
+
+
+def figures(tallies: Sequence[Tally]) -> Figures:
+    """What thresholds are about, of all of them together."""
+    counts = sum((tally.counts for tally in tallies), Counts())
+    measured = measured_in(tallies)
+    return Figures(
+        seconds=sum(tally.seconds for tally in tallies),
+        latencies={
+            "response": measured.response,
+            "service": measured.service_times,
+            "first_byte": measured.first_byte,
+            "connect": measured.connect,
+            "handshake": measured.handshake,
+            "kernel": measured.kernel,
+        },
+        counts={
+            "messages": measured.response.count,
+            "connections_opened": counts.opened,
+            "connections_failed": counts.failed,
+            "connections_lost": counts.lost,
+            "retransmits": _retransmits(tallies, counts),
+        },
+        errors=counts.errors,
+        attempts=counts.attempts,
+    )
+
+
+def measured_in(tallies: Sequence[Tally]) -> Measured:
+    """The distributions of all of them together."""
+    return _together(tally.measured for tally in tallies)
+
+
+def totals(tallies: Sequence[Tally]) -> Totals:
+    """The counts of all of them together."""
+    counts = sum((tally.counts for tally in tallies), Counts())
+    seconds = sum(tally.seconds for tally in tallies)
+    return Totals(**_figures(tallies, counts, measured_in(tallies), seconds))
+
+
+def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
+    """What generating took, and whether it was the limit."""
+    usages = [usage for tally in tallies for usage in tally.usages]
+    cpu_seconds = sum(usage.cpu_seconds for usage in usages)
+    # The generators of one part run side by side, the parts one after the other.
+    seconds = sum(max((usage.seconds for usage in tally.usages), default=0) for tally in tallies)
+    findings = generator_findings(tallies, measured)
+    return Generator(
+        processes=max(len(tally.usages) for tally in tallies),
+        cpu_seconds=cpu_seconds,
+        cpu_cores=cpu_seconds / seconds if seconds else 0.0,
+        waited_seconds=sum(usage.waited_seconds for usage in usages),
+        lateness_us=Latency.of(measured.lateness),
+        hub_lag_us=Latency.of(measured.hub_lag),
+        bound=bool(findings),
+        findings=findings,
+    )
+
+
+def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str]:
+    """What of the generators was the limit; nothing if they were not."""
+    return limits_found(
+        tallies[0].plan,
+        [usage for tally in tallies for usage in tally.usages],
+        processes=max(len(tally.usages) for tally in tallies),
+        response=measured.response,
+        lateness=measured.lateness,
+        hub_lag=measured.hub_lag,
+    )
+
+
+def _retransmits(tallies: Sequence[Tally], counts: Counts) -> int | None:
+    return counts.retransmits if tallies[0].plan.uses_tcp else None
+
+
+def _figures(
+    tallies: Sequence[Tally], counts: Counts, measured: Measured, seconds: float
+) -> dict[str, Any]:
+    messages = measured.response.count
+    return {
+        "seconds": seconds,
+        "connections_opened": counts.opened,
+        "connections_failed": counts.failed,
+        "connections_lost": counts.lost,
+        "messages": messages,
+        "messages_per_second": messages / seconds if seconds else 0.0,
+        "bytes_sent": counts.bytes_sent,
+        "bytes_received": counts.bytes_received,
+        "datagrams_sent": counts.datagrams_sent,
+        "datagrams_received": counts.datagrams_received,
+        "retransmits": _retransmits(tallies, counts),
+        "errors": {kind: count for kind, count in counts.errors.items() if count},
+        "attempts": counts.attempts,
+    }

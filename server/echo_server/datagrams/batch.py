@@ -1,0 +1,204 @@
+"""Many datagrams with two system calls: recvmmsg(2) and sendmmsg(2), called through ctypes.
+
+Both work on the same array of message headers, so that what was received is what is sent: data,
+address and, on a socket of every address, the local address that it came to (IP_PKTINFO, ip(7)),
+which the reply must come from. Python touches no single datagram: lengths are copied from one
+strided view to another, and ports are compared as a set.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import sys
+from collections.abc import Collection
+from typing import Any
+
+import structlog
+
+from echo_server.datagrams.echo import LARGEST, DatagramEcho
+from echo_server.metrics.counters import Counter, Counters
+
+log = structlog.get_logger()
+
+# Datagrams a call takes.
+COUNT = 64
+# Buffers at multiples of 64 KiB would share the same few sets of the processor's caches.
+_BUFFER_STRIDE = LARGEST + 9 + 7 * 64
+_NAME_BYTES = 32
+_CONTROL_BYTES = 64
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr of recvmmsg(2)."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_size", ctypes.c_uint32),
+        ("vectors", ctypes.c_void_p),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_size", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+        # struct msghdr, which all of the above is, ends at a multiple of 8 bytes.
+        ("padding", ctypes.c_int),
+        ("size", ctypes.c_uint32),
+    )
+
+
+# Names for the hot path: an attribute of an enumeration costs more than counting does.
+_DATAGRAMS_RECEIVED = int(Counter.DATAGRAMS_RECEIVED)
+_DATAGRAMS_SENT = int(Counter.DATAGRAMS_SENT)
+_RECEIVED_BYTES = int(Counter.RECEIVED_BYTES)
+_SENT_BYTES = int(Counter.SENT_BYTES)
+_WORDS = ctypes.sizeof(_Message) // 4
+_SIZE_WORD = _Message.size.offset // 4
+_VECTOR_WORDS = ctypes.sizeof(_Vector) // 4
+_VECTOR_SIZE_WORD = _Vector.size.offset // 4
+
+
+def is_supported() -> bool:
+    """Whether this is a system whose structures these are: Linux with 64 bits, little-endian."""
+    return (
+        sys.platform == "linux"
+        and ctypes.sizeof(ctypes.c_void_p) == 8
+        and sys.byteorder == "little"
+    )
+
+
+class BatchedDatagramEcho(DatagramEcho):
+    """Echoes the datagrams of one socket, up to 64 with two system calls."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        counters: Counters,
+        *,
+        own_ports: Collection[int],
+        low_ports: bool,
+    ) -> None:
+        super().__init__(listener, counters, own_ports=own_ports, low_ports=low_ports)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._receive: Any = libc.recvmmsg
+        self._send: Any = libc.sendmmsg
+        self._receive.argtypes = [
+            *(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+        ]
+        self._send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+        self._descriptor = listener.fileno()
+        refused = {*range(1, self._lowest_port), *self._own_ports}
+        # As they stand in the address: big-endian.
+        self._refused = {socket.htons(port) for port in refused}
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        names = bytearray(COUNT * _NAME_BYTES)
+        vectors = bytearray(COUNT * ctypes.sizeof(_Vector))
+        messages = bytearray(COUNT * ctypes.sizeof(_Message))
+        controls = bytearray(COUNT * _CONTROL_BYTES)
+        # They keep their memory where it is; all addresses below are in it.
+        data = bytearray(COUNT * _BUFFER_STRIDE)
+        self._memory = [_in_place(one) for one in (data, controls, names, vectors, messages)]
+        data_at, controls_at, names_at, vectors_at, messages_at = map(
+            ctypes.addressof, self._memory
+        )
+        for number in range(COUNT):
+            vector = _Vector.from_buffer(vectors, number * ctypes.sizeof(_Vector))
+            vector.base = data_at + number * _BUFFER_STRIDE
+            vector.size = LARGEST + 1
+            message = _Message.from_buffer(messages, number * ctypes.sizeof(_Message))
+            message.name = names_at + number * _NAME_BYTES
+            message.name_size = _NAME_BYTES
+            message.vectors = vectors_at + number * ctypes.sizeof(_Vector)
+            message.vector_count = 1
+            message.control = controls_at + number * _CONTROL_BYTES
+            message.control_size = _CONTROL_BYTES
+        self._message_bytes = memoryview(messages)
+        self._vector_bytes = memoryview(vectors)
+        # The kernel writes lengths into both; before each call they are as they are now.
+        self._fresh_messages = bytes(self._message_bytes)
+        self._fresh_vectors = bytes(self._vector_bytes)
+        self._received_sizes = _words(messages)[_SIZE_WORD::_WORDS]
+        self._vector_sizes = _words(vectors)[_VECTOR_SIZE_WORD::_VECTOR_WORDS]
+        self._ports = memoryview(names).cast("H")[1 :: _NAME_BYTES // 2]
+        self._first_message = messages_at
+        word = self.interface_word
+        self._interfaces = None if word is None else _words(controls)[word :: _CONTROL_BYTES // 4]
+        self._any_interface = memoryview(bytes(4 * COUNT)).cast("I")
+
+    def echo_batch(self) -> int:
+        """Echo up to a batch of datagrams; returns how many came."""
+        self._message_bytes[:] = self._fresh_messages
+        self._vector_bytes[:] = self._fresh_vectors
+        count: int = self._receive(
+            self._descriptor, self._first_message, COUNT, socket.MSG_DONTWAIT, None
+        )
+        if count < 0:
+            self._receive_failed(ctypes.get_errno())
+            return 0
+        if self._interfaces is not None:
+            # The reply leaves by the route to its receiver, not by where the datagram came in.
+            self._interfaces[:] = self._any_interface
+        sizes = self._received_sizes[:count]
+        self._vector_sizes[:count] = sizes
+        if not self._refused.isdisjoint(self._ports[:count].tolist()):
+            self._send_some_back(count)
+            return count
+        total = sum(sizes)
+        cells = self._counters.cells
+        cells[_DATAGRAMS_RECEIVED] += count
+        cells[_RECEIVED_BYTES] += total
+        sent = self._send(self._descriptor, self._first_message, count, socket.MSG_DONTWAIT)
+        if sent == count:
+            cells[_DATAGRAMS_SENT] += count
+            cells[_SENT_BYTES] += total
+        else:
+            self._go_on_sending(0, count, sent)
+        return count
+
+    def _send_some_back(self, count: int) -> None:
+        """Answer one by one, where some are not answered."""
+        for number in range(count):
+            port = socket.ntohs(self._ports[number])
+            if self.admit(port, self._received_sizes[number]):
+                self._go_on_sending(number, number + 1, 0)
+
+    def _go_on_sending(self, first: int, end: int, sent: int) -> None:
+        """Count what `sendmmsg` took and send the rest: it stops at the first that fails."""
+        while True:
+            if sent < 0:
+                # It says why only when the first one fails; that one is lost.
+                log.debug("datagram not sent", reason=os.strerror(ctypes.get_errno()))
+                self._counters.add(Counter.DROPPED_SEND_FAILED)
+                first += 1
+            else:
+                self._counters.add(Counter.DATAGRAMS_SENT, sent)
+                self._counters.add(
+                    Counter.SENT_BYTES, sum(self._received_sizes[first : first + sent])
+                )
+                first += sent
+            if first >= end:
+                return
+            message = self._first_message + first * ctypes.sizeof(_Message)
+            sent = self._send(self._descriptor, message, end - first, socket.MSG_DONTWAIT)
+
+    def _receive_failed(self, number: int) -> None:
+        if number not in {errno.EAGAIN, errno.EINTR}:
+            # An ICMP error of an earlier datagram, delivered here (udp(7)).
+            log.debug("datagram not received", reason=os.strerror(number))
+
+
+def _words(memory: bytearray) -> memoryview:
+    """The memory as unsigned numbers of 4 bytes."""
+    return memoryview(memory).cast("I")
+
+
+def _in_place(memory: bytearray) -> ctypes.Array[ctypes.c_char]:
+    """The memory of a bytearray, which cannot be resized any more."""
+    return (ctypes.c_char * len(memory)).from_buffer(memory)

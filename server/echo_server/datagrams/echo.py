@@ -1,0 +1,200 @@
+"""UDP: every datagram is sent back whole and alone, many a wake-up.
+
+An echo service over UDP can be turned against others, or against itself, by a datagram with a
+forged source (CERT advisory CA-1996-01, CVE-2024-2169): two echo services that are told of each
+other never stop. So a datagram from a port that the server itself echoes on is dropped, and by
+default one from a port below 1024, where the services are that answer anything.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import structlog
+from gevent.hub import get_hub
+
+from echo_core.limits import LARGEST_DATAGRAM
+from echo_server.metrics.counters import Counter, Counters
+
+log = structlog.get_logger()
+
+LARGEST = max(LARGEST_DATAGRAM.values())
+# Datagrams a wake-up serves before the hub gets to run everything else.
+BATCH = 256
+FIRST_HIGH_PORT = 1024
+_HUB_READ = 1
+# linux/in.h, linux/in6.h
+_IP_PKTINFO = 8
+_IPV6_RECVPKTINFO = 49
+# struct cmsghdr; behind it the interface stands first in struct in_pktinfo, and after the address
+# in struct in6_pktinfo.
+_CMSG_HEADER = 16
+_IPV4_INTERFACE_WORD = 4
+_IPV6_INTERFACE_WORD = 8
+_LOCAL_BYTES = 64
+# linux/sock_diag.h: the numbers of SO_MEMINFO; the ninth is what the kernel had to drop.
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("=9I")
+
+
+class Route(NamedTuple):
+    """Where a reply goes, and which local address it comes from.
+
+    Attributes:
+        address: the sender of the datagram.
+        local: ancillary data that came with it, for the reply; empty where there is one address.
+    """
+
+    address: Any
+    local: tuple[tuple[int, int, bytes], ...]
+
+
+class DatagramEcho:
+    """Echoes the datagrams of one socket.
+
+    Args:
+        listener: a bound UDP socket, non-blocking; `stop` closes it.
+        counters: where datagrams and bytes are counted.
+        own_ports: the ports of all UDP sockets of the server; they are not answered.
+        low_ports: answer ports below 1024 too.
+
+    Attributes:
+        interface_word: where the interface stands in the ancillary data of a datagram, in words of
+            4 bytes; None where there is no such data.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        counters: Counters,
+        *,
+        own_ports: Collection[int],
+        low_ports: bool,
+    ) -> None:
+        self._socket = listener
+        self._counters = counters
+        self._lowest_port = 1 if low_ports else FIRST_HIGH_PORT
+        self._own_ports = frozenset(own_ports)
+        self.interface_word = self._ask_for_local_addresses()
+        self._buffer = bytearray(LARGEST + 1)
+        self._view = memoryview(self._buffer)
+        self._dropped_by_kernel = self._kernel_drops()
+        self._watcher = get_hub().loop.io(listener.fileno(), _HUB_READ)
+
+    def start(self) -> None:
+        """Echo from now on."""
+        self._watcher.start(self._on_ready)
+
+    def stop(self) -> None:
+        """Echo what waits, then close the socket."""
+        # One that is sent to without end never runs empty.
+        for _ in range(BATCH):
+            if not self.echo_batch():
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; what waits there is left to others that have it."""
+        self.look_at_drops()
+        self._watcher.stop()
+        self._watcher.close()
+        self._socket.close()
+
+    def echo_batch(self) -> int:
+        """Echo up to a batch of datagrams; returns how many came."""
+        for number in range(BATCH):
+            try:
+                size, route = self._receive_one()
+            except BlockingIOError:
+                return number
+            except OSError as error:
+                # An ICMP error of an earlier datagram, delivered here (udp(7)).
+                log.debug("datagram not received", reason=error.strerror)
+                continue
+            if self.admit(route.address[1], size):
+                self.send(self._view[:size], route)
+        return BATCH
+
+    def admit(self, port: int, size: int) -> bool:
+        """Count a datagram; False if one from this port is not answered."""
+        counters = self._counters
+        counters.add(Counter.DATAGRAMS_RECEIVED)
+        counters.add(Counter.RECEIVED_BYTES, size)
+        if port in self._own_ports:
+            counters.add(Counter.DROPPED_OWN_PORT)
+            return False
+        if port < self._lowest_port:
+            counters.add(Counter.DROPPED_LOW_PORT)
+            return False
+        return True
+
+    def send(self, data: memoryview | bytes, route: Route) -> None:
+        """Send a datagram and count it, or that it could not be sent."""
+        try:
+            self._socket.sendmsg([data], route.local, 0, route.address)
+        except OSError as error:
+            self._counters.add(Counter.DROPPED_SEND_FAILED)
+            log.debug("datagram not sent", reason=error.strerror)
+        else:
+            self._counters.add(Counter.DATAGRAMS_SENT)
+            self._counters.add(Counter.SENT_BYTES, len(data))
+
+    def _receive_one(self) -> tuple[int, Route]:
+        if self.interface_word is None:
+            size, address = self._socket.recvfrom_into(self._buffer)
+            return size, Route(address, ())
+        size, local, _, address = self._socket.recvmsg_into([self._buffer], _LOCAL_BYTES)
+        start = 4 * self.interface_word - _CMSG_HEADER
+        return size, Route(
+            address,
+            tuple(
+                (level, kind, value[:start] + bytes(4) + value[start + 4 :])
+                for level, kind, value in local
+            ),
+        )
+
+    def _ask_for_local_addresses(self) -> int | None:
+        """Let each datagram bring the local address that it came to, where there are several.
+
+        The reply must come from that one. Where the interface stands in what comes along is
+        returned: the reply leaves by the route to its receiver, not by where the datagram came in.
+        """
+        host = self._socket.getsockname()[0]
+        if sys.platform != "linux" or host not in {"0.0.0.0", "::"}:  # noqa: S104  # not bound here
+            return None
+        if self._socket.family == socket.AF_INET:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            return _IPV4_INTERFACE_WORD
+        self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        return _IPV6_INTERFACE_WORD
+
+    def look_at_drops(self) -> None:
+        """Count what the kernel had to drop since the last look, because nobody took it in time."""
+        dropped = self._kernel_drops()
+        # A 32-bit number that begins anew.
+        self._counters.add(
+            Counter.DROPPED_QUEUE_FULL, (dropped - self._dropped_by_kernel) & 0xFFFFFFFF
+        )
+        self._dropped_by_kernel = dropped
+
+    def _kernel_drops(self) -> int:
+        try:
+            information = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        except OSError:
+            # Only Linux tells.
+            return 0
+        if len(information) < _MEMINFO.size:
+            return 0
+        drops: int = _MEMINFO.unpack(information)[-1]
+        return drops
+
+    def _on_ready(self) -> None:
+        # An exception that left a callback of the hub would stop its watcher for ever.
+        try:
+            self.echo_batch()
+        except Exception:
+            log.exception("datagrams failed")

@@ -1,0 +1,1 @@
+"""Who runs, and who replaces whom."""

@@ -1,0 +1,106 @@
+"""Starts worker processes, and takes back what they were given."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from echo_server.listeners import Listeners
+from echo_server.metrics.counters import CAPACITY, CounterTable
+from echo_server.processes.assignment import Assignment
+from echo_server.processes.control import ControlSocket
+from echo_server.processes.slots import Slot, WorkerProcess
+from echo_server.processes.stop_signals import STOP_SIGNALS
+
+# A worker that does not serve after so long has failed to start.
+START_SECONDS = 60.0
+
+
+class Launcher:
+    """Starts this program again, as workers on inherited listeners.
+
+    Args:
+        listeners: what each slot listens on.
+        table: the counters; each worker gets a row.
+        drain_timeout: seconds that a worker drains for, unless it says otherwise.
+    """
+
+    def __init__(self, listeners: Listeners, table: CounterTable, drain_timeout: float) -> None:
+        self._listeners = listeners
+        self._table = table
+        self._drain_timeout = drain_timeout
+        self._free_rows = deque(range(CAPACITY))
+        arguments = sys.orig_argv[1:]
+        if arguments[-1] == "--":
+            # What comes after it would be no option.
+            arguments.pop()
+        self._command = [sys.executable, *arguments]
+
+    @property
+    def capacity_left(self) -> int:
+        """How many more workers can be started."""
+        return len(self._free_rows)
+
+    def start(self, slot: Slot) -> WorkerProcess:
+        """Start a worker for a slot.
+
+        Raises:
+            OSError: the system has no room for one more process.
+        """
+        ours, theirs = ControlSocket.pair()
+        row = self._free_rows[0]
+        self._table.row(row)
+        assignment = Assignment(
+            slot=slot.number,
+            row=row,
+            counters=self._table.descriptor,
+            control=theirs.fileno(),
+            listeners=tuple(
+                (scheme, listener.fileno())
+                for scheme, listener in self._listeners.of_slot(slot.number)
+            ),
+        )
+        try:
+            process = self._run(assignment)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._free_rows.popleft()
+        deadline = time.monotonic() + START_SECONDS
+        return WorkerProcess(slot, process, ours, row, self._drain_timeout, deadline)
+
+    def settle(self, worker: WorkerProcess) -> None:
+        """Take back what a worker had that has ended and whose counters have been read."""
+        self._free_rows.appendleft(worker.row)
+        worker.control.close()
+
+    def _run(self, assignment: Assignment) -> subprocess.Popen[bytes]:
+        with _signals_blocked():
+            return subprocess.Popen(
+                [*self._command, "--worker", str(assignment)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=assignment.descriptors,
+                # Ctrl-C at the terminal is for the supervisor, which passes it on.
+                process_group=0,
+            )
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let a process that is started in the block begin with its signals held back.
+
+    It inherits that (fork(2), execve(2)): one that arrives before it has handlers waits for them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

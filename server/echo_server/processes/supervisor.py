@@ -1,0 +1,408 @@
+"""One or more workers on the same ports: starts them, watches them, replaces them, drains them.
+
+The supervisor keeps every listener open, so that what waits in a worker's queue outlives the
+worker. It is never monkey-patched and has no hub: it waits in one place, for signals, for what
+workers say, and for the next thing that is due.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from types import FrameType
+
+import structlog
+
+from echo_core import logs
+from echo_core.errors import ExitCode
+from echo_core.limits import raise_descriptor_limit
+from echo_server.config import ServerConfig
+from echo_server.errors import WorkerStartError
+from echo_server.listeners import Listeners, open_listeners
+from echo_server.metrics.counters import (
+    Counter,
+    CounterTable,
+    WorkerFigures,
+    open_connections,
+    read_together,
+)
+from echo_server.processes.control import Message, Refused, Replace, Serving
+from echo_server.processes.launcher import Launcher
+from echo_server.processes.notifier import Notifier
+from echo_server.processes.slots import Slot, WorkerProcess
+from echo_server.processes.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_signals
+from echo_server.processes.substitution import Substitution
+from echo_server.streams.tls import server_context
+
+log = structlog.get_logger()
+
+# A worker that served for so long starts the back-off of its slot anew.
+STEADY_SECONDS = 10.0
+# The first replacement comes at once, the next ones later and later.
+BACK_OFF_SECONDS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+# After so many deaths in a row the server gives up, if no other worker serves either.
+MOST_FAILURES = 5
+_FLUSH_SECONDS = 1.0
+_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+
+
+def supervise(config: ServerConfig) -> ExitCode:
+    """Serve with worker processes until SIGTERM or SIGINT; then drain.
+
+    SIGHUP replaces each worker in turn by a new process on the same listeners. A second SIGTERM or
+    SIGINT, more than a second later, ends everything at once, with exit code 130.
+
+    Raises:
+        InvalidValueError: more connections are allowed than there can be descriptors.
+        TlsConfigError: a certificate or a key cannot be used.
+        ListenError: an endpoint cannot be listened on.
+        SharedMemoryError: there is no memory for the counters.
+        WorkerStartError: no process can be started.
+    """
+    config.check_fit(raise_descriptor_limit())
+    if config.speaks_tls:
+        # Workers make their own; this one is for saying at once what is wrong.
+        server_context(config)
+    stream = logs.configure(config.log_level, config.log_format)
+    try:
+        with open_listeners(config) as listeners:
+            return Supervisor(config, listeners).run()
+    finally:
+        stream.close(_FLUSH_SECONDS)
+
+
+class Supervisor:
+    """Starts a worker a slot and keeps each slot served until it is told to stop.
+
+    Args:
+        config: the settings of the server; workers read theirs again when they start.
+        listeners: what each slot listens on.
+    """
+
+    def __init__(self, config: ServerConfig, listeners: Listeners) -> None:
+        self._config = config
+        self._listeners = listeners
+        self._table = CounterTable.create()
+        self._launcher = Launcher(listeners, self._table, config.drain_timeout)
+        self._slots = [Slot(number) for number in range(config.workers)]
+        self._substitution = Substitution(self._slots, listeners)
+        self._workers: list[WorkerProcess] = []
+        self._rolling: deque[Slot] = deque()
+        self._notifier = Notifier()
+        self._announced = False
+        self._exit_code: ExitCode | None = None
+        self._signals: deque[int] = deque()
+        self._stop_signals = StopSignals()
+        self._selector = selectors.DefaultSelector()
+        # Held while a worker's counters move to its slot's sums, which another thread reads.
+        self._books = threading.Lock()
+
+    def run(self) -> ExitCode:
+        """Serve until a signal or until no worker can be started; returns the exit code."""
+        admin = None
+        if self._config.admin is not None:
+            from echo_server.metrics.admin import AdminServer
+
+            descriptors = raise_descriptor_limit()
+            admin = AdminServer(self._config.admin, self._config, self, descriptors)
+        self._catch_signals()
+        try:
+            self._start_all()
+            while self._workers or self._exit_code is None:
+                said = self._wait()
+                # A signal to the whole group reaches this process and the workers: it is a stop.
+                self._obey_signals()
+                for worker, message in said:
+                    self._on_message(worker, message)
+                self._reap()
+                self._start_due()
+                self._kill_overdue()
+                if self._announced and self._exit_code is None:
+                    self._substitution.arrange()
+                if not self._announced and all(slot.is_up for slot in self._slots):
+                    self._announced = True
+                    self._listeners.announce()
+                    if admin is not None:
+                        admin.announce()
+                    self._notifier.ready()
+        finally:
+            for worker in self._workers:
+                worker.process.kill()
+        ignore_stop_signals()
+        log.info("stopped", accepted=sum(one.cells[Counter.ACCEPTED] for one in self.figures()))
+        return self._exit_code
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether every listener is served and will be, and in words how it stands."""
+        if not self._announced or self._exit_code is not None:
+            return False, "starting or draining"
+        down = sum(not slot.is_up for slot in self._slots)
+        if not down:
+            return True, "ready"
+        state = f"{down} of {len(self._slots)} workers {'is' if down == 1 else 'are'} down"
+        if all(slot.is_served for slot in self._slots):
+            return True, f"ready, but {state}"
+        return False, state
+
+    def figures(self) -> Sequence[WorkerFigures]:
+        """What each slot has done; may be called in any thread."""
+        with self._books:
+            processes = read_together(self._table.row(worker.row) for worker in self._workers)
+            by_slot = [
+                (worker.slot, cells) for worker, cells in zip(self._workers, processes, strict=True)
+            ]
+            return [
+                self._figures(slot, [cells for owner, cells in by_slot if owner is slot])
+                for slot in self._slots
+            ]
+
+    def _figures(self, slot: Slot, processes: Sequence[Sequence[int]]) -> WorkerFigures:
+        current = slot.current
+        return WorkerFigures(
+            slot.number,
+            current.process.pid if current else None,
+            slot.is_up,
+            slot.restarts,
+            [sum(cells) for cells in zip(slot.ended, *processes, strict=True)],
+        )
+
+    def _catch_signals(self) -> None:
+        wake_up, wakes_up = socket.socketpair()
+        wake_up.setblocking(False)
+        wakes_up.setblocking(False)
+        self._selector.register(wake_up, selectors.EVENT_READ)
+        # What is written there need not be read in full: the handlers have counted.
+        signal.set_wakeup_fd(wakes_up.detach(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _wait(self) -> list[tuple[WorkerProcess, Message]]:
+        """Wait for a signal, for what workers say, or for the next thing that is due."""
+        dues = [slot.start_at for slot in self._slots if slot.start_at is not None]
+        dues += [slot.substitute_at for slot in self._slots if slot.substitute_at is not None]
+        dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
+        timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
+        said: list[tuple[WorkerProcess, Message]] = []
+        for key, _ in self._selector.select(timeout):
+            worker = key.data
+            if worker is None:
+                key.fileobj.recv(4096)  # type: ignore[union-attr]  # a socket
+                continue
+            received = worker.control.receive()
+            if received is None:
+                self._selector.unregister(worker.control)
+            else:
+                said.append((worker, received[0]))
+        return said
+
+    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+        match message:
+            case Serving(drain_timeout):
+                self._on_serving(worker, drain_timeout)
+            case Replace(reason):
+                self._replace(worker, reason)
+            case Refused(slot):
+                self._substitution.refused(worker, self._slots[slot])
+
+    def _obey_signals(self) -> None:
+        while self._signals:
+            number = self._signals.popleft()
+            if number == signal.SIGHUP:
+                self._restart()
+            elif number != signal.SIGCHLD:
+                if self._stop_signals.is_second():
+                    self._exit_code = ExitCode.INTERRUPTED
+                    for worker in self._workers:
+                        worker.process.kill()
+                elif self._exit_code is None:
+                    self._stop(signal.Signals(number).name, ExitCode.OK)
+
+    def _start_all(self) -> None:
+        try:
+            for slot in self._slots:
+                slot.current = self._start(slot)
+        except OSError as error:
+            raise WorkerStartError(f"cannot start workers: {error.strerror}") from error
+
+    def _start(self, slot: Slot) -> WorkerProcess:
+        """Start a worker; OSError says that the system has no room for one more."""
+        slot.start_at = None
+        worker = self._launcher.start(slot)
+        self._selector.register(worker.control, selectors.EVENT_READ, worker)
+        with self._books:
+            self._workers.append(worker)
+        return worker
+
+    def _on_serving(self, worker: WorkerProcess, drain_timeout: float) -> None:
+        worker.served_at = time.monotonic()
+        worker.drain_timeout = drain_timeout
+        if self._exit_code is not None:
+            return
+        worker.deadline = None
+        slot = worker.slot
+        if worker is slot.replacement:
+            old, slot.current, slot.replacement = slot.current, worker, None
+            slot.start_at = None
+            if old is not None:
+                old.drain(final=False)
+            self._roll_next()
+
+    def _stop(self, reason: str, exit_code: ExitCode) -> None:
+        """Let all workers drain and end."""
+        if exit_code is ExitCode.OK and self._announced:
+            self._serve_every_queue()
+            if self._exit_code is not None:
+                return
+        log.info("draining", reason=reason, workers=len(self._workers))
+        self._exit_code = exit_code
+        self._notifier.stopping()
+        self._rolling.clear()
+        for slot in self._slots:
+            slot.start_at = slot.substitute_at = None
+        self._listeners.remove_files()
+        if self._config.when_full == "wait":
+            self._listeners.stop_queueing()
+        # With these copies gone a listener closes when its worker, having emptied the queue, does.
+        self._listeners.close()
+        for worker in self._workers:
+            if worker.served_at is None and not self._announced:
+                # Nobody has been told to connect to it.
+                worker.process.kill()
+            worker.drain(final=True)
+
+    def _serve_every_queue(self) -> None:
+        """Let somebody accept, before the drain, what waits for slots that are down."""
+        self._reap()
+        self._substitution.arrange()
+        for slot in self._slots:
+            if slot.current is None and not slot.is_served and self._exit_code is None:
+                try:
+                    slot.current = self._start(slot)
+                except OSError as error:
+                    log.error("worker not started", worker=slot.number, reason=error.strerror)  # noqa: TRY400
+
+    def _restart(self) -> None:
+        """Replace all workers, one after the other."""
+        if self._announced and self._exit_code is None:
+            self._roll(self._slots)
+
+    def _replace(self, worker: WorkerProcess, reason: str) -> None:
+        """Replace a worker that asks for it."""
+        slot = worker.slot
+        awaited = worker is slot.replacement
+        unchallenged = worker is slot.current and slot.replacement is None
+        if self._exit_code is not None or slot in self._rolling or not (awaited or unchallenged):
+            return
+        log.info("replacing a worker", reason=reason, worker=slot.number, pid=worker.process.pid)
+        self._roll([*self._rolling, slot])
+
+    def _roll(self, slots: Iterable[Slot]) -> None:
+        """Replace the workers of some slots, one after the other."""
+        if self._launcher.capacity_left <= len(self._slots):
+            log.warning("not restarted: too many earlier workers still drain")
+            return
+        idle = not self._rolling and not any(slot.replacement for slot in self._slots)
+        self._rolling = deque(slots)
+        if idle:
+            log.info("restarting workers", workers=len(self._rolling))
+            self._notifier.reloading()
+            self._roll_next()
+
+    def _roll_next(self) -> None:
+        if not self._rolling:
+            log.info("workers restarted")
+            self._notifier.ready()
+            return
+        slot = self._rolling.popleft()
+        try:
+            slot.replacement = self._start(slot)
+        except OSError as error:
+            self._give_up_rolling(slot, str(error))
+
+    def _reap(self) -> None:
+        for worker in [one for one in self._workers if one.process.poll() is not None]:
+            self._settle(worker)
+            if self._exit_code is None:
+                self._on_death(worker)
+
+    def _settle(self, worker: WorkerProcess) -> None:
+        """Move the counters of a worker that has ended to the sums of its slot."""
+        counters = self._table.row(worker.row)
+        with self._books:
+            counters.add(Counter.CLOSED_WORKER_DIED, open_connections(counters.cells))
+            for cell, value in enumerate(counters.cells):
+                worker.slot.ended[cell] += value
+            counters.clear()
+            self._workers.remove(worker)
+        if worker.control in self._selector.get_map():
+            self._selector.unregister(worker.control)
+        self._launcher.settle(worker)
+
+    def _on_death(self, worker: WorkerProcess) -> None:
+        slot, how = worker.slot, worker.how_it_ended
+        if worker is slot.replacement:
+            self._give_up_rolling(slot, how)
+            if slot.current is None and slot.start_at is None:
+                self._start_later(slot, worker)
+        elif worker is slot.current:
+            slot.current = None
+            log.error("worker died", worker=slot.number, pid=worker.process.pid, how=how)
+            self._start_later(slot, worker)
+
+    def _give_up_rolling(self, slot: Slot, how: str) -> None:
+        slot.replacement = None
+        self._rolling.clear()
+        log.error("restart given up: the new worker did not serve", worker=slot.number, how=how)
+        self._notifier.ready()
+
+    def _start_later(self, slot: Slot, worker: WorkerProcess) -> None:
+        """Back off before the next worker; give up where none of them gets to serve."""
+        now = time.monotonic()
+        if worker.served_at and now - worker.served_at >= STEADY_SECONDS:
+            slot.failures = 0
+        hopeless = not self._announced or self._is_hopeless(slot)
+        if not worker.served_at and hopeless:
+            self._stop("workers die at start", ExitCode.SERVER)
+            return
+        self._back_off(slot)
+
+    def _is_hopeless(self, slot: Slot) -> bool:
+        """Whether a slot has failed again and again, and no other serves either."""
+        return slot.failures >= MOST_FAILURES and not any(one.is_up for one in self._slots)
+
+    def _back_off(self, slot: Slot) -> None:
+        delay = BACK_OFF_SECONDS[min(slot.failures, len(BACK_OFF_SECONDS) - 1)]
+        slot.failures += 1
+        slot.start_at = time.monotonic() + delay
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for slot in self._slots:
+            if slot.start_at is not None and slot.start_at <= now:
+                try:
+                    slot.current = self._start(slot)
+                    slot.restarts += 1
+                except OSError as error:
+                    log.error("worker not started", worker=slot.number, reason=error.strerror)  # noqa: TRY400
+                    if self._is_hopeless(slot):
+                        self._stop("no worker can be started", ExitCode.SERVER)
+                        return
+                    self._back_off(slot)
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.deadline is not None and worker.deadline <= now:
+                log.error(
+                    "worker killed: it did not end or serve in time", worker=worker.slot.number
+                )
+                worker.deadline = None
+                worker.process.kill()

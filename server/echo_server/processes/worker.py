@@ -1,0 +1,378 @@
+"""One serving process: listens, echoes, and when told to drains and ends.
+
+Import and run it in a monkey-patched process, before anything else has imported `ssl`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+
+import gevent
+import structlog
+from gevent import monkey
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from echo_core import logs
+from echo_core.errors import ExitCode
+from echo_core.limits import raise_descriptor_limit
+from echo_core.logs import DrainedStream
+from echo_server.config import ServerConfig
+from echo_server.datagrams.batch import BatchedDatagramEcho, is_supported
+from echo_server.datagrams.echo import DatagramEcho
+from echo_server.datagrams.faulty import FaultyDatagramEcho
+from echo_server.errors import TlsConfigError
+from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, FaultPlan
+from echo_server.listeners import inherited_listener, open_listeners
+from echo_server.metrics.counters import Counter, Counters, CounterTable
+from echo_server.metrics.vitals import Vitals
+from echo_server.processes.assignment import Assignment
+from echo_server.processes.control import (
+    Adopt,
+    ControlSocket,
+    Drain,
+    Message,
+    Refused,
+    Release,
+    Replace,
+    Serving,
+)
+from echo_server.processes.notifier import Notifier
+from echo_server.processes.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_signals
+from echo_server.streams.acceptor import EchoServer
+from echo_server.streams.admission import Admission
+from echo_server.streams.echo_set import EchoSet
+from echo_server.streams.faulty import FaultyEchoSet
+from echo_server.streams.handshake import Handshake
+from echo_server.streams.idle import IdleSweep
+from echo_server.streams.tls import server_context
+
+log = structlog.get_logger()
+
+# What a reader of standard error gets to take the last lines before the process ends anyway.
+_FLUSH_SECONDS = 1.0
+
+
+def serve(config: ServerConfig) -> ExitCode:
+    """Serve in this process alone, until SIGTERM or SIGINT; then drain.
+
+    Prints `listening tcp://HOST:PORT` for each address on standard output once it can be connected
+    to. A second signal, more than a second later, ends the process at once, with exit code 130.
+
+    Raises:
+        InvalidValueError: more connections are allowed than there can be descriptors.
+        ListenError: an endpoint cannot be listened on.
+        SharedMemoryError: there is no memory for the counters.
+    """
+    config.check_fit(raise_descriptor_limit())
+    with _process(config) as log_stream:
+        stop = _Stop()
+        _on_stop_signals(stop.on_signal)
+        gevent.signal_handler(signal.SIGHUP, _explain_hangup)
+        with open_listeners(config) as listeners:
+            notifier = Notifier()
+            worker = _Worker(config, CounterTable.create().row(0), log_stream)
+            worker.serve(0, listeners.of_slot(0))
+            log.info("serving", pid=os.getpid())
+            listeners.announce()
+            notifier.ready()
+            stop.wait()
+            notifier.stopping()
+            listeners.remove_files()
+            if config.when_full == "wait":
+                listeners.stop_queueing()
+            worker.drain(stop)
+            ignore_stop_signals()
+    return ExitCode.OK
+
+
+def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
+    """Serve as one of a supervisor's workers, until that says so or is gone.
+
+    A signal to stop is passed on to the supervisor, which replaces this process first. Without a
+    supervisor the signals mean what they mean to `serve`.
+
+    Raises:
+        ListenError: a descriptor that was handed over is no listener.
+        TlsConfigError: one of them speaks TLS, and there is no certificate for it.
+    """
+    # A terminal may stop processes of the background that write to it, and these log to it.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    raise_descriptor_limit()
+    with _process(config, worker=assignment.slot) as log_stream:
+        stop = _Stop()
+        control = ControlSocket(socket.socket(fileno=assignment.control))
+
+        def on_signal(number: signal.Signals) -> None:
+            if not control.send(Replace(number.name)):
+                stop.on_signal(number)
+
+        _on_stop_signals(on_signal)
+        # Only the supervisor knows what a hangup means.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Held back since before this program began.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOP_SIGNALS, signal.SIGHUP))
+        counters = CounterTable(assignment.counters).row(assignment.row)
+        worker = _Worker(config, counters, log_stream)
+        worker.serve(
+            assignment.slot,
+            [(scheme, inherited_listener(number)) for scheme, number in assignment.listeners],
+        )
+        log.info("serving", pid=os.getpid())
+        control.send(Serving(config.drain_timeout))
+        gevent.spawn(_obey, control, worker, stop)
+        stop.wait()
+        worker.drain(stop)
+        ignore_stop_signals()
+    return ExitCode.OK
+
+
+def _obey(control: ControlSocket, worker: _Worker, stop: _Stop) -> None:
+    """Do what a supervisor says until it is gone."""
+    try:
+        while (received := control.receive()) is not None:
+            answer = _do(*received, worker, stop)
+            if answer is not None:
+                control.send(answer)
+    finally:
+        control.close()
+        stop.ask("the supervisor is gone")
+
+
+def _do(order: Message, descriptors: list[int], worker: _Worker, stop: _Stop) -> Message | None:
+    match order:
+        case Drain(final):
+            stop.ask("the supervisor says so", final=final)
+        case Adopt(slot, schemes) if len(schemes) == len(descriptors):
+            listeners = map(inherited_listener, descriptors)
+            worker.serve(slot, list(zip(schemes, listeners, strict=True)))
+        case Adopt(slot):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return Refused(slot)
+        case Release(slot):
+            worker.release(slot)
+    return None
+
+
+def _explain_hangup() -> None:
+    log.warning(
+        "not restarted: one worker has no supervisor; with --workers 2 or --admin it has",
+        signal="SIGHUP",
+    )
+
+
+@dataclass(slots=True)
+class _Served:
+    """The listeners of a slot that are served."""
+
+    servers: list[EchoServer] = field(default_factory=list)
+    datagrams: list[DatagramEcho] = field(default_factory=list)
+
+
+class _Worker:
+    """Accepts on the listeners of some slots and echoes, within the limits of a configuration."""
+
+    def __init__(self, config: ServerConfig, counters: Counters, log_stream: DrainedStream) -> None:
+        self._config = config
+        self._counters = counters
+        self._admission = Admission(config, counters)
+        self._echo_set = self._make_echo_set()
+        self._served: dict[int, _Served] = {}
+        # Closed, but connections that they accepted may still be in their handshake.
+        self._released: list[EchoServer] = []
+        # Of all workers: each slot has the same.
+        self._udp_ports: frozenset[int] = frozenset()
+        self._tls: ssl.SSLContext | None = None
+        self._vitals = Vitals(counters, log_stream)
+        self._sweep = (
+            IdleSweep(self._echo_set, config.idle_timeout) if config.idle_timeout else None
+        )
+
+    def serve(self, slot: int, listeners: Sequence[tuple[str, socket.socket]]) -> None:
+        """Serve listeners of a slot, each with its scheme."""
+        self._udp_ports |= {
+            listener.getsockname()[1] for scheme, listener in listeners if scheme == "udp"
+        }
+        served = self._served.setdefault(slot, _Served())
+        for scheme, listener in listeners:
+            if scheme == "udp":
+                served.datagrams.append(self._start_datagrams(listener))
+            else:
+                served.servers.append(self._start_stream(scheme, listener))
+
+    def release(self, slot: int) -> None:
+        """Close the listeners of a slot, and leave what waits there to whoever has them too."""
+        served = self._served.pop(slot, _Served())
+        for echo in served.datagrams:
+            self._vitals.looks.remove(echo.look_at_drops)
+            echo.close()
+        for server in served.servers:
+            server.close()
+        self._released = [one for one in (*self._released, *served.servers) if one.has_handshakes]
+
+    def _make_echo_set(self) -> EchoSet:
+        arguments = (self._counters, self._admission.release, self._config.rate_limit)
+        if not self._config.faults:
+            return EchoSet(*arguments)
+        return FaultyEchoSet(*arguments, plan=self._fault_plan(without=DATAGRAM_ONLY))
+
+    def _fault_plan(self, without: Collection[Counter]) -> FaultPlan:
+        return FaultPlan(self._config.faults, self._config.fault_seed, without=without)
+
+    def _start_stream(self, scheme: str, listener: socket.socket) -> EchoServer:
+        config = self._config
+        handshake = None
+        if scheme == "tls" or config.proxy_protocol:
+            handshake = Handshake(
+                config.handshake_timeout,
+                proxy_protocol=config.proxy_protocol,
+                context=self._tls_context() if scheme == "tls" else None,
+            )
+        server = EchoServer(
+            listener, self._echo_set, self._admission, self._counters, config.backlog, handshake
+        )
+        server.start()
+        return server
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """How TLS is spoken on the listeners that are there, whatever the configuration names now.
+
+        Raises:
+            TlsConfigError: a file cannot be used, or the configuration has none any more.
+        """
+        if self._tls is None:
+            if not (self._config.tls_cert and self._config.tls_key):
+                raise TlsConfigError(
+                    "a tls:// listener goes on and its certificate is gone from the "
+                    "configuration; it needs --tls-cert and --tls-key"
+                )
+            self._tls = server_context(self._config)
+        return self._tls
+
+    def _start_datagrams(self, listener: socket.socket) -> DatagramEcho:
+        kind: Callable[..., DatagramEcho] = DatagramEcho
+        if is_supported():
+            kind = BatchedDatagramEcho
+        if self._config.faults:
+            kind = partial(FaultyDatagramEcho, plan=self._fault_plan(without=STREAM_ONLY))
+        echo = kind(
+            listener,
+            self._counters,
+            own_ports=self._udp_ports,
+            low_ports=self._config.udp_low_ports,
+        )
+        echo.start()
+        self._vitals.looks.append(echo.look_at_drops)
+        return echo
+
+    def drain(self, stop: _Stop) -> None:
+        """Stop accepting, let open connections finish, close those that do not.
+
+        Where nobody serves the listeners after this worker, connections that wait are let in as
+        soon as they may be.
+        """
+        self._vitals.looks.clear()
+        servers = [server for served in self._served.values() for server in served.servers]
+        for echo in [echo for served in self._served.values() for echo in served.datagrams]:
+            echo.stop()
+        for server in servers:
+            if stop.final:
+                server.finish_queue()
+            else:
+                server.stop()
+        seconds = self._config.drain_timeout
+        log.info("draining", reason=stop.reason, open=self._counters.reserved[0], seconds=seconds)
+        deadline = time.monotonic() + seconds
+        for server in servers:
+            server.join_queue(max(0.0, deadline - time.monotonic()))
+        for server in (*servers, *self._released):
+            server.join_handshakes(max(0.0, deadline - time.monotonic()))
+        if not self._echo_set.join(max(0.0, deadline - time.monotonic())):
+            log.warning("closing connections that did not finish", open=len(self._echo_set))
+        if self._sweep is not None:
+            self._sweep.close()
+        self._echo_set.close()
+        self._vitals.close()
+        log.info("stopped", accepted=self._counters.cells[Counter.ACCEPTED])
+
+
+class _Stop:
+    """Waits until this process is to stop; a second signal ends it at once.
+
+    Attributes:
+        reason: why it is to stop.
+        final: whether nobody serves its listeners after it.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.final = True
+        self._asked = Event()
+        self._signals = StopSignals()
+
+    def wait(self) -> None:
+        """Wait until a stop is asked for."""
+        self._asked.wait()
+
+    def ask(self, reason: str, *, final: bool = True) -> None:
+        """Ask for a stop, unless that has been done."""
+        if not self._asked.is_set():
+            self.reason, self.final = reason, final
+            self._asked.set()
+
+    def on_signal(self, number: signal.Signals) -> None:
+        """Ask for a stop because of a signal."""
+        if self._signals.is_second():
+            os._exit(ExitCode.INTERRUPTED)
+        self.ask(number.name)
+
+
+def _on_stop_signals(call: Callable[[signal.Signals], None]) -> None:
+    for number in STOP_SIGNALS:
+        gevent.signal_handler(number, call, number)
+
+
+@contextmanager
+def _process(config: ServerConfig, **bound: object) -> Iterator[DrainedStream]:
+    """Log, in a way that never blocks the hub, while the block runs."""
+    stream = logs.configure(
+        config.log_level,
+        config.log_format,
+        monkey.get_original("_thread", "start_new_thread"),
+        **bound,
+    )
+    try:
+        _log_hub_errors()
+        yield stream
+    finally:
+        stream.close(_FLUSH_SECONDS)
+
+
+def _log_hub_errors() -> None:
+    """Send the hub's tracebacks through the log: printed, they could block the hub."""
+
+    def print_exception(
+        context: object,
+        kind: type[BaseException] | None,
+        error: BaseException | str | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        known = isinstance(error, BaseException)
+        log.error(
+            "unhandled error",
+            context=repr(context),
+            error=kind.__name__ if kind else str(error),
+            exc_info=(kind, error, traceback) if known else None,
+        )
+
+    get_hub().print_exception = print_exception  # type: ignore[assignment]  # no other hook

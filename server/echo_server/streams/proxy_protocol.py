@@ -1,0 +1,114 @@
+"""The PROXY protocol, versions 1 and 2: who a proxy's client is, before anything else.
+
+Source: HAProxy's "The PROXY protocol, versions 1 & 2" (proxy-protocol.txt).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import struct
+from collections.abc import Callable
+
+from echo_server.errors import HandshakeError
+from echo_server.metrics.counters import Counter
+
+SockAddr = tuple[str, int]
+# Gives exactly so many bytes of a connection, or raises HandshakeError.
+Receive = Callable[[int], bytes]
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+# What can be received before it is known how long a header is: the shortest of version 1 is
+# "PROXY UNKNOWN\r\n".
+_BEGINNING = len(SIGNATURE)
+_LONGEST_V1 = 107
+# Addresses of two unix sockets; what follows them (TLVs) is skipped.
+_LONGEST_V2 = 4096
+_V1 = re.compile(rb"PROXY (TCP4|TCP6) (\S+) (\S+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4})")
+_LOCAL, _PROXY = 0, 1
+_STREAM_IPV4, _STREAM_IPV6 = 0x11, 0x21
+
+
+def read_header(receive: Receive) -> SockAddr | None:
+    """Read a header of either version, and not a byte more.
+
+    Returns:
+        The client's address; None where the proxy speaks for itself (a health check) or knows no
+        address, and the connection's own peer stands.
+
+    Raises:
+        HandshakeError: it is no header, or what `receive` raises.
+    """
+    beginning = receive(_BEGINNING)
+    if beginning == SIGNATURE:
+        return _read_v2(receive)
+    if beginning.startswith(b"PROXY "):
+        return _read_v1(beginning, receive)
+    raise _invalid(f"the first {len(beginning)} bytes do not begin a PROXY header")
+
+
+def _read_v1(beginning: bytes, receive: Receive) -> SockAddr | None:
+    line = bytearray(beginning)
+    # Byte by byte: what follows the line belongs to the client.
+    while not line.endswith(b"\r\n"):
+        if len(line) >= _LONGEST_V1:
+            raise _invalid(f"a line of more than {_LONGEST_V1} bytes")
+        line += receive(1)
+    text = bytes(line[:-2])
+    if text == b"PROXY UNKNOWN" or text.startswith(b"PROXY UNKNOWN "):
+        return None
+    match = _V1.fullmatch(text)
+    if match is None:
+        raise _invalid(f"a line of {len(line)} bytes that is no PROXY line")
+    protocol, source, destination, *ports = match.groups()
+    version = 4 if protocol == b"TCP4" else 6
+    host = _address(source, version)
+    _address(destination, version)
+    source_port, destination_port = map(int, ports)
+    if max(source_port, destination_port) > 65535:
+        raise _invalid("a port above 65535")
+    return host, source_port
+
+
+def _read_v2(receive: Receive) -> SockAddr | None:
+    version_command, family, size = struct.unpack("!BBH", receive(4))
+    version, command = version_command >> 4, version_command & 0x0F
+    if version != 2 or command not in {_LOCAL, _PROXY}:
+        raise _invalid(f"version {version}, command {command}")
+    if size > _LONGEST_V2:
+        raise _invalid(f"a header of {size} bytes")
+    body = receive(size) if size else b""
+    if command == _LOCAL:
+        return None
+    if family == _STREAM_IPV4:
+        return _address_v2(body, socket.AF_INET, 4)
+    if family == _STREAM_IPV6:
+        return _address_v2(body, socket.AF_INET6, 16)
+    if family >> 4 > 3 or family & 0x0F > 2:
+        raise _invalid(f"address family and protocol {family:#04x}")
+    # Unspecified, datagrams, unix sockets: "the receiver must ... use the real endpoints".
+    return None
+
+
+def _address_v2(body: bytes, family: int, size: int) -> SockAddr:
+    if len(body) < 2 * size + 4:
+        raise _invalid(f"addresses of {len(body)} bytes")
+    (port,) = struct.unpack_from("!H", body, 2 * size)
+    return socket.inet_ntop(family, body[:size]), port
+
+
+def _address(text: bytes, version: int) -> str:
+    try:
+        address = ipaddress.ip_address(text.decode("ascii"))
+    except ValueError as error:
+        raise _invalid("an address that is none") from error
+    if address.version != version:
+        raise _invalid(f"an address that is not IPv{version}")
+    # As version 2 has it, and accept(2): ::ffff:192.0.2.1, not ::ffff:c000:201.
+    return socket.inet_ntop(socket.AF_INET if version == 4 else socket.AF_INET6, address.packed)
+
+
+def _invalid(why: str) -> HandshakeError:
+    # What stands there may be a payload, or a secret: it is not repeated in the log.
+    return HandshakeError(Counter.CLOSED_PROXY_HEADER_INVALID, why)

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+from collections.abc import Callable
+from itertools import product
+from typing import get_args
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from echo_load.plan.payload import (
+    STAMP_BYTES,
+    WRONG,
+    FixedPayload,
+    HelloPayload,
+    Payload,
+    Stamp,
+    StampedPayload,
+    Tails,
+    Wrong,
+)
+
+connections = st.integers(1, 2**31)
+sequences = st.integers(0, 2**63)
+runs = st.integers(0, 2**32 - 1)
+
+
+def stamped_payloads(least: int = 1, most: int = 300) -> st.SearchStrategy[StampedPayload]:
+    """Payloads of one size and of many."""
+    sizes = st.tuples(st.integers(least, most), st.integers(least, most)).map(sorted)
+    one_size = st.integers(least, most).map(lambda size: [size, size])
+    return st.builds(
+        lambda size, run: StampedPayload(size[0], size[1], run), sizes | one_size, runs
+    )
+
+
+payloads: st.SearchStrategy[Payload] = st.one_of(
+    st.builds(HelloPayload),
+    st.builds(FixedPayload, st.binary(min_size=1, max_size=300)),
+    stamped_payloads(),
+)
+
+
+@given(st.integers(1, 300), st.integers(0, 300), runs, connections, sequences)
+def test_a_message_is_made_of_its_numbers_alone_and_has_the_size_asked_for(
+    least: int, more: int, run: int, connection: int, sequence: int
+) -> None:
+    payload = StampedPayload(least, least + more, run)
+    payload.message(connection + 1, sequence + 1)
+    message = payload.message(connection, sequence)
+    assert message == StampedPayload(least, least + more, run).message(connection, sequence)
+    assert least <= len(message) <= least + more == payload.largest
+
+
+@given(payloads, connections, st.integers(0, 10**15))
+def test_a_head_and_a_tail_are_the_message(
+    payload: Payload, connection: int, sequence: int
+) -> None:
+    message = payload.message(connection, sequence)
+    assert 1 <= len(message) <= payload.largest
+    if payload.tails is not None:
+        assert payload.head(connection) + payload.tails[sequence] == message
+
+
+@pytest.mark.parametrize("least", [1, 22, 100])
+def test_a_range_of_sizes_is_used_from_end_to_end_and_evenly(least: int) -> None:
+    payload = StampedPayload(least, least + 4, run=1)
+    sizes = [len(payload.message(*numbers)) for numbers in product(range(1, 11), range(100))]
+    counts = [sizes.count(size) for size in range(least, least + 5)]
+    assert sum(counts) == 1000
+    assert min(counts) > 150
+
+
+@given(stamped_payloads(STAMP_BYTES), connections, sequences, connections, sequences)
+def test_no_two_messages_are_the_same(
+    payload: StampedPayload, connection: int, sequence: int, other: int, later: int
+) -> None:
+    assume((connection, sequence) != (other, later))
+    assert payload.message(connection, sequence) != payload.message(other, later)
+
+
+@given(st.integers(8, STAMP_BYTES - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_short_messages_of_one_connection_differ(size: int, sequence: int, other: int) -> None:
+    assume(sequence != other)
+    payload = StampedPayload(size, size, run=1)
+    assert payload.message(1, sequence) != payload.message(1, other)
+
+
+def test_the_messages_of_the_stress_test() -> None:
+    payload = HelloPayload()
+    assert [payload.message(7, sequence) for sequence in (0, 1, 10)] == [
+        b"hello 0",
+        b"hello 1",
+        b"hello 10",
+    ]
+
+
+@given(stamped_payloads(STAMP_BYTES), connections, sequences, st.integers(0, 300), st.binary())
+def test_a_stamp_is_read_back_also_from_a_first_part_and_with_more_behind(
+    payload: StampedPayload, connection: int, sequence: int, missing: int, more: bytes
+) -> None:
+    message = payload.message(connection, sequence)
+    first_part = message[: max(STAMP_BYTES, len(message) - missing)]
+    for data in (message, first_part, message + more):
+        assert payload.stamp(data) == Stamp(connection, sequence)
+    assert payload.stamp(message[: STAMP_BYTES - 1]) is None
+
+
+def test_no_changed_byte_of_a_stamp_makes_another_stamp() -> None:
+    payload = StampedPayload(STAMP_BYTES, STAMP_BYTES, run=0x1234_5678)
+    message = payload.message(3, 9)
+    for position, change in product(range(STAMP_BYTES), range(1, 256)):
+        changed = bytearray(message)
+        changed[position] ^= change
+        assert payload.diagnose(3, 9, bytes(changed)) == "corrupt", (position, change)
+
+
+@given(stamped_payloads(STAMP_BYTES), connections, sequences, st.data())
+@example(StampedPayload(64, 64, 7), 3, 9, None)
+def test_one_changed_byte_is_corruption_and_nothing_else(
+    payload: StampedPayload, connection: int, sequence: int, data: st.DataObject | None
+) -> None:
+    changed = bytearray(payload.message(connection, sequence))
+    position = data.draw(st.integers(0, len(changed) - 1)) if data else len(changed) - 1
+    changed[position] ^= data.draw(st.integers(1, 255)) if data else 1
+    assert payload.stamp(bytes(changed)) is None
+    assert payload.diagnose(connection, sequence, bytes(changed)) == "corrupt"
+
+
+@given(payloads, connections, sequences, st.data())
+def test_a_first_part_is_truncated(
+    payload: Payload, connection: int, sequence: int, data: st.DataObject
+) -> None:
+    message = payload.message(connection, sequence % 10**15)
+    got = message[: data.draw(st.integers(0, len(message) - 1))]
+    assert payload.diagnose(connection, sequence % 10**15, got) == "truncated"
+
+
+@given(payloads, connections, st.integers(0, 10**15), st.data())
+def test_a_first_part_with_a_changed_byte_is_corrupt(
+    payload: Payload, connection: int, sequence: int, data: st.DataObject
+) -> None:
+    message = payload.message(connection, sequence)
+    got = bytearray(message[: data.draw(st.integers(1, len(message)))])
+    got[data.draw(st.integers(0, len(got) - 1))] ^= data.draw(st.integers(1, 255))
+    assert payload.diagnose(connection, sequence, bytes(got)) == "corrupt"
+
+
+@given(stamped_payloads(STAMP_BYTES), connections, sequences, sequences)
+@example(StampedPayload(24, 60, 7), 1, 5, 4)
+@example(StampedPayload(24, 60, 7), 1, 5, 6)
+def test_another_message_of_the_connection_is_duplicated_or_reordered(
+    payload: StampedPayload, connection: int, due: int, other: int
+) -> None:
+    assume(due != other)
+    said = "duplicated" if other < due else "reordered"
+    whole = payload.message(connection, other)
+    # On a stream it comes with what follows it, and cut to the size of what is due.
+    stream = whole + payload.message(connection, other + 1)
+    for got in (whole, stream[: len(payload.message(connection, due))]):
+        assert payload.diagnose(connection, due, got) == said
+
+
+@given(stamped_payloads(STAMP_BYTES), connections, connections, sequences, sequences)
+def test_a_message_of_another_connection_is_foreign(
+    payload: StampedPayload, connection: int, other: int, due: int, sequence: int
+) -> None:
+    assume(connection != other)
+    got = payload.message(other, sequence)
+    assert payload.diagnose(connection, due, got) == "foreign"
+    assert payload.diagnose_surplus(connection, due, got) == "foreign"
+
+
+@given(runs, runs, connections, sequences)
+def test_a_message_of_another_run_has_no_stamp(
+    run: int, other: int, connection: int, sequence: int
+) -> None:
+    assume(run != other)
+    payload = StampedPayload(64, 64, run)
+    got = StampedPayload(64, 64, other).message(connection, sequence)
+    assert payload.stamp(got) is None
+    assert payload.diagnose_surplus(connection, sequence, got) == "foreign"
+
+
+SURPLUS: list[tuple[Callable[[Payload], bytes], Wrong]] = [
+    (lambda payload: payload.message(1, 5), "duplicated"),
+    (lambda payload: payload.message(1, 5)[:1], "duplicated"),
+    (lambda payload: payload.message(1, 5) * 2, "duplicated"),
+    (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", "foreign"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), SURPLUS)
+@pytest.mark.parametrize(
+    "payload",
+    [
+        HelloPayload(),
+        FixedPayload(b"the same"),
+        StampedPayload(9, 9, 1),
+        StampedPayload(64, 64, 1),
+        StampedPayload(24, 99, 1),
+    ],
+)
+def test_surplus(payload: Payload, make: Callable[[Payload], bytes], said: Wrong) -> None:
+    assert payload.diagnose_surplus(1, 5, make(payload)) == said
+
+
+def test_surplus_of_an_earlier_message_is_duplicated() -> None:
+    payload = StampedPayload(24, 99, 1)
+    assert payload.diagnose_surplus(1, 5, payload.message(1, 2)) == "duplicated"
+
+
+def test_every_diagnosis_has_a_name() -> None:
+    assert get_args(Wrong) == WRONG
+
+
+@given(payloads, connections, st.lists(st.integers(0, 10**15), max_size=20))
+def test_pickled_payloads_make_the_same_messages(
+    payload: Payload, connection: int, numbers: list[int]
+) -> None:
+    before = len(pickle.dumps(payload))
+    messages = [payload.message(connection, number) for number in numbers]
+    # What was made is left behind.
+    assert len(pickle.dumps(payload)) == before
+    copy = pickle.loads(pickle.loads(pickle.dumps(pickle.dumps(payload))))
+    assert [copy.message(connection, number) for number in numbers] == messages
+    if payload.tails is not None:
+        assert copy.tails == payload.tails
+
+
+def test_tails_are_kept_for_other_connections_and_not_for_ever() -> None:
+    payload = StampedPayload(1 << 20, 1 << 20, run=1)
+    assert payload.tails is not None
+    tracemalloc.start()
+    try:
+        ends = [payload.tails[sequence][:64] for sequence in range(300)]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100 << 20
+    kept = payload.tails[299]
+    assert payload.tails[299] is kept
+    assert [payload.tails[sequence][:64] for sequence in range(300)] == ends
+
+
+def test_large_messages_are_not_kept() -> None:
+    size = 8 << 20
+    tails = Tails(lambda sequence: bytes([sequence]) * size, size)
+    assert [tails[sequence][0] for sequence in range(5)] == list(range(5))
+    assert len(tails) == 1

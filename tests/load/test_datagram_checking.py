@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from echo_client.addresses import Address
 from echo_load.engines.checking import UnderWay
-from echo_load.engines.hub.connection import HubConnection, Place
+from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.datagrams import expire, take
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import FixedPayload, Payload, StampedPayload
@@ -27,7 +27,7 @@ class Exchanged:
 
     def __init__(self, payload: Payload = PAYLOAD, first: int = 0) -> None:
         self.payload = payload
-        self.connection = HubConnection.of(Place(NUMBER, first), ADDRESS, None)
+        self.connection = HubConnection.of(ConnectionSlot(NUMBER, first), ADDRESS, None)
         self.counts = Counts()
 
     def send(self, count: int) -> None:

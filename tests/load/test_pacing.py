@@ -196,7 +196,7 @@ def test_a_stage_without_end() -> None:
     line = Timeline(stages, loop=False, seconds=INF)
     assert list(line.segments()) == [Segment(0, INF, 5, 5)]
     assert line.stage_at(1e9) == 0
-    assert list(line.lives(5)) == [(-INF, INF)]
+    assert list(line.lifetimes(5)) == [(-INF, INF)]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_stages_that_are_reopened_end_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "number", "lives"),
+    ("line", "number", "lifetimes"),
     [
         (timeline("0-10/10s,10/5s,10-4/6s"), 5, [(5, 20)]),
         (timeline("0-10/10s,10/5s,10-4/6s"), 4, [(4, INF)]),
@@ -258,18 +258,18 @@ def test_stages_that_are_reopened_end_one_by_one() -> None:
         (timeline("0-10/10s,10-0/10s", loop=True, seconds=45), 5, [(5, 15), (25, 35), (45, INF)]),
     ],
 )
-def test_lives(line: Timeline, number: int, lives: list[tuple[float, float]]) -> None:
-    assert list(line.lives(number)) == lives
+def test_lives(line: Timeline, number: int, lifetimes: list[tuple[float, float]]) -> None:
+    assert list(line.lifetimes(number)) == lifetimes
 
 
 def test_lives_without_end_come_one_by_one() -> None:
     line = timeline("10/1s,20/1s", loop=True)
-    assert list(islice(line.lives(15), 3)) == [(1, 2), (3, 4), (5, 6)]
+    assert list(islice(line.lifetimes(15), 3)) == [(1, 2), (3, 4), (5, 6)]
 
 
 @pytest.mark.parametrize("stages", ["10/1s,20/1s", "20-10/1s,10-20/1s", "10/1s"])
 def test_a_connection_that_a_loop_without_end_never_closes(stages: str) -> None:
-    assert list(timeline(stages, loop=True).lives(10)) == [(-INF, INF)]
+    assert list(timeline(stages, loop=True).lifetimes(10)) == [(-INF, INF)]
 
 
 @given(some_stages, st.integers(1, 40), st.floats(0, 24))
@@ -278,12 +278,12 @@ def test_a_connection_is_open_while_the_level_is_its_number_or_more(
 ) -> None:
     seconds = sum(stage.duration or 0 for stage in stages)
     assume(instant < seconds)
-    lives = list(Timeline(stages, loop=False, seconds=seconds).lives(number))
-    bounds = [bound for life in lives for bound in life]
+    lifetimes = list(Timeline(stages, loop=False, seconds=seconds).lifetimes(number))
+    bounds = [bound for life in lifetimes for bound in life]
     assert bounds == sorted(bounds)
     assume(all(abs(bound - instant) > 1e-6 for bound in bounds))
     level = level_at(stages, instant)
-    assert any(begin <= instant < end for begin, end in lives) == (level >= number)
+    assert any(begin <= instant < end for begin, end in lifetimes) == (level >= number)
 
 
 # Messages that are due.

@@ -11,15 +11,15 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from echo_load.plan.payload import (
+    MISMATCHES,
     STAMP_BYTES,
-    WRONG,
     FixedPayload,
     HelloPayload,
+    Mismatch,
     Payload,
     Stamp,
     StampedPayload,
     Tails,
-    Wrong,
 )
 
 connections = st.integers(1, 2**31)
@@ -184,7 +184,7 @@ def test_a_message_of_another_run_has_no_stamp(
     assert payload.diagnose_surplus(connection, sequence, got) == "foreign"
 
 
-SURPLUS: list[tuple[Callable[[Payload], bytes], Wrong]] = [
+SURPLUS: list[tuple[Callable[[Payload], bytes], Mismatch]] = [
     (lambda payload: payload.message(1, 5), "duplicated"),
     (lambda payload: payload.message(1, 5)[:1], "duplicated"),
     (lambda payload: payload.message(1, 5) * 2, "duplicated"),
@@ -203,7 +203,7 @@ SURPLUS: list[tuple[Callable[[Payload], bytes], Wrong]] = [
         StampedPayload(24, 99, 1),
     ],
 )
-def test_surplus(payload: Payload, make: Callable[[Payload], bytes], said: Wrong) -> None:
+def test_surplus(payload: Payload, make: Callable[[Payload], bytes], said: Mismatch) -> None:
     assert payload.diagnose_surplus(1, 5, make(payload)) == said
 
 
@@ -213,7 +213,7 @@ def test_surplus_of_an_earlier_message_is_duplicated() -> None:
 
 
 def test_every_diagnosis_has_a_name() -> None:
-    assert get_args(Wrong) == WRONG
+    assert get_args(Mismatch) == MISMATCHES
 
 
 @given(payloads, connections, st.lists(st.integers(0, 10**15), max_size=20))

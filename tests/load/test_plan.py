@@ -331,7 +331,7 @@ def test_generators_share_the_messages_that_are_due(generators: int, messages: i
         due += schedule
         # The rate limits, and no connection does.
         assert part.quota(1) is None
-        assert part.lives is None
+        assert part.lifetimes is None
     most = 2000
     assert len(due) == min(messages or most, most)
     assert min(due) == 0
@@ -342,12 +342,12 @@ def test_what_is_due_and_which_connections_are_open_when() -> None:
     (constant,) = shares(Plan(), 1)
     (connections,) = shares(Plan(stages=STAGES), 1)
     (rates,) = shares(Plan(stages=RATES, staged_rate=True), 1)
-    assert (constant.lives, constant.schedule()) == (None, None)
+    assert (constant.lifetimes, constant.schedule()) == (None, None)
     assert constant.quota(1) is None
-    assert connections.lives is not None
-    assert list(connections.lives.lives(100)) == [(10, math.inf)]
+    assert connections.lifetimes is not None
+    assert list(connections.lifetimes.lifetimes(100)) == [(10, math.inf)]
     assert connections.schedule() is None
-    assert rates.lives is None
+    assert rates.lifetimes is None
     assert len(list(rates.schedule() or ())) == 18
 
 

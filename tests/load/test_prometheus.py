@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from echo_core.errors import InvalidValueError
 from echo_load.measure.histogram import LatencyHistogram
-from echo_load.plan.payload import WRONG
+from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import LOSSES
 from echo_load.report.prometheus import PrometheusReport, parse_listen
@@ -147,7 +147,7 @@ def test_a_generator_that_is_the_limit_is_shown_while_it_is(
 def test_wrong_and_missing_replies_are_shown_before_there_are_any() -> None:
     with PrometheusReport(parse_listen("0")) as report:
         figures = scrape(report.url)
-    for kind in (*WRONG, *LOSSES):
+    for kind in (*MISMATCHES, *LOSSES):
         assert figures["echo_load_errors_total", kind] == 0
 
 

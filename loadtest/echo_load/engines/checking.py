@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from echo_load.plan.payload import Payload, Wrong
+from echo_load.plan.payload import Mismatch, Payload
 
 
 class UnderWay(NamedTuple):
@@ -38,7 +38,7 @@ class Checked:
     """
 
     completed: list[UnderWay]
-    wrong: list[Wrong]
+    wrong: list[Mismatch]
     rest: bytes
     in_step: bool
     completed_wrong: int = 0

@@ -122,7 +122,7 @@ class Share:
         return Timeline.of(self.plan, self.stages)
 
     @property
-    def lives(self) -> Timeline | None:
+    def lifetimes(self) -> Timeline | None:
         """The timeline that says when connections are open; None if they always are."""
         return None if self.plan.open_loop or not self.plan.stages else self.timeline
 

@@ -208,11 +208,11 @@ class _Client(threading.Thread):
             self.settled = self.ended = True
 
     def _run(self) -> None:
-        lives = self._share.lives
-        if lives is None:
+        lifetimes = self._share.lifetimes
+        if lifetimes is None:
             self._live(NEVER, at_once=True)
             return
-        for begin, end in lives.lives(self.number):
+        for begin, end in lifetimes.lifetimes(self.number):
             at_once = begin == -float("inf")
             if not at_once:
                 self.settled = True

@@ -113,7 +113,7 @@ class Timeline:
             yield Segment(begin, seconds, stage.first, stage.last)
             begin += seconds
 
-    def lives(self, number: int) -> Iterator[tuple[float, float]]:
+    def lifetimes(self, number: int) -> Iterator[tuple[float, float]]:
         """When a connection is open, if the levels are connections.
 
         Connection 7 is open while the level is 7 or more.

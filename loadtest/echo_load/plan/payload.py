@@ -13,8 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
-Wrong = Literal["corrupt", "truncated", "duplicated", "reordered", "foreign"]
-WRONG: tuple[Wrong, ...] = ("corrupt", "truncated", "duplicated", "reordered", "foreign")
+Mismatch = Literal["corrupt", "truncated", "duplicated", "reordered", "foreign"]
+MISMATCHES: tuple[Mismatch, ...] = ("corrupt", "truncated", "duplicated", "reordered", "foreign")
 
 
 class Stamp(NamedTuple):
@@ -53,7 +53,7 @@ class Payload(ABC):
         """Read what a message, or its first part, says of itself; None if it says nothing."""
         return None
 
-    def diagnose(self, connection: int, sequence: int, got: bytes) -> Wrong:
+    def diagnose(self, connection: int, sequence: int, got: bytes) -> Mismatch:
         """Name what is wrong with bytes that came in the place of a message.
 
         Args:
@@ -69,7 +69,7 @@ class Payload(ABC):
             return "foreign"
         return "duplicated" if stamp.sequence < sequence else "reordered"
 
-    def diagnose_surplus(self, connection: int, sequence: int, got: bytes) -> Wrong:
+    def diagnose_surplus(self, connection: int, sequence: int, got: bytes) -> Mismatch:
         """Name what bytes are that came when nothing was due.
 
         Args:
@@ -143,7 +143,7 @@ class StampedPayload(Payload):
         message = self.head(connection) + _numbered(self._noise, sequence)
         return message[:size] if size >= STAMP_BYTES else message[STAMP_BYTES - size : STAMP_BYTES]
 
-    def diagnose(self, connection: int, sequence: int, got: bytes) -> Wrong:
+    def diagnose(self, connection: int, sequence: int, got: bytes) -> Mismatch:
         """Name what is wrong with bytes that came in the place of a message."""
         if len(got) >= STAMP_BYTES:
             run, number, check = _HEAD.unpack_from(got)

@@ -73,7 +73,7 @@ class Figures:
     attempts: int
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
     """A threshold and what was measured.
 
     Attributes:
@@ -186,11 +186,11 @@ class Threshold:
                 f"{' or '.join(f'{scheme}://' for scheme in able)}"
             )
 
-    def judge(self, figures: Figures) -> Judged:
+    def judge(self, figures: Figures) -> ThresholdResult:
         """Compare with what was measured; where nothing was, it was not kept."""
         value = self._value(figures)
         passed = value is not None and _OPERATORS[self.relation](value, self.limit)
-        return Judged(
+        return ThresholdResult(
             threshold=self.text, aborts=self.aborts, kind=self.kind, value=value, passed=passed
         )
 

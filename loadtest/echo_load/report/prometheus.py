@@ -30,7 +30,7 @@ from echo_load.errors import MetricsError
 from echo_load.measure.counts import Counts
 from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
-from echo_load.plan.payload import WRONG
+from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.thresholds import LOSSES
 from echo_load.report.exposition import Exposed
 from echo_load.results.result import Result
@@ -61,7 +61,7 @@ _TIMES = (
     ),
 )
 # Kinds of errors that are shown before the first has happened: what begins at 1 has no increase.
-_KINDS = dict.fromkeys((*WRONG, *sorted(LOSSES)), 0)
+_KINDS = dict.fromkeys((*MISMATCHES, *sorted(LOSSES)), 0)
 
 
 def parse_listen(text: str) -> NetworkEndpoint:

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_core.units import format_bytes, format_count
-from echo_load.plan.payload import WRONG
+from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.plan import Plan
-from echo_load.plan.thresholds import Judged, written_rate, written_time
+from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import Generator, Latency, Result, StageResult, Totals
 from echo_load.results.verdict import shortcomings
@@ -50,7 +50,7 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
     )
     rate = written_rate(stage.messages_per_second)
     table.add_row("messages", f"{stage.messages:,}  ({rate} msg/s)")
-    wrong = [(str(kind), errors.pop(kind), "red") for kind in WRONG if kind in errors]
+    wrong = [(str(kind), errors.pop(kind), "red") for kind in MISMATCHES if kind in errors]
     table.add_row(
         "errors",
         _counts(
@@ -183,7 +183,7 @@ def _proof(result: Result) -> str:
     return proof
 
 
-def _judged(one: Judged) -> Text:
+def _judged(one: ThresholdResult) -> Text:
     word, style = ("kept", "green") if one.passed else ("crossed", "bold red")
     return Text.assemble(f"{one.name}  ", (word, style), f"  {one.measured}")
 

@@ -18,7 +18,7 @@ from echo_load.errors import ResultFileError
 from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
-from echo_load.plan.thresholds import Judged
+from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
 
 SCHEMA = "echoswarm/result/1"
@@ -331,7 +331,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     generator: Generator
     spread: Spread
     reconciliation: Reconciliation | None
-    thresholds: list[Judged]
+    thresholds: list[ThresholdResult]
     verdict: Verdict
     passed: bool
     reasons: list[str]

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from echo_core.units import format_count
-from echo_load.plan.payload import WRONG
+from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.plan import Plan
-from echo_load.plan.thresholds import LOSSES, Judged
+from echo_load.plan.thresholds import LOSSES, ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import StageResult, Totals, Verdict
 
@@ -51,7 +51,9 @@ def tolerated(plan: Plan, kind: str) -> bool:
 
 def is_tolerated(kind: str, metrics: Collection[str]) -> bool:
     """Whether thresholds on these metrics say how many errors of this kind there may be."""
-    return kind not in WRONG and ("errors" in metrics or ("loss" in metrics and kind in LOSSES))
+    return kind not in MISMATCHES and (
+        "errors" in metrics or ("loss" in metrics and kind in LOSSES)
+    )
 
 
 def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
@@ -65,7 +67,7 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
     if stage.connections_lost:
         were = "was" if stage.connections_lost == 1 else "were"
         found.append(f"{format_count(stage.connections_lost, 'connection')} {were} lost")
-    if wrong := sum(stage.errors.get(kind, 0) for kind in WRONG):
+    if wrong := sum(stage.errors.get(kind, 0) for kind in MISMATCHES):
         were = "was" if wrong == 1 else "were"
         found.append(f"{format_count(wrong, 'reply')} {were} not what was sent")
     if unsent := stage.errors.get("unsent"):
@@ -83,7 +85,7 @@ def judge(
     stages: Sequence[StageResult],
     totals: Totals,
     reconciliation: Reconciliation | None,
-    thresholds: Sequence[Judged],
+    thresholds: Sequence[ThresholdResult],
     end: End,
 ) -> tuple[Verdict, list[str]]:
     """Say whether a test passed, and why not, a line each."""

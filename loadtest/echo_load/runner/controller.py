@@ -142,19 +142,19 @@ def run(
         reconciler = Reconciler(admin) if admin is not None else None
         observer.started(plan, endpoints, processes)
         started_at = _now()
-        course = _Course(plan, observer, lambda: interruption.asked)
-        for number, (repeat, stages) in enumerate(course.parts):
+        test_run = _TestRun(plan, observer, lambda: interruption.asked)
+        for number, (repeat, stages) in enumerate(test_run.parts):
             task = Task(plan, stages, targets, payload, sources, processes, seed + number, repeat)
-            if not course.run_part(task):
+            if not test_run.run_part(task):
                 break
         reconciliation = None
         if reconciler is not None and (server is None or server.failure() is None):
             reconciliation = reconciler.compare(
-                sum((tally.counts for tally in course.tallies + course.warm_ups), Counts()),
+                sum((tally.counts for tally in test_run.tallies + test_run.warm_ups), Counts()),
                 datagrams=all(one.transport == "udp" for target in targets for one in target),
             )
         failure = server.failure() if server is not None else None
-        result = course.result(command, endpoints, started_at, reconciliation, failure)
+        result = test_run.result(command, endpoints, started_at, reconciliation, failure)
     observer.ended(result)
     return result
 
@@ -181,7 +181,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class _Course:
+class _TestRun:
     """The parts of a test, of all repeats, one after the other, and what they came to.
 
     Args:

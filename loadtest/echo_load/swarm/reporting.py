@@ -21,8 +21,8 @@ from prometheus_client.registry import Collector
 
 from echo_client.errors import CONNECTING_KINDS
 from echo_core.errors import ExitCode
-from echo_load.plan.payload import WRONG
-from echo_load.plan.thresholds import LOSSES, Figures, Judged
+from echo_load.plan.payload import MISMATCHES
+from echo_load.plan.thresholds import LOSSES, Figures, ThresholdResult
 from echo_load.report.exposition import Exposed
 from echo_load.results.verdict import is_tolerated
 from echo_load.swarm.duration import duration_of
@@ -32,7 +32,7 @@ from echo_load.swarm.settings import Settings, parse_host
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 COLUMNS = ("method", "name", "count", "mean_us", *(f"p{one:g}_us" for one in PERCENTILES), "max_us")
 _PREFIX = "echo_swarm_"
-_MESSAGE_KINDS = sorted({*WRONG, *LOSSES, "closed", "reset"})
+_MESSAGE_KINDS = sorted({*MISMATCHES, *LOSSES, "closed", "reset"})
 # Requests in which no message comes back.
 _AROUND = frozenset({"connect", "close", "send"})
 
@@ -93,7 +93,7 @@ def write_csv(precision: Precision, path: Path) -> None:
         writer.writerows(rows(precision))
 
 
-def judged(environment: Any, precision: Precision) -> list[Judged]:
+def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
     """The thresholds of the command line or the web form, and whether they were kept."""
     limits = Settings.of(environment.parsed_options).thresholds
     if not limits:

@@ -99,7 +99,7 @@ class DatagramEcho:
 
     def close(self) -> None:
         """Close the socket; what waits there is left to others that have it."""
-        self.look_at_drops()
+        self.count_drops()
         self._watcher.stop()
         self._watcher.close()
         self._socket.close()
@@ -172,7 +172,7 @@ class DatagramEcho:
         self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         return _IPV6_INTERFACE_WORD
 
-    def look_at_drops(self) -> None:
+    def count_drops(self) -> None:
         """Count what the kernel had to drop since the last look, because nobody took it in time."""
         dropped = self._kernel_drops()
         # A 32-bit number that begins anew.

@@ -28,11 +28,11 @@ class Vitals:
         stream: the log.
 
     Attributes:
-        looks: called each time too, for what else is to be looked at.
+        probes: called each time too, for what else is to be looked at.
     """
 
     def __init__(self, counters: Counters, stream: DrainedStream) -> None:
-        self.looks: list[Callable[[], None]] = []
+        self.probes: list[Callable[[], None]] = []
         self._counters = counters
         self._stream = stream
         self._due = time.monotonic() + PERIOD_SECONDS
@@ -62,5 +62,5 @@ class Vitals:
         cells = self._counters.cells
         cells[Counter.CPU_NANOSECONDS] = time.process_time_ns()
         cells[Counter.LOG_LINES_DROPPED] = self._stream.dropped
-        for look in self.looks:
+        for look in self.probes:
             look()

@@ -214,7 +214,7 @@ class _Worker:
         """Close the listeners of a slot, and leave what waits there to whoever has them too."""
         served = self._served.pop(slot, _Served())
         for echo in served.datagrams:
-            self._vitals.looks.remove(echo.look_at_drops)
+            self._vitals.probes.remove(echo.count_drops)
             echo.close()
         for server in served.servers:
             server.close()
@@ -272,7 +272,7 @@ class _Worker:
             low_ports=self._config.udp_low_ports,
         )
         echo.start()
-        self._vitals.looks.append(echo.look_at_drops)
+        self._vitals.probes.append(echo.count_drops)
         return echo
 
     def drain(self, stop: _Stop) -> None:
@@ -281,7 +281,7 @@ class _Worker:
         Where nobody serves the listeners after this worker, connections that wait are let in as
         soon as they may be.
         """
-        self._vitals.looks.clear()
+        self._vitals.probes.clear()
         servers = [server for served in self._served.values() for server in served.servers]
         for echo in [echo for served in self._served.values() for echo in served.datagrams]:
             echo.stop()

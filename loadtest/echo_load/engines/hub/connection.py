@@ -17,7 +17,7 @@ from echo_load.engines.share import NEVER
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
-class Place:
+class ConnectionSlot:
     """What stays of a connection when it is closed and opened anew.
 
     Attributes:
@@ -39,16 +39,16 @@ class Place:
 
 
 class HubConnection(_socket.socket):
-    """One socket of a place.
+    """One socket of a slot.
 
     One message under way is kept in `expected`, `due_ns` and `sent_ns`, which is quick; several,
     and the first one of a connection, are kept in `under_way`, which is None otherwise.
 
     Attributes:
-        number: as of its place.
+        number: as of its slot.
         sequence: of its next message.
         stop_at: the message not to send any more, because something else is to be done.
-        failures: as of its place.
+        failures: as of its slot.
         expected: the message under way; None for none, or for those in `under_way`.
         due_ns: when it was to leave, on the monotonic clock.
         sent_ns: when it left; before the first one, when connecting began.
@@ -112,7 +112,7 @@ class HubConnection(_socket.socket):
     missing: dict[int, None] | None
 
     @classmethod
-    def of(cls, place: Place, address: Address, source: str | None) -> Self:
+    def of(cls, slot: ConnectionSlot, address: Address, source: str | None) -> Self:
         """Make the socket, from an address if one is given; it is not connected yet.
 
         Raises:
@@ -131,9 +131,9 @@ class HubConnection(_socket.socket):
         except (OSError, ConnectError):
             connection.close()
             raise
-        connection.number = place.number
-        connection.sequence = place.sequence
-        connection.failures = place.failures
+        connection.number = slot.number
+        connection.sequence = slot.sequence
+        connection.failures = slot.failures
         connection.stop_at = NEVER
         connection.expected = None
         connection.due_ns = connection.sent_ns = 0
@@ -175,9 +175,9 @@ class HubConnection(_socket.socket):
                 self.expected = None
         return self.under_way
 
-    def place(self) -> Place:
+    def slot(self) -> ConnectionSlot:
         """Where another socket goes on."""
-        return Place(self.number, self.sequence, self.failures)
+        return ConnectionSlot(self.number, self.sequence, self.failures)
 
     def tcp_info(self) -> TcpInfo | None:
         """What the kernel knows of the connection; None where it is no TCP."""

@@ -18,12 +18,12 @@ from gevent.hub import get_hub
 
 from echo_core.epoll_set import BATCH, READABLE, EpollSet, Ready
 from echo_load.engines.hub import datagrams
-from echo_load.engines.hub.connection import HubConnection, Place
+from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.dispatcher import Dispatcher
 from echo_load.engines.hub.exchange import Exchange
-from echo_load.engines.hub.lifetimes import Lives
+from echo_load.engines.hub.lifetimes import Lifetimes
 from echo_load.engines.hub.opening import TICK_SECONDS, Opener
-from echo_load.engines.hub.timer_queue import Later
+from echo_load.engines.hub.timer_queue import TimerQueue
 from echo_load.engines.recorder import Recorder
 from echo_load.engines.share import NEVER, Share
 from echo_load.measure.counts import Counts
@@ -72,8 +72,8 @@ class HubEngine:
         self._made: dict[int, int] = {}
         # Of each connection, the messages that were given up.
         self._missed: Counter[int] = Counter()
-        timeline = share.lives
-        self._lives = Lives(share, timeline) if timeline else None
+        timeline = share.lifetimes
+        self._lifetimes = Lifetimes(share, timeline) if timeline else None
         self._ends_when_idle = share.ends_when_idle
         self._timeout_ns = int(plan.reply_timeout * 1e9)
         sweep = min(plan.reply_timeout * _SWEEP_SHARE, _LONGEST_SWEEP_SECONDS)
@@ -84,23 +84,25 @@ class HubEngine:
         self._error: Exception | None = None
         self._origin_ns = 0
 
-        self._later = Later(self._hub.loop, self._guarded)
+        self._timer_queue = TimerQueue(self._hub.loop, self._guarded)
         self._opener = Opener(
             share,
             self._set,
             self._counts,
             recorder,
-            self._later,
+            self._timer_queue,
             on_open=self._on_open,
-            is_wanted=self._lives.is_alive if self._lives else lambda _place: True,
+            is_wanted=self._lifetimes.is_alive if self._lifetimes else lambda _slot: True,
         )
         self._tick: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
 
     def open(self) -> None:
         """Begin to open the connections of the beginning; returns at once."""
-        places = self._lives.first() if self._lives else map(Place, self._share.numbers)
-        for place in places:
-            self._opener.add(place, first=True)
+        slots = (
+            self._lifetimes.first() if self._lifetimes else map(ConnectionSlot, self._share.numbers)
+        )
+        for slot in slots:
+            self._opener.add(slot, first=True)
         self._tick.start(self._on_tick)
         self._guarded(self._opener.open_some)
 
@@ -156,8 +158,10 @@ class HubEngine:
         """The gate is open: let every connection send its first message."""
         self._started = True
         self._opener.start()
-        if self._lives:
-            self._lives.start(self._origin_ns, self._later, self._begin_life, self._end_life)
+        if self._lifetimes:
+            self._lifetimes.start(
+                self._origin_ns, self._timer_queue, self._begin_lifetime, self._end_lifetime
+            )
         if self._dispatcher is None:
             self._begin_some(deque(self._connections.values()))
 
@@ -175,7 +179,7 @@ class HubEngine:
         self._connections[connection.fileno()] = connection
         connection.head = self._share.payload.head(connection.number)
         connection.stop_at = self._share.stop_at(connection.number, connection.sequence)
-        if self._lives and not self._lives.add(connection):
+        if self._lifetimes and not self._lifetimes.add(connection):
             connection.over = True
             connection.stop_at = 0
         if self._dispatcher is not None:
@@ -184,11 +188,11 @@ class HubEngine:
         elif self._started:
             self._send_on(connection)
 
-    def _begin_life(self, place: Place) -> None:
+    def _begin_lifetime(self, slot: ConnectionSlot) -> None:
         if time.monotonic_ns() < self._share.end_ns.value:
-            self._opener.add(place)
+            self._opener.add(slot)
 
-    def _end_life(self, connection: HubConnection) -> None:
+    def _end_lifetime(self, connection: HubConnection) -> None:
         connection.over = True
         connection.stop_at = 0
         if not connection.waits:
@@ -247,16 +251,16 @@ class HubEngine:
             self._rest(connection)
             return
         if connection.failures == 1:
-            self._opener.add(connection.place())
+            self._opener.add(connection.slot())
         else:
-            self._opener.again(connection.place())
+            self._opener.again(connection.slot())
 
     def _renew(self, connection: HubConnection) -> None:
-        """Close a connection that has sent as much as one may, and open another in its place."""
+        """Close a connection that has sent as much as one may, and open another in its slot."""
         if connection.fileno() < 0:
             return
         self._close(connection)
-        self._opener.add(connection.place())
+        self._opener.add(connection.slot())
         self._opener.open_some()
 
     def _finish(self, connection: HubConnection) -> None:
@@ -266,7 +270,7 @@ class HubEngine:
         elif not connection.lingers:
             connection.over = connection.lingers = True
             instant = time.monotonic_ns() + int(_LINGER_SECONDS * 1e9)
-            self._later.at(instant, lambda: self._end_connection(connection))
+            self._timer_queue.at(instant, lambda: self._end_connection(connection))
 
     def _end_connection(self, connection: HubConnection) -> None:
         if connection.fileno() >= 0:
@@ -275,16 +279,16 @@ class HubEngine:
 
     def _rest(self, connection: HubConnection) -> None:
         """A connection was closed and is not opened anew, but for another stage."""
-        if self._lives:
-            self._lives.rest(connection.number)
+        if self._lifetimes:
+            self._lifetimes.rest(connection.number)
 
     def _close(self, connection: HubConnection) -> None:
         if connection.fileno() < 0:
             return
         self._note_made(connection)
         self._counts.closed += 1
-        if self._lives:
-            self._lives.close(connection)
+        if self._lifetimes:
+            self._lifetimes.close(connection)
         information = connection.tcp_info()
         if information is not None:
             self._counts.retransmits += information.retransmits
@@ -387,7 +391,7 @@ class HubEngine:
             for connection in list(self._connections.values()):
                 if not connection.waits and not connection.over:
                     self._finish(connection)
-        unborn = self._lives is not None and not self._ending and self._lives.is_to_go_on()
+        unborn = self._lifetimes is not None and not self._ending and self._lifetimes.is_to_go_on()
         may_end = self._ending or (self._ends_when_idle and not unborn)
         if may_end and not self._connections and self._opener.idle:
             self._count_unsent(self._share.due_until_ns)
@@ -417,7 +421,7 @@ class HubEngine:
         if not self._done.is_set():
             self._tick.stop()
             self._tick.close()
-            self._later.close()
+            self._timer_queue.close()
             if self._dispatcher is not None:
                 self._dispatcher.close()
             self._set.close()

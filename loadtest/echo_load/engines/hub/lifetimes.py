@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from echo_load.engines.hub.connection import HubConnection, Place
-from echo_load.engines.hub.timer_queue import Later
+from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
+from echo_load.engines.hub.timer_queue import TimerQueue
 from echo_load.engines.share import Share
 from echo_load.plan.pacing import Timeline
 
 Span = tuple[float, float]
 
 
-class Lives:
+class Lifetimes:
     """The times in which each connection of a share is open.
 
     A connection that is still being opened, or closed, when its next time begins is not opened a
@@ -27,37 +27,37 @@ class Lives:
     def __init__(self, share: Share, timeline: Timeline) -> None:
         self._share = share
         self._spans: dict[int, Iterator[Span]] = {
-            number: timeline.lives(number) for number in share.numbers
+            number: timeline.lifetimes(number) for number in share.numbers
         }
         self._next: dict[int, Span] = {}
         self._alive: set[int] = set()
         # Open, being opened, or to be tried again.
         self._busy: set[int] = set()
-        self._places = {number: Place(number) for number in share.numbers}
+        self._slots = {number: ConnectionSlot(number) for number in share.numbers}
         self._connections: dict[int, HubConnection] = {}
-        self._begin: Callable[[Place], None] | None = None
+        self._begin: Callable[[ConnectionSlot], None] | None = None
         for number in share.numbers:
             self._advance(number)
 
-    def first(self) -> list[Place]:
+    def first(self) -> list[ConnectionSlot]:
         """The connections that are open from the beginning."""
         first = [number for number, (begin, _) in self._next.items() if begin == -math.inf]
         self._alive.update(first)
         self._busy.update(first)
-        return [self._places[number] for number in first]
+        return [self._slots[number] for number in first]
 
     def start(
         self,
         origin_ns: int,
-        later: Later,
-        begin: Callable[[Place], None],
+        timer_queue: TimerQueue,
+        begin: Callable[[ConnectionSlot], None],
         end: Callable[[HubConnection], None],
     ) -> None:
         """Let connections begin and end from now on.
 
         Args:
             origin_ns: the instant 0 of the timeline, on the monotonic clock.
-            later: where the instants are noted.
+            timer_queue: where the instants are noted.
             begin: called when a connection is to be opened.
             end: called with a connection when it is to be closed.
         """
@@ -70,7 +70,7 @@ class Lives:
             if span[0] == -math.inf:
                 open_one(number)
             else:
-                later.at(origin_ns + int(span[0] * 1e9), lambda: open_one(number))
+                timer_queue.at(origin_ns + int(span[0] * 1e9), lambda: open_one(number))
 
         def open_one(number: int) -> None:
             _, until = self._next[number]
@@ -78,7 +78,7 @@ class Lives:
             self._alive.add(number)
             self._wake(number)
             if until != math.inf:
-                later.at(origin_ns + int(until * 1e9), lambda: close_one(number))
+                timer_queue.at(origin_ns + int(until * 1e9), lambda: close_one(number))
 
         def close_one(number: int) -> None:
             self._alive.discard(number)
@@ -89,12 +89,12 @@ class Lives:
         for number in list(self._spans):
             plan(number)
 
-    def is_alive(self, place: Place) -> bool:
+    def is_alive(self, slot: ConnectionSlot) -> bool:
         """Whether a connection is to be opened; one that is not rests until its next time."""
-        alive = place.number in self._alive
+        alive = slot.number in self._alive
         if not alive:
-            self._places[place.number] = place
-            self._busy.discard(place.number)
+            self._slots[slot.number] = slot
+            self._busy.discard(slot.number)
         return alive
 
     def is_to_go_on(self) -> bool:
@@ -109,7 +109,7 @@ class Lives:
     def close(self, connection: HubConnection) -> None:
         """Note that a connection was closed, and how far it has come."""
         self._connections.pop(connection.number, None)
-        self._places[connection.number] = connection.place()
+        self._slots[connection.number] = connection.slot()
 
     def rest(self, number: int) -> None:
         """Note that a connection is not opened anew, until its next time, which may be now."""
@@ -120,12 +120,12 @@ class Lives:
     def _wake(self, number: int) -> None:
         if number not in self._busy and self._begin is not None and not self._is_through(number):
             self._busy.add(number)
-            self._begin(self._places[number])
+            self._begin(self._slots[number])
 
     def _is_through(self, number: int) -> bool:
-        place, quota = self._places[number], self._share.quota(number)
-        through = quota is not None and place.sequence >= quota
-        return through or self._share.gives_up(place.failures)
+        slot, quota = self._slots[number], self._share.quota(number)
+        through = quota is not None and slot.sequence >= quota
+        return through or self._share.gives_up(slot.failures)
 
     def _advance(self, number: int) -> None:
         span = next(self._spans[number], None)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from echo_client.connecting import UNIX_QUEUE_SECONDS, failure_to_connect
 from echo_client.errors import ConnectError
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet
-from echo_load.engines.hub.connection import HubConnection, Place
-from echo_load.engines.hub.timer_queue import Later
+from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
+from echo_load.engines.hub.timer_queue import TimerQueue
 from echo_load.engines.recorder import Recorder
 from echo_load.engines.share import Share, back_off_seconds
 from echo_load.measure.counts import Counts
@@ -29,7 +29,7 @@ class Opener:
         epoll_set: watches them while they are being opened, and afterwards for replies.
         counts: where successes and failures are counted.
         recorder: where times are noted.
-        later: for another attempt.
+        timer_queue: for another attempt.
         on_open: called with each connection that is established.
         is_wanted: asked before a connection is opened whether it still is to be.
     """
@@ -40,10 +40,10 @@ class Opener:
         epoll_set: EpollSet,
         counts: Counts,
         recorder: Recorder,
-        later: Later,
+        timer_queue: TimerQueue,
         *,
         on_open: Callable[[HubConnection], None],
-        is_wanted: Callable[[Place], bool],
+        is_wanted: Callable[[ConnectionSlot], bool],
     ) -> None:
         plan = share.plan
         self.opening: dict[int, HubConnection] = {}
@@ -51,14 +51,14 @@ class Opener:
         self._set = epoll_set
         self._counts = counts
         self._recorder = recorder
-        self._later = later
+        self._timer_queue = timer_queue
         self._on_open = on_open
         self._is_wanted = is_wanted
-        self._waiting: deque[Place] = deque()
+        self._waiting: deque[ConnectionSlot] = deque()
         # Places that wait for their next attempt; before the gate opens there is but one.
         self._backing_off = 0
         self._first: set[int] = set()
-        self._failed_first: list[Place] | None = []
+        self._failed_first: list[ConnectionSlot] | None = []
         self._timeout_ns = int(plan.connect_timeout * 1e9)
         self._gap_ns = int(1e9 * share.connect_gap)
         self._next_ns = 0
@@ -67,7 +67,7 @@ class Opener:
 
     @property
     def settled(self) -> bool:
-        """Each of the places that were there before the gate opened is open, or has failed."""
+        """Each of the slots that were there before the gate opened is open, or has failed."""
         return not self._first
 
     @property
@@ -75,22 +75,22 @@ class Opener:
         """Nothing is being opened, nor going to be."""
         return not (self.opening or self._waiting or self._backing_off or self._queued)
 
-    def add(self, place: Place, *, first: bool = False) -> None:
-        """Open a connection for a place, in its turn.
+    def add(self, slot: ConnectionSlot, *, first: bool = False) -> None:
+        """Open a connection for a slot, in its turn.
 
         Args:
-            place: which.
+            slot: which.
             first: one of those to be opened before the gate.
         """
         if first:
-            self._first.add(place.number)
-        self._waiting.append(place)
+            self._first.add(slot.number)
+        self._waiting.append(slot)
 
     def start(self) -> None:
         """From now on what fails is tried again, and what has failed too."""
         failed, self._failed_first = self._failed_first, None
-        for place in failed or ():
-            self.again(place)
+        for slot in failed or ():
+            self.again(slot)
 
     def stop(self) -> None:
         """Open nothing more."""
@@ -100,17 +100,17 @@ class Opener:
         for connection in list(self.opening.values()):
             self._abandon(connection)
 
-    def again(self, place: Place) -> None:
-        """Open a connection for a place after a pause that grows with its failures."""
-        seconds = back_off_seconds(place.failures)
+    def again(self, slot: ConnectionSlot) -> None:
+        """Open a connection for a slot after a pause that grows with its failures."""
+        seconds = back_off_seconds(slot.failures)
         self._backing_off += 1
 
         def retry() -> None:
             if self._backing_off:
                 self._backing_off -= 1
-                self._waiting.append(place)
+                self._waiting.append(slot)
 
-        self._later.at(time.monotonic_ns() + int(seconds * 1e9), retry)
+        self._timer_queue.at(time.monotonic_ns() + int(seconds * 1e9), retry)
 
     def open_some(self) -> None:
         """Open connections that wait for it: as many at once, and as fast, as may be."""
@@ -119,12 +119,12 @@ class Opener:
         self._next_ns = max(self._next_ns, now - int(2 * TICK_SECONDS * 1e9))
         most = self._share.plan.connects_in_flight
         while self._waiting and len(self.opening) + self._queued < most and now >= self._next_ns:
-            place = self._waiting.popleft()
-            if self._is_wanted(place):
+            slot = self._waiting.popleft()
+            if self._is_wanted(slot):
                 self._next_ns += self._gap_ns
-                self._open(place, 0)
+                self._open(slot, 0)
             else:
-                self._first.discard(place.number)
+                self._first.discard(slot.number)
 
     def proceed(self, connection: HubConnection) -> None:
         """Look at a connection for which the kernel has an answer: established, or refused."""
@@ -132,7 +132,7 @@ class Opener:
         failure = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failure:
             connection.close()
-            self._try_next(connection.place(), connection.attempt, failure)
+            self._try_next(connection.slot(), connection.attempt, failure)
         else:
             self._set.change(connection.fileno(), READABLE)
             self._established(connection, time.monotonic_ns() - connection.sent_ns)
@@ -143,20 +143,20 @@ class Opener:
         for connection in list(self.opening.values()):
             if now - connection.sent_ns > self._timeout_ns:
                 self._abandon(connection)
-                self._try_next(connection.place(), connection.attempt, errno.ETIMEDOUT)
+                self._try_next(connection.slot(), connection.attempt, errno.ETIMEDOUT)
 
-    def _open(self, place: Place, attempt: int) -> None:
-        address = self._share.addresses(place.number)[attempt]
+    def _open(self, slot: ConnectionSlot, attempt: int) -> None:
+        address = self._share.addresses(slot.number)[attempt]
         try:
-            connection = HubConnection.of(place, address, self._share.source(place.number))
+            connection = HubConnection.of(slot, address, self._share.source(slot.number))
         except ConnectError as error:
-            self._failed(place, error.kind)
+            self._failed(slot, error.kind)
             return
         except OSError as error:
-            self._failed(place, failure_to_connect(error.errno, address).kind)
+            self._failed(slot, failure_to_connect(error.errno, address).kind)
             return
         begin = time.monotonic_ns()
-        connection.sent_ns = place.refused_since_ns or begin
+        connection.sent_ns = slot.refused_since_ns or begin
         connection.attempt = attempt
         failure = connection.connect_ex(address.sockaddr)
         if failure == errno.EINPROGRESS:
@@ -168,26 +168,26 @@ class Opener:
             self._established(connection, elapsed_ns)
         elif failure == errno.EAGAIN and address.transport == "unix":
             connection.close()
-            self._wait_for_queue(place, attempt, begin)
+            self._wait_for_queue(slot, attempt, begin)
         else:
             connection.close()
-            self._try_next(place, attempt, failure)
+            self._try_next(slot, attempt, failure)
 
-    def _wait_for_queue(self, place: Place, attempt: int, now: int) -> None:
+    def _wait_for_queue(self, slot: ConnectionSlot, attempt: int, now: int) -> None:
         """The queue of a unix socket is full, which does not say when to come again."""
-        place.refused_since_ns = place.refused_since_ns or now
-        if now - place.refused_since_ns > self._timeout_ns:
-            place.refused_since_ns = 0
-            self._try_next(place, attempt, errno.ETIMEDOUT)
+        slot.refused_since_ns = slot.refused_since_ns or now
+        if now - slot.refused_since_ns > self._timeout_ns:
+            slot.refused_since_ns = 0
+            self._try_next(slot, attempt, errno.ETIMEDOUT)
             return
         self._queued += 1
 
         def retry() -> None:
             if self._queued:
                 self._queued -= 1
-                self._open(place, attempt)
+                self._open(slot, attempt)
 
-        self._later.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
+        self._timer_queue.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
 
     def _established(self, connection: HubConnection, elapsed_ns: int) -> None:
         self._counts.opened += 1
@@ -198,25 +198,25 @@ class Opener:
         self._first.discard(connection.number)
         self._on_open(connection)
 
-    def _try_next(self, place: Place, attempt: int, failure: int) -> None:
+    def _try_next(self, slot: ConnectionSlot, attempt: int, failure: int) -> None:
         """Try the next address of the target, if it has one more."""
-        if attempt + 1 < len(self._share.addresses(place.number)):
-            self._open(place, attempt + 1)
+        if attempt + 1 < len(self._share.addresses(slot.number)):
+            self._open(slot, attempt + 1)
         else:
-            address = self._share.addresses(place.number)[attempt]
-            self._failed(place, failure_to_connect(failure, address).kind)
+            address = self._share.addresses(slot.number)[attempt]
+            self._failed(slot, failure_to_connect(failure, address).kind)
 
-    def _failed(self, place: Place, kind: str) -> None:
+    def _failed(self, slot: ConnectionSlot, kind: str) -> None:
         self._counts.failed += 1
         self._counts.errors[kind] += 1
-        self._first.discard(place.number)
-        place.failures += 1
-        if self._share.gives_up(place.failures):
+        self._first.discard(slot.number)
+        slot.failures += 1
+        if self._share.gives_up(slot.failures):
             return
         if self._failed_first is not None:
-            self._failed_first.append(place)
+            self._failed_first.append(slot)
         else:
-            self.again(place)
+            self.again(slot)
 
     def _abandon(self, connection: HubConnection) -> None:
         del self.opening[connection.fileno()]

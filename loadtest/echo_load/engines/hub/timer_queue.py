@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 
-class Later:
+class TimerQueue:
     """Actions in the order of their instants, and one timer of the loop for the next of them.
 
     Args:

@@ -254,9 +254,10 @@ def test_one_ip_version_only(start_server: StartServer, option: str, host: str) 
     passed(server.url, option, "-c", "2", "-n", "2")
     other = {"-4": "-6", "-6": "-4"}[option]
     process = run([*LOAD, "run", server.url, other])
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert process.stderr.decode() == (
-        f"echo-load: error: cannot connect to {server.url}: it has no IPv{other[1]} address\n"
+        f"echo-load: error: {other}: {server.url} is an IPv{option[1]} address; leave out {other}, "
+        f"or name an IPv{other[1]} address\n"
     )
 
 

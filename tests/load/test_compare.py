@@ -201,7 +201,9 @@ def test_results_are_compared_with_the_first(result: Result, tmp_path: Path) -> 
     assert same.verdict in {"no difference", "too noisy"}
     assert slow.verdict == "worse"
     verdicts = {change.figure: change.verdict for change in slow.changes}
-    assert {verdicts[f"response {name}"] for name in ("p50", "p99", "p99.9")} == {"worse"}
+    # The highest percentiles of short runs vary too much to be told, on a busy machine.
+    assert verdicts["response p50"] == "worse"
+    assert {verdicts[f"response {name}"] for name in ("p99", "p99.9")} <= {"worse", "too noisy"}
     assert verdicts["failed"] == "no difference"
     text = run([*LOAD, "compare", *paths]).stdout.decode()
     assert "WORSE  slow against a: " in text

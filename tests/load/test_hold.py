@@ -88,7 +88,9 @@ def test_connections_that_the_server_closes_for_being_idle(start_server: StartSe
     code, result = loaded("hold", server.url, "-c", "50", "-d", "1s", "--cycle", "10s")
     totals = result.totals
     assert code == 1
-    assert totals.errors["closed"] == totals.connections_lost
+    # A probe that meets the end on its way is answered with a reset.
+    assert set(totals.errors) <= {"closed", "reset"}
+    assert sum(totals.errors.values()) == totals.connections_lost
     # Those whose turn came before they were closed have shown that they were alive.
     assert 0 < totals.connections_lost <= 50
     assert totals.connections_opened == 50

@@ -59,10 +59,10 @@ from ctypes import c_int64
 import gevent
 from echo_client.addresses import resolve
 from echo_core.endpoint import Endpoint
-from echo_load.engines import NEVER, Share
-from echo_load.engines.hub import HubEngine
+from echo_load.engines.share import NEVER, Share
+from echo_load.engines.hub.engine import HubEngine
 from echo_load.engines.recorder import Recorder
-from echo_load.plan import Plan
+from echo_load.plan.plan import Plan
 
 target = sys.argv[1]
 plan = Plan(targets=(target,), connections=20, duration=60.0)

@@ -53,7 +53,7 @@ def test_settings_of_another_server(tmp_path: Path, name: str, value: str) -> No
 
 
 def test_a_generator_imports_nothing_that_gevent_has_to_patch_first() -> None:
-    program = "import sys, echo_load.generator; print('ssl' in sys.modules)"
+    program = "import sys, echo_load.runner.generator; print('ssl' in sys.modules)"
     assert run([sys.executable, "-c", program]).stdout == b"False\n"
 
 

@@ -10,7 +10,7 @@ from gevent import monkey
 monkey.patch_all()
 import gevent
 from echo_core import logs
-from echo_server.worker import _log_hub_errors
+from echo_server.processes.worker import _log_hub_errors
 stream = logs.configure("info", "json", monkey.get_original("_thread", "start_new_thread"))
 _log_hub_errors()
 def fail():

@@ -9,7 +9,7 @@ from support.processes import run
 
 CODE = """
 import locust, json, sys
-from echo_load.plan import parse_stages
+from echo_load.plan.stages import parse_stages
 from echo_load.swarm.shapes import StressShape, users_at
 
 stages = parse_stages(sys.argv[1], rates=False) if sys.argv[1] else StressShape().stages()

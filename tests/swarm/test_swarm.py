@@ -509,6 +509,15 @@ def test_a_target_may_stand_anywhere(echo_server: EchoServerProcess) -> None:
         assert error in line
 
 
+def test_thresholds_in_a_file(echo_server: EchoServerProcess, tmp_path: Path) -> None:
+    file = tmp_path / "locust.toml"
+    file.write_text('[tool.locust]\nthreshold = ["p99<1h", "p50<1us"]\n')
+    ended = locust(*SHORT, "--host", echo_server.url, "--config", str(file))
+    assert ended.returncode == 99
+    assert b"threshold p99<1h kept: " in ended.stderr
+    assert b"threshold p50<1us crossed: " in ended.stderr
+
+
 def test_a_variable_that_is_no_option_is_refused() -> None:
     ended = run([*LOAD, "swarm", "--headless"], ECHO_SWARM_RAET="5")
     assert ended.returncode == 2
@@ -522,7 +531,8 @@ def test_a_variable_that_is_no_option_is_refused() -> None:
 def swarm(start_server: StartServer, tmp_path: Path) -> Iterator[Swarm]:
     server = start_server("--workers", "2", "--max-connections", "5000")
     made = Swarm(
-        server.url, tmp_path / "master.log", "--wait", "100ms-300ms", "--enable-rebalancing"
+        *(server.url, tmp_path / "master.log", "--wait", "100ms-300ms", "--enable-rebalancing"),
+        *("--threshold", "p99<1h", "--threshold", "p50<1us"),
     )
     try:
         until(made.answers, "the web page")
@@ -559,10 +569,18 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
     assert metrics["echo_swarm_response_time_seconds_bucket", "+Inf", "TCP", "message"] == count
 
     def rows() -> dict[str, Any]:
-        (extended,) = swarm.stats()["extended_stats"]
+        extended, _ = swarm.stats()["extended_stats"]
         return {row["name"]: row for row in extended["data"]}
 
     until(lambda: rows()["connect"]["count"] == 1000, "all connections")
+    # What comes of the thresholds is there while it runs.
+    assert metrics["echo_swarm_threshold_kept", "p99<1h"] == 1
+    assert metrics["echo_swarm_threshold_kept", "p50<1us"] == 0
+    assert metrics["echo_swarm_generator_bound",] in {0, 1}
+    _, verdict = stats["extended_stats"]
+    said = {row["what"]: row["verdict"] for row in verdict["data"]}
+    assert said["threshold p99<1h"] == "kept"
+    assert said["threshold p50<1us"] == "crossed"
     message = rows()["message"]
     assert 0 < message["p50"] <= message["p99"] <= message["max"]
 
@@ -713,7 +731,8 @@ def test_every_option_has_the_variable_of_its_name() -> None:
         "from locust.argument_parser import get_parser\n"
         "parsed = vars(get_parser().parse_args([]))\n"
         "for name in (*(one[0] for one in OPTIONS), INSECURE[0]):\n"
-        "    print(name, parsed[name.replace('-', '_')])\n"
+        "    value = parsed[name.replace('-', '_')]\n"
+        "    print(name, *value if isinstance(value, list) else [value])\n"
     )
     names = [one[0] for one in OPTIONS]
     variables = {f"ECHO_SWARM_{name.upper().replace('-', '_')}": f"of {name}" for name in names}

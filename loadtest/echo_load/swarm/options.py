@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Action, ArgumentParser, Namespace
 from typing import Any
 
 # Name, default and help of each option. All are texts: that is what the web form sends.
@@ -28,22 +27,10 @@ OPTIONS = (
         "What has to be kept, else the exit code is 99: p99<5ms,errors<10. Repeatable.",
     ),
 )
+# They take a list in a TOML file, too.
+REPEATABLE = frozenset({"threshold"})
 PREFIX = "ECHO_SWARM"
 INSECURE = ("tls-insecure", "Trust any certificate.")
-
-
-class _Joined(Action):
-    """An option that may be given several times: its values are one text, with commas."""
-
-    def __call__(
-        self,
-        _parser: ArgumentParser,
-        namespace: Namespace,
-        values: Any,
-        _option: str | None = None,
-    ) -> None:
-        before = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, f"{before},{values}" if before else values)
 
 
 def add_options(parser: Any) -> None:
@@ -51,11 +38,11 @@ def add_options(parser: Any) -> None:
     for name, default, help_text in OPTIONS:
         parser.add_argument(
             f"--{name}",
-            default=default,
+            default=None if name in REPEATABLE else default,
             metavar="VALUE",
             env_var=variable(name),
             help=help_text,
-            action=_Joined if name == "threshold" else "store",
+            action="append" if name in REPEATABLE else "store",
             # The web form has a field of its own for the users.
             include_in_web_ui=name != "stages",
         )

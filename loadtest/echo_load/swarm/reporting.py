@@ -140,6 +140,8 @@ def conclude(environment: Any, precision: Precision) -> None:
             logger.info("threshold %s kept: %s", one.threshold, one.measured)
         else:
             logger.error("threshold %s crossed: %s", one.threshold, one.measured)
+    if bound := generator_bound(environment):
+        logger.warning("%s", bound)
     reasons = failures(environment, precision)
     for reason in reasons:
         logger.error("failed: %s", reason)
@@ -150,6 +152,29 @@ def conclude(environment: Any, precision: Precision) -> None:
     elif environment.stats.errors:
         # Thresholds say how many there may be, and they were kept.
         environment.process_exit_code = int(ExitCode.OK)
+
+
+def generator_bound(environment: Any) -> str | None:
+    """Say what to do where the processor of a worker was the limit, and not the target; or None."""
+    runner = environment.runner
+    if not (runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted):
+        return None
+    return (
+        "generator-bound: a process of the swarm used over 90 % of a processor; its times are its "
+        "own. Add --processes or workers, or use EchoBlockUser"
+    )
+
+
+def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str, str]]:
+    """What is looked at, what came of it so far, and whether that is right, a row each."""
+    found = [
+        (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
+        for one in judged(environment, precision)
+    ]
+    found += [("failure", reason, "failed") for reason in failures(environment, precision)]
+    if bound := generator_bound(environment):
+        found.append(("generator", bound, "the limit"))
+    return found or [("errors", "none", "kept")]
 
 
 def failures(environment: Any, precision: Precision) -> list[str]:
@@ -186,6 +211,11 @@ class SwarmCollector(Collector):
             ("users", "Users that run.", runner.user_count),
             ("target_users", "Users that are wanted.", runner.target_user_count),
             ("workers", "Workers that are connected.", getattr(runner, "worker_count", 1)),
+            (
+                "generator_bound",
+                "Whether the processor of a process of the swarm is the limit, not the target.",
+                int(generator_bound(self._environment) is not None),
+            ),
             ("requests_per_second", "Requests in a second, lately.", stats.total.current_rps),
         ):
             yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)
@@ -203,6 +233,12 @@ class SwarmCollector(Collector):
         for labelled, occurrences in counted.items():
             failures.add_metric(labelled, occurrences)
         yield failures
+        kept = GaugeMetricFamily(
+            f"{_PREFIX}threshold_kept", "Whether a threshold is kept so far.", labels=["threshold"]
+        )
+        for one in judged(self._environment, self._precision):
+            kept.add_metric([one.threshold], int(one.passed))
+        yield kept
         times = HistogramMetricFamily(
             f"{_PREFIX}response_time_seconds", "Response times.", labels=labels, unit="seconds"
         )

@@ -63,7 +63,8 @@ class Settings:
         """
 
         def read(name: str, parse: Any, nothing: Any = None) -> Any:
-            text = str(getattr(options, name.replace("-", "_"), None) or "").strip()
+            given = getattr(options, name.replace("-", "_"), None) or ""
+            text = ",".join(given).strip() if isinstance(given, list) else str(given).strip()
             if not text:
                 return nothing
             try:

@@ -28,7 +28,19 @@ _LOOK_SECONDS = 0.01
 _FOLD_SECONDS = 0.25
 
 
-class EchoUser(User):
+class _User(User):
+    """A user that may be told to stop more than once, as where several of them end the test."""
+
+    abstract = True
+
+    def stop(self, force: bool = False) -> bool:
+        """Stop as locust's users do."""
+        if self._state == LOCUST_STATE_STOPPING and not force:
+            return False
+        return bool(super().stop(force))
+
+
+class EchoUser(_User):
     """One connection; `connect`, `message` and `close` are requests of their own.
 
     Every reply is checked. It has no task: inherit from it and write your own, which use
@@ -64,7 +76,7 @@ class EchoUser(User):
         self.client.close()
 
 
-class EchoBlockUser(User):
+class EchoBlockUser(_User):
     """A block of connections that the hub engine drives: the figures of many users, in one.
 
     What its connections do is folded into locust's statistics in batches, `connect` and `message`,

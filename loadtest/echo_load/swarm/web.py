@@ -11,9 +11,11 @@ from prometheus_client.exposition import choose_encoder
 
 from echo_core.errors import EchoswarmError
 from echo_load.swarm.precision import Precision
-from echo_load.swarm.reporting import PERCENTILES, registry, rows
+from echo_load.swarm.reporting import PERCENTILES, registry, rows, verdict_rows
 
 _TAB = "microseconds"
+_VERDICT_TAB = "verdict"
+_VERDICT_FIELDS = (("what", "What"), ("measured", "So far"), ("verdict", "Verdict"))
 _FIELDS = (
     ("method", "Type"),
     ("name", "Name"),
@@ -32,7 +34,7 @@ class Check(Protocol):
 
 
 def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) -> None:
-    """Add a tab with the histograms' percentiles, and `/metrics`; look at the form of a new test.
+    """Add tabs with the histograms' percentiles and the verdict, and `/metrics`; check the form.
 
     Args:
         web_ui: locust's.
@@ -42,9 +44,13 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
     """
     base = (environment.parsed_options.web_base_path or "").rstrip("/")
     web_ui.template_args |= {
-        "extended_tabs": [{"title": "Microseconds", "key": _TAB}],
+        "extended_tabs": [
+            {"title": "Microseconds", "key": _TAB},
+            {"title": "Verdict", "key": _VERDICT_TAB},
+        ],
         "extended_tables": [
-            {"key": _TAB, "structure": [{"key": key, "title": title} for key, title in _FIELDS]}
+            {"key": tab, "structure": [{"key": key, "title": title} for key, title in fields]}
+            for tab, fields in ((_TAB, _FIELDS), (_VERDICT_TAB, _VERDICT_FIELDS))
         ],
     }
     metrics = registry(environment, precision)
@@ -58,7 +64,12 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
                 }
                 for row in rows(precision)
             ]
-            data = {**(response.json or {}), "extended_stats": [{"key": _TAB, "data": shown}]}
+            verdict = [
+                dict(zip((field for field, _ in _VERDICT_FIELDS), row, strict=True))
+                for row in verdict_rows(environment, precision)
+            ]
+            stats = [{"key": _TAB, "data": shown}, {"key": _VERDICT_TAB, "data": verdict}]
+            data = {**(response.json or {}), "extended_stats": stats}
             response.set_data(json.dumps(data))
         return response
 

@@ -137,6 +137,8 @@ class Project:
     def wait_until_healthy(self, service: str) -> None:
         """Wait for a service's health check to pass."""
         until(lambda: self._health(service) == "healthy", f"{service} to be healthy")
+        # Started anew, it is published on other ports.
+        self._urls.clear()
 
     def _health(self, service: str) -> str:
         state = self.state(service)
@@ -147,7 +149,7 @@ class Project:
         return self.compose("logs", "--no-color", service)
 
     def url(self, service: str, port: int) -> str:
-        """Where a port of a service is published, as it was when this was first asked."""
+        """Where a port of a service is published, since it was last seen to be healthy."""
         if (service, port) not in self._urls:
             published = self.compose("port", service, str(port)).splitlines()[0]
             self._urls[service, port] = f"http://{published}"

@@ -26,9 +26,10 @@ from support.processes import LOAD, StartServer, run
 
 pytestmark = pytest.mark.alone
 
-ATTEMPTS = 3
-# Whoever sends a message waits for the instant, the service for it, and who sent it for the answer.
-SLEEPERS = 3
+ATTEMPTS = 10
+# Whoever sends a message waits for the instant, the service for it, and who sent it for the answer;
+# and one more, as the clocks of virtual machines go.
+SLEEPERS = 4
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
 STALL, PERIOD = 0.2, 1.0
 
@@ -148,7 +149,8 @@ def test_a_stall_is_felt_by_all_that_was_due_in_it(
         # Those that the service kept from leaving did not leave late by the generator's fault.
         kept_from_leaving = 2 * (rate * STALL - connections)
         lateness = result["generator"]["lateness_us"]
-        assert lateness["count"] <= result["totals"]["messages"] - 0.9 * kept_from_leaving
+        if lateness["count"] > result["totals"]["messages"] - 0.9 * kept_from_leaving:
+            found.append("lateness")
         if connections == 1 and result["latency_us"]["service"]["p95"] > response["p95"] / 2:
             found.append("service p95")
         return found

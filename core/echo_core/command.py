@@ -33,8 +33,9 @@ _SHORTAGES = {
     errno.EMFILE: "raise the limit of open descriptors (ulimit -n)",
     errno.ENFILE: "the system has no descriptors left (fs.file-max)",
     errno.ENOMEM: "the system has no memory left",
-    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
 }
+# What Python's threading says where the system starts no more threads.
+_NO_THREAD = "can't start new thread"
 
 # Who asks what there is gets an answer, whatever the environment says.
 _ASKING = frozenset({"-h", "--help", "--version"})
@@ -228,12 +229,12 @@ def run(command: click.Command, program: str, *, exhausted: ExitCode = ExitCode.
     Args:
         command: what to run.
         program: its name.
-        exhausted: the exit code where the system has no descriptors, memory or processes for it.
+        exhausted: the exit code where the system has no descriptors, memory or threads for it.
     """
     standard_streams.prepare()
     raise_on_interrupt()
     code = _exit_code(command, program, exhausted)
-    quit_on_interrupt(int(code))
+    quit_on_interrupt()
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -241,6 +242,8 @@ def run(command: click.Command, program: str, *, exhausted: ExitCode = ExitCode.
             _complain(program, None, str(error))
         code = code or ExitCode.FAILED
         standard_streams.abandon_output()
+    # All has been said.
+    quit_on_interrupt(int(code))
     sys.exit(int(code))
 
 
@@ -260,11 +263,21 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
     except BrokenPipeError:
         # The reader of standard output left.
         return ExitCode.FAILED
-    except OSError as error:
-        if error.errno not in _SHORTAGES:
+    except (OSError, RuntimeError) as error:
+        shortage = _shortage(error)
+        if shortage is None:
             raise
-        _complain(program, None, f"{error.strerror}; {_SHORTAGES[error.errno]}")
+        _complain(program, None, shortage)
         return exhausted
+
+
+def _shortage(error: Exception) -> str | None:
+    """What the system has run out of, and what helps; None if the error says nothing of it."""
+    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        return f"{error.strerror}; {_SHORTAGES[error.errno]}"
+    if str(error) == _NO_THREAD:
+        return f"{error}; raise the limit of processes (ulimit -u)"
+    return None
 
 
 def _read_environment(command: click.Command) -> None:

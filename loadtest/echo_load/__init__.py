@@ -9,6 +9,8 @@ From Python:
         print(result.passed, result.latency_us.response.p99)
 """
 
+from echo_core.lazy import attributes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from echo_load.plan.plan import Plan
@@ -18,20 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Result", "StagePlan", "load_result", "parse_stages", "run"]
 
-_MODULES = {
-    "Plan": "plan.plan",
-    "Result": "results.result",
-    "StagePlan": "plan.stages",
-    "load_result": "results.result",
-    "parse_stages": "plan.stages",
-    "run": "runner.controller",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import what is asked for when it is, so that `echo-load --help` is quick."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = attributes(
+    __name__,
+    {
+        "Plan": "plan.plan",
+        "Result": "results.result",
+        "StagePlan": "plan.stages",
+        "load_result": "results.result",
+        "parse_stages": "plan.stages",
+        "run": "runner.controller",
+    },
+)

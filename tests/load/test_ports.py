@@ -91,8 +91,8 @@ def test_an_open_loop_that_churns_the_ports_away_is_refused(fields: dict[str, An
     staged = "stages" in fields
     with pytest.raises(InvalidValueError, match="TIME_WAIT") as caught:
         check_ports(Plan(connections=10, staged_rate=staged, **fields), [FAR], [])
-    assert "10 connections to tcp://192.0.2.1:7 and" in str(caught.value)
-    assert "in 1m, for which each keeps its port" in str(caught.value)
+    assert "connections to tcp://192.0.2.1:7 take " in str(caught.value)
+    assert "closed in the last 1m, for which each keeps its port" in str(caught.value)
     # Twice the addresses are enough, and so are half the messages; datagrams keep no ports.
     check_ports(Plan(connections=10, staged_rate=staged, **fields), [FAR], ["192.0.2.2"] * 2)
     check_ports(Plan(connections=10, staged_rate=staged, **fields | {"churn": 10}), [FAR], [])
@@ -107,11 +107,14 @@ def test_what_a_closed_loop_churns_depends_on_the_target() -> None:
 def test_connections_of_the_repeats_before_keep_their_ports() -> None:
     half = PORTS // 2 + 1
     for fields in ({"repeat": 2}, {"warmup": 1.0}):
-        with pytest.raises(InvalidValueError, match=f"{half} that are closed in 1m"):
+        with pytest.raises(InvalidValueError, match=f"take {2 * half} local ports"):
             check_ports(Plan(connections=half, duration=1.0, **fields), [FAR], [])
     stages = parse_stages(f"{half}/5s,{half}/5s", rates=False)
-    with pytest.raises(InvalidValueError, match=f"{half} that are closed in 1m"):
+    with pytest.raises(InvalidValueError, match=f"take {2 * half} local ports"):
         check_ports(Plan(stages=stages, reopen=True), [FAR], [])
+    # Many, and then a few.
+    for connections in (f"{PORTS - 10}/5s,10/5s", f"10/5s,{PORTS - 10}/5s"):
+        check_ports(Plan(stages=parse_stages(connections, rates=False), reopen=True), [FAR], [])
     # One after the other, with a minute between the first and the third.
     third = PORTS // 3
     check_ports(Plan(connections=third, duration=30.0, repeat=9), [FAR], [])

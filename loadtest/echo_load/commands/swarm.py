@@ -18,6 +18,7 @@ from echo_core import command
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.environment import refuse_unknown
 from echo_core.errors import InvalidValueError
+from echo_load.errors import GeneratorError
 from echo_load.swarm.options import INSECURE, OPTIONS, PREFIX, variable
 
 # What locust does where neither its options nor the environment say it.
@@ -150,7 +151,12 @@ def _said(options: list[str], *names: str) -> bool:
 
 def _run(arguments: list[str], environment: dict[str, str]) -> int:
     """Run locust to its end; what ends this process ends that one, Ctrl-C reaches it anyhow."""
-    process = subprocess.Popen(arguments, env=environment)
+    try:
+        process = subprocess.Popen(arguments, env=environment)
+    except OSError as error:
+        raise GeneratorError(
+            f"cannot start locust: {error.strerror}; raise the limit of processes (ulimit -u)"
+        ) from error
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from echo_client.addresses import Address
 from echo_core.errors import InvalidValueError
 from echo_core.limits import local_ports, time_wait_seconds
-from echo_core.units import format_count, format_duration
+from echo_core.units import format_duration
 from echo_load.plan.plan import Plan
 
 # What starting generators and connecting takes at least, about.
@@ -47,12 +47,12 @@ def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Seque
                 f"{have}"
             )
         seconds = _time_wait_seconds(address)
-        closed = int(_closed_within(plan, seconds) * connections / plan.most_connections)
-        if connections + closed > ports:
+        taken = int(_most_taken(plan, seconds) * connections / plan.most_connections)
+        if taken > ports:
             raise InvalidValueError(
-                f"{format_count(connections, 'connection')} to {address.endpoint} and {closed} "
-                f"that are closed in {format_duration(seconds)}, for which each keeps its port "
-                f"(TIME_WAIT), need as many local ports, and {have}"
+                f"connections to {address.endpoint} take {taken} local ports, with those that were "
+                f"closed in the last {format_duration(seconds)}, for which each keeps its port "
+                f"(TIME_WAIT), and {have}"
             )
 
 
@@ -73,9 +73,10 @@ def _time_wait_seconds(address: Address) -> float:
     return time_wait_seconds(loopback=ipaddress.ip_address(host).is_loopback)
 
 
-def _closed_within(plan: Plan, seconds: float) -> float:
-    """How many connections a test surely closes in so many seconds before it opens others."""
-    return max(_churned_within(plan, seconds), _ended_within(plan, seconds))
+def _most_taken(plan: Plan, seconds: float) -> float:
+    """The most ports that a test surely takes at once, where each stays taken so much longer."""
+    churned = plan.most_connections + _churned_within(plan, seconds)
+    return max(churned, _most_taken_by_parts(plan, seconds))
 
 
 def _churned_within(plan: Plan, seconds: float) -> float:
@@ -92,18 +93,18 @@ def _churned_within(plan: Plan, seconds: float) -> float:
     return min(messages, plan.messages or math.inf) / plan.churn
 
 
-def _ended_within(plan: Plan, seconds: float) -> float:
-    """The most connections of parts of the test that end so shortly before another begins."""
+def _most_taken_by_parts(plan: Plan, seconds: float) -> int:
+    """The most connections of a part of the test and of those that ended shortly before it."""
     parts = _parts(plan)
     most = 0
-    for number in range(len(parts)):
+    for number, (beginning, _) in enumerate(parts):
         ended, since = 0, _STARTING_SECONDS
         for connections, lasting in reversed(parts[:number]):
             if since >= seconds:
                 break
             ended += connections
             since += lasting + _STARTING_SECONDS
-        most = max(most, ended)
+        most = max(most, beginning + ended)
     return most
 
 

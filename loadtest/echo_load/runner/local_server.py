@@ -71,17 +71,21 @@ class LocalServer:
 
     def __enter__(self) -> Self:
         self._log: IO[bytes] = _memory_file()  # closed in __exit__
-        self._process = subprocess.Popen(
-            # -P: a module of the current folder is not one of the server's.
-            [sys.executable, "-P", "-m", "echo_server", *self._options],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  # it only makes a system call
-            text=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                # -P: a module of the current folder is not one of the server's.
+                [sys.executable, "-P", "-m", "echo_server", *self._options],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # it only makes a system call
+                text=True,
+            )
+        except OSError as error:
+            self._log.close()
+            raise LocalServerError(f"echo-server did not start: {error.strerror}") from error
         assert self._process.stdout is not None
         try:
             line = self._process.stdout.readline()

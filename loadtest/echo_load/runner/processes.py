@@ -109,6 +109,22 @@ class Generators:
         self._pipes: list[Connection] = []
 
     def __enter__(self) -> Self:
+        """Start the generators.
+
+        Raises:
+            GeneratorError: the system starts no more processes.
+        """
+        try:
+            self._start()
+        except OSError as error:
+            self.__exit__()
+            raise GeneratorError(
+                f"cannot start a generator: {error.strerror}; raise the limit of processes "
+                "(ulimit -u)"
+            ) from error
+        return self
+
+    def _start(self) -> None:
         with _safe_path(), _stop_signals_blocked():
             for number, share in enumerate(self._shares, 1):
                 ours, theirs = _SPAWN.Pipe()
@@ -119,7 +135,6 @@ class Generators:
                 theirs.close()
                 self._processes.append(process)
                 self._pipes.append(ours)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for pipe in self._pipes:

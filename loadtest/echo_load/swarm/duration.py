@@ -12,13 +12,22 @@ class Duration:
 
     Args:
         environment: locust's; its events are listened to.
+
+    Attributes:
+        has_begun: there has been a test.
     """
 
     def __init__(self, environment: Any) -> None:
         self._total = environment.stats.total
         self._stopped: float | None = None
+        self.has_begun = False
         environment.events.test_start.add_listener(self._on_start)
         environment.events.test_stopping.add_listener(self._on_stopping)
+
+    @property
+    def has_ended(self) -> bool:
+        """The test that has gone on last is over."""
+        return self._stopped is not None
 
     @property
     def seconds(self) -> float:
@@ -29,6 +38,7 @@ class Duration:
         return max(0.0, end - start, last - start)
 
     def _on_start(self, **_: object) -> None:
+        self.has_begun = True
         self._stopped = None
 
     def _on_stopping(self, **_: object) -> None:

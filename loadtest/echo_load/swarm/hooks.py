@@ -126,7 +126,10 @@ def _can_serve(web_ui: Any) -> bool:
         socket.create_server((host, port), family=_family(host)).close()
     except OSError as error:
         where = NetworkEndpoint(host, port).location if host else f"*:{port}"
-        _complain(f"--web-port: cannot serve the page on {where}: {os.strerror(error.errno or 0)}")
+        number = error.errno or 0
+        # Below 0 it is one of getaddrinfo(3); what create_server says names the address once more.
+        reason = os.strerror(number) if number > 0 else "no such host"
+        _complain(f"--web-port: cannot serve the page on {where}: {reason}")
         return False
     return True
 

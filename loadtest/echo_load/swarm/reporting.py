@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from echo_client.errors import CONNECTING_KINDS
-from echo_core.errors import ExitCode
+from echo_core.errors import ExitCode, InvalidValueError
 from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.thresholds import LOSSES, Figures, ThresholdResult
 from echo_load.report.exposition import Exposed
@@ -101,10 +101,6 @@ def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
     stats = environment.stats
     messages = precision.named("message")
     connects = precision.named("connect")
-    failures: dict[str, int] = {}
-    for error in stats.errors.values():
-        kind = str(error.error)
-        failures[kind] = failures.get(kind, 0) + error.occurrences
     figures = Figures(
         seconds=duration_of(environment).seconds,
         latencies={
@@ -118,7 +114,7 @@ def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
                 error.occurrences for error in stats.errors.values() if error.name == "connect"
             ),
         },
-        errors=failures,
+        errors=_failed_kinds(stats),
         # Of other requests than messages only those are attempts that failed.
         attempts=sum(one.num_requests for one in stats.entries.values() if one.name == "message")
         + sum(one.occurrences for one in stats.errors.values() if one.name != "message"),
@@ -142,7 +138,7 @@ def conclude(environment: Any, precision: Precision) -> None:
             logger.error("threshold %s crossed: %s", one.threshold, one.measured)
     if bound := generator_bound(environment):
         logger.warning("%s", bound)
-    reasons = failures(environment, precision)
+    reasons = failures(environment, precision, at_end=duration_of(environment).has_begun)
     for reason in reasons:
         logger.error("failed: %s", reason)
     if reasons:
@@ -171,24 +167,40 @@ def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str,
         (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
         for one in judged(environment, precision)
     ]
-    found += [("failure", reason, "failed") for reason in failures(environment, precision)]
+    at_end = duration_of(environment).has_ended
+    found += [
+        ("failure", reason, "failed") for reason in failures(environment, precision, at_end=at_end)
+    ]
     if bound := generator_bound(environment):
         found.append(("generator", bound, "the limit"))
-    return found or [("errors", "none", "kept")]
+    return found or [("failure", "none", "")]
 
 
-def failures(environment: Any, precision: Precision) -> list[str]:
-    """Why a swarm failed, a line each; none if it did not."""
+def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[str]:
+    """Why a swarm failed, a line each; none if it did not.
+
+    Args:
+        environment: locust's.
+        precision: its histograms.
+        at_end: there has been a test, and what has not come by now has not come.
+    """
     found = [str(one["msg"]) for one in environment.runner.exceptions.values()]
-    if not any(times.count for (_, name), times in precision.items() if name not in _AROUND):
+    answered = any(times.count for (_, name), times in precision.items() if name not in _AROUND)
+    if at_end and not answered:
         found.append("not one message came back")
     limited = {one.metric for one in Settings.of(environment.parsed_options).thresholds}
-    kinds: Counter[str] = Counter()
-    for error in environment.stats.errors.values():
-        kinds[str(error.error)] += error.occurrences
+    kinds = _failed_kinds(environment.stats)
     if any(not is_tolerated(kind, limited) for kind in kinds):
         found.append(", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())))
     return found
+
+
+def _failed_kinds(stats: Any) -> Counter[str]:
+    """How many requests failed, by kind."""
+    kinds: Counter[str] = Counter()
+    for error in stats.errors.values():
+        kinds[str(error.error)] += error.occurrences
+    return kinds
 
 
 class SwarmCollector(Collector):
@@ -250,9 +262,11 @@ class SwarmCollector(Collector):
 
 def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
     """No failure of each known kind: what begins at 1 has no increase."""
-    if not environment.host:
+    try:
+        method = parse_host(environment.host).scheme.upper()
+    except InvalidValueError:
+        # None yet, or that of users of another kind.
         return {}
-    method = parse_host(environment.host).scheme.upper()
     return {
         (method, name, kind): 0
         for name, kinds in (("connect", CONNECTING_KINDS), ("message", _MESSAGE_KINDS))

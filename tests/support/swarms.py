@@ -9,15 +9,37 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.processes import DEADLINE, environment
+from support.processes import DEADLINE, LOAD, environment
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
+SHORT = ("--headless", "-u", "5", "-r", "100", "-t", "2s")
+# A locustfile of one's own.
+OWN = """
+import locust
+from locust import task
+from echo_load.swarm import users
+from echo_load.swarm.hooks import install
+
+install(locust.events)
+
+
+class Mine(users.EchoUser):
+    @task
+    def own(self):
+        assert self.client.echo(b"mine") == b"mine"
+        self.client.send(b"by hand, and more")
+        assert self.client.receive(7) == b"by hand"
+        assert self.client.receive(10) == b", and more"
+        self.client.close()
+        self.environment.runner.quit()
+"""
 
 
 def locust_command(file: Path = LOCUSTFILE) -> list[str]:
@@ -25,11 +47,48 @@ def locust_command(file: Path = LOCUSTFILE) -> list[str]:
     return [sys.executable, "-m", "locust", "-f", str(file)]
 
 
+def locust(
+    *arguments: str, file: Path = LOCUSTFILE, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """A locust to its end."""
+    ended = subprocess.run(
+        [*locust_command(file), *arguments],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+        env=environment(),
+        cwd=cwd,
+    )
+    assert b"Traceback" not in ended.stderr, ended.stderr.decode()
+    assert b"MonkeyPatchWarning" not in ended.stderr
+    return ended
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def started(*arguments: str, until_said: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """An `echo-load swarm` in a process group of its own, once it has logged some words."""
+    process = subprocess.Popen(
+        [*LOAD, "swarm", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        while until_said not in (line := process.stderr.readline()):
+            assert line, "it has ended"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Swarm:

@@ -1,0 +1,240 @@
+"""`echo-load swarm`: options, targets, interrupts, ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from echo_load.swarm.options import OPTIONS
+from support.processes import (
+    DEADLINE,
+    LOAD,
+    EchoServerProcess,
+    environment,
+    run,
+    until,
+)
+from support.swarms import SHORT, free_port, locust, started
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--host", "nonsense:x"], "--host: 'nonsense:x': 'x' is not a port"),
+        (["--host", "http://127.0.0.1:1"], "--host: "),
+        ([], "--host is missing; write it as in --host tcp://HOST:50007"),
+        (["--host", "h", "--payload-size", "x"], "--payload-size: 'x' is not a size"),
+        (["--host", "h", "--wait", "3s-1s"], "--wait: '3s-1s' is no range of durations"),
+        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is no time at all"),
+        (["--host", "h", "--threshold", "p99"], "--threshold: 'p99' is not a threshold"),
+        (
+            ["--host", "h", "--threshold", "retransmits<1"],
+            "--threshold: 'retransmits<1': a swarm does not measure retransmits",
+        ),
+        (["--host", "h", "--rate", "5"], "--rate is for EchoBlockUser, and none runs; name it"),
+        (["--host", "h", "--block-connections", "5"], "--block-connections is for EchoBlockUser"),
+        (["--host", "h", "--wait", "1s", "EchoBlockUser"], "--wait is for EchoUser, and none runs"),
+        (["--host", "tls://h:1", "--tls-ca", "/nope"], "/nope"),
+        (
+            ["--host", "tls://h:1", "EchoBlockUser"],
+            "EchoBlockUser does not speak tls, as tls://h:1 needs; use EchoUser",
+        ),
+        (["--host", "h", "--payload-size", "1TB"], "1000000000000"),
+        (["--host", "h", "--stages", "x"], "--stages: 'x' is not a stage"),
+        (["--host", "h", "--rate", "fast"], "--rate: 'fast' is not a rate"),
+        (
+            ["--host", "h", "--block-connections", "0"],
+            "'0' is not a whole number from 1",
+        ),
+    ],
+)
+def test_bad_options_are_one_line(options: list[str], line: str) -> None:
+    ended = locust(*SHORT, *options)
+    assert ended.returncode == 2
+    (error,) = [one for one in ended.stderr.decode().splitlines() if "error" in one.lower()]
+    assert error.startswith("locust: error: ")
+    assert line in error
+
+
+def test_an_interrupt_ends_a_swarm_with_its_figures(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    """In the midst of requests, which are neither lost nor counted in part."""
+    page = tmp_path / "report.html"
+    options = ["--headless", "-u", "5", "-t", "60s", "--html", str(page)]
+    with started(echo_server.url, *options, until_said=b"All users spawned") as swarm:
+        os.killpg(swarm.pid, signal.SIGINT)
+        _, said = swarm.communicate(timeout=DEADLINE)
+    assert swarm.returncode == 0
+    assert b"Traceback" not in said
+    assert b"Shutting down (exit code 0)" in said
+    assert page.stat().st_size > 10_000
+
+
+def test_an_interrupt_while_workers_are_waited_for_ends_a_master() -> None:
+    options = ["--headless", "--master", "--expect-workers", "1"]
+    port = ["--master-bind-port", str(free_port())]
+    with started("127.0.0.1:9", *options, *port, until_said=b"Waiting for workers") as master:
+        os.killpg(master.pid, signal.SIGINT)
+        _, said = master.communicate(timeout=DEADLINE)
+    assert (master.returncode, b"Traceback" in said) == (130, False)
+
+
+def test_a_page_that_was_opened_and_closed_again_has_not_failed() -> None:
+    """There was no test that could have."""
+    port = ["--web-port", str(free_port())]
+    with started("127.0.0.1:9", *port, until_said=b"Starting web interface") as swarm:
+        until(lambda: is_served(int(port[1])), "the page")
+        os.killpg(swarm.pid, signal.SIGINT)
+        _, said = swarm.communicate(timeout=DEADLINE)
+    assert (swarm.returncode, b"not one message" in said) == (0, False), said.decode()
+
+
+def is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--web-port"], "--web-port: cannot serve the page on 127.0.0.1:{}: Address already in"),
+        (["--headless", "--master", "--master-bind-port"], "Socket bind failure: Address already"),
+    ],
+)
+def test_a_port_that_is_taken_is_one_line(options: list[str], line: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run([*LOAD, "swarm", "127.0.0.1:9", *options, str(port)])
+    assert ended.returncode in {1, 2}
+    said = ended.stderr.decode()
+    (error,) = [one for one in said.splitlines() if "INFO" not in one]
+    assert error.startswith(f"echo-load swarm: error: {line.format(port)}")
+
+
+def test_a_target_may_stand_anywhere(echo_server: EchoServerProcess) -> None:
+    command = [*LOAD, "swarm", "--headless", "-u", "1", "-t", "1s"]
+    assert run([*command, echo_server.url, "EchoUser"]).returncode == 0
+    for arguments, error in (
+        (["a:1", "b:2"], "a:1 and b:2 are both targets; give one"),
+        (["tcp://h:99999"], "'99999' is not a port"),
+    ):
+        ended = run([*command, *arguments])
+        (line,) = ended.stderr.decode().splitlines()
+        assert ended.returncode == 2
+        assert line.startswith("echo-load swarm: error: ")
+        assert error in line
+
+
+def test_thresholds_in_a_file(echo_server: EchoServerProcess, tmp_path: Path) -> None:
+    file = tmp_path / "locust.toml"
+    file.write_text('[tool.locust]\nthreshold = ["p99<1h", "p50<1us"]\n')
+    ended = locust(*SHORT, "--host", echo_server.url, "--config", str(file))
+    assert ended.returncode == 99
+    assert b"threshold p99<1h kept: " in ended.stderr
+    assert b"threshold p50<1us crossed: " in ended.stderr
+
+
+def test_a_variable_that_is_no_option_is_refused() -> None:
+    ended = run([*LOAD, "swarm", "--headless"], ECHO_SWARM_RAET="5")
+    assert ended.returncode == 2
+    assert ended.stderr.decode() == (
+        "echo-load: error: the environment sets ECHO_SWARM_RAET, which is no option; did you mean "
+        "ECHO_SWARM_RATE?\n"
+    )
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser"]])
+def test_the_command_starts_a_server_and_a_swarm(users: list[str]) -> None:
+    ended = run([*LOAD, "swarm", *users, "--headless", "-u", "3", "-t", "1s", "--threshold=loss<1"])
+    said = ended.stderr.decode()
+    assert ended.returncode == 0, said
+    assert "threshold loss<1 kept: 0" in said
+    assert "MonkeyPatchWarning" not in said
+    assert "Traceback" not in said
+
+
+def test_the_command_has_defaults_that_the_environment_and_options_change(
+    echo_server: EchoServerProcess,
+) -> None:
+    def said(*options: str, **settings: str) -> str:
+        command = [*LOAD, "swarm", echo_server.url, "--headless", *options]
+        ended = run(command, stdin=b"", **settings)
+        assert ended.returncode == 0, ended.stderr.decode()
+        return ended.stderr.decode()
+
+    default = said()
+    assert '{"EchoUser": 100}' in default
+    assert "Run time limit set to 10 seconds" in default
+    stages = said("--stages", "2/1s")
+    assert '{"EchoUser": 2}' in stages
+    assert "Run time limit" not in stages
+    told = said(LOCUST_USERS="7", LOCUST_RUN_TIME="1s")
+    assert '{"EchoUser": 7}' in told
+    assert "Run time limit set to 1 seconds" in told
+
+
+def test_the_command_lists_its_options() -> None:
+    ended = run([*LOAD, "swarm", "--help"])
+    assert ended.returncode == 0
+    for option in (b"--payload-size", b"--block-connections", b"--threshold", b"--tls-insecure"):
+        assert option in ended.stdout
+    # Locust's own, for which no server is started.
+    ended = run([*LOAD, "swarm", "--", "--help"])
+    assert ended.returncode == 0
+    assert b"--headless" in ended.stdout
+
+
+def test_the_command_takes_a_target(echo_server: EchoServerProcess) -> None:
+    arguments = ["--headless", "-u", "2", "-t", "1s", "EchoBlockUser", "--block-connections", "4"]
+    ended = run([*LOAD, "swarm", echo_server.url, *arguments])
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert echo_server.log().count("connection accepted") == 8
+    ended = run([*LOAD, "swarm", "nonsense:x", "--headless"])
+    assert ended.returncode == 2
+    assert ended.stderr.decode().splitlines() == [
+        "echo-load swarm: error: 'nonsense:x': 'x' is not a port between 0 and 65535"
+    ]
+
+
+def test_the_command_ends_with_what_it_started(echo_server: EchoServerProcess) -> None:
+    client = subprocess.Popen(
+        [*LOAD, "swarm", echo_server.url, "--headless", "-u", "2", "-t", "10m"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    until(lambda: echo_server.log().count("connection accepted") == 2, "users")
+    (child,) = psutil.Process(client.pid).children()
+    os.kill(client.pid, signal.SIGTERM)
+    assert client.wait(DEADLINE) == 0
+    assert not child.is_running()
+
+
+def test_every_option_has_the_variable_of_its_name() -> None:
+    """Also a flag."""
+    program = (
+        "import echo_load.swarm.locustfile\n"
+        "from echo_load.swarm.options import INSECURE, OPTIONS\n"
+        "from locust.argument_parser import get_parser\n"
+        "parsed = vars(get_parser().parse_args([]))\n"
+        "for name in (*(one[0] for one in OPTIONS), INSECURE[0]):\n"
+        "    value = parsed[name.replace('-', '_')]\n"
+        "    print(name, *value if isinstance(value, list) else [value])\n"
+    )
+    names = [one[0] for one in OPTIONS]
+    variables = {f"ECHO_SWARM_{name.upper().replace('-', '_')}": f"of {name}" for name in names}
+    result = run(
+        [sys.executable, "-c", program], stdin=b"", ECHO_SWARM_TLS_INSECURE="true", **variables
+    )
+    assert result.stdout.decode().splitlines() == [
+        *(f"{name} of {name}" for name in names),
+        "tls-insecure True",
+    ]

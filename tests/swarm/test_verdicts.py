@@ -1,0 +1,221 @@
+"""What a swarm fails for, and by which name."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from support.certificates import make_certificates
+from support.misbehaving import Service, silent_after
+from support.processes import (
+    DEADLINE,
+    EchoServerProcess,
+    StartServer,
+    environment,
+)
+from support.swarms import OWN, SHORT, free_port, locust, locust_command
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
+def test_thresholds_decide_the_exit_code(echo_server: EchoServerProcess, users: list[str]) -> None:
+    host = ("--host", echo_server.url)
+    kept = locust(*SHORT, *host, "--threshold", "p99<10s, errors<1", *users)
+    assert kept.returncode == 0, kept.stderr.decode()
+    assert b"threshold p99<10s kept: " in kept.stderr
+    crossed = locust(*(*SHORT, *host, "--threshold", "p99<10s", "--threshold", "p50<1us", *users))
+    assert crossed.returncode == 99
+    assert b"threshold p99<10s kept: " in crossed.stderr
+    assert b"threshold p50<1us crossed: " in crossed.stderr
+
+
+def test_faults_have_their_names(start_server: StartServer) -> None:
+    faults = ("corrupt", "reset", "truncate", "close")
+    url = start_server(*(f"--fault={fault}@2%" for fault in faults)).url
+    for users in ([], ["EchoBlockUser", "--block-connections", "5"]):
+        ended = locust(*SHORT, "--host", url, "--exit-code-on-error", "7", *users)
+        assert ended.returncode == 7
+        said = ended.stdout.decode() + ended.stderr.decode()
+        for name in ("corrupt", "reset", "truncated", "closed"):
+            assert f"TCP message: {name}" in said
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
+def test_the_share_of_errors_is_locusts(start_server: StartServer, users: list[str]) -> None:
+    url = start_server("--fault", "corrupt@50%").url
+    ended = locust(*SHORT, "--host", url, "--json", "--threshold", "errors<1%", *users)
+    (message,) = (one for one in json.loads(ended.stdout) if one["name"] == "message")
+    share = message["num_failures"] / message["num_requests"]
+    assert 0.4 < share < 0.6
+    assert f"threshold errors<1% crossed: {share * 100:.4g} %" in ended.stderr.decode()
+
+
+def test_the_rate_of_a_target_that_falls_silent() -> None:
+    with Service(silent_after(20)) as service:
+        ended = locust(
+            *("--headless", "-u", "1", "-t", "3s", "--host", service.target),
+            *("--threshold", "messages_per_second>100"),
+        )
+    found = re.search(r"messages_per_second>100 crossed: ([\d.]+) a second", ended.stderr.decode())
+    assert found
+    # Twenty in the two or three seconds that locust says it has run.
+    assert 5 <= float(found[1]) <= 12
+
+
+def test_a_reply_that_stays_away_has_the_name_that_it_has_everywhere(
+    start_server: StartServer,
+) -> None:
+    url = start_server("--fault", "stall=10s@20%").url
+    ended = locust(*SHORT, "--host", url, "--timeout", "100ms")
+    assert ended.returncode == 1
+    assert "TCP message: no_reply" in ended.stderr.decode()
+    assert "TCP message: timeout" not in ended.stderr.decode()
+
+
+class _WebServer(ThreadingHTTPServer):
+    request_queue_size = 1000
+
+
+class _Page(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_failures_in_tasks_of_ones_own_are_in_the_table_and_not_in_the_log(
+    unused_port: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    ended = locust(*SHORT, "--host", f"tcp://127.0.0.1:{unused_port}", file=file)
+    assert ended.returncode == 1
+    assert "TCP connect: refused" in ended.stderr.decode()
+    assert len(ended.stderr.decode().splitlines()) < 60
+
+
+@contextmanager
+def http_server() -> Iterator[int]:
+    with _WebServer(("127.0.0.1", 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
+def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) -> None:
+    # What says nothing is known to after twice the timeout.
+    quick = ["-t", "4s", "--timeout", "200ms"]
+    if users:
+        quick += ["--block-connections", "3"]
+
+    def said(port: int) -> str:
+        ended = locust(*SHORT, *quick, "--host", f"tcp://127.0.0.1:{port}", *users)
+        assert ended.returncode == 1
+        lines = ended.stderr.decode().splitlines()
+        assert len(lines) < 60, lines
+        return ended.stderr.decode()
+
+    assert "TCP connect: refused" in said(unused_port)
+    with silent_server() as port:
+        silence = said(port)
+    assert "TCP message: no_reply" in silence
+    assert "failed: not one message came back" in silence
+    # So many bytes have a line feed among them, and are a bad request.
+    quick += ["--payload-size", "4KiB"]
+    with http_server() as port:
+        assert re.search(r"TCP message: (foreign|truncated)", said(port))
+
+
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
+def test_what_is_under_way_at_the_end_is_waited_for_and_counted(users: list[str]) -> None:
+    """A target that falls silent in the midst of it has not passed."""
+    with Service(silent_after(20)) as service:
+        options = ["--timeout", "2s", *(["--block-connections", "5"] if users else [])]
+        ended = locust(
+            *("--headless", "-u", "1", "-t", "1s", "--host", service.target, "--json"),
+            *(*options, *users),
+        )
+    assert ended.returncode == 1
+    entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
+    message = entries["message"]
+    silent = 5 if users else 1
+    assert (message["num_requests"], message["num_failures"]) == (21 * silent, silent)
+    assert f"failed: no_reply {silent}" in ended.stderr.decode()
+
+
+def test_errors_that_a_threshold_allows_do_not_fail_a_swarm(start_server: StartServer) -> None:
+    server = start_server("--fault", "close@2%")
+    host = ("--host", server.url)
+    allowed = locust(*SHORT, *host, "--threshold", "errors<50%")
+    said = allowed.stderr.decode()
+    assert (allowed.returncode, "threshold errors<50% kept: " in said) == (0, True), said
+    assert "message: closed" in said
+    # Once a kind with its cause, which locust's tables do not have.
+    assert said.count("the first closed of message: the server closed the connection") == 1
+    assert locust(*SHORT, *host).returncode == 1
+
+
+def test_a_worker_that_cannot_run_its_users_fails_the_test(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    """It has no such file where it runs."""
+    certificates = make_certificates(tmp_path / "certificates")
+    server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
+    port = ("--master-port", str(free_port()))
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    master = subprocess.Popen(
+        [
+            *(*locust_command(), *SHORT, "--master", "--expect-workers", "1"),
+            *("--master-bind-port", port[1], "--host", server.url),
+            *("--tls-ca", certificates.authority.name),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=certificates.authority.parent,
+        env=environment(),
+    )
+    worker = locust("--worker", *port, cwd=folder)
+    _, said = master.communicate(timeout=DEADLINE)
+    reason = f"--tls-ca: {certificates.authority.name}: No such file or directory"
+    assert worker.returncode == 2
+    assert reason in worker.stderr.decode()
+    assert master.returncode == 1
+    assert f"failed: {reason}" in said.decode()
+    assert "failed: not one message came back" in said.decode()
+
+
+BUSY = """
+from echo_load.swarm.locustfile import EchoUser
+
+class Busy(EchoUser):
+    # What locust notes where a process uses over 90 % of a processor, which takes it a while.
+    def on_start(self):
+        self.environment.runner.cpu_warning_emitted = True
+"""
+
+
+def test_a_swarm_that_was_itself_the_limit_says_so(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "busy.py"
+    file.write_text(BUSY)
+    busy = locust(*SHORT, "--host", echo_server.url, "Busy", file=file)
+    assert b"generator-bound: a process of the swarm used over 90 % of a processor" in busy.stderr
+    idle = locust(*SHORT, "--host", echo_server.url, "--wait", "100ms")
+    assert b"generator-bound" not in idle.stderr

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
+from echo_load.runner.selfcheck import LATENESS_US
+from support.idle_round_trips import IdleRoundTrips
 from support.known_delays import KnownDelays
 from support.processes import DEADLINE, LOAD, environment
 
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.alone
 BURN = (sys.executable, "-S", "-c", "while True: pass")
 # Beside these a process gets a third of its core.
 BURNERS = 2
-ATTEMPTS = 3
+ATTEMPTS = 10
 
 
 def generated(target: str, *arguments: str, core: int | None = None) -> Any:
@@ -72,24 +75,38 @@ def test_a_starved_generator_says_so(load: Sequence[str]) -> None:
     assert generator["waited_seconds"] > 0.1
 
 
-def test_a_generator_with_time_to_spare_is_not_the_limit() -> None:
-    """On a machine that others use as well it may be disturbed; not each time."""
-    findings: list[str] = []
+def said_without_cause(service: KnownDelays, *arguments: str) -> list[str]:
+    """What a generator with time to spare says that this machine did not bring about.
+
+    One that wakes two idle programs late wakes a generator late as well, which then has to say so.
+    """
+    with service, IdleRoundTrips() as idle:
+        generator = generated(service.target, *arguments)
+        round_trips = sorted(idle.nanoseconds())
+    assert generator["bound"] == bool(generator["findings"])
+    late_us = round_trips[int(0.99 * len(round_trips))] / 1e3
+    caused = late_us >= LATENESS_US and generator["lateness_us"]["p99"] < 10 * late_us
+    return [] if caused else list(generator["findings"])
+
+
+@pytest.mark.parametrize(
+    ("service", "arguments"),
+    [
+        pytest.param(KnownDelays, ["-c", "2", "--rate", "50"], id="idle"),
+        # What is due while no connection is free leaves late, which is the target's doing.
+        pytest.param(
+            partial(KnownDelays, stall=0.3, period=0.6), ["-c", "1", "--rate", "100"], id="stalled"
+        ),
+    ],
+)
+def test_a_generator_with_time_to_spare_is_not_the_limit(
+    service: Callable[[], KnownDelays], arguments: Sequence[str]
+) -> None:
+    """Another program may be in its way; not each time."""
+    findings = []
     for _ in range(ATTEMPTS):
-        with KnownDelays() as service:
-            generator = generated(service.target, "-c", "2", "--rate", "50", "-d", "1s")
-        assert generator["bound"] == bool(generator["findings"])
-        if not generator["bound"]:
+        found = said_without_cause(service(), *arguments, "-d", "1s")
+        if not found:
             return
-        findings += generator["findings"]
+        findings += found
     pytest.fail(f"bound: {findings}")
-
-
-def test_a_target_that_does_not_answer_is_not_taken_for_a_slow_generator() -> None:
-    """What is due while no connection is free leaves late, which is the target's doing."""
-    for _ in range(ATTEMPTS):
-        with KnownDelays(stall=0.3, period=0.6) as service:
-            generator = generated(service.target, "-c", "1", "--rate", "100", "-d", "1s")
-        if not generator["bound"]:
-            return
-    pytest.fail(f"bound: {generator['findings']}")

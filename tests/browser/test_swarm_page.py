@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def rows(page: Page) -> dict[str, list[str]]:
     return {cells[1]: cells for cells in found if len(cells) > 2}
 
 
+def figure(cell: str) -> int:
+    return int(cell.replace(",", ""))
+
+
 def start(page: Page, users: int) -> None:
     page.locator("input[name=userCount]").fill(str(users))
     page.locator("input[name=spawnRate]").fill("100")
@@ -59,11 +64,46 @@ def test_a_test_from_the_form_to_its_end(page: Page, swarm: Swarm) -> None:
     assert int(count) > 0
     figures = [float(time) for time in times]
     assert 0 < figures[1] <= figures[-2] <= figures[-1]
-    until(lambda: int(rows(page)["message"][2]) > int(count), "more of them")
+    until(lambda: figure(rows(page)["message"][2]) > int(count), "more of them")
+    assert list(rows(page))[-1] == "Aggregated"
 
     page.get_by_role("button", name="Stop").click()
     until(lambda: swarm.stats()["state"] == "stopped", "the end")
     assert {one["num_failures"] for one in swarm.stats()["stats"]} == {0}
+
+    page.get_by_role("tab", name="Download Data").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download microseconds CSV").click()
+    written = list(csv.DictReader(download.value.path().read_text().splitlines()))
+    counts = {row["name"]: int(row["count"]) for row in written}
+    assert counts["connect"] == 20
+    assert counts.pop("Aggregated") == sum(counts.values())
+
+
+def test_columns_are_sorted_by_size(page: Page, swarm: Swarm) -> None:
+    # As text, "90" would come after most of the thousands of messages.
+    start(page, 90)
+    page.get_by_role("tab", name="Microseconds").click()
+    until(lambda: figure(rows(page).get("message", ["", "", "0"])[2]) > 1000, "messages")
+    page.get_by_role("button", name="Stop").click()
+    until(lambda: swarm.stats()["state"] == "stopped", "the end")
+    page.get_by_text("# Requests").dblclick()
+    until(lambda: list(rows(page))[-1] == "connect", "the fewest to be the last")
+
+
+def test_the_report_says_the_verdict(page: Page, swarm: Swarm) -> None:
+    page.get_by_text("Custom parameters").click()
+    page.get_by_label("Threshold").fill("p50<1us, errors<1")
+    start(page, 5)
+    until(lambda: swarm.stats()["total_rps"] > 0, "messages")
+    page.get_by_role("button", name="Stop").click()
+    until(lambda: swarm.stats()["state"] == "stopped", "the end")
+    page.goto(f"http://127.0.0.1:{swarm.web}/stats/report?theme=dark")
+    verdicts = page.locator(".echo").get_by_role("row")
+    expect(verdicts.filter(has_text="threshold p50<1us")).to_contain_text("crossed")
+    expect(verdicts.filter(has_text="threshold errors<1")).to_contain_text("kept")
+    expect(verdicts.filter(has_text="Aggregated")).to_be_visible()
+    expect(page.get_by_text("Request Statistics")).to_be_visible()
 
 
 def test_a_mistake_in_the_form_is_said_there(page: Page, swarm: Swarm) -> None:

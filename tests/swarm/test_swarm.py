@@ -41,6 +41,8 @@ def test_users_echo_without_a_failure_and_in_microseconds(
     row = rows["TCP", "message"]
     assert int(row["count"]) == message["num_requests"]
     assert 0 < float(row["p50_us"]) <= float(row["p99_us"]) <= float(row["max_us"])
+    counts = [int(row["count"]) for row in rows.values()]
+    assert int(rows["", "Aggregated"]["count"]) == counts[-1] == sum(counts[:-1])
     said = ended.stderr.decode()
     assert "response times in microseconds" in said
     assert re.search(r"^TCP +message +[\d,]+ ", said, re.MULTILINE)
@@ -163,9 +165,9 @@ def test_figures_begin_anew_where_locusts_do(
     )
     rows = rows_of(tmp_path / "out_microseconds.csv")
     entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
-    assert {name: int(row["count"]) for (_, name), row in rows.items()} == {
-        name: entry["num_requests"] for name, entry in entries.items()
-    }
+    counts = {name: int(row["count"]) for (_, name), row in rows.items()}
+    assert counts.pop("Aggregated") == sum(counts.values())
+    assert counts == {name: entry["num_requests"] for name, entry in entries.items()}
 
 
 def test_memory_stays_flat_where_everything_fails(unused_port: int) -> None:

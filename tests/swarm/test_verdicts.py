@@ -26,15 +26,22 @@ from support.swarms import OWN, SHORT, free_port, locust, locust_command
 
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
-def test_thresholds_decide_the_exit_code(echo_server: EchoServerProcess, users: list[str]) -> None:
+def test_thresholds_decide_the_exit_code(
+    echo_server: EchoServerProcess, users: list[str], tmp_path: Path
+) -> None:
     host = ("--host", echo_server.url)
     kept = locust(*SHORT, *host, "--threshold", "p99<10s, errors<1", *users)
     assert kept.returncode == 0, kept.stderr.decode()
     assert b"threshold p99<10s kept: " in kept.stderr
-    crossed = locust(*(*SHORT, *host, "--threshold", "p99<10s", "--threshold", "p50<1us", *users))
+    thresholds = ("--threshold", "p99<10s", "--threshold", "p50<1us")
+    report = tmp_path / "report.html"
+    crossed = locust(*SHORT, *host, *thresholds, "--html", str(report), *users)
     assert crossed.returncode == 99
     assert b"threshold p99<10s kept: " in crossed.stderr
     assert b"threshold p50<1us crossed: " in crossed.stderr
+    told = re.sub(r"\s+|<[^>]*>", " ", report.read_text())
+    assert re.search(r"threshold p99&lt;10s +[\d.]+ [mµ]?s +kept", told)
+    assert re.search(r"threshold p50&lt;1us +[\d.]+ [mµ]?s +crossed", told)
 
 
 def test_faults_have_their_names(start_server: StartServer) -> None:

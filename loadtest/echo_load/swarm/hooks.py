@@ -23,12 +23,14 @@ from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
 from echo_core.interrupts import quit_on_interrupt
 from echo_load.swarm.duration import duration_of
+from echo_load.swarm.html_report import extend_html_report
+from echo_load.swarm.microseconds import add_microseconds
 from echo_load.swarm.options import add_options
 from echo_load.swarm.precision import bucket, precision_of
-from echo_load.swarm.reporting import add_microseconds, conclude
 from echo_load.swarm.settings import DEFAULT_BLOCK_CONNECTIONS, Settings, parse_host
 from echo_load.swarm.shapes import StagesShape
 from echo_load.swarm.users import EchoBlockUser, EchoUser
+from echo_load.swarm.verdict import conclude
 
 _LOOK_SECONDS = 0.1
 _SPARE_SECONDS = 1.0
@@ -43,6 +45,7 @@ def install(events: Any) -> None:
     locust's own tables, charts and files.
     """
     locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # milliseconds, as floats
+    extend_html_report()
     events.init_command_line_parser.add_listener(add_options)
     events.init.add_listener(_on_init)
 

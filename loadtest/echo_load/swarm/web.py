@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from argparse import Namespace
 from typing import Any, Protocol
@@ -10,15 +11,20 @@ from flask import Response, jsonify, request
 from prometheus_client.exposition import choose_encoder
 
 from echo_core.errors import EchoswarmError
+from echo_load.swarm.metrics import registry
+from echo_load.swarm.microseconds import PERCENTILES, rounded_rows, write_csv
 from echo_load.swarm.precision import Precision
-from echo_load.swarm.reporting import PERCENTILES, registry, rows, verdict_rows
+from echo_load.swarm.verdict import verdict_rows
 
 _TAB = "microseconds"
 _VERDICT_TAB = "verdict"
+_CSV_PATH = "stats/microseconds/csv"
+_WIDEST_FIGURE = 20
 _VERDICT_FIELDS = (("what", "What"), ("measured", "So far"), ("verdict", "Verdict"))
 _FIELDS = (
     ("method", "Type"),
-    ("name", "Name"),
+    # Locust's page would sort by a field that is called "name", and put the sum first.
+    ("request", "Name"),
     ("count", "# Requests"),
     ("mean", "Mean (µs)"),
     *((f"p{one:g}".replace(".", ""), f"{one:g}%ile (µs)") for one in PERCENTILES),
@@ -52,17 +58,15 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
             {"key": tab, "structure": [{"key": key, "title": title} for key, title in fields]}
             for tab, fields in ((_TAB, _FIELDS), (_VERDICT_TAB, _VERDICT_FIELDS))
         ],
+        "extended_csv_files": [{"href": _CSV_PATH, "title": "Download microseconds CSV"}],
     }
     metrics = registry(environment, precision)
 
     def with_microseconds(response: Response) -> Response:
         if request.path == f"{base}/stats/requests" and response.is_json:
             shown = [
-                {
-                    field: round(cell) if isinstance(cell, float) else cell
-                    for (field, _), cell in zip(_FIELDS, row, strict=True)
-                }
-                for row in rows(precision)
+                {field: cell for (field, _), cell in zip(_FIELDS, _sortable(row), strict=True)}
+                for row in rounded_rows(precision)
             ]
             verdict = [
                 dict(zip((field for field, _ in _VERDICT_FIELDS), row, strict=True))
@@ -88,8 +92,21 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(metrics), content_type=content_type)
 
+    def serve_csv() -> Response:
+        file = io.StringIO()
+        write_csv(precision, file)
+        disposition = {"Content-Disposition": "attachment;filename=microseconds.csv"}
+        return Response(file.getvalue(), content_type="text/csv", headers=disposition)
+
     web_ui.app.before_request(refuse_what_is_wrong)
     web_ui.app.after_request(with_microseconds)
-    web_ui.app.add_url_rule(
-        f"{base}/metrics", "metrics", web_ui.auth_required_if_enabled(serve_metrics)
-    )
+    for path, name, serve in (
+        ("metrics", "metrics", serve_metrics),
+        (_CSV_PATH, "microseconds_csv", serve_csv),
+    ):
+        web_ui.app.add_url_rule(f"{base}/{path}", name, web_ui.auth_required_if_enabled(serve))
+
+
+def _sortable(row: tuple[str, ...]) -> tuple[str, ...]:
+    """A row whose figures are in order as text, which is how the page compares them."""
+    return (*row[:2], *(figure.rjust(_WIDEST_FIGURE) for figure in row[2:]))

@@ -1,0 +1,105 @@
+"""A swarm's figures for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from echo_client.errors import CONNECTING_KINDS
+from echo_core.errors import InvalidValueError
+from echo_load.plan.payload import MISMATCHES
+from echo_load.plan.thresholds import LOSSES
+from echo_load.report.exposition import Exposed
+from echo_load.swarm.precision import Precision
+from echo_load.swarm.settings import parse_host
+from echo_load.swarm.verdict import generator_bound, judged
+
+_PREFIX = "echo_swarm_"
+_MESSAGE_KINDS = sorted({*MISMATCHES, *LOSSES, "closed", "reset"})
+
+
+class SwarmCollector(Collector):
+    """A swarm's figures for Prometheus, made whenever they are asked for.
+
+    Args:
+        environment: locust's, of the master or of a process that is alone.
+        precision: its histograms.
+    """
+
+    def __init__(self, environment: Any, precision: Precision) -> None:
+        self._environment = environment
+        self._precision = precision
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        runner = self._environment.runner
+        stats = self._environment.stats
+        for name, help_text, value in (
+            ("users", "Users that run.", runner.user_count),
+            ("target_users", "Users that are wanted.", runner.target_user_count),
+            ("workers", "Workers that are connected.", getattr(runner, "worker_count", 1)),
+            (
+                "generator_bound",
+                "Whether the processor of a process of the swarm is the limit, not the target.",
+                int(generator_bound(self._environment) is not None),
+            ),
+            ("requests_per_second", "Requests in a second, lately.", stats.total.current_rps),
+        ):
+            yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)
+        labels = ["method", "name"]
+        requests = CounterMetricFamily(f"{_PREFIX}requests", "Requests.", labels=labels)
+        for entry in list(stats.entries.values()):
+            requests.add_metric([entry.method, entry.name], entry.num_requests)
+        yield requests
+        failures = CounterMetricFamily(
+            f"{_PREFIX}failures", "Requests that failed.", labels=[*labels, "kind"]
+        )
+        counted = _nothing_failed(self._environment)
+        for error in list(stats.errors.values()):
+            counted[error.method, error.name, str(error.error)] = error.occurrences
+        for labelled, occurrences in counted.items():
+            failures.add_metric(labelled, occurrences)
+        yield failures
+        kept = GaugeMetricFamily(
+            f"{_PREFIX}threshold_kept", "Whether a threshold is kept so far.", labels=["threshold"]
+        )
+        for one in judged(self._environment, self._precision):
+            kept.add_metric([one.threshold], int(one.passed))
+        yield kept
+        times = HistogramMetricFamily(
+            f"{_PREFIX}response_time_seconds", "Response times.", labels=labels, unit="seconds"
+        )
+        for key, histogram in self._precision.items():
+            exposed = Exposed.of(histogram)
+            times.add_metric(key, exposed.buckets, exposed.sum_seconds)
+        yield times
+
+
+def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
+    """No failure of each known kind: what begins at 1 has no increase."""
+    try:
+        method = parse_host(environment.host).scheme.upper()
+    except InvalidValueError:
+        # None yet, or that of users of another kind.
+        return {}
+    return {
+        (method, name, kind): 0
+        for name, kinds in (("connect", CONNECTING_KINDS), ("message", _MESSAGE_KINDS))
+        for kind in kinds
+    }
+
+
+def registry(environment: Any, precision: Precision) -> CollectorRegistry:
+    """A registry with the swarm's figures alone."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(SwarmCollector(environment, precision))
+    return made

@@ -1,0 +1,86 @@
+"""The response times of a swarm in microseconds, as tables."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any, TextIO
+
+from locust.stats import RequestStats
+
+from echo_load.measure.histogram import LatencyHistogram
+from echo_load.swarm.precision import Precision
+
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+COLUMNS = ("method", "name", "count", "mean_us", *(f"p{one:g}_us" for one in PERCENTILES), "max_us")
+# Method and name of all requests together, as locust's tables have them.
+AGGREGATED = ("", "Aggregated")
+
+Row = tuple[Any, ...]
+
+
+def rows(precision: Precision) -> list[Row]:
+    """A row a request, as `COLUMNS` names them, and one of all together; none if there was none."""
+    items = list(precision.items())
+    together = LatencyHistogram()
+    for _, times in items:
+        together.merge(times)
+    if items:
+        items.append((AGGREGATED, together))
+    return [
+        (
+            *key,
+            times.count,
+            round(times.mean_us, 3),
+            *times.percentiles_us(PERCENTILES),
+            times.max_us,
+        )
+        for key, times in items
+    ]
+
+
+def rounded_rows(precision: Precision) -> list[tuple[str, ...]]:
+    """The rows for people: in whole microseconds."""
+    return [
+        (method, name, *(f"{figure:,.0f}" for figure in figures))
+        for method, name, *figures in rows(precision)
+    ]
+
+
+def add_microseconds(stats: RequestStats, precision: Precision) -> None:
+    """Let the entries of locust's JSON output have the histogram's figures, as `microseconds`."""
+    serialize = stats.serialize_stats
+
+    def with_microseconds() -> list[Any]:
+        figures = {
+            (method, name): dict(zip(COLUMNS[2:], values, strict=True))
+            for method, name, *values in rows(precision)
+        }
+        return [
+            {**entry, "microseconds": figures.get((entry["method"], entry["name"]))}
+            for entry in serialize()
+        ]
+
+    stats.serialize_stats = with_microseconds  # type: ignore[method-assign]
+
+
+def text_table(precision: Precision) -> str:
+    """The rows for people."""
+    lines = [
+        ("method", "name", "count", "mean", *(f"p{one:g}" for one in PERCENTILES), "max"),
+        *rounded_rows(precision),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if number < 2 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def write_csv(precision: Precision, file: TextIO) -> None:
+    """Write the rows as CSV."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows(precision))

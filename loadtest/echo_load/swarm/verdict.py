@@ -1,0 +1,133 @@
+"""Whether a swarm failed or crossed a threshold, while it runs and at its end."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from echo_core.errors import ExitCode
+from echo_load.plan.thresholds import Figures, ThresholdResult
+from echo_load.results.verdict import is_tolerated
+from echo_load.swarm.duration import duration_of
+from echo_load.swarm.microseconds import text_table, write_csv
+from echo_load.swarm.precision import Precision
+from echo_load.swarm.settings import Settings
+
+# Requests in which no message comes back.
+_AROUND = frozenset({"connect", "close", "send"})
+
+logger = logging.getLogger(__name__)
+
+
+def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
+    """The thresholds of the command line or the web form, and whether they were kept."""
+    limits = Settings.of(environment.parsed_options).thresholds
+    if not limits:
+        return []
+    stats = environment.stats
+    messages = precision.named("message")
+    connects = precision.named("connect")
+    figures = Figures(
+        seconds=duration_of(environment).seconds,
+        latencies={
+            "response": messages,
+            "connect": connects,
+        },
+        counts={
+            "messages": messages.count,
+            "connections_opened": connects.count,
+            "connections_failed": sum(
+                error.occurrences for error in stats.errors.values() if error.name == "connect"
+            ),
+        },
+        errors=_failed_kinds(stats),
+        # Of other requests than messages only those are attempts that failed.
+        attempts=sum(one.num_requests for one in stats.entries.values() if one.name == "message")
+        + sum(one.occurrences for one in stats.errors.values() if one.name != "message"),
+    )
+    return [limit.judge(figures) for limit in limits]
+
+
+def conclude(environment: Any, precision: Precision) -> None:
+    """Say at the end what was measured and which thresholds were crossed; set the exit code."""
+    table = text_table(precision)
+    if len(table.splitlines()) > 1:
+        logger.info("response times in microseconds\n%s", table)
+    prefix = getattr(environment.parsed_options, "csv_prefix", None)
+    if prefix:
+        path = Path(f"{prefix}_microseconds.csv")
+        with path.open("w", newline="", encoding="utf-8") as file:
+            write_csv(precision, file)
+    results = judged(environment, precision)
+    for one in results:
+        if one.passed:
+            logger.info("threshold %s kept: %s", one.threshold, one.measured)
+        else:
+            logger.error("threshold %s crossed: %s", one.threshold, one.measured)
+    if bound := generator_bound(environment):
+        logger.warning("%s", bound)
+    reasons = failures(environment, precision, at_end=duration_of(environment).has_begun)
+    for reason in reasons:
+        logger.error("failed: %s", reason)
+    if reasons:
+        environment.process_exit_code = environment.parsed_options.exit_code_on_error
+    elif not all(one.passed for one in results):
+        environment.process_exit_code = int(ExitCode.THRESHOLD)
+    elif environment.stats.errors:
+        # Thresholds say how many there may be, and they were kept.
+        environment.process_exit_code = int(ExitCode.OK)
+
+
+def generator_bound(environment: Any) -> str | None:
+    """Say what to do where the processor of a worker was the limit, and not the target; or None."""
+    runner = environment.runner
+    if not (runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted):
+        return None
+    return (
+        "generator-bound: a process of the swarm used over 90 % of a processor; its times are its "
+        "own. Add --processes or workers, or use EchoBlockUser"
+    )
+
+
+def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str, str]]:
+    """What is looked at, what came of it so far, and whether that is right, a row each."""
+    found = [
+        (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
+        for one in judged(environment, precision)
+    ]
+    at_end = duration_of(environment).has_ended
+    found += [
+        ("failure", reason, "failed") for reason in failures(environment, precision, at_end=at_end)
+    ]
+    if bound := generator_bound(environment):
+        found.append(("generator", bound, "the limit"))
+    return found or [("failure", "none", "")]
+
+
+def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[str]:
+    """Why a swarm failed, a line each; none if it did not.
+
+    Args:
+        environment: locust's.
+        precision: its histograms.
+        at_end: there has been a test, and what has not come by now has not come.
+    """
+    found = [str(one["msg"]) for one in environment.runner.exceptions.values()]
+    answered = any(times.count for (_, name), times in precision.items() if name not in _AROUND)
+    if at_end and not answered:
+        found.append("not one message came back")
+    limited = {one.metric for one in Settings.of(environment.parsed_options).thresholds}
+    kinds = _failed_kinds(environment.stats)
+    if any(not is_tolerated(kind, limited) for kind in kinds):
+        found.append(", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())))
+    return found
+
+
+def _failed_kinds(stats: Any) -> Counter[str]:
+    """How many requests failed, by kind."""
+    kinds: Counter[str] = Counter()
+    for error in stats.errors.values():
+        kinds[str(error.error)] += error.occurrences
+    return kinds

@@ -54,7 +54,7 @@ class Address(_Fields):
 
 
 def source_sockaddr(source: str) -> tuple[Any, ...]:
-    """What `bind` of a socket takes for an IP address of this machine; the port is any.
+    """Return an IP address of this machine as a socket's `bind` takes it, with any port.
 
     Raises:
         OSError: there is no interface of the name that the address ends in.

@@ -31,30 +31,28 @@ def _ip_address(text: str) -> str:
 
 @click.command(cls=Command, context_settings=command.command_settings("ECHO_CLIENT"))
 @click.argument("target", type=command.TARGET, required=False, metavar="[HOST:PORT]")
-@click.option("--host", type=command.HOST, default="localhost", help="The host to connect to.")
-@click.option(
-    "--port", type=command.TARGET_PORT, default=DEFAULT_PORT, help="The port to connect to."
-)
+@click.option("--host", type=command.HOST, default="localhost", help="Host to connect to.")
+@click.option("--port", type=command.TARGET_PORT, default=DEFAULT_PORT, help="Port to connect to.")
 @click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only.")
 @click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only.")
 @click.option(
     "--source-ip",
     type=command.Parsed("ip", _ip_address),
     metavar="IP",
-    help="The address of this machine to connect from.",
+    help="Address of this machine to connect from.",
 )
 @command.tls_options
 @click.option(
     "--timeout",
     type=command.POSITIVE_DURATION,
     default="10s",
-    help="What a reply may take.",
+    help="Time within which a reply has to arrive.",
 )
 @click.option(
     "--connect-timeout",
     type=command.POSITIVE_DURATION,
     default="5s",
-    help="What connecting may take, TLS handshake included.",
+    help="Time within which a connection has to be open, TLS handshake included.",
 )
 @command.config_option
 @command.version_option

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # linux/in.h: bind to an address only, and let connect choose the port. Chosen at the bind, a port
 # serves one connection; chosen at the connect, one to each target.
 IP_BIND_ADDRESS_NO_PORT = 24
-# Between two looks whether a unix socket's queue has room.
+# Between two looks whether a unix socket's queue has space.
 UNIX_QUEUE_SECONDS = 0.01
 
 
@@ -174,7 +174,7 @@ def secure(
 
 
 def _connect_unix(connecting: socket.socket, address: Address, timeout: float) -> None:
-    """Connect, as soon as there is room in the queue, which does not say when that is."""
+    """Connect, as soon as there is space in the queue, which does not say when that is."""
     connecting.settimeout(0)
     deadline = time.monotonic() + timeout
     while True:
@@ -213,7 +213,7 @@ def bind(connecting: _socket.socket, source: str, address: Address) -> None:
 
 
 def not_connected(error: OSError, address: Address, timeout: float) -> ConnectError:
-    """What connecting failed with, as an error of the client that says why."""
+    """Return the error of connecting as an error of the client that gives the reason."""
     failure = failure_to_connect(error.errno, address)
     if isinstance(error, TimeoutError) or failure is ConnectTimeoutError:
         said = f"no answer within {format_duration(timeout)}"
@@ -229,7 +229,7 @@ def not_connected(error: OSError, address: Address, timeout: float) -> ConnectEr
 
 
 def failure_to_connect(number: int | None, address: Address) -> type[ConnectError]:
-    """What it is that a socket could not be made for an address, or not be connected to it.
+    """Return the error if a socket could not be created for an address, or not be connected.
 
     Args:
         number: of `errno`.

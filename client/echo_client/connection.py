@@ -186,7 +186,7 @@ class EchoConnection:
             size = len(message)
             self._socket.sendall(message)
             self.bytes_sent += size
-            # The room is allocated first, and a large one costs more than a small reply.
+            # The buffer is allocated first, and a large one costs more than a small reply.
             reply = self._socket.recv(_SMALL if size < _SMALL else CHUNK)
             received = len(reply)
             self.bytes_received += received
@@ -335,7 +335,7 @@ class EchoConnection:
         return bytes(received)
 
     def _failed(self, error: OSError, received: bytes, size: int) -> ClientError:
-        """What a round trip failed with, of whose reply so much had come."""
+        """Return the error of a round trip of whose reply this much had arrived."""
         if not is_late(error):
             return lost(error)
         return ReplyTimeoutError(

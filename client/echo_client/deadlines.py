@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def is_late(error: OSError) -> bool:
-    """Whether a receive or send has taken too long: for Python's timeout, or for the kernel's.
+    """True if a receive or send has taken too long, for Python's timeout or for the kernel's.
 
     That the kernel has given the other end up (ETIMEDOUT) is something else: the connection broke.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and an echo service, as errors.
+"""The errors between a client and an echo service.
 
 Each has a `kind`: the name it is counted under when many connections fail.
 """
@@ -122,7 +122,7 @@ class TlsOptionsError(ClientError):
 
 
 class MismatchError(ClientError):
-    """What came back is not what was sent."""
+    """The reply differs from the message."""
 
     kind = "mismatch"
 
@@ -165,17 +165,17 @@ CONNECTING_KINDS = frozenset(
 
 
 def connecting_failure(number: int | None) -> type[ConnectError]:
-    """What it is that connecting failed with a number of `errno`."""
+    """Return the class for a number of `errno` with which connecting failed."""
     return _CONNECTING.get(number or 0, ConnectError)
 
 
 def connected_failure(number: int | None) -> type[ClientError]:
-    """What it is that a connection failed with a number of `errno`."""
+    """Return the class for a number of `errno` with which a connection failed."""
     return _CONNECTED.get(number or 0, LostError)
 
 
 def lost(error: OSError) -> ClientError:
-    """What a system call on a connection failed with, as an error of the connection."""
+    """Return the error of a system call on a connection as an error of the connection."""
     failure = connected_failure(error.errno)
     if failure is ResetError:
         return ResetError("the server reset the connection")

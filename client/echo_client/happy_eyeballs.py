@@ -171,7 +171,7 @@ class _Race:
         self._next_ns = 0
 
     def _milliseconds(self) -> float:
-        """How long to wait for an answer until something else is to be done."""
+        """Return how long to wait for an answer until the next action is due."""
         ends = [begin + int(self._timeout * 1e9) for _, _, begin in self._running.values()]
         if self._waiting:
             ends.append(self._next_ns)

@@ -28,7 +28,7 @@ STYLE = Style.from_dict({"dim": "#888888", "error": "ansired", "prompt": "bold"}
 
 
 def history_path() -> Path:
-    """Where typed lines are kept: `$XDG_STATE_HOME/echoswarm/history`.
+    """Return the file of typed lines: `$XDG_STATE_HOME/echoswarm/history`.
 
     Raises:
         RuntimeError: the user has no home directory.

@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection (tcp(7), TCP_INFO)."""
+"""The kernel's figures of a TCP connection (tcp(7), TCP_INFO)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TcpInfo(NamedTuple):
     round_trip_us: int
 
     def connecting_ns(self, elapsed_ns: int) -> int:
-        """How long the path took to establish a connection that nothing has been sent on yet.
+        """Return how long the path took to establish a connection on which nothing was sent yet.
 
         The kernel has measured the round trip of the handshake. Whoever comes round to it later,
         because many connections are opened at once, would measure itself as well.

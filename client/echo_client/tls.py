@@ -1,4 +1,4 @@
-"""What a client asks of TLS.
+"""A client's TLS options.
 
 `ssl` is imported when a context is made: this module may be imported before gevent patches the
 process, and `ssl` may not.

@@ -229,7 +229,7 @@ class TlsSocket:
                 self._decrypted(received)
 
     def _close_notify(self) -> bytes:
-        """What is left to say, close_notify last; nothing if it was said."""
+        """Return what remains to be sent, close_notify last; empty if it was sent."""
         with self._lock:
             # It asks for the other end's close_notify at once. That comes when it comes.
             with suppress(ssl.SSLError):

@@ -1,1 +1,1 @@
-"""What the server, the client and the load tester share: endpoints, units, manners, logs."""
+"""Shared by server, client and load tester: endpoints, units, command-line conventions, logs."""

@@ -1,4 +1,4 @@
-"""What is typed on a command line and would have no effect is refused."""
+"""Refuses arguments of the command line that would have no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manners of every command: configuration, versions, one-line errors, exit codes."""
+"""Conventions of every command: configuration, versions, one-line errors, exit codes."""
 
 from __future__ import annotations
 
@@ -184,27 +184,27 @@ def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--tls-ca",
             type=file,
             metavar="FILE",
-            help="The authorities to trust, in PEM form, instead of the system's.",
+            help="PEM file of the authorities to trust instead of the system's.",
         ),
         click.option(
             "--tls-cert",
             type=file,
             metavar="FILE",
-            help="Certificate to show, and its chain, in PEM form.",
+            help="PEM file of the client certificate and its chain.",
         ),
         click.option(
             "--tls-key",
             type=file,
             metavar="FILE",
-            help="Its key, without a passphrase, unless it is in the same file.",
+            help="PEM file of its key, without a passphrase, if it is in another file.",
         ),
         click.option(
             "--tls-server-name",
             type=HOST,
             metavar="NAME",
-            help="What the server's certificate must be for, if not for the host.",
+            help="Name the server's certificate must be valid for, if not the host's.",
         ),
-        click.option("--tls-insecure", is_flag=True, help="Trust any certificate."),
+        click.option("--tls-insecure", is_flag=True, help="Accept any certificate."),
     )
     for option in reversed(options):
         function = option(function)
@@ -272,7 +272,7 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
 
 
 def _shortage(error: Exception) -> str | None:
-    """What the system has run out of, and what helps; None if the error says nothing of it."""
+    """Name the resource that ran out, and the remedy; None if the error is of another kind."""
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         return f"{error.strerror}; {_SHORTAGES[error.errno]}"
     if str(error) == _NO_THREAD:

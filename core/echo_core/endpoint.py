@@ -1,4 +1,4 @@
-"""Where an echo service listens, as people write it and as the programs print it."""
+"""Endpoints of an echo service, as people write them and as the programs print them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Endpoint(ABC):
     @property
     @abstractmethod
     def scheme(self) -> str:
-        """What stands before the `://`: `tcp`, `tls`, `udp`, `unix` or `fd`."""
+        """The part before `://`: `tcp`, `tls`, `udp`, `unix` or `fd`."""
 
     @property
     @abstractmethod
     def location(self) -> str:
-        """What stands behind the `://`: `127.0.0.1:50007`, `[::1]:50007`, `/run/echo.sock`."""
+        """The part after `://`: `127.0.0.1:50007`, `[::1]:50007`, `/run/echo.sock`."""
 
     def __str__(self) -> str:
         """The form that `parse` reads: `tcp://127.0.0.1:50007`, `unix:///run/echo.sock`."""
@@ -134,12 +134,12 @@ class UnixEndpoint(Endpoint):
 
     @property
     def is_abstract(self) -> bool:
-        """Whether it is a name without a file."""
+        """True for a name in the abstract namespace, which has no file."""
         return self.path.startswith("@")
 
     @property
     def sockaddr(self) -> str:
-        """What `bind` and `connect` of a socket take."""
+        """The address as a socket's `bind` and `connect` take it."""
         return f"\0{self.path[1:]}" if self.is_abstract else self.path
 
     @property

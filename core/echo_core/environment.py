@@ -1,4 +1,4 @@
-"""What the environment says to a command: its options, and what only looks like them."""
+"""The environment variables of a command: its options, and misspelt ones."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command tells the shell."""
+    """The exit codes of the commands."""
 
     OK = 0
     FAILED = 1

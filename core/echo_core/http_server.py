@@ -44,7 +44,7 @@ _NICENESS = 15
 
 
 class Answer(NamedTuple):
-    """What a page says.
+    """The content of a page.
 
     Attributes:
         status: of HTTP.
@@ -168,7 +168,7 @@ class HttpServer:
             elif key.fileobj is self._woken:
                 self._woken.recv(1)
             elif key.data in self._connections:
-                # Otherwise it has just made room for another.
+                # Otherwise it has just given way to another.
                 self._advance(key.data)
         now = time.monotonic()
         if self._accept_at is not None and self._accept_at <= now:
@@ -206,7 +206,7 @@ class HttpServer:
     def _make_room(self) -> bool:
         """Give up a connection, or else the spare descriptor; False if there is neither."""
         if self._connections:
-            self._logger.debug("http client makes room")
+            self._logger.debug("http client gives way")
             waiting = (one for one in self._connections if one.unsent is None)
             self._end(next(waiting, next(iter(self._connections))))
             return True

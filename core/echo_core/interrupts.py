@@ -1,4 +1,4 @@
-"""What SIGINT, which is what Ctrl-C sends, does to a command that has not begun, or has ended.
+"""The effect of SIGINT (Ctrl-C) on a command that has not begun yet or has ended.
 
 Nothing is lost then, and an exception would be raised in whatever is being imported or cleared
 away: it would be printed, or swallowed. A program imports this first, so it imports little.

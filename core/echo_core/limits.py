@@ -1,4 +1,4 @@
-"""What the system lets one process have, and what the protocols let a message have."""
+"""Limits that the system sets to a process, and protocols to a message."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def local_ports() -> tuple[int, int]:
 
 
 def time_wait_seconds(*, loopback: bool) -> float:
-    """How long a local port stays taken after a TCP connection was closed from this end.
+    """Return how long a local port stays taken after a TCP connection was closed from this end.
 
     Args:
         loopback: both ends are on this machine.

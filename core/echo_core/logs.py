@@ -35,7 +35,7 @@ class DrainedStream:
         start_thread: starts a native thread. In a monkey-patched process that is the original
             `_thread.start_new_thread`, not the patched one.
         on_dropped: called in the native thread with the number of writes dropped, once there is
-            room again.
+            space again.
         capacity: writes that may wait.
     """
 
@@ -106,7 +106,7 @@ class DrainedStream:
 
 
 class QueuedLogger:
-    """What structlog hands finished lines to: one line, one write."""
+    """The file that structlog writes finished lines to: one line, one write."""
 
     def __init__(self, stream: DrainedStream) -> None:
         self._stream = stream

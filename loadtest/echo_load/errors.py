@@ -1,4 +1,4 @@
-"""What can go wrong in the load tester itself, as errors."""
+"""The load tester's own errors."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     type=command.HOST,
     help="Name or address to listen on; * is all.  [default: 127.0.0.1, with -6 ::1]",
 )
-@click.option("--port", type=command.PORT, default=DEFAULT_PORT, help="0 is any free port.")
+@click.option(
+    "--port", type=command.PORT, default=DEFAULT_PORT, help="Port to listen on; 0 is any free one."
+)
 @click.option(
     "--listen",
     type=command.ENDPOINT,
@@ -76,7 +78,7 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 @click.option("-4", "--ipv4", is_flag=True, help="Listen on IPv4 addresses only.")
 @click.option("-6", "--ipv6", is_flag=True, help="Listen on IPv6 addresses only.")
 @click.option(
-    "--backlog", type=_COUNT, default=4096, help="Connections that may wait to be accepted."
+    "--backlog", type=_COUNT, default=4096, help="Most connections that may wait to be accepted."
 )
 @click.option(
     "--unix-mode",
@@ -89,40 +91,40 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     type=command.Parsed("count", _workers),
     default="1",
     metavar="COUNT|auto",
-    help="Processes that serve; auto: one a core.",
+    help="Processes that serve; auto is one per core.",
 )
 @click.option(
     "--max-connections",
     type=_COUNT,
-    help="Connections open at once, in all workers together.",
+    help="Most connections open at once, in all workers together.",
 )
 @click.option(
     "--when-full",
     type=click.Choice(["close", "wait"]),
     default="close",
-    help="Connections beyond --max-connections are closed at once, or wait in the backlog.",
+    help="Whether connections beyond --max-connections are closed at once or wait in the backlog.",
 )
 @click.option(
     "--max-connections-per-ip",
     type=_COUNT,
-    help="Connections open at once from one address, in each worker.",
+    help="Most connections open at once from one address, in each worker.",
 )
 @click.option(
     "--idle-timeout",
     type=command.POSITIVE_DURATION,
-    help="Close connections on which nothing moves for so long.",
+    help="Close connections on which no data moves for this long.",
 )
 @click.option(
     "--rate-limit",
     type=command.RATE_OF_BYTES,
     metavar="BYTES/S",
-    help="What each connection may send: 64KiB, 10MB.",
+    help="Most bytes per second that each connection may send: 64KiB, 10MB.",
 )
 @click.option(
     "--drain-timeout",
     type=command.DURATION,
     default="10s",
-    help="What open connections get to finish after SIGTERM or SIGINT.",
+    help="Time for open connections to finish after SIGTERM or SIGINT.",
 )
 @click.option(
     "--tls-cert",
@@ -130,23 +132,25 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     metavar="FILE",
     help="Certificate and chain in PEM form, for --listen tls://HOST:PORT.",
 )
-@click.option("--tls-key", type=_FILE, metavar="FILE", help="Its key, without a passphrase.")
+@click.option(
+    "--tls-key", type=_FILE, metavar="FILE", help="Key of the certificate, without a passphrase."
+)
 @click.option(
     "--tls-client-ca",
     type=_FILE,
     metavar="FILE",
-    help="Clients must show a certificate of these authorities.",
+    help="Demand a client certificate of these authorities.",
 )
 @click.option(
     "--proxy-protocol",
     is_flag=True,
-    help="Connections begin with a PROXY header, version 1 or 2.",
+    help="Expect a PROXY protocol header first, version 1 or 2.",
 )
 @click.option(
     "--handshake-timeout",
     type=command.POSITIVE_DURATION,
     default="10s",
-    help="What a connection gets for its PROXY header and its TLS handshake.",
+    help="Time for a connection's PROXY header and its TLS handshake.",
 )
 @click.option("--udp-low-ports", is_flag=True, help="Answer datagrams from ports below 1024 too.")
 @click.option(
@@ -163,30 +167,33 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     "--fault-seed",
     type=command.whole_number("number", 0, 2**63 - 1),
     default=0,
-    help="Another one lets the faults strike elsewhere.",
+    help="Number that decides which reads and datagrams the faults strike.",
 )
 @click.option(
     "--admin",
     type=command.Parsed("endpoint", parse_page),
     metavar="HOST:PORT",
-    help="Serve /metrics, /healthz and /readyz there.",
+    help="Serve /metrics, /healthz and /readyz on this address.",
 )
-@click.option("--access-log", is_flag=True, help="Log a line for each connection that has ended.")
+@click.option("--access-log", is_flag=True, help="Log a line for each connection when it ends.")
 @click.option(
     "--access-log-sample",
     type=command.PERCENTAGE,
     default="100%",
     metavar="PERCENT",
-    help="The share of them that --access-log logs, chosen at random.",
+    help="Share of the connections that --access-log logs, chosen at random.",
 )
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="Least severe level that is logged.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "console", "json"]),
     default="auto",
-    help="auto: console on a terminal, JSON lines elsewhere.",
+    help="Format of the log; auto is console on a terminal and JSON lines elsewhere.",
 )
 @click.option("--worker", type=command.Parsed("assignment", Assignment.parse), hidden=True)
 @command.config_option

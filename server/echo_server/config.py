@@ -1,4 +1,4 @@
-"""What the server is told to do."""
+"""The server's configuration."""
 
 from __future__ import annotations
 
@@ -161,12 +161,12 @@ class ServerConfig:
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether a listener speaks TLS."""
+        """True if a listener speaks TLS."""
         return any(endpoint.scheme == "tls" for endpoint in self.listen)
 
     @property
     def is_supervised(self) -> bool:
-        """Whether a supervisor starts the workers; it also serves the admin page.
+        """True if a supervisor starts the workers; it also serves the admin page.
 
         One worker without an admin page has none. In the worker's own process the page would hold
         up the echoing for as long as a scrape takes.

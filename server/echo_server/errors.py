@@ -1,4 +1,4 @@
-"""What can go wrong in the server, as errors."""
+"""The server's errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HandshakeError(ServerError):
 
 
 class WorkerStartError(ServerError):
-    """The system has no room for the worker processes."""
+    """The system cannot start the worker processes."""
 
     exit_code = ExitCode.SERVER
 

@@ -97,7 +97,7 @@ class Strike:
 
     @property
     def seconds(self) -> float:
-        """How long this delay or stall is."""
+        """Return the length of this delay or stall."""
         spread = self.draw / 2**63 - 1
         return self.fault.seconds + self.fault.jitter * spread
 
@@ -139,7 +139,7 @@ class FaultPlan:
         self._seed = seed
 
     def strike(self, connection: int, read: int) -> Strike | None:
-        """What strikes this read of this connection, both counted from 0."""
+        """Return the fault that strikes this read of this connection, both counted from 0."""
         for number, fault, bound in self._faults:
             key = _KEY.pack(self._seed, number, connection, read)
             first, second = _DRAWS.unpack(hashlib.blake2b(key, digest_size=16).digest())

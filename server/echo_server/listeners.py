@@ -87,11 +87,11 @@ class Listeners:
         self.close()
 
     def of_slot(self, slot: int) -> list[tuple[str, socket.socket]]:
-        """What one worker serves: for each address its scheme and a listener."""
+        """The listeners that one worker serves: for each address its scheme and a listener."""
         return [(one.endpoint.scheme, one.of_slot(slot)) for one in self.listening]
 
     def of_slot_alone(self, slot: int) -> list[tuple[str, socket.socket]]:
-        """What a worker serves of that and shares with no other slot."""
+        """Those of them that no other slot shares."""
         return [
             (one.endpoint.scheme, one.of_slot(slot))
             for one in self.listening
@@ -206,7 +206,7 @@ def _beyond_standard_streams(descriptor: int) -> int:
 
 
 def bound_endpoint(listener: socket.socket, transport: Transport | None = None) -> Endpoint:
-    """Where a listener really listens, once port 0 has become a port.
+    """Return the address that a listener listens on, once port 0 has become a port.
 
     What a socket does not show is whether TLS is spoken there: that the transport says.
     """
@@ -309,7 +309,7 @@ def _listen_addresses(
 
 
 def _ipv4_beside(endpoint: NetworkEndpoint, config: ServerConfig) -> bool:
-    """Whether IPv4 has a listener of its own on the port: then [::] must leave it alone."""
+    """True if IPv4 has a listener of its own on the port: then [::] must leave it alone."""
     return any(
         isinstance(other, NetworkEndpoint)
         and other != endpoint
@@ -431,7 +431,7 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
 
 
 def _is_stale(endpoint: UnixEndpoint) -> bool:
-    """Whether a file is a socket that a server left behind: nobody listens on it."""
+    """True if a file is a socket that a server left behind, on which nobody listens."""
     if not stat.S_ISSOCK(Path(endpoint.path).stat().st_mode):
         raise ListenError(f"cannot listen on {endpoint}: there is a file that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

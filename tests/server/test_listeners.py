@@ -188,14 +188,14 @@ def test_a_unix_socket_that_cannot_be_removed(
     start_server: StartServer, tmp_path: Path, workers: str
 ) -> None:
     """The drain goes on."""
-    room = tmp_path / "room"
-    room.mkdir()
-    server = start_server("--listen", f"unix://{room}/echo.sock", "--workers", workers)
-    with connect_unix(room / "echo.sock") as connection:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    server = start_server("--listen", f"unix://{folder}/echo.sock", "--workers", workers)
+    with connect_unix(folder / "echo.sock") as connection:
         assert echoes(connection)
-        (room / "echo.sock").unlink()
-        room.rmdir()
-        room.write_text("in the way")
+        (folder / "echo.sock").unlink()
+        folder.rmdir()
+        folder.write_text("in the way")
         server.signal(signal.SIGTERM)
         server.wait_for_log("unix socket not removed")
         assert echoes(connection)

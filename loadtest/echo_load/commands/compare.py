@@ -17,21 +17,21 @@ from echo_load.commands import options
 @click.command(
     cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
-    short_help="Better, worse, no different, or too noisy?",
+    short_help="Tell whether results are better, worse, no different, or too noisy.",
 )
 @options.results_argument
 @click.option(
     "--margin",
     type=command.PERCENTAGE,
     default="5%",
-    help="A change that is smaller is of no interest.",
+    help="Smallest change that matters, as a share.",
 )
 @click.option(
     "--fail-on",
     type=click.Choice(["worse"]),
-    help="Exit with 99 if a figure is worse than in the first result.",
+    help="Exit with 99 if any figure is worse than in the first result.",
 )
-@click.option("--json", is_flag=True, help="Print the comparisons as JSON, and nothing else.")
+@click.option("--json", is_flag=True, help="Print the comparisons as JSON and nothing else.")
 @command.config_option
 def compare(
     results: tuple[Path, ...], margin: float, fail_on: Literal["worse"] | None, json: bool

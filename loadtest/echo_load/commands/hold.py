@@ -16,7 +16,7 @@ from echo_load.commands import options
 @click.command(
     cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
-    short_help="Keep many connections open, and probe them.",
+    short_help="Keep many connections open and probe them.",
 )
 @click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
@@ -24,7 +24,7 @@ from echo_load.commands import options
     "--connections",
     type=options.CONNECTIONS,
     default="10k",
-    help="How many connections to hold.",
+    help="Number of connections to hold.",
 )
 @click.option(
     "-d",
@@ -36,7 +36,7 @@ from echo_load.commands import options
     "--cycle",
     type=command.POSITIVE_DURATION,
     default="10s",
-    help="In which each connection is probed once with a message.",
+    help="Time in which each connection is probed once with a message.",
 )
 @options.payload_size_option
 @options.processes_option

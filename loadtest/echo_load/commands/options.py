@@ -41,33 +41,33 @@ def together(*options: Decorator) -> Decorator:
 processes_option = click.option(
     "--processes",
     type=command.whole_number("count", 1, 1024),
-    help="Generators that share the connections.  [default: half of the cores, or what the "
-    "descriptors demand]",
+    help="Generator processes that share the connections.  [default: half of the cores, or as many "
+    "as the limit of descriptors demands]",
 )
 timeout_options = together(
     click.option(
         "--timeout",
         type=command.POSITIVE_DURATION,
-        help="What a reply may take.  [default: 10s; 1s over UDP]",
+        help="Time within which a reply has to arrive.  [default: 10s; 1s over UDP]",
     ),
     click.option(
         "--connect-timeout",
         type=command.POSITIVE_DURATION,
         default="5s",
-        help="What opening a connection may take.",
+        help="Time within which a connection has to be open.",
     ),
 )
 connecting_options = together(
     click.option(
         "--connect-rate",
         type=command.RATE,
-        help="Connections opened a second in all, at most.",
+        help="Open at most this many connections per second in all.",
     ),
     click.option(
         "--source-ip",
         metavar="ADDRESS|NETWORK",
         multiple=True,
-        help="Connect from these addresses in turns; a list with commas, or given again.",
+        help="Connect from these addresses in turn; separated by commas, or repeatable.",
     ),
     click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only."),
     click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only."),
@@ -100,47 +100,53 @@ verdict_options = together(
         "--repeat",
         type=command.whole_number("count", 1, 1000),
         default="1",
-        help="Do all of it so often, with connections of its own each time, and keep the figures "
-        "apart: what `echo-load compare` needs.",
+        help="Run the whole test this many times, each time on new connections, and keep the "
+        "figures of each: `echo-load compare` needs several.",
     ),
     click.option(
         "--threshold",
         type=command.Parsed("limit", _threshold),
         metavar="LIMIT",
         multiple=True,
-        help='What has to be kept, as in "p99<5ms", "service.p99.9<=2ms", "connect.max<1s", '
-        '"errors<0.1%", "loss<1%", "retransmits<100", "messages_per_second>10k"; otherwise the '
-        "exit code is 99. Those on errors and loss say how many there may be. Repeatable.",
+        help='A limit that must hold: "p99<5ms", "service.p99.9<=2ms", "connect.max<1s", '
+        '"errors<0.1%", "loss<1%", "retransmits<100", "messages_per_second>10k". One that '
+        "does not makes the exit code 99. Without one on errors or loss, none is tolerated. "
+        "Repeatable.",
     ),
     click.option(
         "--abort-on",
         type=command.Parsed("limit", _abort_on),
         metavar="LIMIT",
         multiple=True,
-        help="A threshold that ends the test as soon as it is crossed; also as what to end on: "
-        '"p99>50ms".',
+        help="A threshold that ends the test as soon as it is crossed. It may be written the other "
+        'way round: "p99>50ms".',
     ),
 )
 result_options = together(
     click.option(
         "--reconcile",
         metavar="ADMIN_URL",
-        help="Compare with the counters of the echo-server whose --admin page this is; done by "
-        "itself where the test starts the server.",
+        help="Compare the generators' counts with those of the echo-server whose --admin page this "
+        "is. Automatic where the test starts the server.",
     ),
-    click.option("--json", is_flag=True, help="Print the result as JSON, and nothing else."),
+    click.option("--json", is_flag=True, help="Print the result as JSON and nothing else."),
     click.option(
         "-o",
         "--output",
         metavar="FILE",
         type=_FILE,
-        help="Write the result as JSON to a file as well.",
+        help="Write the result to a file as JSON as well.",
     ),
 )
 report_options = together(
-    click.option("--html", metavar="FILE", type=_FILE, help="Write a report to open in a browser."),
     click.option(
-        "--csv", metavar="FILE", type=_FILE, help="Write the figures by the second as CSV."
+        "--html",
+        metavar="FILE",
+        type=_FILE,
+        help="Write a report that opens in a browser, offline.",
+    ),
+    click.option(
+        "--csv", metavar="FILE", type=_FILE, help="Write the figures of each second as CSV."
     ),
     click.option(
         "--hgrm",
@@ -168,7 +174,7 @@ test_options = together(verdict_options, result_options, report_options, prometh
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """What to call results: their files without folder and suffix, where these tell them apart."""
+    """Return the names of results: their files' stems, or whole paths where stems are equal."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
@@ -178,7 +184,7 @@ payload_size_option = click.option(
     type=command.Parsed("size", parse_size_range),
     default="64",
     metavar="SIZE|FROM-TO",
-    help="Bytes of a message, or the smallest and the largest: 64-16KiB.",
+    help="Size of a message, or a range of sizes: 64-16KiB.",
 )
 
 

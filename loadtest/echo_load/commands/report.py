@@ -15,7 +15,7 @@ from echo_load.commands import options
 @click.command(
     cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
-    short_help="Make reports of results that were kept.",
+    short_help="Make reports from results that were written before.",
 )
 @options.results_argument
 @options.report_options

@@ -45,79 +45,80 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 @click.command(
     cls=_RunCommand,
     context_settings=command.command_settings("ECHO_LOAD"),
-    short_help="Put load on echo services, and check every byte.",
+    short_help="Put load on echo services and check every byte.",
 )
 @click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
     "--engine",
     type=click.Choice(["hub", "greenlets", "threads"]),
-    help="How connections are driven: hub is the fastest; a greenlet each; a thread each.  "
+    help="What drives the connections: gevent's hub (fastest), a greenlet each, or a thread each.  "
     "[default: hub; greenlets where a target is tls://]",
 )
 @options.processes_option
 @click.option(
-    "-c", "--connections", type=options.CONNECTIONS, default="100", help="How many connections."
+    "-c", "--connections", type=options.CONNECTIONS, default="100", help="Number of connections."
 )
 @click.option(
     "-d",
     "--duration",
     type=command.POSITIVE_DURATION,
-    help="How long to send.  [default: 10s, or until --messages or --stages are through]",
+    help="How long to send.  [default: 10s, or until --messages or --stages end]",
 )
 @click.option(
-    "-n", "--messages", type=options.MESSAGES, help="How many messages to send in all, at most."
+    "-n", "--messages", type=options.MESSAGES, help="Send at most this many messages in all."
 )
 @click.option(
     "-r",
     "--rate",
     type=command.Parsed("rate", _rate),
     metavar="[RATE]",
-    help="Messages a second in all, sent when they are due (open loop), and measured from when "
-    "they were. Without it each is sent when the reply to the last is in (closed loop). With "
-    "--stages, which then are rates, it needs no number; one is the rate of the warm-up.",
+    help="Messages per second in all, sent when they are due and measured from then (open loop). "
+    "Without it each message is sent when the reply to the last one has arrived (closed loop). "
+    "With --stages, which then are rates, it needs no number; a number is the rate of the warm-up.",
 )
 @click.option(
     "--arrivals",
     type=click.Choice(["constant", "poisson"]),
     default="constant",
-    help="With --rate: messages are due at even distances, or at random ones.",
+    help="With --rate: whether messages are due at constant intervals or at random ones.",
 )
 @click.option(
     "--stages",
     metavar="LEVELS/TIME,...",
-    help='How the number of connections changes: "0-100/10s,100/30s,100-1000/30s"; with --rate, '
-    "how the rate does.",
+    help='Number of connections over time: "0-100/10s,100/30s,100-1000/30s"; with --rate, '
+    "messages per second over time.",
 )
-@click.option("--loop", is_flag=True, help="Begin the stages anew after the last, for --duration.")
+@click.option("--loop", is_flag=True, help="Repeat the stages until --duration is over.")
 @click.option(
     "--warmup",
     type=command.DURATION,
     default="0s",
-    help="Time before, at the first level and on connections of its own, that no figure knows of.",
+    help="Time to send before the test, at its first level and on connections of its own; it is in "
+    "no figure.",
 )
 @click.option(
     "--pipeline",
     type=command.whole_number("count", 1, 100_000),
     default="1",
-    help="Messages under way at once on a connection.",
+    help="Messages in flight at once on each connection.",
 )
 @options.payload_size_option
 @click.option(
     "--payload-file",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Send what is in a file, as one message, again and again.",
+    help="Send the contents of a file as each message.",
 )
-@click.option("--message", metavar="TEXT", help="Send a text again and again.")
+@click.option("--message", metavar="TEXT", help="Send a text as each message.")
 @click.option(
     "--churn",
     type=options.MESSAGES,
-    help="Close a connection and open another after so many messages.",
+    help="Replace each connection by a new one after this many messages.",
 )
 @click.option(
     "--reconnect/--no-reconnect",
     default=True,
-    help="Open a connection that was lost anew.",
+    help="Reopen connections that are lost.",
 )
 @options.timeout_options
 @options.connecting_options

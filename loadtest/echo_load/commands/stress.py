@@ -16,14 +16,14 @@ from echo_load.commands import options
 @click.command(
     cls=Command,
     context_settings=command.command_settings("ECHO_LOAD"),
-    short_help="100, then 1000 connections, a thread each.",
+    short_help="Open 100, then 1000 connections, a thread each.",
 )
 @click.argument("target", type=command.TARGET, required=False, metavar="[TARGET]")
 @click.option(
     "--engine",
     type=click.Choice(["hub", "greenlets", "threads"]),
     default="threads",
-    help="How connections are driven.",
+    help="What drives the connections.",
 )
 @click.option(
     "-c",
@@ -31,14 +31,14 @@ from echo_load.commands import options
     type=options.CONNECTIONS,
     multiple=True,
     default=["100", "1000"],
-    help="Connections of a stage; give it again for another stage.",
+    help="Number of connections of a stage; repeatable, for further stages.",
 )
 @click.option(
     "-d",
     "--duration",
     type=command.POSITIVE_DURATION,
     default="5s",
-    help="How long a stage sends.",
+    help="How long each stage sends.",
 )
 @options.processes_option
 @options.timeout_options

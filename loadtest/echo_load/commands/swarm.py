@@ -53,7 +53,7 @@ def _told(help_text: str, default: str) -> str:
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,
     },
-    short_help="Locust's users and web page on an echo service.",
+    short_help="Run locust's workers and web page on an echo service.",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[TARGET] [LOCUST OPTIONS]")
 def swarm(arguments: tuple[str, ...]) -> int:
@@ -113,7 +113,7 @@ def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
 
 
 def _may_be_target(argument: str, *, first: bool) -> bool:
-    """Whether an argument is no option, no value of one, and no name of users."""
+    """True if an argument is no option, no value of one, and no name of users."""
     if argument.startswith("-") or argument in _USERS:
         return False
     return first or _TARGET.fullmatch(argument) is not None
@@ -142,7 +142,7 @@ def _environment(options: list[str]) -> dict[str, str]:
 
 
 def _said(options: list[str], *names: str) -> bool:
-    """Whether one of these is among the options, or in the environment."""
+    """True if one of these is among the options, or in the environment."""
     return any(
         name in os.environ or any(one == name or one.startswith(f"{name}=") for one in options)
         for name in names

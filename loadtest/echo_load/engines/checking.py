@@ -27,7 +27,7 @@ class UnderWay(NamedTuple):
 
 @dataclass(slots=True)
 class Checked:
-    """What some bytes that came back were.
+    """The result of checking some bytes that came back.
 
     Attributes:
         completed: messages whose replies are in, right or wrong.

@@ -1,4 +1,4 @@
-"""What every engine can do."""
+"""The interface of every engine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Engine(Protocol):
         """Wait up to `timeout` seconds for what `abort` woke; False if some still runs."""
 
     def counts(self) -> Counts:
-        """What has been counted since the beginning."""
+        """Return the counts since the beginning."""
 
     def messages_by_connection(self) -> list[int]:
-        """How many round trips each connection has made."""
+        """Return the number of round trips of each connection."""

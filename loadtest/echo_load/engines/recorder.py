@@ -1,4 +1,4 @@
-"""What an engine measures: nanoseconds are appended on the hot path and sorted later."""
+"""An engine's measurements: nanoseconds, appended on the hot path and sorted later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOON_SECONDS = 0.25
 
 @dataclass(slots=True)
 class Snapshot:
-    """What has happened in one generator since the snapshot before.
+    """The measurements of one generator since the snapshot before.
 
     Attributes:
         stage: the stage that it is in; -1 is before the first.

@@ -28,13 +28,13 @@ _MOST_FAILURES = 10
 
 
 def back_off_seconds(failures: int) -> float:
-    """How long to wait before another attempt to open a connection, after so many in a row."""
+    """Return how long to wait before the next attempt to connect, after this many in a row."""
     return min(_BACK_OFF_SECONDS * 2.0 ** min(failures, 10), _LONGEST_BACK_OFF_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one generator has to do: its part of the connections, and of the messages.
+    """One generator's share of the connections and of the messages.
 
     Attributes:
         plan: what all generators have to do.
@@ -76,7 +76,7 @@ class Share:
         return self.connections / (rate * own) if rate and own else 0.0
 
     def quota(self, number: int) -> int | None:
-        """How many messages a connection sends in all; None if nothing limits them."""
+        """Messages that each connection sends in all; None if there is no limit."""
         if self.plan.messages is None or self.plan.open_loop:
             return None
         least, more = divmod(self.plan.messages, self.connections)
@@ -94,7 +94,7 @@ class Share:
         return through if self.plan.churn is None else min(through, sequence + self.plan.churn)
 
     def gives_up(self, failures: int) -> bool:
-        """Whether a connection is not opened any more, after so many failures in a row."""
+        """Return whether to give a connection up after this many failures in a row."""
         if not self.plan.reconnect:
             return failures > 0
         endless = self.plan.seconds is None and self.plan.messages is not None
@@ -102,7 +102,7 @@ class Share:
 
     @property
     def ends_when_idle(self) -> bool:
-        """Whether it is over once no connection is left, and not at an instant alone.
+        """True if it ends once no connection is left, and not at an instant alone.
 
         That is where all messages may have been sent, no connection that was lost is opened anew,
         or nothing else ends it.
@@ -127,7 +127,7 @@ class Share:
         return None if self.plan.open_loop or not self.plan.stages else self.timeline
 
     def schedule(self) -> Schedule | None:
-        """When its messages are due, from the beginning; None in a closed loop."""
+        """The instants at which its messages are due, from the beginning; None in a closed loop."""
         if not self.plan.open_loop:
             return None
         turns = range(self.generator, self.connections, self.generators)
@@ -145,17 +145,17 @@ class Share:
         )
 
     def addresses(self, number: int) -> tuple[Address, ...]:
-        """Where a connection goes: the targets take turns."""
+        """Return the target of a connection: they take turns."""
         return self.targets[(number - 1) % len(self.targets)]
 
     def source(self, number: int) -> str | None:
-        """Where a connection comes from; None for any address."""
+        """Return the source address of a connection; None for any."""
         # With as many targets as sources each target would otherwise see one source only.
         turn = (number - 1) // len(self.targets)
         return self.sources[turn % len(self.sources)] if self.sources else None
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """How TLS is spoken; None if no target speaks it."""
+        """The TLS context; None if no target speaks TLS."""
         if not any(address.transport == "tls" for target in self.targets for address in target):
             return None
         return self.plan.tls.context()

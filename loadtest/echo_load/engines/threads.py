@@ -152,7 +152,7 @@ class ThreadsEngine:
         return counts
 
     def messages_by_connection(self) -> list[int]:
-        """How many round trips each connection has made."""
+        """Return the number of round trips of each connection."""
         return [client.counts.messages for client in self._clients]
 
     def guarded(self, action: Callable[[], None]) -> None:
@@ -236,7 +236,7 @@ class _Client(threading.Thread):
             connection.abort()
 
     def counted(self) -> Counts:
-        """What has been counted, with what the open connection has moved until now."""
+        """Return the counts, with what the open connection has moved until now."""
         counts = self.counts.copy()
         if (connection := self._connection) is not None:
             counts.bytes_sent += connection.bytes_sent

@@ -1,4 +1,4 @@
-"""Who of many threads sends the message that is due next."""
+"""Hands each message that is due to one of many threads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tickets:
         self._origin_ns = origin_ns
 
     def take(self) -> int | None:
-        """When the next message is due, on the monotonic clock; None if none is any more."""
+        """The instant of the next message on the monotonic clock; None after the last."""
         assert self._schedule is not None
         with self._lock:
             instant = self._overdue.popleft() if self._overdue else next(self._schedule, None)
@@ -55,7 +55,7 @@ class Tickets:
             return self._schedule.through and not self._overdue
 
     def rest(self) -> int:
-        """How many messages were due that nobody has sent."""
+        """Return how many messages were due and not sent."""
         if self._schedule is None or self._share.end_ns.value == 0:
             return 0
         with self._lock:

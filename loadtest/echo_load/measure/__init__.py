@@ -1,1 +1,1 @@
-"""What is counted and measured, and can be added up."""
+"""Counts and distributions that can be added up."""

@@ -1,4 +1,4 @@
-"""What is counted."""
+"""Counts of messages, bytes, connections and errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(slots=True)
 class Counts:
-    """What is counted; counts of several connections or generators can be added.
+    """Counts that can be added over connections and generators.
 
     Attributes:
         opened: connections that were established.
@@ -46,7 +46,7 @@ class Counts:
 
     @property
     def attempts(self) -> int:
-        """What errors are a share of: round trips completed, and what failed without one."""
+        """The base of error shares: round trips completed, and failures without one."""
         return self.messages + self.errors.total() - self.wrong
 
     def __add__(self, other: Counts) -> Counts:
@@ -55,7 +55,7 @@ class Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def since(self, other: Counts) -> Counts:
-        """What has been added to earlier counts."""
+        """Return the difference from earlier counts."""
         names = [one.name for one in fields(self) if one.name != "errors"]
         gained = Counts(*(getattr(self, name) - getattr(other, name) for name in names))
         # An error may be taken back: a datagram that was held for lost and came late.

@@ -116,7 +116,7 @@ class LatencyHistogram:
         return found
 
     def count_up_to(self, bounds: Sequence[int]) -> list[int]:
-        """How many latencies do not exceed each bound in nanoseconds, to three digits."""
+        """Return how many latencies do not exceed each bound in nanoseconds, to three digits."""
         running = np.concatenate(([0], np.cumsum(self._counts)))
         indices = _index(np.clip(np.array(bounds, dtype=np.int64), 1, HIGHEST_NS))
         found: list[int] = running[np.minimum(indices + 1, len(self._counts))].tolist()
@@ -214,7 +214,7 @@ def _highest_ms(index: int) -> float:
 
 
 def _index(values: Integers) -> Integers:
-    """Where the library counts each value: its `get_counts_array_index`, for arrays."""
+    """Return the index at which the library counts each value (`get_counts_array_index`)."""
     # A double holds all integers below 2**53 exactly, and the bit length is in its exponent.
     exponent = ((values | _MASK).astype(np.float64).view(np.int64) >> 52) - 1023
     bucket = exponent - _HALF

@@ -1,1 +1,1 @@
-"""What a test is to do."""
+"""The plan of a test."""

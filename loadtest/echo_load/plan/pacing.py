@@ -1,4 +1,4 @@
-"""When connections are open and messages are due, worked out before they are.
+"""The instants at which connections are open and messages are due, computed beforehand.
 
 All times are seconds from when the first stage begins.
 """
@@ -45,7 +45,7 @@ class Segment:
         return (self.first + self.last) / 2 * self.seconds if self.last or self.first else 0.0
 
     def reached(self, totals: Seconds) -> Seconds:
-        """When the integral of the level, from its beginning, comes to these totals."""
+        """Return when the integral of the level, from its beginning, reaches these totals."""
         slope = 0.0 if self.first == self.last else (self.last - self.first) / self.seconds
         root = np.sqrt(np.maximum(self.first**2 + 2 * slope * totals, 0.0))
         divisor = self.first + root
@@ -82,7 +82,7 @@ class Timeline:
 
     @property
     def round_seconds(self) -> float:
-        """How long all stages together are; may be infinite."""
+        """Seconds of all stages together; may be infinite."""
         return self._ends[-1]
 
     def stages_at(self, instants: Seconds) -> Indices:
@@ -98,7 +98,7 @@ class Timeline:
         return int(self.stages_at(np.array([instant]))[0])
 
     def segments_begun(self, instant: float) -> int:
-        """How many segments have begun at an instant that is not after the end."""
+        """Return how many segments have begun at an instant that is not after the end."""
         rounds, within = divmod(instant, self.round_seconds) if self._loop else (0.0, instant)
         ended = int(np.searchsorted(self._ends, within, side="right"))
         return int(rounds) * len(self._stages) + min(ended, len(self._stages) - 1) + 1
@@ -114,7 +114,7 @@ class Timeline:
             begin += seconds
 
     def lifetimes(self, number: int) -> Iterator[tuple[float, float]]:
-        """When a connection is open, if the levels are connections.
+        """Return when a connection is open, if the levels are connections.
 
         Connection 7 is open while the level is 7 or more.
 
@@ -146,7 +146,7 @@ class Timeline:
 
 
 class Schedule:
-    """When one generator's messages are due: an iterator over instants in nanoseconds.
+    """An iterator over the instants, in nanoseconds, at which one generator's messages are due.
 
     The levels of the timeline are messages a second.
 
@@ -205,7 +205,7 @@ class Schedule:
         return self._left <= 0
 
     def rest(self, until_ns: int) -> int:
-        """How many instants are left before another one; none afterwards."""
+        """Return how many instants are left before another one, and end the iteration."""
         left = sum(instant < until_ns for instant in self._now)
         for block in self._later:
             before = int(np.searchsorted(block, until_ns / 1e9))

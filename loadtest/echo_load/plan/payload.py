@@ -1,4 +1,4 @@
-"""What is sent to an echo service, and what is wrong with what comes back.
+"""The messages that are sent to an echo service, and the check of the replies.
 
 A payload makes every message from the number of its connection and its own number in it, so that
 none has to be kept to know what must come back, and a wrong reply can be named.
@@ -18,7 +18,7 @@ MISMATCHES: tuple[Mismatch, ...] = ("corrupt", "truncated", "duplicated", "reord
 
 
 class Stamp(NamedTuple):
-    """What a message says of itself.
+    """The header of a message.
 
     Attributes:
         connection: the number of the connection that it was made for.
@@ -41,7 +41,7 @@ class Payload(ABC):
     tails: Tails | None = None
 
     def head(self, connection: int) -> bytes:  # noqa: ARG002  # of those that have none
-        """What all messages of a connection begin with; a tail follows."""
+        """Return the beginning that all messages of a connection have in common; a tail follows."""
         return b""
 
     def message(self, connection: int, sequence: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a test is to do: targets, connections, pacing, payload, deadlines."""
+"""The plan of a test: targets, connections, pacing, payload, deadlines."""
 
 from __future__ import annotations
 
@@ -139,12 +139,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.rate is not None or self.staged_rate
 
     def stage_name(self, stage: StagePlan) -> str:
-        """What reports call a stage: `100 connections`, `10,000 msg/s on 100 connections`."""
+        """The name of a stage: `100 connections`, `10,000 msg/s on 100 connections`."""
         return self._named(stage.levels, one=stage.levels == "1")
 
     @property
     def description(self) -> str:
-        """What it does, in a line."""
+        """The test in a line."""
         stages = self.run_stages
         levels = [stage.levels for stage in stages]
         parts = [self._named(", then ".join(levels), one=levels == ["1"])]
@@ -176,7 +176,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds(self) -> float | None:
-        """How long it sends; None if nothing but the messages or an interruption ends it."""
+        """Seconds of sending; None if only the messages or an interruption end it."""
         if self.duration is not None:
             return self.duration
         if self.stages:
@@ -185,7 +185,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return DEFAULT_SECONDS if self.messages is None else None
 
     def warm_up(self, first: StagePlan) -> Plan:
-        """What goes before a stage: as much as that begins with, for `warmup` seconds."""
+        """Return the warm-up of a stage: the level that it begins with, for `warmup` seconds."""
         level = first.first or first.highest
         if self.staged_rate and self.rate is not None:
             level = self.rate
@@ -218,7 +218,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return DEFAULT_DATAGRAM_TIMEOUT if self.speaks("udp") else DEFAULT_TIMEOUT
 
     def payload(self, run: int) -> Payload:
-        """What is sent.
+        """The messages.
 
         Args:
             run: a number that tells this run's messages from others', up to 32 bits.
@@ -253,12 +253,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(endpoint.scheme for endpoint in self.endpoints) or frozenset({"tcp"})
 
     def speaks(self, scheme: str) -> bool:
-        """Whether one of the targets is of this scheme."""
+        """True if one of the targets is of this scheme."""
         return scheme in self.schemes
 
     @property
     def uses_tcp(self) -> bool:
-        """Whether a target is reached over TCP, of which the kernel has figures."""
+        """True if a target is reached over TCP, of which the kernel has figures."""
         return not self.schemes.isdisjoint({"tcp", "tls"})
 
     def _check_numbers(self) -> None:

@@ -66,7 +66,7 @@ def _check_versions(address: Address, sources: Sequence[str]) -> None:
 
 
 def _time_wait_seconds(address: Address) -> float:
-    """How long a port stays taken after a connection to an address; UDP's is free at once."""
+    """Return for how long a port is taken after a connection to an address; UDP: not at all."""
     if address.transport == "udp":
         return 0.0
     host = str(address.sockaddr[0]).partition("%")[0]

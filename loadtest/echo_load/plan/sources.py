@@ -1,4 +1,4 @@
-"""Where connections come from: source addresses, and the processes that have descriptors for them.
+"""Source addresses of connections, and the processes that have descriptors for them.
 
 What would run out in the middle of a test is found out before it.
 """
@@ -46,7 +46,7 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
 
 
 def processes_for(plan: Plan, descriptors: int) -> int:
-    """How many generators share the connections of a plan.
+    """Return how many generators share the connections of a plan.
 
     By default half of the cores, so that the target has the others when it runs on the same
     machine; more where one process may not have so many descriptors.

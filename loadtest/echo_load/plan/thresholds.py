@@ -54,7 +54,7 @@ Kind = Literal["time", "share", "count", "rate"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What thresholds are about, of a whole test or of one so far.
+    """The figures that thresholds are judged on, of a whole test or of one so far.
 
     Attributes:
         seconds: that were measured.
@@ -99,7 +99,7 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def crossed(self) -> str:
-        """What it means that it did not pass, for people."""
+        """Return in words why it did not pass."""
         return self.name if self.aborts else f"{self.name} was not kept"
 
     @property
@@ -225,7 +225,7 @@ def written_time(seconds: float) -> str:
 
 
 def _metric(name: str) -> tuple[str, Kind]:
-    """What a name means, and the kind of its limit; a share may be a count as well."""
+    """Return the metric of a name and the kind of its limit; a share may be a count as well."""
     if name in _SHARES:
         return name, "share"
     if name in _GROWING:

@@ -1,1 +1,1 @@
-"""What people see of a test."""
+"""Reports of a test, on the terminal and in files."""

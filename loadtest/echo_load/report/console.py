@@ -191,7 +191,7 @@ class ConsoleReport(Observer):
 
 
 def _stage(progress: Progress, number: int) -> str:
-    """What a stage of a part is called: `stage 2 of 3`, `repeat 1 of 5, stage 2 of 3`."""
+    """Return the name of a stage of a part: `stage 2 of 3`, `repeat 1 of 5, stage 2 of 3`."""
     plan = progress.tally.plan
     stages = len(plan.run_stages)
     of_part = progress.part - 1 if plan.reopen else number

@@ -28,7 +28,7 @@ class Exposed:
 
     @classmethod
     def of(cls, times: LatencyHistogram) -> Exposed:
-        """What a distribution is now."""
+        """A snapshot of a distribution."""
         bounds = [f"{bound / 1e9:g}" for bound in _BOUNDS]
         buckets = [*zip(bounds, times.count_up_to(_BOUNDS), strict=True), ("+Inf", times.count)]
         return cls(buckets, times.count, times.sum_ns / 1e9)

@@ -115,7 +115,7 @@ def _page(results: Sequence[Result], names: Sequence[str]) -> bytes:
 
 
 def _is_same_file(path: Path, others: Sequence[Path]) -> bool:
-    """Whether writing would undo what was written; a device or a pipe takes one after the other."""
+    """True if writing again would overwrite; devices and pipes take one text after the other."""
     return path.resolve() in {other.resolve() for other in others} and (
         path.is_file() or not path.exists()
     )

@@ -149,7 +149,7 @@ def _heading(progress: Progress) -> Text:
 
 
 def _completed(progress: Progress) -> tuple[float, float | None, str]:
-    """How much of what is under way is done, of how much, and in words."""
+    """Return how much of the current part is done, of how much, and in words."""
     tally = progress.tally
     counts, plan, timeline = tally.counts, tally.plan, tally.timeline
     if progress.phase == "connecting":

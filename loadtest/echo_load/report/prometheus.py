@@ -78,7 +78,7 @@ def parse_listen(text: str) -> NetworkEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is shown: made by whoever runs the test, read by whoever asks, never changed."""
+    """The figures on the page: written by the runner, read by the page, never changed."""
 
     counts: Counts = field(default_factory=Counts)
     times: Mapping[str, Exposed] = field(default_factory=dict)

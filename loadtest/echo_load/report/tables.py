@@ -96,7 +96,7 @@ def repeat_lines(repeat: int, stages: Sequence[StageResult]) -> list[Text]:
 
 
 def whole_table(result: Result) -> Table:
-    """What concerns the whole test."""
+    """Return the table of the whole test."""
     table = _table()
     spread = result.spread
     table.add_row(
@@ -113,7 +113,7 @@ def whole_table(result: Result) -> Table:
 
 
 def summary(result: Result) -> Group:
-    """What was tested, whether it passed, and why not: to be pasted into a chat."""
+    """Return target, verdict and reasons in a few lines that fit into a chat."""
     word, style = _VERDICTS[result.verdict]
     lines = [
         Text.assemble(
@@ -165,7 +165,7 @@ def _speed(stage: StageResult) -> str:
 
 
 def _proof(result: Result) -> str:
-    """What was checked."""
+    """Return in words how replies were checked."""
     totals = result.totals
     errors = sum(totals.errors.values())
     counted = (

@@ -1,1 +1,1 @@
-"""What a test came to."""
+"""The result of a test, its verdict, and comparisons."""

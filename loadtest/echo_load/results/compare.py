@@ -320,7 +320,7 @@ def _judged(one: Samples, mean: float, error: float, critical: float, margin: fl
 
 
 def _repeats_to_tell(one: Samples, mean: float, half: float, least: float) -> int:
-    """How many repeats make the interval so narrow that it leaves out 0, or lies in the margin."""
+    """Return how many repeats would narrow the interval until it excludes 0 or fits the margin."""
     if half == math.inf:
         return LEAST_REPEATS + 1
     wanted = max(abs(mean), least - abs(mean))
@@ -329,7 +329,7 @@ def _repeats_to_tell(one: Samples, mean: float, half: float, least: float) -> in
 
 
 def _notes(baseline: Result, other: Result, names: tuple[str, str]) -> list[str]:
-    """What to know before believing a comparison, a line each."""
+    """Return caveats of a comparison, a line each."""
     notes = []
     plans = [msgspec.to_builtins(one.plan) for one in (baseline, other)]
     differing = [

@@ -1,4 +1,4 @@
-"""Whether what was sent is what the server received, and the other way round."""
+"""Compares the bytes sent with those that the server received, and the other way round."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted in a stage or in a test; nothing of the warm-up.
+    """The counts of a stage or of a test, without the warm-up.
 
     Attributes:
         seconds: as long as messages could leave, also where the target was silent long before; or
@@ -161,7 +161,7 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """How evenly the messages are spread over the connections.
+    """The spread of the messages over the connections.
 
     Attributes:
         connections: those that there were, by their numbers.
@@ -264,7 +264,7 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the generators ran."""
+    """The machine of the generators."""
 
     platform: str
     processor: str
@@ -338,7 +338,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What a command that ran the test exits with."""
+        """The exit code of a command that ran the test."""
         return _EXIT_CODES[self.verdict]
 
     def to_json(self) -> bytes:
@@ -367,7 +367,7 @@ def _printable(content: Any) -> Any:
 
 
 class _AnySchema(msgspec.Struct):
-    """What is looked at before the rest is read."""
+    """The head of a result file, which is checked before the rest is read."""
 
     schema: str
 

@@ -1,4 +1,4 @@
-"""Whether a test passed, and why not."""
+"""The verdict on a test, and its reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HINTS = {
 
 
 class End(NamedTuple):
-    """How a test came to its end.
+    """The end of a test.
 
     Attributes:
         interrupted: somebody stopped it.
@@ -42,7 +42,7 @@ class End(NamedTuple):
 
 
 def tolerated(plan: Plan, kind: str) -> bool:
-    """Whether a threshold says how many errors of this kind there may be.
+    """Return whether a threshold limits the number of errors of this kind.
 
     Without one there may be none. Replies that are wrong are never tolerated.
     """
@@ -50,7 +50,7 @@ def tolerated(plan: Plan, kind: str) -> bool:
 
 
 def is_tolerated(kind: str, metrics: Collection[str]) -> bool:
-    """Whether thresholds on these metrics say how many errors of this kind there may be."""
+    """Return whether thresholds on these metrics limit the number of errors of this kind."""
     return kind not in MISMATCHES and (
         "errors" in metrics or ("loss" in metrics and kind in LOSSES)
     )

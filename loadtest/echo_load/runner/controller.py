@@ -52,7 +52,7 @@ _SECONDS_TO_JUDGE = 1.0
 
 
 class Interruption:
-    """Whether somebody asked the run to stop."""
+    """True if the run was asked to stop."""
 
     def __init__(self) -> None:
         self.asked = False

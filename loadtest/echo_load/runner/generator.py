@@ -247,7 +247,7 @@ class _Usage:
 
 
 def _idle_seconds() -> float:
-    """How long the only core of this process was idle (proc_stat(5)); the time if it has more."""
+    """Seconds that the only core of this process was idle (proc_stat(5)); all if it has more."""
     try:
         (core,) = os.sched_getaffinity(0)
         with open("/proc/stat") as file:  # noqa: PTH123  # several times a second
@@ -259,7 +259,7 @@ def _idle_seconds() -> float:
 
 
 def _waited_seconds() -> float:
-    """What the main thread has waited for a processor (proc_pid_schedstat(5)); 0 if unknown."""
+    """Seconds that the main thread waited for a processor (proc_pid_schedstat(5)), or 0."""
     try:
         with open("/proc/self/schedstat") as file:  # noqa: PTH123  # several times a second
             return int(file.read().split()[1]) / 1e9

@@ -123,7 +123,7 @@ class LocalServer:
         self._process.wait()
 
     def failure(self) -> str | None:
-        """What ended the server while it was being tested; None if it still runs."""
+        """Return how the server ended while it was being tested; None if it still runs."""
         code = self._process.poll()
         if code is None:
             return None

@@ -1,4 +1,4 @@
-"""Who hears of a run while it goes on."""
+"""Observers of a run while it goes on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from echo_load.runner.tally import (
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         part: number of the part, from 1: stages that share their connections.

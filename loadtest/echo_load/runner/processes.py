@@ -37,7 +37,7 @@ Phase = Literal["connecting", "warming up", "running", "finishing"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What all generators of some stages have to do together.
+    """The task that all generators of some stages have in common.
 
     Attributes:
         plan: the test.
@@ -61,7 +61,7 @@ class Task:
 
     @property
     def warm_up(self) -> Task:
-        """What goes before it, with connections of its own."""
+        """The warm-up before it, on connections of its own."""
         plan = self.plan.warm_up(self.stages[0])
         return replace(self, plan=plan, stages=plan.stages)
 
@@ -73,7 +73,7 @@ class Task:
         return int(-(-max(stage.highest for stage in self.stages) // 1))
 
     def shares(self, end_ns: c_int64) -> list[Share]:
-        """What each generator has to do."""
+        """The share of each generator."""
         generators = min(self.processes, self.connections)
         return [
             Share(

@@ -31,7 +31,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(slots=True)
 class _ServerCounts:
-    """What a server has counted, since it began or between two readings."""
+    """A server's counts, since it began or between two readings."""
 
     totals: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -134,7 +134,7 @@ class Reconciler:
 
 
 def _is_page(url: str) -> bool:
-    """Whether it is `http://HOST:PORT`, perhaps with a path."""
+    """True for `http://HOST:PORT`, with or without a path."""
     try:
         parts = urlsplit(url)
         return (

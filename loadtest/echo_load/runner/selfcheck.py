@@ -29,7 +29,7 @@ NOTABLE_WAITING_SHARE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one generator used.
+    """The processor time that one generator used.
 
     Attributes:
         seconds: time.
@@ -102,7 +102,7 @@ def limits_found(
 
 
 def _advice(plan: Plan, busiest: Usage, waiting: float, processes: int) -> str:
-    """What helps: more generators, more processor time for them, or a quieter machine."""
+    """Advise more generators, more processor time for them, or a quieter machine."""
     cores = os.cpu_count() or 1
     if waiting >= WAITING_SHARE or (
         waiting >= NOTABLE_WAITING_SHARE and busiest.computing < COMPUTING_SHARE

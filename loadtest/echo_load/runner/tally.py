@@ -126,11 +126,11 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """How long they took: until they were to end, or the last reply if that came later."""
+        """Seconds until their scheduled end, or until the last reply if that came later."""
         return max([self._sent_until, *self._last_replies.values()])
 
     def seconds_of(self, number: int) -> float:
-        """How long a stage took, in all its rounds, the last one until its last reply."""
+        """Seconds of a stage in all its rounds, the last one until its last reply."""
         sent_until = self._sent_until
         took = ended = 0.0
         for segment_number, segment in enumerate(self.timeline.segments()):
@@ -247,7 +247,7 @@ def _together(several: Iterable[Measured]) -> Measured:
 
 
 def figures(tallies: Sequence[Tally]) -> Figures:
-    """What thresholds are about, of all of them together."""
+    """The figures that thresholds are judged on, of all stages together."""
     counts = sum((tally.counts for tally in tallies), Counts())
     measured = measured_in(tallies)
     return Figures(
@@ -285,7 +285,7 @@ def totals(tallies: Sequence[Tally]) -> Totals:
 
 
 def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
-    """What generating took, and whether it was the limit."""
+    """The cost of generating, and whether it was the limit."""
     usages = [usage for tally in tallies for usage in tally.usages]
     cpu_seconds = sum(usage.cpu_seconds for usage in usages)
     # The generators of one part run side by side, the parts one after the other.
@@ -304,7 +304,7 @@ def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
 
 
 def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str]:
-    """What of the generators was the limit; nothing if they were not."""
+    """The respects in which the generators were the limit; empty if they were not."""
     return limits_found(
         tallies[0].plan,
         [usage for tally in tallies for usage in tally.usages],

@@ -28,7 +28,7 @@ _EDGE_TRIGGERED = 1 << 31
 # Error, hang-up, end of the stream: told once as well, and true from then on.
 _ERROR, _HANG_UP, _END = 0x008, 0x010, 0x2000
 _OVER = _ERROR | _HANG_UP | _END
-# The room to read into is allocated first, and a large one costs more than a small reply.
+# The buffer of a read is allocated first, and a large one costs more than a small reply.
 _SMALL, _LARGE = 1024, 64 * 1024
 # A reply may be found late by so much later than it is.
 _SWEEP_SECONDS = 0.05
@@ -63,16 +63,16 @@ class Line:
             LostError: the connection broke or ended.
         """
         size = len(message)
-        room = _SMALL if size < _SMALL else _LARGE
+        chunk = _SMALL if size < _SMALL else _LARGE
         reply = b""
         self.deadline = time.monotonic() + self._timeout
         try:
             sent = os.write(self.descriptor, message)
             if sent < size:
                 self._write(message[sent:])
-            reply = self._read(room)
+            reply = self._read(chunk)
             while len(reply) < size:
-                piece = self._read(room)
+                piece = self._read(chunk)
                 if not piece:
                     raise ClosedError(
                         f"the server closed the connection after {len(reply)} of {size} bytes",
@@ -90,17 +90,17 @@ class Line:
             raise lost(error) from error
         return reply
 
-    def _read(self, room: int) -> bytes:
+    def _read(self, chunk: int) -> bytes:
         while True:
             if not self.ready:
                 self._wait()
             try:
-                data = os.read(self.descriptor, room)
+                data = os.read(self.descriptor, chunk)
             except BlockingIOError:
                 self.ready = False
                 continue
             # What comes after this is told again: epoll(7), of streams and incomplete reads.
-            self.ready = len(data) == room or self.over
+            self.ready = len(data) == chunk or self.over
             return data
 
     def _write(self, rest: bytes) -> None:

@@ -67,7 +67,7 @@ def _say_first(endpoint: Endpoint, name: str, kind: str, error: ClientError) -> 
 
 
 class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # it is what locust's table shows
-    """What went wrong, by the name that it has in `echo-load`, so that equal ones are one row.
+    """An error by the name of its kind in `echo-load`, so that equal ones are one row.
 
     A task need not catch it: locust goes on with the next, and does not log what its table has.
     """

@@ -1,4 +1,4 @@
-"""How long a swarm has run: its rates are of that time, also where the target fell silent."""
+"""The time of a swarm, which its rates are of, also where the target fell silent."""
 
 from __future__ import annotations
 

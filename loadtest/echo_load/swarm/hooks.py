@@ -148,7 +148,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _on_test_start(environment: Environment, **_: object) -> None:
-    """What was set since the beginning is looked at here; on a worker, what the master has sent.
+    """Check what was set since the start; on a worker, what the master has sent.
 
     Raises:
         SystemExit: this is a worker, and its users could not run.

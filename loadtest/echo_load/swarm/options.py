@@ -6,31 +6,31 @@ from typing import Any
 
 # Name, default and help of each option. All are texts: that is what the web form sends.
 OPTIONS = (
-    ("wait", "0s", "What an EchoUser waits between two messages: 1s, or from-to as in 1s-3s."),
-    ("payload-size", "64", "Bytes of a message, or the smallest and the largest: 64-16KiB."),
-    ("timeout", "10s", "What a reply may take."),
-    ("connect-timeout", "5s", "What opening a connection may take."),
-    ("tls-ca", "", "Authorities to trust where the host is tls://, in PEM form."),
-    ("tls-client-cert", "", "A certificate to show, in PEM form."),
-    ("tls-client-key", "", "Its key, if that is in another file."),
-    ("tls-server-name", "", "What the certificate must be for, if not for the host."),
-    ("block-connections", "100", "Connections of an EchoBlockUser."),
+    ("wait", "0s", "Pause of an EchoUser between two messages: 1s, or a range as in 1s-3s."),
+    ("payload-size", "64", "Size of a message, or a range of sizes: 64-16KiB."),
+    ("timeout", "10s", "Time within which a reply has to arrive."),
+    ("connect-timeout", "5s", "Time within which a connection has to be open."),
+    ("tls-ca", "", "PEM file of the authorities to trust where the host is tls://."),
+    ("tls-client-cert", "", "PEM file of the client certificate."),
+    ("tls-client-key", "", "PEM file of its key, if it is in another file."),
+    ("tls-server-name", "", "Name the certificate must be valid for, if not the host's."),
+    ("block-connections", "100", "Number of connections of each EchoBlockUser."),
     (
         "rate",
         "",
-        "Messages a second of an EchoBlockUser, sent when due; else as replies come.",
+        "Messages per second of each EchoBlockUser (open loop); without it, a closed loop.",
     ),
-    ("stages", "", "Users over time, 0-100/10s,100/30s, or stress: 100, then 1000."),
+    ("stages", "", "Number of users over time: 0-100/10s,100/30s; or stress: 100, then 1000."),
     (
         "threshold",
         "",
-        "What has to be kept, else the exit code is 99: p99<5ms,errors<10. Repeatable.",
+        "Limits that must hold, or else the exit code is 99: p99<5ms,errors<10. Repeatable.",
     ),
 )
 # They take a list in a TOML file, too.
 REPEATABLE = frozenset({"threshold"})
 PREFIX = "ECHO_SWARM"
-INSECURE = ("tls-insecure", "Trust any certificate.")
+INSECURE = ("tls-insecure", "Accept any certificate.")
 
 
 def add_options(parser: Any) -> None:

@@ -1,4 +1,4 @@
-"""What locust rounds to milliseconds, in microseconds: histograms in the workers, merged.
+"""Response times in microseconds, which locust rounds: histograms in the workers, merged.
 
 A worker sends what it has measured since its last report along with locust's own statistics; the
 master adds it up.

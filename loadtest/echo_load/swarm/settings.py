@@ -1,4 +1,4 @@
-"""What the options of a swarm say, read."""
+"""The options of a swarm, parsed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Settings:
         )
 
     def plan(self, target: Endpoint, engine: EngineName | None = None) -> Plan:
-        """What a block of connections does; of a user with one, only some of it.
+        """Return the plan of a block of connections, or the part of it that a single one needs.
 
         Raises:
             InvalidValueError: it cannot.

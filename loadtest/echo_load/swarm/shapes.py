@@ -1,4 +1,4 @@
-"""How the number of users changes over a test."""
+"""Shapes: the number of users over a test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StagesShape(LoadTestShape):
         return users_at(self.stages(), seconds)
 
     def stages(self) -> tuple[StagePlan, ...]:
-        """What `--stages` says."""
+        """The stages of `--stages`."""
         assert self.runner is not None
         options = self.runner.environment.parsed_options
         assert options is not None
@@ -36,7 +36,7 @@ class StressShape(StagesShape):
 
 
 def users_at(stages: tuple[StagePlan, ...], seconds: float) -> tuple[int, float] | None:
-    """How many users there are to be so long after the beginning, and how many come a second."""
+    """Return the number of users at this time since the start, and how many start per second."""
     begin = 0.0
     for stage in stages:
         assert stage.duration is not None

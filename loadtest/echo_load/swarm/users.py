@@ -67,7 +67,7 @@ class EchoUser(_User):
             settings.tls.context()
 
     def wait_time(self) -> float:
-        """What the command line says to wait between two messages."""
+        """Return the pause between two messages that the command line asks for."""
         least, most = self.settings.wait
         return least if least == most else random.uniform(least, most)  # noqa: S311  # no secret
 
@@ -138,7 +138,7 @@ class EchoBlockUser(_User):
             fold(self.environment, precision_of(self.environment), method, *taken())
 
         def forget(**_: object) -> None:
-            """What was before locust's statistics began anew is none of theirs."""
+            """Drop what was measured before locust's statistics began anew."""
             taken()
 
         events: Any = self.environment.events

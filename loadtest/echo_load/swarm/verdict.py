@@ -1,4 +1,4 @@
-"""Whether a swarm failed or crossed a threshold, while it runs and at its end."""
+"""The verdict on a swarm, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def generator_bound(environment: Any) -> str | None:
 
 
 def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str, str]]:
-    """What is looked at, what came of it so far, and whether that is right, a row each."""
+    """Return each condition with the figure so far and whether that is right, a row each."""
     found = [
         (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
         for one in judged(environment, precision)
@@ -126,7 +126,7 @@ def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[st
 
 
 def _failed_kinds(stats: Any) -> Counter[str]:
-    """How many requests failed, by kind."""
+    """Return how many requests failed, by kind."""
     kinds: Counter[str] = Counter()
     for error in stats.errors.values():
         kinds[str(error.error)] += error.occurrences

@@ -64,7 +64,7 @@ _VECTOR_SIZE_WORD = _Vector.size.offset // 4
 
 
 def is_supported() -> bool:
-    """Whether this is a system whose structures these are: Linux with 64 bits, little-endian."""
+    """True on systems that have these structures: Linux with 64 bits, little-endian."""
     return (
         sys.platform == "linux"
         and ctypes.sizeof(ctypes.c_void_p) == 8

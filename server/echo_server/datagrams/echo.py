@@ -42,7 +42,7 @@ _MEMINFO = struct.Struct("=9I")
 
 
 class Route(NamedTuple):
-    """Where a reply goes, and which local address it comes from.
+    """The destination of a reply, and the local address that it comes from.
 
     Attributes:
         address: the sender of the datagram.

@@ -1,1 +1,1 @@
-"""What is counted, and how it is told."""
+"""The server's counters, and the pages that show them."""

@@ -28,10 +28,10 @@ _BACKLOG = 128
 
 
 class Service(Protocol):
-    """What the admin page is about."""
+    """The source of the admin page's content."""
 
     def readiness(self) -> tuple[bool, str]:
-        """Whether connections are accepted, and will be, and in words how it stands."""
+        """Return whether connections are and will be accepted, and the state in words."""
 
     def figures(self) -> Sequence[WorkerFigures]:
         """The figures of every worker."""

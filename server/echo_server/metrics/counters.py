@@ -1,4 +1,4 @@
-"""What the server counts, in memory that all its processes share.
+"""The server's counters, in memory that all its processes share.
 
 Each serving process has a row of counters of its own and is the only one to write it; whoever
 wants a sum adds the rows up. What was counted is therefore still there when a process has died,
@@ -77,7 +77,7 @@ class Counter(IntEnum):
 
     @property
     def label(self) -> str:
-        """What a counter of a group counts: `end_of_stream` of `CLOSED_END_OF_STREAM`."""
+        """The label of a counter in its group: `end_of_stream` of `CLOSED_END_OF_STREAM`."""
         return self.name.partition("_")[2].lower()
 
 
@@ -93,7 +93,7 @@ _CELL_BYTES = 8
 
 
 class CounterTable:
-    """A row of 64-bit counters for each serving process, in a file that lives in memory.
+    """A row of 64-bit counters for each serving process, in a file in memory.
 
     Its cells: how many rows have ever been used, the connections that each has reserved, the rows.
     Rows beyond those in use are never touched and take no memory.
@@ -153,7 +153,7 @@ def _shared_file(size: int) -> int:
         # Python or the system has no such call (ENOSYS), or a container denies it (EPERM).
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-        # Room that the disk turned out not to have would kill whoever counts (SIGBUS).
+        # Space that the disk turned out not to have would kill whoever counts (SIGBUS).
         os.posix_fallocate(descriptor, 0, size)
     return descriptor
 
@@ -208,7 +208,7 @@ def read_together(rows: Iterable[Counters]) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFigures:
-    """What one worker slot has done, in all the processes it has had.
+    """The counts of one worker slot, over all the processes it has had.
 
     Attributes:
         slot: its number, from 0.

@@ -191,7 +191,7 @@ class Metrics:
         return lines.encode()
 
     def _processes(self, figures: Sequence[WorkerFigures], form: Format) -> str:
-        """What the system says of each worker's process, as long as it has one."""
+        """The system's figures of each worker's process, as long as it has one."""
         processes = [
             (one.slot, process)
             for one in figures
@@ -207,7 +207,7 @@ class Metrics:
 
 
 def _layout(form: Format, workers: int, max_connections: int | None) -> str:
-    """What never changes, with a place for each value of `_FAMILIES`."""
+    """The constant text of the page, with a gap for each value of `_FAMILIES`."""
     versions = {
         "gevent": version("gevent"),
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""What Linux says of a process in /proc (proc(5)): its memory, its descriptors, its start."""
+"""Figures of a process from /proc (proc(5)): its memory, its descriptors, its start."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _read(path: str) -> bytes:
 
 @cache
 def _booted_at() -> int:
-    """When the system started, in seconds of Unix time."""
+    """The start of the system, in seconds of Unix time."""
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith("btime "):
             return int(line.split()[1])

@@ -1,4 +1,4 @@
-"""How this process is doing: hub lag, processor time, log lines dropped."""
+"""The vital signs of this process: hub lag, processor time, log lines dropped."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who runs, and who replaces whom."""
+"""The supervisor and its workers: start, replacement, drain."""

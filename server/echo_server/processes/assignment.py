@@ -1,4 +1,4 @@
-"""What a supervisor hands to each worker process that it starts."""
+"""The assignment that a supervisor hands to each worker process that it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a supervisor and its workers tell each other.
+"""The messages between a supervisor and its workers.
 
 They do so over a pair of connected sockets that keep messages apart (SOCK_SEQPACKET, unix(7)). A
 message is a JSON array of its kind and its fields; listeners travel beside it as descriptors

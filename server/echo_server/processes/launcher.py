@@ -43,14 +43,14 @@ class Launcher:
 
     @property
     def capacity_left(self) -> int:
-        """How many more workers can be started."""
+        """The number of workers that can still be started."""
         return len(self._free_rows)
 
     def start(self, slot: Slot) -> WorkerProcess:
         """Start a worker for a slot.
 
         Raises:
-            OSError: the system has no room for one more process.
+            OSError: the system starts no more processes.
         """
         ours, theirs = ControlSocket.pair()
         row = self._free_rows[0]

@@ -43,7 +43,7 @@ class WorkerProcess:
 
     @property
     def serves(self) -> bool:
-        """Whether it accepts connections, and will."""
+        """True if it accepts connections and will go on to."""
         return self.served_at is not None and not self.draining and self.process.returncode is None
 
     @property
@@ -96,10 +96,10 @@ class Slot:
 
     @property
     def is_up(self) -> bool:
-        """Whether a worker of its own serves it."""
+        """True if a worker of its own serves it."""
         return self.current is not None and self.current.serves
 
     @property
     def is_served(self) -> bool:
-        """Whether a worker serves its listeners, its own or another slot's."""
+        """True if a worker serves its listeners, its own or another slot's."""
         return self.is_up or (self.substitute is not None and self.substitute.serves)

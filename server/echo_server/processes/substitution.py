@@ -68,7 +68,7 @@ class Substitution:
             self.refused(worker, slot)
 
     def _burden(self, worker: WorkerProcess) -> int:
-        """How many slots a worker is the substitute of."""
+        """Return the number of slots that a worker is the substitute of."""
         return sum(slot.substitute is worker for slot in self._slots)
 
     def _hand_over(self, slot: Slot, worker: WorkerProcess) -> bool:

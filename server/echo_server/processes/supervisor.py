@@ -138,7 +138,7 @@ class Supervisor:
         return self._exit_code
 
     def readiness(self) -> tuple[bool, str]:
-        """Whether every listener is served and will be, and in words how it stands."""
+        """Return whether every listener is and will be served, and the state in words."""
         if not self._announced or self._exit_code is not None:
             return False, "starting or draining"
         down = sum(not slot.is_up for slot in self._slots)
@@ -150,7 +150,7 @@ class Supervisor:
         return False, state
 
     def figures(self) -> Sequence[WorkerFigures]:
-        """What each slot has done; may be called in any thread."""
+        """The counts of each slot; may be called in any thread."""
         with self._books:
             processes = read_together(self._table.row(worker.row) for worker in self._workers)
             by_slot = [
@@ -233,7 +233,7 @@ class Supervisor:
             raise WorkerStartError(f"cannot start workers: {error.strerror}") from error
 
     def _start(self, slot: Slot) -> WorkerProcess:
-        """Start a worker; OSError says that the system has no room for one more."""
+        """Start a worker; OSError says that the system starts no more."""
         slot.start_at = None
         worker = self._launcher.start(slot)
         self._selector.register(worker.control, selectors.EVENT_READ, worker)
@@ -375,7 +375,7 @@ class Supervisor:
         self._back_off(slot)
 
     def _is_hopeless(self, slot: Slot) -> bool:
-        """Whether a slot has failed again and again, and no other serves either."""
+        """True if a slot has failed repeatedly and no other serves either."""
         return slot.failures >= MOST_FAILURES and not any(one.is_up for one in self._slots)
 
     def _back_off(self, slot: Slot) -> None:

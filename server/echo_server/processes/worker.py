@@ -245,7 +245,7 @@ class _Worker:
         return server
 
     def _tls_context(self) -> ssl.SSLContext:
-        """How TLS is spoken on the listeners that are there, whatever the configuration names now.
+        """The TLS configuration of the listeners that exist, even if the new one names others.
 
         Raises:
             TlsConfigError: a file cannot be used, or the configuration has none any more.

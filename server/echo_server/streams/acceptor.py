@@ -169,7 +169,7 @@ class EchoServer(StreamServer):
 
     @property
     def has_handshakes(self) -> bool:
-        """Whether connections are accepted that are not echoed yet."""
+        """True if there are accepted connections that are not echoed yet."""
         return bool(self._shaking_hands)
 
     def _accept_queue(self) -> bool:

@@ -1,4 +1,4 @@
-"""Who is let in, and the books on who came and left."""
+"""Admits connections within the limits, and counts their beginning and end."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 class OtherDirectionError(BlockingIOError):
-    """What was asked for has to wait until the socket is ready for the opposite.
+    """The operation has to wait until the socket is ready for the opposite direction.
 
     TLS writes in order to read, and reads in order to write: a receive can find that an answer to
     the peer (a key update, RFC 8446, section 4.6.3) has to be sent first.
@@ -23,7 +23,7 @@ class Connection(_socket.socket):
     """A raw non-blocking socket and what belongs to it.
 
     `recv_into` and `send` raise BlockingIOError where they would have to wait, `recv_into` for
-    bytes and `send` for room, or `OtherDirectionError` where it is the other way round.
+    bytes and `send` for buffer space, or `OtherDirectionError` where it is the other way round.
 
     Attributes:
         sockaddr: the address at the other end, as accept(2) gave it.

@@ -100,7 +100,7 @@ class EchoSet:
         self.connections[descriptor] = connection
 
     def holds(self, connection: Connection) -> bool:
-        """Whether a connection is not read on purpose: the rate limit holds it."""
+        """True while the rate limit keeps a connection from being read."""
         return self._rate_limit is not None and connection in self._rate_limit.held
 
     def join(self, timeout: float) -> bool:

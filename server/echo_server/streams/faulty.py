@@ -43,7 +43,7 @@ class FaultyEchoSet(EchoSet):
         self._added += 1
 
     def holds(self, connection: Connection) -> bool:
-        """Whether a fault or the rate limit keeps a connection from being read."""
+        """True while a fault or the rate limit keeps a connection from being read."""
         return connection in self._timers or super().holds(connection)
 
     def end(self, connection: Connection, reason: Counter) -> None:

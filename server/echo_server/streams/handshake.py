@@ -1,4 +1,4 @@
-"""What comes before the echo on some listeners: a PROXY header, a TLS handshake.
+"""Handshakes that precede the echo on some listeners: a PROXY header, TLS.
 
 Here a connection has a greenlet: it must wait for its peer, step by step and up to a deadline.
 """
@@ -36,7 +36,7 @@ class Handshake:
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether connections must be `TlsConnection`s."""
+        """True if connections must be `TlsConnection`s."""
         return self._context is not None
 
     def perform(self, connection: Connection) -> None:

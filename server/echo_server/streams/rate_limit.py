@@ -1,4 +1,4 @@
-"""What a connection may send: a token bucket each, and no timer each."""
+"""The rate limit: a token bucket per connection, without a timer each."""
 
 from __future__ import annotations
 

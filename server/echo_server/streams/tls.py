@@ -134,7 +134,7 @@ class TlsConnection(Connection):
         return sent
 
     def is_reset(self, error: OSError) -> bool:
-        """Whether what OpenSSL failed with was a reset, or a time-out, of the connection.
+        """True if an error of OpenSSL was a reset, or a time-out, of the connection.
 
         Python's SSLEOFError stands for both a failed system call, whose errno it loses, and an end
         of stream, for which OpenSSL 3 gives a reason. A socket whose connection is lost has no peer

@@ -18,7 +18,7 @@ _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
 class ConnectionSlot:
-    """What stays of a connection when it is closed and opened anew.
+    """The part of a connection that outlives its socket.
 
     Attributes:
         number: of the connection, from 1.
@@ -162,7 +162,7 @@ class HubConnection(_socket.socket):
 
     @property
     def oldest_ns(self) -> int:
-        """When the oldest message under way left."""
+        """The instant at which the oldest message in flight was sent."""
         return self.under_way[0].sent_ns if self.under_way else self.sent_ns
 
     def listed(self) -> deque[UnderWay]:
@@ -176,9 +176,9 @@ class HubConnection(_socket.socket):
         return self.under_way
 
     def slot(self) -> ConnectionSlot:
-        """Where another socket goes on."""
+        """The position at which another socket continues."""
         return ConnectionSlot(self.number, self.sequence, self.failures)
 
     def tcp_info(self) -> TcpInfo | None:
-        """What the kernel knows of the connection; None where it is no TCP."""
+        """The kernel's figures of the connection; None where it is not TCP."""
         return read_tcp_info(self) if self.address.transport == "tcp" else None

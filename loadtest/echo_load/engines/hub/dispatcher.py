@@ -97,7 +97,7 @@ class Dispatcher:
         return self.due_ns == NEVER and self._schedule.through
 
     def rest(self, until_ns: int) -> int:
-        """How many messages are due until an instant; none is any more afterwards."""
+        """Return how many messages are due until an instant, and end the schedule."""
         overdue = self.due_ns <= until_ns
         self.due_ns = NEVER
         return overdue + self._schedule.rest(until_ns - self._origin_ns)

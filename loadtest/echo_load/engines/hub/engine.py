@@ -143,11 +143,11 @@ class HubEngine:
         return self._done.wait(timeout)
 
     def counts(self) -> Counts:
-        """What has been counted since the beginning."""
+        """Return the counts since the beginning."""
         return self._counts.copy()
 
     def messages_by_connection(self) -> list[int]:
-        """How many round trips each connection has made."""
+        """Return the number of round trips of each connection."""
         for connection in self._connections.values():
             self._note_made(connection)
         return [self._made.get(number, 0) for number in self._share.numbers]
@@ -215,16 +215,16 @@ class HubEngine:
     def _send_on(self, connection: HubConnection) -> None:
         """Closed loop: send until as much is under way as may be; end or renew what is through."""
         now = time.monotonic_ns()
-        room = self._share.plan.pipeline - len(connection.under_way or ())
+        free = self._share.plan.pipeline - len(connection.under_way or ())
         if connection.expected is not None:
-            room = 0
+            free = 0
         if now >= self._share.end_ns.value:
-            room = 0
-        while room > 0 and connection.sequence < connection.stop_at:
+            free = 0
+        while free > 0 and connection.sequence < connection.stop_at:
             self._exchange.send(connection, now, now)
             if connection.fileno() < 0:
                 return
-            room -= 1
+            free -= 1
         if not connection.waits:
             over = now >= self._share.end_ns.value or self._is_through(connection)
             (self._finish if over else self._renew)(connection)

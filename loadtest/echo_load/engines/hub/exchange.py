@@ -70,9 +70,9 @@ class Exchange:
         self._datagrams = share.plan.speaks("udp")
         # Exactly a reply, where it is one at a time: what is too much comes with the next receive,
         # and of a datagram one byte of it.
-        room = share.payload.largest + self._datagrams
-        self._room = CHUNK if share.plan.pipeline > 1 else min(room, CHUNK)
-        self._step = max(1, min(_HELD, _HELD_BYTES // self._room))
+        receive_size = share.payload.largest + self._datagrams
+        self._receive_size = CHUNK if share.plan.pipeline > 1 else min(receive_size, CHUNK)
+        self._step = max(1, min(_HELD, _HELD_BYTES // self._receive_size))
 
     def serve(self, ready: Ready) -> None:
         """Serve the connections that are ready, some at a time."""
@@ -89,7 +89,7 @@ class Exchange:
 
         Done for one connection after the other, the same took a tenth longer.
         """
-        connections, room = self.connections, self._room
+        connections, size = self.connections, self._receive_size
         batch: list[HubConnection] = []
         replies: list[bytes] = []
         for descriptor, events in ready:
@@ -98,7 +98,7 @@ class Exchange:
                 self._serve_other(descriptor, connection, events)
                 continue
             try:
-                replies.append(connection.recv(room))
+                replies.append(connection.recv(size))
                 batch.append(connection)
             except BlockingIOError:
                 continue
@@ -330,5 +330,5 @@ class Exchange:
 
 
 def _kind(error: OSError) -> str:
-    """What an error of an open connection counts as."""
+    """Return the kind that an error of an open connection counts as."""
     return connected_failure(error.errno).kind

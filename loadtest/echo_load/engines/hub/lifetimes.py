@@ -90,7 +90,7 @@ class Lifetimes:
             plan(number)
 
     def is_alive(self, slot: ConnectionSlot) -> bool:
-        """Whether a connection is to be opened; one that is not rests until its next time."""
+        """True if a connection is to be opened; one that is not rests until its next time."""
         alive = slot.number in self._alive
         if not alive:
             self._slots[slot.number] = slot
@@ -98,7 +98,7 @@ class Lifetimes:
         return alive
 
     def is_to_go_on(self) -> bool:
-        """Whether a connection that has messages left is to be opened later."""
+        """True if a connection that has messages left is to be opened later."""
         return any(not self._is_through(number) for number in self._next)
 
     def add(self, connection: HubConnection) -> bool:

@@ -55,14 +55,14 @@ class Opener:
         self._on_open = on_open
         self._is_wanted = is_wanted
         self._waiting: deque[ConnectionSlot] = deque()
-        # Places that wait for their next attempt; before the gate opens there is but one.
+        # Slots that wait for their next attempt; before the gate opens there is but one.
         self._backing_off = 0
         self._first: set[int] = set()
         self._failed_first: list[ConnectionSlot] | None = []
         self._timeout_ns = int(plan.connect_timeout * 1e9)
         self._gap_ns = int(1e9 * share.connect_gap)
         self._next_ns = 0
-        # Places that wait for room in the queue of a unix socket.
+        # Slots that wait for space in the queue of a unix socket.
         self._queued = 0
 
     @property

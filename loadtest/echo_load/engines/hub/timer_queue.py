@@ -1,4 +1,4 @@
-"""What the hub engine is to do at an instant."""
+"""Actions that the hub engine takes at given instants."""
 
 from __future__ import annotations
 

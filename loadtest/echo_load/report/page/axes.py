@@ -107,6 +107,6 @@ def of_connections() -> Axis:
 
 
 def of_shares(values: Sequence[Number]) -> Axis:
-    """An axis from 0 in percent, with room above for what stands there."""
+    """An axis from 0 in percent, with space above for what stands there."""
     highest = max((value for value in values if value), default=1)
     return {"ticksuffix": " %", "range": [0, highest * 1.12]}

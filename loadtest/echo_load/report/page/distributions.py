@@ -30,7 +30,7 @@ _POINTS_A_NINE = 25
 
 
 def distribution(runs: Sequence[Run]) -> Chart:
-    """How many messages took how long."""
+    """Draw how many messages took how long."""
     data: list[Trace] = []
     for number, run in enumerate(runs):
         bounds = _log_bounds(run.response)
@@ -84,7 +84,7 @@ def percentiles(runs: Sequence[Run]) -> Chart:
         "latency",
         "Percentiles",
         "Response time that so many percent of the messages do not exceed; each nine has as much "
-        f"room as the last. {'; '.join(said)}.",
+        f"space as the last. {'; '.join(said)}.",
         *_percentile_figure(data, legend=len(runs) > 1),
     )
 

@@ -1,4 +1,4 @@
-"""What charts show besides figures: where stages and repeats begin, thresholds, percentiles."""
+"""Guides in charts: beginnings of stages and repeats, thresholds, percentiles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from echo_load.plan.thresholds import Threshold
 from echo_load.report.page.seconds import Part, parts
 from echo_load.results.result import Result
 
-# More parts than this have no room for their numbers, or no room at all.
+# More parts than this have no space for their numbers, or none at all.
 _MOST_LABELS = 14
 _MOST_PARTS = 60
 # How near to each other labels may be, as a share of an axis.
@@ -47,7 +47,7 @@ def times(result: Result) -> list[Guide]:
 
 
 def percentiles(result: Result) -> list[Guide]:
-    """Where the percentiles are that are given at the top."""
+    """Mark the percentiles that are given at the top."""
     response = result.latency_us.response
     found = (("p50", response.p50), ("p99", response.p99), ("p99.9", response.p99_9))
     return [Guide(name, microseconds / 1e6) for name, microseconds in found if microseconds]
@@ -62,7 +62,7 @@ def shared_parts(results: Sequence[Result]) -> list[Part]:
 
 
 def numbered_parts(results: Sequence[Result]) -> list[Part]:
-    """Those of them that have room for their numbers."""
+    """Those of them that have space for their numbers."""
     found = shared_parts(results)
     return found if len(found) <= _MOST_LABELS else []
 
@@ -91,7 +91,7 @@ def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[
 
 
 def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, Any]:
-    """A line up for each guide, named at its top where there is room."""
+    """A line up for each guide, named at its top where there is space."""
     if "range" not in xaxis:
         return {}
     low, high = xaxis["range"]

@@ -1,4 +1,4 @@
-"""What the tables of a report for browsers say: rows by name, a column for each run."""
+"""The rows of the tables of a report for browsers: a name, and a column for each run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def time(microseconds: float) -> str:
 
 
 def moment(started_at: str) -> str:
-    """When a test began: `24 Nov 2026, 14:14:05 UTC`."""
+    """Return when a test began: `24 Nov 2026, 14:14:05 UTC`."""
     try:
         return f"{datetime.fromisoformat(started_at):%-d %b %Y, %H:%M:%S %Z}"
     except ValueError:
@@ -61,7 +61,7 @@ def moment(started_at: str) -> str:
 
 
 def checked(result: Result) -> str:
-    """What was checked, in a sentence."""
+    """Return in a sentence how replies were checked."""
     totals = result.totals
     errors = sum(totals.errors.values())
     said = f"{totals.connections_opened:,} connections, {totals.messages:,} replies"
@@ -86,7 +86,7 @@ def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
 
 
 def thresholds(results: Sequence[Result]) -> list[tuple[str, list[Cell]]]:
-    """What had to be kept, and whether each run did."""
+    """Return the thresholds, and whether each run kept them."""
     columns = [{one.name: one for one in result.thresholds} for result in results]
     rows = []
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -125,7 +125,7 @@ def errors(result: Result) -> dict[str, str]:
 
 
 def plan(result: Result) -> dict[str, str]:
-    """What a plan says, as far as it says anything."""
+    """Return the fields of a plan that are set."""
     asked = result.plan
     rows = {
         "command": f"echo-load {result.command}",
@@ -145,7 +145,7 @@ def plan(result: Result) -> dict[str, str]:
 
 
 def machine(result: Result) -> dict[str, str]:
-    """Where and when it ran."""
+    """Return the machine and the time of each run."""
     here = result.machine
     return {
         "started": moment(result.started_at),
@@ -158,7 +158,7 @@ def machine(result: Result) -> dict[str, str]:
 
 
 def generator(result: Result) -> dict[str, str]:
-    """How the generating side fared."""
+    """Return the figures of the generators."""
     own = result.generator
     rows = {
         "driven by": f"{result.plan.driven_by} in {format_count(own.processes, 'process')}",
@@ -190,7 +190,7 @@ def reconciled(result: Result) -> dict[str, str]:
 
 
 def server(result: Result) -> dict[str, str]:
-    """What the server counted since the test began."""
+    """Return the server's counts since the test began."""
     found = result.reconciliation
     if found is None:
         return {}

@@ -1,4 +1,4 @@
-"""What the charts of a report are made of: traces and layouts as plotly.js takes them.
+"""The parts of a report's charts: traces and layouts as plotly.js takes them.
 
 They have no colours: what is drawn says which one of the page's palette it has (`meta.colour`), so
 that the page can follow the reader's light or dark setting. Nothing is told apart by its colour

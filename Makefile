@@ -39,6 +39,10 @@ bench: $(VENV)/.installed-bench  ## measure server and generator against their p
 	@$(BIN)/python tests/benchmarks/admin_scrapes.py
 	@$(BIN)/python tests/benchmarks/generator_throughput.py
 
+.PHONY: reference
+reference: $(VENV)/.installed  ## write docs/options.md anew, the reference of all options
+	@$(BIN)/python docs/make_options.py
+
 .PHONY: clean
 clean:  ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from echo_client.cli import echo_client
-from echo_core import environment
+from echo_core.command_line import environment
 from echo_load.cli import echo_load
 from echo_load.swarm.options import INSECURE, OPTIONS, variable
 from echo_server.cli import echo_server

@@ -7,9 +7,9 @@ def main() -> None:
     """Run `echo-client` with the arguments of this process; it ends with this."""
     quit_on_interrupt()
     from echo_client.cli import echo_client
-    from echo_core import command
+    from echo_core.command_line import program
 
-    command.run(echo_client, "echo-client")
+    program.run(echo_client, "echo-client")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_client.errors import StreamError
-from echo_core import command
-from echo_core.arguments import Command, refuse_unused
+from echo_client.tls_options import tls_options
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command, refuse_unused
 from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
 from echo_core.errors import InvalidValueError
 
@@ -29,33 +30,35 @@ def _ip_address(text: str) -> str:
     return text
 
 
-@click.command(cls=Command, context_settings=command.command_settings("ECHO_CLIENT"))
-@click.argument("target", type=command.TARGET, required=False, metavar="[HOST:PORT]")
-@click.option("--host", type=command.HOST, default="localhost", help="Host to connect to.")
-@click.option("--port", type=command.TARGET_PORT, default=DEFAULT_PORT, help="Port to connect to.")
+@click.command(cls=Command, context_settings=settings.command_settings("ECHO_CLIENT"))
+@click.argument("target", type=option_types.TARGET, required=False, metavar="[HOST:PORT]")
+@click.option("--host", type=option_types.HOST, default="localhost", help="Host to connect to.")
+@click.option(
+    "--port", type=option_types.TARGET_PORT, default=DEFAULT_PORT, help="Port to connect to."
+)
 @click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only.")
 @click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only.")
 @click.option(
     "--source-ip",
-    type=command.Parsed("ip", _ip_address),
+    type=option_types.Parsed("ip", _ip_address),
     metavar="IP",
     help="Address of this machine to connect from.",
 )
-@command.tls_options
+@tls_options
 @click.option(
     "--timeout",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     default="10s",
     help="Time within which a reply has to arrive.",
 )
 @click.option(
     "--connect-timeout",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     default="5s",
     help="Time within which a connection has to be open, TLS handshake included.",
 )
-@command.config_option
-@command.version_option
+@settings.config_option
+@program.version_option
 @click.pass_context
 def echo_client(
     context: click.Context,

@@ -6,10 +6,10 @@ from echo_core.interrupts import quit_on_interrupt
 def main() -> None:
     """Run `echo-load` with the arguments of this process; it ends with this."""
     quit_on_interrupt()
-    from echo_core import command
+    from echo_core.command_line import program
     from echo_load.cli import echo_load
 
-    command.run(echo_load, "echo-load")
+    program.run(echo_load, "echo-load")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from echo_core import command
+from echo_core.command_line import program, settings
 from echo_load.commands.compare import compare
 from echo_load.commands.hold import hold
 from echo_load.commands.report import report
@@ -14,8 +14,8 @@ from echo_load.commands.stress import stress
 from echo_load.commands.swarm import swarm
 
 
-@click.group(no_args_is_help=False, context_settings=command.command_settings("ECHO_LOAD"))
-@command.version_option
+@click.group(no_args_is_help=False, context_settings=settings.command_settings("ECHO_LOAD"))
+@program.version_option
 def echo_load() -> None:
     """Test echo services: what came back, how fast, and how late.
 

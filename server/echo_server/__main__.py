@@ -6,11 +6,11 @@ from echo_core.interrupts import quit_on_interrupt
 def main() -> None:
     """Run `echo-server` with the arguments of this process; it ends with this."""
     quit_on_interrupt()
-    from echo_core import command
+    from echo_core.command_line import program
     from echo_core.errors import ExitCode
     from echo_server.cli import echo_server
 
-    command.run(echo_server, "echo-server", exhausted=ExitCode.SERVER)
+    program.run(echo_server, "echo-server", exhausted=ExitCode.SERVER)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from echo_core import command
-from echo_core.arguments import Command, refuse_unused
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command, refuse_unused
 from echo_core.endpoint import (
     DEFAULT_PORT,
     DescriptorEndpoint,
@@ -55,21 +55,24 @@ def _mode(text: str) -> int:
 
 
 _FILE = click.Path(dir_okay=False)
-_COUNT = command.whole_number("count", 1, 2**31 - 1)
+_COUNT = option_types.whole_number("count", 1, 2**31 - 1)
 
 
-@click.command(cls=Command, context_settings=command.command_settings("ECHO_SERVER"))
+@click.command(cls=Command, context_settings=settings.command_settings("ECHO_SERVER"))
 @click.option(
     "--host",
-    type=command.HOST,
+    type=option_types.HOST,
     help="Name or address to listen on; * is all.  [default: 127.0.0.1, with -6 ::1]",
 )
 @click.option(
-    "--port", type=command.PORT, default=DEFAULT_PORT, help="Port to listen on; 0 is any free one."
+    "--port",
+    type=option_types.PORT,
+    default=DEFAULT_PORT,
+    help="Port to listen on; 0 is any free one.",
 )
 @click.option(
     "--listen",
-    type=command.ENDPOINT,
+    type=option_types.ENDPOINT,
     multiple=True,
     metavar="URL",
     help="Instead of --host and --port: tcp://HOST:PORT, tls://…, udp://…, unix:///PATH, "
@@ -82,13 +85,13 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--unix-mode",
-    type=command.Parsed("mode", _mode, only_text=True),
+    type=option_types.Parsed("mode", _mode, only_text=True),
     default="666",
     help="Permissions of unix sockets.",
 )
 @click.option(
     "--workers",
-    type=command.Parsed("count", _workers),
+    type=option_types.Parsed("count", _workers),
     default="1",
     metavar="COUNT|auto",
     help="Processes that serve; auto is one per core.",
@@ -111,18 +114,18 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--idle-timeout",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     help="Close connections on which no data moves for this long.",
 )
 @click.option(
     "--rate-limit",
-    type=command.RATE_OF_BYTES,
+    type=option_types.RATE_OF_BYTES,
     metavar="BYTES/S",
     help="Most bytes per second that each connection may send: 64KiB, 10MB.",
 )
 @click.option(
     "--drain-timeout",
-    type=command.DURATION,
+    type=option_types.DURATION,
     default="10s",
     help="Time for open connections to finish after SIGTERM or SIGINT.",
 )
@@ -148,7 +151,7 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--handshake-timeout",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     default="10s",
     help="Time for a connection's PROXY header and its TLS handshake.",
 )
@@ -156,7 +159,7 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 @click.option(
     "--fault",
     "faults",
-    type=command.Parsed("fault", Fault.parse),
+    type=option_types.Parsed("fault", Fault.parse),
     multiple=True,
     metavar="FAULT",
     help="Inject a fault into a share of the reads or datagrams; repeatable. KIND@PERCENT, or "
@@ -165,20 +168,20 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--fault-seed",
-    type=command.whole_number("number", 0, 2**63 - 1),
+    type=option_types.whole_number("number", 0, 2**63 - 1),
     default=0,
     help="Number that decides which reads and datagrams the faults strike.",
 )
 @click.option(
     "--admin",
-    type=command.Parsed("endpoint", parse_page),
+    type=option_types.Parsed("endpoint", parse_page),
     metavar="HOST:PORT",
     help="Serve /metrics, /healthz and /readyz on this address.",
 )
 @click.option("--access-log", is_flag=True, help="Log a line for each connection when it ends.")
 @click.option(
     "--access-log-sample",
-    type=command.PERCENTAGE,
+    type=option_types.PERCENTAGE,
     default="100%",
     metavar="PERCENT",
     help="Share of the connections that --access-log logs, chosen at random.",
@@ -195,9 +198,9 @@ _COUNT = command.whole_number("count", 1, 2**31 - 1)
     default="auto",
     help="Format of the log; auto is console on a terminal and JSON lines elsewhere.",
 )
-@click.option("--worker", type=command.Parsed("assignment", Assignment.parse), hidden=True)
-@command.config_option
-@command.version_option
+@click.option("--worker", type=option_types.Parsed("assignment", Assignment.parse), hidden=True)
+@settings.config_option
+@program.version_option
 @click.pass_context
 def echo_server(
     context: click.Context,

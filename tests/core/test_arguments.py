@@ -8,16 +8,16 @@ from pathlib import Path
 import click
 import pytest
 
-from echo_core import command
-from echo_core.arguments import Command, refuse_unused
+from echo_core.command_line import program, settings
+from echo_core.command_line.arguments import Command, refuse_unused
 
 
-@click.command(cls=Command, context_settings=command.command_settings("ECHO_TRY"))
+@click.command(cls=Command, context_settings=settings.command_settings("ECHO_TRY"))
 @click.option("--count", default=1)
 @click.option("--list", "listed")
 @click.option("--name", multiple=True)
 @click.option("--loud", is_flag=True)
-@command.config_option
+@settings.config_option
 @click.pass_context
 def attempt(
     context: click.Context, /, count: int, listed: str | None, name: tuple[str, ...], loud: bool
@@ -36,7 +36,7 @@ def outcome(
     """What the command printed, or the line that refused it."""
     monkeypatch.setattr(sys, "argv", ["try", *arguments])
     with pytest.raises(SystemExit) as ended:
-        command.run(attempt, "try")
+        program.run(attempt, "try")
     said = capsys.readouterr()
     if ended.value.code:
         assert ended.value.code == 2

@@ -9,8 +9,8 @@ import click
 import pytest
 
 from echo_client.cli import echo_client
-from echo_core import environment
-from echo_core.command import UnreadableConfigError
+from echo_core.command_line import environment
+from echo_core.command_line.settings import UnreadableConfigError
 from echo_load.cli import echo_load
 from echo_server.cli import echo_server
 from support.processes import CLIENT, LOAD, SERVER, StartServer, echoes, run

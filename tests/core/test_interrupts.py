@@ -29,7 +29,7 @@ if "INTERRUPTED_AT" in os.environ:
 @pytest.mark.parametrize(
     ("command", "module"),
     [
-        ([*SERVER, "--port", "0"], "echo_core.command"),
+        ([*SERVER, "--port", "0"], "echo_core.command_line.program"),
         ([*SERVER, "--port", "0"], "gevent"),
         ([*SERVER, "--port", "0", "--workers", "2"], "echo_server.processes.supervisor"),
         ([*CLIENT, "127.0.0.1:9"], "echo_client.cli"),

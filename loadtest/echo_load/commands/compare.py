@@ -8,21 +8,21 @@ from typing import Literal
 
 import click
 
-from echo_core import command
-from echo_core.arguments import Command
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command
 from echo_core.errors import ExitCode
 from echo_load.commands import options
 
 
 @click.command(
     cls=Command,
-    context_settings=command.command_settings("ECHO_LOAD"),
+    context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Tell whether results are better, worse, no different, or too noisy.",
 )
 @options.results_argument
 @click.option(
     "--margin",
-    type=command.PERCENTAGE,
+    type=option_types.PERCENTAGE,
     default="5%",
     help="Smallest change that matters, as a share.",
 )
@@ -32,7 +32,7 @@ from echo_load.commands import options
     help="Exit with 99 if any figure is worse than in the first result.",
 )
 @click.option("--json", is_flag=True, help="Print the comparisons as JSON and nothing else.")
-@command.config_option
+@settings.config_option
 def compare(
     results: tuple[Path, ...], margin: float, fail_on: Literal["worse"] | None, json: bool
 ) -> ExitCode:
@@ -44,7 +44,7 @@ def compare(
 
     Exit codes: 0 compared, 2 usage, 99 worse, with --fail-on worse.
     """
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.errors import LostReportError
         from echo_load.report.comparison import ComparisonTable, conclusion
         from echo_load.report.console import Output

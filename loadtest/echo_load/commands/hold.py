@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from echo_core import command
-from echo_core.arguments import Command
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
@@ -15,10 +15,10 @@ from echo_load.commands import options
 
 @click.command(
     cls=Command,
-    context_settings=command.command_settings("ECHO_LOAD"),
+    context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Keep many connections open and probe them.",
 )
-@click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
+@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
     "-c",
     "--connections",
@@ -29,12 +29,12 @@ from echo_load.commands import options
 @click.option(
     "-d",
     "--duration",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     help="How long to hold them once all are open.  [default: two cycles]",
 )
 @click.option(
     "--cycle",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     default="10s",
     help="Time in which each connection is probed once with a message.",
 )
@@ -43,7 +43,7 @@ from echo_load.commands import options
 @options.timeout_options
 @options.connecting_options
 @options.test_options
-@command.config_option
+@settings.config_option
 def hold(
     targets: tuple[Endpoint, ...],
     connections: int,
@@ -63,7 +63,7 @@ def hold(
     Exit codes: 0 all were held, 1 one was lost or failed, 2 usage, 3 the echo-server did not
     start, 99 a threshold was crossed, 130 interrupted.
     """
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
     reporting = options.reporting(others)
     plan = Plan(

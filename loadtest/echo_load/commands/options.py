@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_client.tls import TlsOptions
-from echo_core import command
+from echo_client.tls_options import tls_options
+from echo_core.command_line import option_types, program, settings
 from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import ExitCode
 from echo_core.units import parse_size_range
@@ -19,8 +20,8 @@ from echo_core.units import parse_size_range
 if TYPE_CHECKING:
     from echo_load.plan.plan import Plan
 
-CONNECTIONS = command.whole_number("count", 1, 2_000_000)
-MESSAGES = command.whole_number("count", 1, 10**15)
+CONNECTIONS = option_types.whole_number("count", 1, 2_000_000)
+MESSAGES = option_types.whole_number("count", 1, 10**15)
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -40,19 +41,19 @@ def together(*options: Decorator) -> Decorator:
 
 processes_option = click.option(
     "--processes",
-    type=command.whole_number("count", 1, 1024),
+    type=option_types.whole_number("count", 1, 1024),
     help="Generator processes that share the connections.  [default: half of the cores, or as many "
     "as the limit of descriptors demands]",
 )
 timeout_options = together(
     click.option(
         "--timeout",
-        type=command.POSITIVE_DURATION,
+        type=option_types.POSITIVE_DURATION,
         help="Time within which a reply has to arrive.  [default: 10s; 1s over UDP]",
     ),
     click.option(
         "--connect-timeout",
-        type=command.POSITIVE_DURATION,
+        type=option_types.POSITIVE_DURATION,
         default="5s",
         help="Time within which a connection has to be open.",
     ),
@@ -60,7 +61,7 @@ timeout_options = together(
 connecting_options = together(
     click.option(
         "--connect-rate",
-        type=command.RATE,
+        type=option_types.RATE,
         help="Open at most this many connections per second in all.",
     ),
     click.option(
@@ -71,25 +72,25 @@ connecting_options = together(
     ),
     click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only."),
     click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only."),
-    command.tls_options,
+    tls_options,
 )
 
 
 def _metrics_address(text: str) -> NetworkEndpoint:
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.report.prometheus import parse_listen
     return parse_listen(text)
 
 
 def _threshold(text: str) -> str:
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.plan.thresholds import Threshold
     Threshold.parse(text)
     return text
 
 
 def _abort_on(text: str) -> str:
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.plan.thresholds import Threshold
     Threshold.parse_abort(text)
     return text
@@ -98,14 +99,14 @@ def _abort_on(text: str) -> str:
 verdict_options = together(
     click.option(
         "--repeat",
-        type=command.whole_number("count", 1, 1000),
+        type=option_types.whole_number("count", 1, 1000),
         default="1",
         help="Run the whole test this many times, each time on new connections, and keep the "
         "figures of each: `echo-load compare` needs several.",
     ),
     click.option(
         "--threshold",
-        type=command.Parsed("limit", _threshold),
+        type=option_types.Parsed("limit", _threshold),
         metavar="LIMIT",
         multiple=True,
         help='A limit that must hold: "p99<5ms", "service.p99.9<=2ms", "connect.max<1s", '
@@ -115,7 +116,7 @@ verdict_options = together(
     ),
     click.option(
         "--abort-on",
-        type=command.Parsed("limit", _abort_on),
+        type=option_types.Parsed("limit", _abort_on),
         metavar="LIMIT",
         multiple=True,
         help="A threshold that ends the test as soon as it is crossed. It may be written the other "
@@ -165,7 +166,7 @@ results_argument = click.argument(
 )
 prometheus_option = click.option(
     "--prometheus",
-    type=command.Parsed("address", _metrics_address),
+    type=option_types.Parsed("address", _metrics_address),
     metavar="[HOST:]PORT",
     help="Serve the figures for Prometheus while the test lasts.",
 )
@@ -181,7 +182,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 payload_size_option = click.option(
     "--payload-size",
-    type=command.Parsed("size", parse_size_range),
+    type=option_types.Parsed("size", parse_size_range),
     default="64",
     metavar="SIZE|FROM-TO",
     help="Size of a message, or a range of sizes: 64-16KiB.",
@@ -218,7 +219,7 @@ def reporting(options: dict[str, Any]) -> dict[str, Any]:
 
 def inputs(*paths: Path | str | None) -> list[Path | str]:
     """The files that a command reads: these, and that of its settings."""
-    return [path for path in (*paths, command.config_file()) if path is not None]
+    return [path for path in (*paths, settings.config_file()) if path is not None]
 
 
 def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
@@ -229,7 +230,7 @@ def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
         plan: what to do.
         options: as `reporting` returns them.
     """
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import click
 
-from echo_core import command
-from echo_core.arguments import Command
+from echo_core.command_line import program, settings
+from echo_core.command_line.arguments import Command
 from echo_load.commands import options
 
 
 @click.command(
     cls=Command,
-    context_settings=command.command_settings("ECHO_LOAD"),
+    context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Make reports from results that were written before.",
 )
 @options.results_argument
 @options.report_options
-@command.config_option
+@settings.config_option
 def report(
     results: tuple[Path, ...], html: Path | None, csv: Path | None, hgrm: Path | None
 ) -> None:
@@ -28,7 +28,7 @@ def report(
     Without an option the tables are printed that the command has printed then. --html shows
     several results in the same charts.
     """
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles

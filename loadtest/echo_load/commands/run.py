@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from echo_core import command
-from echo_core.arguments import Command, refuse_unused
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command, refuse_unused
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_load.commands import options
@@ -22,7 +22,7 @@ _NOT_A_VALUE = re.compile(r"$|-\D")
 
 
 def _rate(text: str) -> float | str:
-    rate: float | str = _STAGED if text == _STAGED else command.RATE.convert(text, None, None)
+    rate: float | str = _STAGED if text == _STAGED else option_types.RATE.convert(text, None, None)
     return rate
 
 
@@ -44,10 +44,10 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 
 @click.command(
     cls=_RunCommand,
-    context_settings=command.command_settings("ECHO_LOAD"),
+    context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Put load on echo services and check every byte.",
 )
-@click.argument("targets", type=command.TARGET, nargs=-1, metavar="[TARGET]...")
+@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
     "--engine",
     type=click.Choice(["hub", "greenlets", "threads"]),
@@ -61,7 +61,7 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 @click.option(
     "-d",
     "--duration",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     help="How long to send.  [default: 10s, or until --messages or --stages end]",
 )
 @click.option(
@@ -70,7 +70,7 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 @click.option(
     "-r",
     "--rate",
-    type=command.Parsed("rate", _rate),
+    type=option_types.Parsed("rate", _rate),
     metavar="[RATE]",
     help="Messages per second in all, sent when they are due and measured from then (open loop). "
     "Without it each message is sent when the reply to the last one has arrived (closed loop). "
@@ -91,14 +91,14 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 @click.option("--loop", is_flag=True, help="Repeat the stages until --duration is over.")
 @click.option(
     "--warmup",
-    type=command.DURATION,
+    type=option_types.DURATION,
     default="0s",
     help="Time to send before the test, at its first level and on connections of its own; it is in "
     "no figure.",
 )
 @click.option(
     "--pipeline",
-    type=command.whole_number("count", 1, 100_000),
+    type=option_types.whole_number("count", 1, 100_000),
     default="1",
     help="Messages in flight at once on each connection.",
 )
@@ -123,7 +123,7 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 @options.timeout_options
 @options.connecting_options
 @options.test_options
-@command.config_option
+@settings.config_option
 @click.pass_context
 def run(
     context: click.Context,
@@ -145,7 +145,7 @@ def run(
     Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
     crossed, 130 interrupted.
     """
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
         from echo_load.plan.stages import parse_stages
     staged_rate = stages is not None and rate is not None

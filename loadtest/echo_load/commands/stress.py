@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from echo_core import command
-from echo_core.arguments import Command
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
@@ -15,10 +15,10 @@ from echo_load.commands import options
 
 @click.command(
     cls=Command,
-    context_settings=command.command_settings("ECHO_LOAD"),
+    context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Open 100, then 1000 connections, a thread each.",
 )
-@click.argument("target", type=command.TARGET, required=False, metavar="[TARGET]")
+@click.argument("target", type=option_types.TARGET, required=False, metavar="[TARGET]")
 @click.option(
     "--engine",
     type=click.Choice(["hub", "greenlets", "threads"]),
@@ -36,7 +36,7 @@ from echo_load.commands import options
 @click.option(
     "-d",
     "--duration",
-    type=command.POSITIVE_DURATION,
+    type=option_types.POSITIVE_DURATION,
     default="5s",
     help="How long each stage sends.",
 )
@@ -44,7 +44,7 @@ from echo_load.commands import options
 @options.timeout_options
 @options.connecting_options
 @options.test_options
-@command.config_option
+@settings.config_option
 def stress(
     target: Endpoint | None,
     connections: tuple[int, ...],
@@ -61,7 +61,7 @@ def stress(
     Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
     crossed, 130 interrupted.
     """
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
         from echo_load.plan.stages import StagePlan
     reporting = options.reporting(others)

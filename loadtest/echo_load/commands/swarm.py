@@ -14,9 +14,9 @@ from types import FrameType
 
 import click
 
-from echo_core import command
+from echo_core.command_line import program, settings
+from echo_core.command_line.environment import refuse_unknown
 from echo_core.endpoint import Endpoint, parse_target
-from echo_core.environment import refuse_unknown
 from echo_core.errors import InvalidValueError
 from echo_load.errors import GeneratorError
 from echo_load.swarm.options import INSECURE, OPTIONS, PREFIX, variable
@@ -49,7 +49,7 @@ def _told(help_text: str, default: str) -> str:
 @click.command(
     cls=_SwarmCommand,
     context_settings={
-        **command.command_settings("ECHO_LOAD"),
+        **settings.command_settings("ECHO_LOAD"),
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,
     },
@@ -70,13 +70,13 @@ def swarm(arguments: tuple[str, ...]) -> int:
     Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
     crossed, 130 interrupted before it began.
     """
-    with command.needs_extra("load"):
+    with program.needs_extra("load"):
         from echo_core.limits import raise_descriptor_limit
         from echo_load.runner.local_server import LocalServer
     if find_spec("locust") is None:
-        raise command.MissingExtraError(
+        raise program.MissingExtraError(
             f"the package 'locust' is missing; install it with pip install "
-            f"'{command.DISTRIBUTION}[swarm]'"
+            f"'{program.DISTRIBUTION}[swarm]'"
         )
     names = [*(name for name, _, _ in OPTIONS), INSECURE[0]]
     refuse_unknown(PREFIX, map(variable, names))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from echo_core.command import needs_extra
+from echo_core.command_line.program import needs_extra
 from echo_load.errors import OutputError
 from echo_load.report.exports import hgrm, series_csv
 from echo_load.results.result import Result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from echo_client.tls import TlsOptions
-from echo_core import command
+from echo_core.command_line import option_types
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.units import parse_size_range
@@ -18,7 +18,7 @@ from echo_load.plan.thresholds import Threshold
 # The tutorial's stress test, half a minute each.
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
 
-_CONNECTIONS = command.whole_number("count", 1, MOST_CONNECTIONS)
+_CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 DEFAULT_BLOCK_CONNECTIONS = 100
 # What thresholds can be about: locust counts no more, and knows when a message was due, not sent.
 _MEASURED = frozenset(
@@ -75,8 +75,8 @@ class Settings:
         return cls(
             wait=read("wait", _durations, (0.0, 0.0)),
             payload_size=read("payload-size", parse_size_range, (64, 64)),
-            timeout=read("timeout", command.POSITIVE_DURATION.parse, 10.0),
-            connect_timeout=read("connect-timeout", command.POSITIVE_DURATION.parse, 5.0),
+            timeout=read("timeout", option_types.POSITIVE_DURATION.parse, 10.0),
+            connect_timeout=read("connect-timeout", option_types.POSITIVE_DURATION.parse, 5.0),
             tls=TlsOptions(
                 ca=getattr(options, "tls_ca", None) or None,
                 cert=getattr(options, "tls_client_cert", None) or None,
@@ -87,7 +87,7 @@ class Settings:
             block_connections=read(
                 "block-connections", _CONNECTIONS.parse, DEFAULT_BLOCK_CONNECTIONS
             ),
-            rate=read("rate", command.RATE.parse),
+            rate=read("rate", option_types.RATE.parse),
             stages=read("stages", _stages, ()),
             thresholds=read("threshold", _thresholds, ()),
         )
@@ -130,8 +130,8 @@ def parse_host(host: str | None) -> Endpoint:
 
 def _durations(text: str) -> tuple[float, float]:
     first, dash, last = text.partition("-")
-    least: float = command.DURATION.parse(first)
-    most: float = command.DURATION.parse(last if dash else first)
+    least: float = option_types.DURATION.parse(first)
+    most: float = option_types.DURATION.parse(last if dash else first)
     if least > most:
         raise InvalidValueError(f"{text!r} is no range of durations; write it as in 1s-3s")
     return least, most

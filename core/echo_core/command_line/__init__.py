@@ -1,0 +1,1 @@
+"""The command line: option types, settings, programs, and what they refuse."""

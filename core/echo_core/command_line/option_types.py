@@ -1,0 +1,111 @@
+"""Types of options and arguments, with the errors that bad values give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
+from echo_core.errors import InvalidValueError
+from echo_core.units import (
+    LONGEST_SECONDS,
+    parse_count,
+    parse_duration,
+    parse_percentage,
+    parse_rate,
+    parse_size,
+)
+
+
+class Parsed(click.ParamType[Any]):
+    """An option type made of a function that reads text and raises `InvalidValueError`.
+
+    Args:
+        name: what the option takes, in a word.
+        parse: the function.
+        only_text: a number in a TOML file is refused: there 0o660 would be the number 432.
+
+    Attributes:
+        parse: the function, for texts that are no options of click's.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any], *, only_text: bool = False) -> None:
+        self.name = name
+        self.parse = parse
+        self._only_text = only_text
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read text (or a number from a TOML file); pass on what is converted already."""
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            return value
+        if self._only_text and not isinstance(value, str):
+            self.fail(f"{value} is a number; write it in quotes", param, ctx)
+        try:
+            text = str(value)
+        except ValueError:
+            self.fail("a number of so many digits is none that it takes", param, ctx)
+        try:
+            return self.parse(text)
+        except InvalidValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def whole_number(name: str, least: int, most: int) -> Parsed:
+    """An option type for whole numbers, `10k` and `1M` included, between two bounds."""
+
+    def parse(text: str) -> int:
+        try:
+            number = parse_count(text)
+        except InvalidValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            raise InvalidValueError(f"{text!r} is not a whole number from {least} to {most}")
+        return number
+
+    return Parsed(name, parse)
+
+
+def _duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds > LONGEST_SECONDS:
+        raise InvalidValueError(f"{text!r} is longer than a week (168h)")
+    return seconds
+
+
+def _positive_duration(text: str) -> float:
+    seconds = _duration(text)
+    if not seconds:
+        raise InvalidValueError(f"{text!r} is no time at all; write it as in 10s or 250ms")
+    return seconds
+
+
+def _host(text: str) -> str:
+    return NetworkEndpoint(text).host
+
+
+def _rate(text: str) -> float:
+    rate = parse_rate(text)
+    if not rate:
+        raise InvalidValueError(f"{text!r} is no rate at all; write it as in 100 or 10k")
+    return rate
+
+
+def _rate_of_bytes(text: str) -> int:
+    size = parse_size(text.strip().removesuffix("/s"))
+    if not size:
+        raise InvalidValueError(f"{text!r} would let nothing through; write it as in 64KiB")
+    return size
+
+
+DURATION = Parsed("duration", _duration)
+POSITIVE_DURATION = Parsed("duration", _positive_duration)
+HOST = Parsed("host", _host)
+PORT = whole_number("port", 0, 65535)
+TARGET_PORT = whole_number("port", 1, 65535)
+ENDPOINT = Parsed("endpoint", Endpoint.parse)
+PERCENTAGE = Parsed("percentage", parse_percentage)
+RATE = Parsed("rate", _rate)
+RATE_OF_BYTES = Parsed("bytes/s", _rate_of_bytes)
+TARGET = Parsed("target", parse_target)

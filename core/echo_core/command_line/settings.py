@@ -1,0 +1,96 @@
+"""Settings of a command: defaults, the TOML file of `--config`, the environment, flags."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from echo_core.command_line import environment
+from echo_core.errors import EchoswarmError, ExitCode
+
+_CONFIG_FILE = "echo_core.command_line.settings.config_file"
+
+
+class UnreadableConfigError(EchoswarmError):
+    """A configuration file is missing, no TOML, or sets what the command does not know."""
+
+    exit_code = ExitCode.USAGE
+
+
+def command_settings(environment_prefix: str) -> dict[str, Any]:
+    """Context settings that all commands share; pass them to `@click.command`.
+
+    Options take their value from the command line, then from the environment
+    (`ECHO_SERVER_PORT`), then from `--config`, then from their default.
+    """
+    return {
+        "auto_envvar_prefix": environment_prefix,
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    }
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config FILE.toml`: a table of the command's own long options."""
+    return click.option(
+        "--config",
+        metavar="FILE.toml",
+        type=click.Path(dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        help="Read options from a TOML file; flags and the environment override it.",
+    )(function)
+
+
+def config_file() -> str | None:
+    """The file that the command which runs now was given with `--config`."""
+    found: str | None = click.get_current_context().meta.get(_CONFIG_FILE)
+    return found
+
+
+def _load_config(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    context.meta[_CONFIG_FILE] = value
+    try:
+        table = tomllib.loads(Path(value).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnreadableConfigError(f"--config: {value}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        # Not TOML, not UTF-8, numbers of too many digits, nested too deeply.
+        raise UnreadableConfigError(f"--config: {value} is not TOML: {error}") from error
+    options = {
+        environment.long_name(parameter): parameter
+        for parameter in context.command.params
+        if isinstance(parameter, click.Option) and not (parameter.is_eager or parameter.hidden)
+    }
+    defaults: dict[str, Any] = {}
+    for key, setting in table.items():
+        option = options.get(key.replace("_", "-"))
+        if option is None or option.name is None:
+            known = ", ".join(sorted(options))
+            raise UnreadableConfigError(
+                f"--config: {value}: {key!r} is not an option here; it may set {known}"
+            )
+        settings = setting if isinstance(setting, list) and option.multiple else [setting]
+        if not all(_suits(option, item) for item in settings):
+            raise UnreadableConfigError(
+                f"--config: {value}: {key} = {setting!r} is not a value that --{key} takes"
+            )
+        defaults[option.name] = settings if option.multiple else setting
+    context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _suits(option: click.Option, setting: object) -> bool:
+    if isinstance(setting, str) and "\0" in setting:
+        # Neither a command line nor the environment could hold it.
+        return False
+    return isinstance(setting, bool if option.is_flag else (str, int, float)) and (
+        option.is_flag or not isinstance(setting, bool)
+    )

@@ -8,25 +8,26 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
+from echo_client.failure_kinds import FailureKind
 from echo_core.errors import EchoswarmError, ExitCode
 
 
 class ClientError(EchoswarmError):
     """The root of the client's errors."""
 
-    kind: ClassVar[str] = "error"
+    kind: ClassVar[FailureKind] = FailureKind.ERROR
 
 
 class ConnectError(ClientError):
     """No connection could be opened, for a reason that has no class of its own."""
 
-    kind = "connect_error"
+    kind = FailureKind.CONNECT_ERROR
 
 
 class UnresolvedError(ConnectError):
     """The host name is not known."""
 
-    kind = "unresolved"
+    kind = FailureKind.UNRESOLVED
 
 
 class RefusedError(ConnectError):
@@ -35,55 +36,55 @@ class RefusedError(ConnectError):
     Over UDP that is learnt from the answer to a datagram: a round trip raises it then.
     """
 
-    kind = "refused"
+    kind = FailureKind.REFUSED
 
 
 class UnreachableError(ConnectError):
     """There is no way to the host (EHOSTUNREACH, ENETUNREACH)."""
 
-    kind = "unreachable"
+    kind = FailureKind.UNREACHABLE
 
 
 class ConnectTimeoutError(ConnectError):
     """The connection was not established in time."""
 
-    kind = "connect_timeout"
+    kind = FailureKind.CONNECT_TIMEOUT
 
 
 class HandshakeError(ConnectError):
     """The connection was established, but no TLS on it."""
 
-    kind = "handshake"
+    kind = FailureKind.HANDSHAKE
 
 
 class NoSourceError(ConnectError):
     """The source address is none that this machine can connect from to there."""
 
-    kind = "no_source"
+    kind = FailureKind.NO_SOURCE
 
 
 class NoPortError(ConnectError):
     """No local port is left for one more connection to there (EADDRNOTAVAIL)."""
 
-    kind = "no_port"
+    kind = FailureKind.NO_PORT
 
 
 class NoDescriptorError(ConnectError):
     """This process, or the machine, may open no more descriptors (EMFILE, ENFILE)."""
 
-    kind = "no_descriptor"
+    kind = FailureKind.NO_DESCRIPTOR
 
 
 class LostError(ClientError):
     """An open connection broke, for a reason that has no class of its own."""
 
-    kind = "broken"
+    kind = FailureKind.BROKEN
 
 
 class ResetError(LostError):
     """The other end reset the connection (ECONNRESET, EPIPE)."""
 
-    kind = "reset"
+    kind = FailureKind.RESET
 
 
 class ClosedError(LostError):
@@ -93,7 +94,7 @@ class ClosedError(LostError):
         received: how many bytes of it came.
     """
 
-    kind = "closed"
+    kind = FailureKind.CLOSED
 
     def __init__(self, message: str, received: int = 0) -> None:
         super().__init__(message)
@@ -107,7 +108,7 @@ class ReplyTimeoutError(ClientError):
         received: the bytes of it that came.
     """
 
-    kind = "timeout"
+    kind = FailureKind.TIMEOUT
 
     def __init__(self, message: str, received: bytes = b"") -> None:
         super().__init__(message)
@@ -117,20 +118,20 @@ class ReplyTimeoutError(ClientError):
 class TlsOptionsError(ClientError):
     """A file of certificates or keys is not what TLS needs."""
 
-    kind = "tls_options"
+    kind = FailureKind.TLS_OPTIONS
     exit_code = ExitCode.USAGE
 
 
 class MismatchError(ClientError):
     """The reply differs from the message."""
 
-    kind = "mismatch"
+    kind = FailureKind.MISMATCH
 
 
 class StreamError(ClientError):
     """The input of a stream cannot be read, or its output not be written."""
 
-    kind = "stream"
+    kind = FailureKind.STREAM
 
 
 _ANYWHERE: dict[int, type[ConnectError]] = {

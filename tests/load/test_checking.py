@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echo_client.failure_kinds import FailureKind
 from echo_load.engines.checking import Checked, UnderWay, check
 from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 
@@ -69,7 +70,7 @@ def test_a_wrong_byte_is_one_wrong_reply_and_the_stream_stays_in_step(
     received = bytearray(stream(under_way))
     received[data.draw(st.integers(0, len(received) - 1))] ^= data.draw(st.integers(1, 255))
     checked = check_all(payload, under_way, pieces(bytes(received), cuts))
-    assert checked == Checked(everything, ["corrupt"], b"", in_step=True)
+    assert checked == Checked(everything, [FailureKind.CORRUPT], b"", in_step=True)
 
 
 PAYLOAD = StampedPayload(24, 60, 7)

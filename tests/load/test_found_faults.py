@@ -120,13 +120,16 @@ def test_delayed(start_server: StartServer, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_stalled(start_server: StartServer, engine: str) -> None:
-    """The reply passes, and the message after it waits: the last must not be struck."""
-    fault = "stall=300ms@10%"
+    """The reply passes, and the message after it waits: the last must not be struck.
+
+    It waits for what is left of the stall when it is sent, which on a busy machine is less.
+    """
+    fault = "stall=1s@10%"
     seed = seed_for(fault, [5] * 20, never=[4])
     server = start_server("--fault", fault, "--fault-seed", str(seed), *ADMIN)
     _, result = loaded("run", server.url, "--engine", engine, "-c", "20", "-n", "100")
     whole(result, 100)
-    assert at_least(result.latency_us.response, 0.3) == injected(server, "stall")
+    assert at_least(result.latency_us.response, 0.5) == injected(server, "stall")
 
 
 def test_dropped_datagrams(start_server: StartServer) -> None:

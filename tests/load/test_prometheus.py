@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from echo_client.failure_kinds import LOSSES, MISMATCHES
 from echo_core.errors import InvalidValueError
 from echo_load.measure.histogram import LatencyHistogram
-from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.plan import Plan
-from echo_load.plan.thresholds import LOSSES
 from echo_load.report.prometheus import PrometheusReport, parse_listen
 from echo_load.results.result import load_result
 from echo_load.runner.observer import Progress

@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from echo_load.plan.payload import Mismatch, Payload
+from echo_client.failure_kinds import FailureKind
+from echo_load.plan.payload import Payload
 
 
 class UnderWay(NamedTuple):
@@ -38,7 +39,7 @@ class Checked:
     """
 
     completed: list[UnderWay]
-    wrong: list[Mismatch]
+    wrong: list[FailureKind]
     rest: bytes
     in_step: bool
     completed_wrong: int = 0
@@ -70,7 +71,7 @@ def check(
         if got != due.message:
             wrong = payload.diagnose(connection, due.sequence, got)
             checked.wrong.append(wrong)
-            if wrong != "corrupt":
+            if wrong != FailureKind.CORRUPT:
                 checked.in_step = False
                 return checked
             checked.completed_wrong += 1

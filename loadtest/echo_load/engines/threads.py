@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
+from echo_client.failure_kinds import FailureKind
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.recorder import Recorder, Times
 from echo_load.engines.share import NEVER, Share, back_off_seconds
@@ -148,7 +149,7 @@ class ThreadsEngine:
             client.counts.messages += client.times.move_to(self.recorder.times)
             counts.add(client.counted())
         if self.ended and (unsent := self.tickets.rest()):
-            counts.errors["unsent"] += unsent
+            counts.errors[FailureKind.UNSENT] += unsent
         return counts
 
     def messages_by_connection(self) -> list[int]:
@@ -170,14 +171,14 @@ class ThreadsEngine:
         refused = False
         for client in self._clients:
             if refused or self.aborted:
-                client.cancel("no_thread" if refused else None)
+                client.cancel(FailureKind.NO_THREAD if refused else None)
                 continue
             try:
                 client.start()
             except RuntimeError:
                 # The system gives out no more threads (pthread_create(3), EAGAIN).
                 refused = True
-                client.cancel("no_thread")
+                client.cancel(FailureKind.NO_THREAD)
 
 
 class _Client(threading.Thread):
@@ -331,9 +332,11 @@ class _Client(threading.Thread):
         try:
             converse(connection)
         except ReplyTimeoutError as error:
-            self._give_up("timeout" if error.received else self._late_or_never(connection))
+            self._give_up(
+                FailureKind.TIMEOUT if error.received else self._late_or_never(connection)
+            )
         except ClosedError as error:
-            self._give_up("truncated" if error.received else "closed")
+            self._give_up(FailureKind.TRUNCATED if error.received else FailureKind.CLOSED)
         except ClientError as error:
             self._give_up(error.kind)
 
@@ -428,7 +431,7 @@ class _Client(threading.Thread):
             self.counts.errors.update(
                 check(self._share.payload, self.number, last, deque(), came).wrong
             )
-        self._give_up(None if came else "closed")
+        self._give_up(None if came else FailureKind.CLOSED)
 
     def _in_window(self, connection: EchoConnection) -> None:
         """Closed loop with several messages under way."""
@@ -451,7 +454,7 @@ class _Client(threading.Thread):
             data = connection.receive()
             now = time.monotonic_ns()
             if not data:
-                self._give_up("truncated" if rest else "closed")
+                self._give_up(FailureKind.TRUNCATED if rest else FailureKind.CLOSED)
                 return
             if fresh:
                 fresh = False
@@ -486,9 +489,9 @@ class _Client(threading.Thread):
     def _late_or_never(self, connection: EchoConnection) -> str:
         """Tell a service that is slow from one that says nothing: wait once more as long."""
         try:
-            return "timeout" if connection.receive() else "closed"
+            return FailureKind.TIMEOUT if connection.receive() else FailureKind.CLOSED
         except ReplyTimeoutError:
-            return "no_reply"
+            return FailureKind.NO_REPLY
         except ClientError as error:
             return error.kind
 

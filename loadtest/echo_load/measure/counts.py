@@ -22,7 +22,7 @@ class Counts:
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams that came back.
         retransmits: segments that TCP sent again on connections that have ended.
-        errors: failures by kind, as `ClientError.kind` and `payload.MISMATCHES` name them, and
+        errors: failures by kind, as `FailureKind` names them, and
             `no_reply`, `no_thread`, `lost` (a datagram), `unsent`.
     """
 

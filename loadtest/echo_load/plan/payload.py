@@ -11,10 +11,9 @@ import struct
 from abc import ABC
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Mismatch = Literal["corrupt", "truncated", "duplicated", "reordered", "foreign"]
-MISMATCHES: tuple[Mismatch, ...] = ("corrupt", "truncated", "duplicated", "reordered", "foreign")
+from echo_client.failure_kinds import FailureKind
 
 
 class Stamp(NamedTuple):
@@ -53,7 +52,7 @@ class Payload(ABC):
         """Read what a message, or its first part, says of itself; None if it says nothing."""
         return None
 
-    def diagnose(self, connection: int, sequence: int, got: bytes) -> Mismatch:
+    def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
         """Name what is wrong with bytes that came in the place of a message.
 
         Args:
@@ -64,12 +63,16 @@ class Payload(ABC):
         stamp = self.stamp(got)
         if stamp is None or stamp == (connection, sequence):
             due = self.message(connection, sequence)
-            return "truncated" if len(got) < len(due) and due.startswith(got) else "corrupt"
+            return (
+                FailureKind.TRUNCATED
+                if len(got) < len(due) and due.startswith(got)
+                else FailureKind.CORRUPT
+            )
         if stamp.connection != connection:
-            return "foreign"
-        return "duplicated" if stamp.sequence < sequence else "reordered"
+            return FailureKind.FOREIGN
+        return FailureKind.DUPLICATED if stamp.sequence < sequence else FailureKind.REORDERED
 
-    def diagnose_surplus(self, connection: int, sequence: int, got: bytes) -> Mismatch:
+    def diagnose_surplus(self, connection: int, sequence: int, got: bytes) -> FailureKind:
         """Name what bytes are that came when nothing was due.
 
         Args:
@@ -79,11 +82,15 @@ class Payload(ABC):
         """
         stamp = self.stamp(got)
         if stamp is not None:
-            return "duplicated" if stamp.connection == connection else "foreign"
+            return FailureKind.DUPLICATED if stamp.connection == connection else FailureKind.FOREIGN
         if sequence < 0:
-            return "foreign"
+            return FailureKind.FOREIGN
         last = self.message(connection, sequence)
-        return "duplicated" if last.startswith(got) or got.startswith(last) else "foreign"
+        return (
+            FailureKind.DUPLICATED
+            if last.startswith(got) or got.startswith(last)
+            else FailureKind.FOREIGN
+        )
 
 
 class HelloPayload(Payload):
@@ -143,12 +150,12 @@ class StampedPayload(Payload):
         message = self.head(connection) + _numbered(self._noise, sequence)
         return message[:size] if size >= STAMP_BYTES else message[STAMP_BYTES - size : STAMP_BYTES]
 
-    def diagnose(self, connection: int, sequence: int, got: bytes) -> Mismatch:
+    def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
         """Name what is wrong with bytes that came in the place of a message."""
         if len(got) >= STAMP_BYTES:
             run, number, check = _HEAD.unpack_from(got)
             if run != self._run and check == _check(number, run):
-                return "foreign"
+                return FailureKind.FOREIGN
         return super().diagnose(connection, sequence, got)
 
     def stamp(self, data: bytes) -> Stamp | None:

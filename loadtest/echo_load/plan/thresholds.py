@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from echo_client.failure_kinds import LOSSES
 from echo_core.errors import InvalidValueError
 from echo_core.units import parse_count, parse_duration, parse_percentage, parse_rate
 
 if TYPE_CHECKING:
     # A plan says what is to be measured, and needs nothing that measures.
     from echo_load.measure.histogram import LatencyHistogram
-
-# Replies that did not come, or not in time.
-LOSSES = frozenset({"lost", "no_reply", "timeout"})
 
 _DISTRIBUTIONS = ("response", "service", "first_byte", "connect", "handshake", "kernel")
 _SHARES = ("errors", "loss")

@@ -23,6 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from structlog.typing import FilteringBoundLogger
 
+from echo_client.failure_kinds import LOSSES, MISMATCHES
 from echo_core.endpoint import ANY_HOST, NetworkEndpoint, parse_page
 from echo_core.errors import InvalidValueError
 from echo_core.http_server import Answer, HttpServer
@@ -30,8 +31,6 @@ from echo_load.errors import MetricsError
 from echo_load.measure.counts import Counts
 from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
-from echo_load.plan.payload import MISMATCHES
-from echo_load.plan.thresholds import LOSSES
 from echo_load.report.exposition import Exposed
 from echo_load.results.result import Result
 from echo_load.runner.observer import Observer, Progress

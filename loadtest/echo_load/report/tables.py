@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from echo_client.failure_kinds import MISMATCHES, FailureKind
 from echo_core.units import format_bytes, format_count
-from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
 from echo_load.results.reconciliation import Reconciliation
@@ -55,7 +55,7 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
         "errors",
         _counts(
             *(wrong or [("wrong replies", 0, "")]),
-            ("timeouts", errors.pop("timeout", 0), "red"),
+            ("timeouts", errors.pop(FailureKind.TIMEOUT, 0), "red"),
             *((kind, count, "red") for kind, count in sorted(errors.items())),
         ),
     )

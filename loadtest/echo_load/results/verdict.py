@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from echo_client.failure_kinds import LOSSES, MISMATCHES, FailureKind
 from echo_core.units import format_count
-from echo_load.plan.payload import MISMATCHES
 from echo_load.plan.plan import Plan
-from echo_load.plan.thresholds import LOSSES, ThresholdResult
+from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import StageResult, Totals, Verdict
 
 # What helps against errors that are none of the target's.
 _HINTS = {
-    "no_port": "local ports ran out (net.ipv4.ip_local_port_range; a connection that was closed "
-    "for --churn keeps its port for up to a minute): add --source-ip addresses",
-    "no_descriptor": "descriptors ran out: raise ulimit -n, or --processes",
-    "no_source": "a --source-ip address is none of this machine",
-    "no_thread": "threads ran out (ulimit -u, memory): use --engine hub",
-    "handshake": "TLS: see with `echo-client`, which says why; --tls-ca names whom to trust",
+    FailureKind.NO_PORT: "local ports ran out (net.ipv4.ip_local_port_range; a connection "
+    "that was closed for --churn keeps its port for up to a minute): add --source-ip addresses",
+    FailureKind.NO_DESCRIPTOR: "descriptors ran out: raise ulimit -n, or --processes",
+    FailureKind.NO_SOURCE: "a --source-ip address is none of this machine",
+    FailureKind.NO_THREAD: "threads ran out (ulimit -u, memory): use --engine hub",
+    FailureKind.HANDSHAKE: "TLS: `echo-client` says why; --tls-ca names whom to trust",
 }
 
 
@@ -70,9 +70,9 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
     if wrong := sum(stage.errors.get(kind, 0) for kind in MISMATCHES):
         were = "was" if wrong == 1 else "were"
         found.append(f"{format_count(wrong, 'reply')} {were} not what was sent")
-    if unsent := stage.errors.get("unsent"):
+    if unsent := stage.errors.get(FailureKind.UNSENT):
         found.append(f"of the messages that were due {unsent:,} never left")
-    if lost := stage.errors.get("lost"):
+    if lost := stage.errors.get(FailureKind.LOST):
         found.append(f"of the datagrams {lost:,} did not come back")
     if not found and stage.errors:
         found.append("there were errors")

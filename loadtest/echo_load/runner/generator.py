@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Literal
 
+from echo_client.failure_kinds import FailureKind
 from echo_core.errors import EchoswarmError
 from echo_core.limits import raise_descriptor_limit
 from echo_load.engines.engine import Engine
@@ -153,7 +154,7 @@ class _Generator:
             self._recorder.start(start.gate_ns)
             self._engine.start(start.gate_ns)
             in_time = self._until_ended()
-        self._engine.abort(verdict=None if in_time else "timeout")
+        self._engine.abort(verdict=None if in_time else FailureKind.TIMEOUT)
         self._engine.join(_MARGIN_SECONDS)
         self._report("ended")
 

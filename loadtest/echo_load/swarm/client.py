@@ -19,6 +19,7 @@ from locust.exception import RescheduleTask
 from echo_client.addresses import Address
 from echo_client.connection import EchoConnection, resolve
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
+from echo_client.failure_kinds import FailureKind
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
 from echo_load.engines.checking import UnderWay, check
@@ -157,7 +158,9 @@ class EchoClient:
             with self._reported("message", len(message)):
                 reply = self._round_trip(message)
                 if reply != message:
-                    raise EchoFailure("corrupt" if len(reply) == len(message) else "foreign")
+                    raise EchoFailure(
+                        FailureKind.CORRUPT if len(reply) == len(message) else FailureKind.FOREIGN
+                    )
             self._failures = 0
             return reply
         sequence = self._sequence
@@ -250,7 +253,7 @@ class EchoClient:
         self._failures += 1
         kind = str(error) if isinstance(error, EchoFailure) else error.kind
         if isinstance(error, ClosedError) and error.received:
-            kind = "truncated"
+            kind = FailureKind.TRUNCATED
         failure = EchoFailure(kind)
         _say_first(self._endpoint, name, kind, error)
         self._fire(
@@ -271,7 +274,7 @@ class EchoClient:
             ClientError: the reply did not come in time, or the connection broke.
         """
         if self._surplus:
-            raise EchoFailure("foreign")
+            raise EchoFailure(FailureKind.FOREIGN)
         try:
             if self._line is not None and len(message) <= AT_ONCE:
                 return self._line.round_trip(message)
@@ -285,14 +288,14 @@ class EchoClient:
         """Tell a service that is slow from one that says nothing: wait once more as long."""
         connection = self._opened()
         if self._endpoint.scheme == "udp":
-            return EchoFailure("lost")
+            return EchoFailure(FailureKind.LOST)
         if self._line is not None:
             arrivals().forget(self._line)
             self._line = None
         try:
             return late if connection.receive() else ClosedError("the stream ended")
         except ReplyTimeoutError:
-            return EchoFailure("no_reply")
+            return EchoFailure(FailureKind.NO_REPLY)
         except ClientError as error:
             return error
 
@@ -309,4 +312,4 @@ class EchoClient:
     def _what_is_wrong(self, sequence: int, message: bytes, reply: bytes) -> str:
         under_way = deque([UnderWay(sequence, message, 0, 0)])
         wrong = check(self._payload, self._number, sequence, under_way, reply).wrong
-        return wrong[0] if wrong else "truncated"
+        return wrong[0] if wrong else FailureKind.TRUNCATED

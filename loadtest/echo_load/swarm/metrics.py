@@ -15,16 +15,15 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from echo_client.errors import CONNECTING_KINDS
+from echo_client.failure_kinds import LOSSES, MISMATCHES, FailureKind
 from echo_core.errors import InvalidValueError
-from echo_load.plan.payload import MISMATCHES
-from echo_load.plan.thresholds import LOSSES
 from echo_load.report.exposition import Exposed
 from echo_load.swarm.precision import Precision
 from echo_load.swarm.settings import parse_host
 from echo_load.swarm.verdict import generator_bound, judged
 
 _PREFIX = "echo_swarm_"
-_MESSAGE_KINDS = sorted({*MISMATCHES, *LOSSES, "closed", "reset"})
+_MESSAGE_KINDS = sorted({*MISMATCHES, *LOSSES, FailureKind.CLOSED, FailureKind.RESET})
 
 
 class SwarmCollector(Collector):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+from echo_client.failure_kinds import FailureKind
 from echo_load.engines.checking import UnderWay
 from echo_load.engines.hub.connection import HubConnection
 from echo_load.measure.counts import Counts
@@ -35,7 +36,7 @@ def take(
         found = _not_under_way(payload, connection, under_way, data, counts.errors)
         counts.wrong += found is not None
     elif found.sequence < connection.highest:
-        counts.errors["reordered"] += 1
+        counts.errors[FailureKind.REORDERED] += 1
         counts.wrong += 1
     if found is not None:
         under_way.remove(found)
@@ -63,7 +64,7 @@ def expire(connection: HubConnection, before_ns: int, errors: Counter[str]) -> i
         expired += 1
     while len(connection.missing) > _MOST_MISSING:
         del connection.missing[next(iter(connection.missing))]
-    errors["lost"] += expired
+    errors[FailureKind.LOST] += expired
     return expired
 
 
@@ -79,16 +80,20 @@ def _not_under_way(
     if stamp is not None and stamp.connection == number and data == payload.message(*stamp):
         if connection.missing is not None and stamp.sequence in connection.missing:
             del connection.missing[stamp.sequence]
-            errors["lost"] -= 1
-            errors["reordered" if stamp.sequence < connection.highest else "timeout"] += 1
+            errors[FailureKind.LOST] -= 1
+            errors[
+                FailureKind.REORDERED
+                if stamp.sequence < connection.highest
+                else FailureKind.TIMEOUT
+            ] += 1
         else:
-            errors["duplicated"] += 1
+            errors[FailureKind.DUPLICATED] += 1
         return None
     if not under_way:
         last = connection.sequence - 1
-        errors[payload.diagnose_surplus(number, last, data) if data else "foreign"] += 1
+        errors[payload.diagnose_surplus(number, last, data) if data else FailureKind.FOREIGN] += 1
         return None
     struck = next((one for one in under_way if stamp == (number, one.sequence)), under_way[0])
     wrong = payload.diagnose(number, struck.sequence, data)
     errors[wrong] += 1
-    return struck if wrong in {"corrupt", "truncated"} else None
+    return struck if wrong in {FailureKind.CORRUPT, FailureKind.TRUNCATED} else None

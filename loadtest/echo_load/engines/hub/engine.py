@@ -16,6 +16,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.hub import get_hub
 
+from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import BATCH, READABLE, EpollSet, Ready
 from echo_load.engines.hub import datagrams
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
@@ -364,13 +365,13 @@ class HubEngine:
             if connection.datagram:
                 self._expire(connection, now)
             elif connection.partial:
-                self._lose(connection, "timeout")
+                self._lose(connection, FailureKind.TIMEOUT)
             elif not connection.overdue:
                 # One that is slow is told from one that says nothing by waiting once more as long.
                 connection.listed()
                 connection.overdue = True
             elif age > 2 * self._timeout_ns:
-                self._lose(connection, "no_reply")
+                self._lose(connection, FailureKind.NO_REPLY)
 
     def _expire(self, connection: HubConnection, now: int) -> None:
         """Hold datagrams for lost that have not come back in time, and go on."""
@@ -415,7 +416,7 @@ class HubEngine:
             return
         unsent = self._dispatcher.rest(until_ns)
         if unsent and self._share.end_ns.value:
-            self._counts.errors["unsent"] += unsent
+            self._counts.errors[FailureKind.UNSENT] += unsent
 
     def _end(self) -> None:
         if not self._done.is_set():

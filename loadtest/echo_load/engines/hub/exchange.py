@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from echo_client.connection import CHUNK
 from echo_client.errors import connected_failure
+from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.hub import datagrams
@@ -268,9 +269,11 @@ class Exchange:
         if connection.datagram:
             self._take_datagram(connection, data, now)
         elif not data:
-            self._on_lost(connection, "truncated" if connection.partial else "closed")
+            self._on_lost(
+                connection, FailureKind.TRUNCATED if connection.partial else FailureKind.CLOSED
+            )
         elif connection.overdue:
-            self._on_lost(connection, "timeout")
+            self._on_lost(connection, FailureKind.TIMEOUT)
         else:
             self._take_stream(connection, data, now)
 
@@ -296,7 +299,7 @@ class Exchange:
             len(one.message) for one in under_way
         ):
             # A reply to what has not left. One that is believed lets the rest grow for ever.
-            self._on_lost(connection, "foreign")
+            self._on_lost(connection, FailureKind.FOREIGN)
             return
         if checked.rest:
             connection.partial = bytearray(checked.rest)

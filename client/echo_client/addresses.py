@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Literal, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from echo_client.errors import UnresolvedError
 from echo_core.endpoint import Endpoint, NetworkEndpoint, UnixEndpoint
@@ -15,35 +16,21 @@ Transport = Literal["tcp", "tls", "udp", "unix"]
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-class _Fields(NamedTuple):
-    family: int
-    sockaddr: tuple[Any, ...] | str
-    transport: Transport
-    host: str
-
-
-class Address(_Fields):
+@dataclass(frozen=True, slots=True)
+class Address:
     """One address that an endpoint resolved to.
 
     Attributes:
         family: `AF_INET`, `AF_INET6` or `AF_UNIX`.
         sockaddr: what `connect` of a socket takes.
-        transport: `tcp`, `tls`, `udp` or `unix`; where it is not given, what the family is for.
+        transport: `tcp`, `tls`, `udp` or `unix`.
         host: the name that was looked up, which a TLS certificate must be for; "" for unix.
     """
 
-    __slots__ = ()
-
-    def __new__(
-        cls,
-        family: int,
-        sockaddr: tuple[Any, ...] | str,
-        transport: Transport | None = None,
-        host: str = "",
-    ) -> Self:
-        """Take the fields; `tcp` or `unix` by the family where no transport is given."""
-        usual: Transport = "unix" if family == socket.AF_UNIX else "tcp"
-        return super().__new__(cls, family, sockaddr, transport or usual, host)
+    family: int
+    sockaddr: tuple[Any, ...] | str
+    transport: Transport = "tcp"
+    host: str = ""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -88,7 +75,7 @@ def resolve(endpoint: Endpoint, ip_version: int | None = None) -> list[Address]:
 
 def _look_up(endpoint: Endpoint) -> list[Address]:
     if isinstance(endpoint, UnixEndpoint):
-        return [Address(socket.AF_UNIX, endpoint.sockaddr)]
+        return [Address(socket.AF_UNIX, endpoint.sockaddr, "unix")]
     if not isinstance(endpoint, NetworkEndpoint):
         raise InvalidValueError(f"cannot connect to {endpoint}")
     kind = socket.SOCK_DGRAM if endpoint.transport == "udp" else socket.SOCK_STREAM

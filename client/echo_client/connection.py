@@ -104,7 +104,7 @@ class EchoConnection:
 
         Raises:
             ConnectError: none does; the error is that of the last one.
-            TlsOptionsError: a file for TLS is not what it should be.
+            TlsFileError: a file for TLS is not what it should be.
         """
         options = tls or TlsOptions()
         addresses: Sequence[Address] = resolve(endpoint, ip_version)

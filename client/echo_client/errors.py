@@ -9,7 +9,7 @@ import errno
 from typing import ClassVar
 
 from echo_client.failure_kinds import FailureKind
-from echo_core.errors import EchoswarmError, ExitCode
+from echo_core.errors import EchoswarmError
 
 
 class ClientError(EchoswarmError):
@@ -113,13 +113,6 @@ class ReplyTimeoutError(ClientError):
     def __init__(self, message: str, received: bytes = b"") -> None:
         super().__init__(message)
         self.received = received
-
-
-class TlsOptionsError(ClientError):
-    """A file of certificates or keys is not what TLS needs."""
-
-    kind = FailureKind.TLS_OPTIONS
-    exit_code = ExitCode.USAGE
 
 
 class MismatchError(ClientError):

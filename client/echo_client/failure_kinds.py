@@ -35,9 +35,8 @@ class FailureKind(StrEnum):
     MISMATCH = "mismatch"
     # A message of an open loop never left.
     UNSENT = "unsent"
-    # Of the client's own input, output and options.
+    # Of the client's own input and output.
     STREAM = "stream"
-    TLS_OPTIONS = "tls_options"
     ERROR = "error"
 
 

@@ -7,10 +7,9 @@ process, and `ssl` may not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echo_client.errors import TlsOptionsError
+from echo_core.tls_files import TlsFileError, load_authorities, load_certificate
 
 if TYPE_CHECKING:
     import ssl
@@ -46,8 +45,7 @@ class TlsOptions:
         It takes milliseconds: many connections share one.
 
         Raises:
-            TlsOptionsError: a file cannot be read, is not what it should be, or the key does not
-                fit.
+            TlsFileError: a file cannot be read, is not what it should be, or the key does not fit.
         """
         import ssl
 
@@ -58,56 +56,12 @@ class TlsOptions:
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        self._load_authorities(context)
-        self._load_certificate(context)
-        return context
-
-    def _load_authorities(self, context: ssl.SSLContext) -> None:
-        import ssl
-
         if self.ca is None:
             context.load_default_certs()
-            return
-        _check_readable("--tls-ca", self.ca)
-        try:
-            context.load_verify_locations(self.ca)
-        except ssl.SSLError as error:
-            raise TlsOptionsError(
-                f"--tls-ca: {self.ca} holds no certificate in PEM form"
-            ) from error
-
-    def _load_certificate(self, context: ssl.SSLContext) -> None:
-        import ssl
-
-        if self.cert is None:
-            if self.key is not None:
-                raise TlsOptionsError(f"--tls-key: {self.key} needs --tls-cert FILE")
-            return
-        key_option, key = ("--tls-key", self.key) if self.key else ("--tls-cert", self.cert)
-
-        def refuse_to_ask() -> str:
-            raise TlsOptionsError(
-                f"{key_option}: {key} is encrypted; write it without a passphrase"
-            )
-
-        _check_readable("--tls-cert", self.cert)
-        _check_readable(key_option, key)
-        try:
-            context.load_cert_chain(self.cert, self.key, refuse_to_ask)
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
-                said = f"{key_option}: {key} is not the key of {self.cert}"
-            elif b"-----BEGIN CERTIFICATE-----" not in Path(self.cert).read_bytes():
-                said = f"--tls-cert: {self.cert} holds no certificate in PEM form"
-            elif b"PRIVATE KEY-----" not in Path(key).read_bytes():
-                said = f"{key_option}: {key} holds no key in PEM form"
-            else:
-                said = f"--tls-cert: {self.cert} and {key}: {error.reason or error}"
-            raise TlsOptionsError(said) from error
-
-
-def _check_readable(option: str, path: str) -> None:
-    try:
-        Path(path).read_bytes()
-    except OSError as error:
-        raise TlsOptionsError(f"{option}: {path}: {error.strerror}") from error
+        else:
+            load_authorities(context, "--tls-ca", self.ca)
+        if self.cert is not None:
+            load_certificate(context, self.cert, self.key)
+        elif self.key is not None:
+            raise TlsFileError(f"--tls-key: {self.key} needs --tls-cert FILE")
+        return context

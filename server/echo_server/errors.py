@@ -20,12 +20,6 @@ class ListenError(ServerError):
     exit_code = ExitCode.SERVER
 
 
-class TlsConfigError(ServerError):
-    """A certificate or a key cannot be read or used."""
-
-    exit_code = ExitCode.USAGE
-
-
 class HandshakeError(ServerError):
     """A connection did not get as far as the echo.
 

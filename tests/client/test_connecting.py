@@ -26,7 +26,7 @@ from support.processes import CLIENT, DEADLINE, EchoServerProcess, StartServer, 
 
 def test_an_address_says_how_to_get_there() -> None:
     tcp = Address(socket.AF_INET, ("127.0.0.1", 7))
-    unix = Address(socket.AF_UNIX, "/run/echo.sock")
+    unix = Address(socket.AF_UNIX, "/run/echo.sock", "unix")
     tls = Address(socket.AF_INET6, ("::1", 7, 0, 0), "tls", "localhost")
     assert (tcp.transport, tcp.host, str(tcp.endpoint)) == ("tcp", "", "tcp://127.0.0.1:7")
     assert (unix.transport, str(unix.endpoint)) == ("unix", "unix:///run/echo.sock")

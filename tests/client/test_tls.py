@@ -26,11 +26,11 @@ from echo_client.errors import (
     LostError,
     ReplyTimeoutError,
     ResetError,
-    TlsOptionsError,
 )
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
+from echo_core.tls_files import TlsFileError
 from support.certificates import Certificates, make_certificates
 from support.misbehaving import Service, resets, silent
 from support.openssl import OpenSslPeer
@@ -360,7 +360,7 @@ def test_a_record_that_comes_in_part_is_waited_for_no_longer(
 
 def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path) -> None:
     def refused(**options: Path | str) -> str:
-        with pytest.raises(TlsOptionsError) as caught:
+        with pytest.raises(TlsFileError) as caught:
             TlsOptions(**{name: str(path) for name, path in options.items()}).context()  # type: ignore[arg-type]
         assert caught.value.exit_code == ExitCode.USAGE
         return str(caught.value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.engine import COMPOSE_FILE, ROOT, Project, what_is_missing
+from support.docker import COMPOSE_FILE, ROOT, Project, what_is_missing
 from support.stand_ins import pinned_image, prometheus_image, python_image
 
 StartProject = Callable[..., Project]

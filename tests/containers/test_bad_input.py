@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from containers.conftest import Images
-from support.engine import ROOT, Project, commands_environment
+from support.docker import ROOT, Project, commands_environment
 from support.processes import DEADLINE
 
 TLS = "--listen tls://0.0.0.0:50008 --tls-cert /certificates/server.pem --tls-key /certificates/key"

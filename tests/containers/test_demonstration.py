@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from containers.conftest import StartProject
-from support.engine import ROOT, Project, docker, fetch, inspect
+from support.docker import ROOT, Project, docker, fetch, inspect
 from support.processes import until
 
 MONITORING = ROOT / "loadtest" / "monitoring"

@@ -8,7 +8,7 @@ import pytest
 
 from containers.conftest import StartProject
 from support.certificates import make_certificates
-from support.engine import ROOT, Project, inspect, kill, result_of
+from support.docker import ROOT, Project, inspect, kill, result_of
 from support.processes import until
 
 TCP = "tcp://echo-server:50007"

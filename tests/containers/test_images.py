@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 
 from containers.conftest import TARGETS, Images
-from support.engine import docker, inspect
+from support.docker import docker, inspect
 from support.processes import DEADLINE, echoes, until
 
 

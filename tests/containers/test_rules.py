@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from containers.conftest import Images
-from support.engine import ROOT, docker
+from support.docker import ROOT, docker
 
 CHECKS = {
     "check config": "/etc/prometheus/prometheus.yml",

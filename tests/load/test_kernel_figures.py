@@ -55,22 +55,17 @@ def test_what_was_sent_again_where_nothing_ever_came_back(engine: str) -> None:
 # A process of its own, because of the loop that is held up.
 HELD_UP = """
 import sys, time
-from ctypes import c_int64
 import gevent
 from echo_client.addresses import resolve
 from echo_core.endpoint import Endpoint
-from echo_load.engines.share import NEVER, Share
+from echo_load.engines.share import Share
 from echo_load.engines.hub.engine import HubEngine
 from echo_load.engines.recorder import Recorder
 from echo_load.plan.plan import Plan
 
 target = sys.argv[1]
 plan = Plan(targets=(target,), connections=20, duration=60.0)
-share = Share(
-    plan=plan, stages=plan.run_stages, targets=(tuple(resolve(Endpoint.parse(target))),),
-    payload=plan.payload(1), sources=(), generator=0, generators=1, connections=20, core=None,
-    seed=1, end_ns=c_int64(NEVER),
-)
+share = Share.alone(plan, [resolve(Endpoint.parse(target))])
 recorder = Recorder(share.timeline)
 engine = HubEngine(share, recorder)
 engine.open()

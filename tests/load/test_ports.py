@@ -19,7 +19,7 @@ PORTS = LAST - FIRST + 1
 TARGET = [Address(socket.AF_INET, ("127.0.0.1", 7))]
 OTHER = [Address(socket.AF_INET, ("127.0.0.1", 8))]
 TARGET_6 = [Address(socket.AF_INET6, ("::1", 7, 0, 0))]
-UNIX = [Address(socket.AF_UNIX, "/run/echo.sock")]
+UNIX = [Address(socket.AF_UNIX, "/run/echo.sock", "unix")]
 # Not on this machine (RFC 5737).
 FAR = [Address(socket.AF_INET, ("192.0.2.1", 7))]
 FAR_DATAGRAMS = [Address(socket.AF_INET, ("192.0.2.1", 7), "udp")]

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from ctypes import c_int64
 from dataclasses import replace
 
 import pytest
@@ -38,19 +37,7 @@ def share_of(
         reconnect=False,
         hello=True,
     )
-    return Share(
-        plan=plan,
-        stages=plan.run_stages,
-        targets=(tuple(resolve(Endpoint.parse(target))),),
-        payload=plan.payload(1),
-        sources=(),
-        generator=0,
-        generators=1,
-        connections=connections,
-        core=None,
-        seed=1,
-        end_ns=c_int64(2**62),
-    )
+    return Share.alone(plan, [resolve(Endpoint.parse(target))])
 
 
 def engine_of(share: Share) -> ThreadsEngine:

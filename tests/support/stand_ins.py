@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from support.engine import BUILD_SECONDS, can_have, docker, has_image
+from support.docker import BUILD_SECONDS, can_have, docker, has_image
 
 _SUITE = "bookworm"
 _PACKAGES = "python3-venv,ca-certificates"

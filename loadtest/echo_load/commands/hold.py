@@ -65,7 +65,7 @@ def hold(
     """
     with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
-    reporting = options.reporting(others)
+    fields, reporting = options.parted(others)
     plan = Plan(
         targets=tuple(map(str, targets)),
         connections=connections,
@@ -73,7 +73,6 @@ def hold(
         duration=duration or 2 * cycle,
         connects_in_flight=256,
         reconnect=False,
-        **options.plan_fields(others),
-        **others,
+        **fields,
     )
     return options.run_and_report("hold", plan, reporting)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,32 +190,39 @@ payload_size_option = click.option(
 )
 
 
-def plan_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what all commands that test have out of a command's options, as fields of a plan."""
+@dataclass(frozen=True)
+class Reporting:
+    """The options of a command that say how to report, by their names."""
+
+    reconcile: str | None
+    json: bool
+    output: Path | None
+    html: Path | None
+    csv: Path | None
+    hgrm: Path | None
+    prometheus: NetworkEndpoint | None
+
+
+def parted(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
+    """Part the options of a command that tests into fields of a plan and how to report.
+
+    Raises:
+        click.UsageError: -4 and -6 are both given.
+    """
     if options["ipv4"] and options["ipv6"]:
         raise click.UsageError("-4 and -6 leave no address; give one of them")
-    versions = {4: options.pop("ipv4"), 6: options.pop("ipv6")}
-    sources = [one for text in options.pop("source_ip") for one in text.split(",")]
-    return {
-        "ip_version": next((number for number, only in versions.items() if only), None),
-        "connect_rate": options.pop("connect_rate"),
-        "source_ips": tuple(sources),
-        "thresholds": options.pop("threshold"),
-        "abort_on": options.pop("abort_on"),
-        "tls": TlsOptions(
-            ca=options.pop("tls_ca"),
-            cert=options.pop("tls_cert"),
-            key=options.pop("tls_key"),
-            server_name=options.pop("tls_server_name"),
-            insecure=options.pop("tls_insecure"),
-        ),
+    reporting = {field.name: options[field.name] for field in fields(Reporting)}
+    tls = {field.name: options[f"tls_{field.name}"] for field in fields(TlsOptions)}
+    renamed = {"ipv4", "ipv6", "source_ip", "threshold", *(f"tls_{name}" for name in tls)}
+    same = {name: options[name] for name in options.keys() - reporting.keys() - renamed}
+    plan_fields = {
+        **same,
+        "ip_version": 4 if options["ipv4"] else 6 if options["ipv6"] else None,
+        "source_ips": tuple(one for text in options["source_ip"] for one in text.split(",")),
+        "thresholds": options["threshold"],
+        "tls": TlsOptions(**tls),
     }
-
-
-def reporting(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what says how to report out of a command's options."""
-    names = ("reconcile", "json", "output", "html", "csv", "hgrm", "prometheus")
-    return {name: options.pop(name) for name in names}
+    return plan_fields, Reporting(**reporting)
 
 
 def inputs(*paths: Path | str | None) -> list[Path | str]:
@@ -222,13 +230,13 @@ def inputs(*paths: Path | str | None) -> list[Path | str]:
     return [path for path in (*paths, settings.config_file()) if path is not None]
 
 
-def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
+def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
     """Run a plan, show how it goes, report what came of it, and say with which code to exit.
 
     Args:
         name: of the command.
         plan: what to do.
-        options: as `reporting` returns them.
+        reporting: how to report.
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
@@ -238,31 +246,31 @@ def run_and_report(name: str, plan: Plan, options: dict[str, Any]) -> ExitCode:
         from echo_load.runner.controller import run
         from echo_load.runner.observer import Observer, Observers
     files = ReportFiles(
-        output=options["output"],
-        html=options["html"],
-        csv=options["csv"],
-        hgrm=options["hgrm"],
+        output=reporting.output,
+        html=reporting.html,
+        csv=reporting.csv,
+        hgrm=reporting.hgrm,
         inputs=inputs(plan.payload_file, *plan.tls.files),
     )
     output = Output(sys.stdout)
-    screen = ConsoleReport(output, quiet=options["json"])
+    screen = ConsoleReport(output, quiet=reporting.json)
     with ExitStack() as stack:
         stack.callback(screen.close)
         observers: list[Observer] = [screen]
-        if options["prometheus"] is not None:
-            metrics = PrometheusReport(options["prometheus"])
+        if reporting.prometheus is not None:
+            metrics = PrometheusReport(reporting.prometheus)
             observers.append(stack.enter_context(metrics))
             click.echo(f"metrics {metrics.url}", err=True)
         result = run(
             plan,
             command=name,
             observer=Observers(*observers),
-            reconcile=options["reconcile"],
+            reconcile=reporting.reconcile,
             handle_signals=True,
         )
     # First what does not depend on who reads the screen.
     lost = files.write([result], [name])
-    if options["json"]:
+    if reporting.json:
         output.print_json(result.to_json())
     if output.failure is not None:
         lost.append(output.failure)

@@ -171,13 +171,12 @@ def run(
                 f"and --{content.replace('_', '-')} both say how large messages are; give one",
                 because=content,
             )
-    reporting = options.reporting(others)
+    fields, reporting = options.parted(others)
     plan = Plan(
         targets=tuple(map(str, targets)),
         rate=rate if isinstance(rate, float) else None,
         stages=parsed,
         staged_rate=staged_rate,
-        **options.plan_fields(others),
-        **others,
+        **fields,
     )
     return options.run_and_report("run", plan, reporting)

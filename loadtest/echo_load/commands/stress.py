@@ -64,7 +64,7 @@ def stress(
     with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
         from echo_load.plan.stages import StagePlan
-    reporting = options.reporting(others)
+    fields, reporting = options.parted(others)
     plan = Plan(
         targets=(str(target),) if target is not None else (),
         stages=tuple(
@@ -73,7 +73,6 @@ def stress(
         reopen=True,
         hello=True,
         reconnect=False,
-        **options.plan_fields(others),
-        **others,
+        **fields,
     )
     return options.run_and_report("stress", plan, reporting)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from ctypes import c_int64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from echo_client.connection import Address
 from echo_load.plan.pacing import Schedule, Timeline
@@ -63,6 +64,29 @@ class Share:
     core: int | None
     seed: int
     end_ns: c_int64
+
+    @classmethod
+    def alone(cls, plan: Plan, targets: Sequence[Sequence[Address]], seed: int = 0) -> Self:
+        """Return the share of a generator that is the only one, and runs until it is told to end.
+
+        Args:
+            plan: what it has to do.
+            targets: of each target the addresses.
+            seed: for what is drawn.
+        """
+        return cls(
+            plan=plan,
+            stages=plan.run_stages,
+            targets=tuple(map(tuple, targets)),
+            payload=plan.payload(seed),
+            sources=(),
+            generator=0,
+            generators=1,
+            connections=plan.most_connections,
+            core=None,
+            seed=seed,
+            end_ns=c_int64(NEVER),
+        )
 
     @property
     def numbers(self) -> range:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from ctypes import c_int64
 from typing import Any
 
 import gevent
@@ -15,7 +14,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
 from echo_load.engines.hub.engine import HubEngine
 from echo_load.engines.recorder import Recorder, Snapshot
-from echo_load.engines.share import NEVER, Share
+from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
 from echo_load.plan.plan import SPOKEN
 from echo_load.swarm.client import EchoClient, resolved
@@ -60,7 +59,7 @@ class EchoUser(_User):
 
         Raises:
             InvalidValueError: they do not go together.
-            TlsOptionsError: a file for TLS is not what it should be.
+            TlsFileError: a file for TLS is not what it should be.
         """
         settings.plan(endpoint)
         if endpoint.scheme == "tls":
@@ -108,21 +107,8 @@ class EchoBlockUser(_User):
         """Open the connections and let them send, until locust ends the user."""
         endpoint = parse_host(self.host)
         plan = self._settings.plan(endpoint, "hub")
-        end_ns = c_int64(NEVER)
         seed = random.SystemRandom().getrandbits(32)
-        share = Share(
-            plan=plan,
-            stages=plan.run_stages,
-            targets=(resolved(endpoint),),
-            payload=plan.payload(seed),
-            sources=(),
-            generator=0,
-            generators=1,
-            connections=plan.connections,
-            core=None,
-            seed=seed,
-            end_ns=end_ns,
-        )
+        share = Share.alone(plan, [resolved(endpoint)], seed)
         recorder = Recorder(share.timeline)
         engine = HubEngine(share, recorder)
         counted = Counts()
@@ -157,9 +143,9 @@ class EchoBlockUser(_User):
                 note()
                 if self._state == LOCUST_STATE_STOPPING:
                     # What is under way has until its timeout to come back.
-                    end_ns.value = min(end_ns.value, time.monotonic_ns())
+                    share.end_ns.value = min(share.end_ns.value, time.monotonic_ns())
         finally:
-            end_ns.value = 0
+            share.end_ns.value = 0
             engine.abort()
             note()
             events.reset_stats.remove_listener(forget)

@@ -59,7 +59,7 @@ def supervise(config: ServerConfig) -> ExitCode:
 
     Raises:
         InvalidValueError: more connections are allowed than there can be descriptors.
-        TlsConfigError: a certificate or a key cannot be used.
+        TlsFileError: a certificate or a key cannot be used.
         ListenError: an endpoint cannot be listened on.
         SharedMemoryError: there is no memory for the counters.
         WorkerStartError: no process can be started.

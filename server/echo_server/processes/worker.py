@@ -26,11 +26,11 @@ from echo_core import logs
 from echo_core.errors import ExitCode
 from echo_core.limits import raise_descriptor_limit
 from echo_core.logs import DrainedStream
+from echo_core.tls_files import TlsFileError
 from echo_server.config import ServerConfig
 from echo_server.datagrams.batch import BatchedDatagramEcho, is_supported
 from echo_server.datagrams.echo import DatagramEcho
 from echo_server.datagrams.faulty import FaultyDatagramEcho
-from echo_server.errors import TlsConfigError
 from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, FaultPlan
 from echo_server.listeners import inherited_listener, open_listeners
 from echo_server.metrics.counters import Counter, Counters, CounterTable
@@ -103,7 +103,7 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
 
     Raises:
         ListenError: a descriptor that was handed over is no listener.
-        TlsConfigError: one of them speaks TLS, and there is no certificate for it.
+        TlsFileError: one of them speaks TLS, and there is no certificate for it.
     """
     # A terminal may stop processes of the background that write to it, and these log to it.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -248,11 +248,11 @@ class _Worker:
         """The TLS configuration of the listeners that exist, even if the new one names others.
 
         Raises:
-            TlsConfigError: a file cannot be used, or the configuration has none any more.
+            TlsFileError: a file cannot be used, or the configuration has none any more.
         """
         if self._tls is None:
             if not (self._config.tls_cert and self._config.tls_key):
-                raise TlsConfigError(
+                raise TlsFileError(
                     "a tls:// listener goes on and its certificate is gone from the "
                     "configuration; it needs --tls-cert and --tls-key"
                 )

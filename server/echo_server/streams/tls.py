@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import ssl
-from pathlib import Path
 from typing import Any
 
+from echo_core.tls_files import load_authorities, load_certificate
 from echo_server.config import ServerConfig
-from echo_server.errors import TlsConfigError
 from echo_server.streams.connection import Connection, OtherDirectionError
 
 
@@ -21,57 +20,20 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
     """The context of a configuration whose certificate and key are set; TLS 1.2 at least.
 
     Raises:
-        TlsConfigError: a file cannot be read, is not what it should be, or the key does not fit.
+        TlsFileError: a file cannot be read, is not what it should be, or the key does not fit.
     """
     assert config.tls_cert is not None
     assert config.tls_key is not None
-
-    def refuse_to_ask() -> str:
-        raise TlsConfigError(
-            f"--tls-key: {config.tls_key} is encrypted; write it without a passphrase"
-        )
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A client of TLS 1.2 could let the server shake hands without end.
     context.options |= ssl.OP_NO_RENEGOTIATION
-    for option, path in (
-        ("--tls-cert", config.tls_cert),
-        ("--tls-key", config.tls_key),
-        ("--tls-client-ca", config.tls_client_ca),
-    ):
-        if path is not None:
-            _check_readable(option, path)
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key, refuse_to_ask)
-    except ssl.SSLError as error:
-        raise TlsConfigError(_why(config, error)) from error
+    load_certificate(context, config.tls_cert, config.tls_key)
     if config.tls_client_ca is not None:
-        try:
-            context.load_verify_locations(config.tls_client_ca)
-        except ssl.SSLError as error:
-            raise TlsConfigError(
-                f"--tls-client-ca: {config.tls_client_ca} holds no certificate in PEM form"
-            ) from error
+        load_authorities(context, "--tls-client-ca", config.tls_client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def _check_readable(option: str, path: str) -> None:
-    try:
-        Path(path).read_bytes()
-    except OSError as error:
-        raise TlsConfigError(f"{option}: {path}: {error.strerror}") from error
-
-
-def _why(config: ServerConfig, error: ssl.SSLError) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return f"--tls-key: {config.tls_key} is not the key of {config.tls_cert}"
-    if b"-----BEGIN CERTIFICATE-----" not in Path(config.tls_cert or "").read_bytes():
-        return f"--tls-cert: {config.tls_cert} holds no certificate in PEM form"
-    if b"PRIVATE KEY-----" not in Path(config.tls_key or "").read_bytes():
-        return f"--tls-key: {config.tls_key} holds no key in PEM form"
-    return f"--tls-cert: {config.tls_cert} and {config.tls_key}: {error.reason or error}"
 
 
 class TlsConnection(Connection):

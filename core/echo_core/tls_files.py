@@ -1,0 +1,81 @@
+"""Loads the PEM files of certificates, keys and authorities, and says what is wrong with one.
+
+`ssl` is imported when a file is loaded: this module may be imported before gevent patches the
+process, and `ssl` may not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from echo_core.errors import EchoswarmError, ExitCode
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class TlsFileError(EchoswarmError):
+    """A file of certificates or keys cannot be read, or is not what TLS needs."""
+
+    exit_code = ExitCode.USAGE
+
+
+def load_authorities(context: ssl.SSLContext, option: str, path: str) -> None:
+    """Trust the authorities of a file.
+
+    Args:
+        context: what is to trust them.
+        option: the option that named the file.
+        path: the file.
+
+    Raises:
+        TlsFileError: it cannot be read, or holds no certificate.
+    """
+    import ssl
+
+    _read(option, path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise TlsFileError(f"{option}: {path} holds no certificate in PEM form") from error
+
+
+def load_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
+    """Show a certificate, whose key may be in the same file.
+
+    Args:
+        context: what is to show it.
+        cert: the file of `--tls-cert`: the certificate and its chain.
+        key: the file of `--tls-key`; None if the key is in `cert`.
+
+    Raises:
+        TlsFileError: a file cannot be read, is not what it should be, or the key does not fit.
+    """
+    import ssl
+
+    key_option, key_path = ("--tls-key", key) if key else ("--tls-cert", cert)
+
+    def refuse_to_ask() -> str:
+        raise TlsFileError(f"{key_option}: {key_path} is encrypted; write it without a passphrase")
+
+    certificates, keys = _read("--tls-cert", cert), _read(key_option, key_path)
+    try:
+        context.load_cert_chain(cert, key, refuse_to_ask)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            said = f"{key_option}: {key_path} is not the key of {cert}"
+        elif b"-----BEGIN CERTIFICATE-----" not in certificates:
+            said = f"--tls-cert: {cert} holds no certificate in PEM form"
+        elif b"PRIVATE KEY-----" not in keys:
+            said = f"{key_option}: {key_path} holds no key in PEM form"
+        else:
+            said = f"--tls-cert: {cert} and {key_path}: {error.reason or error}"
+        raise TlsFileError(said) from error
+
+
+def _read(option: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise TlsFileError(f"{option}: {path}: {error.strerror}") from error

@@ -19,8 +19,9 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
+from echo_load.plan.bounds import MOST_CONNECTIONS
 from echo_load.plan.payload import FixedPayload, HelloPayload, StampedPayload
-from echo_load.plan.plan import LARGEST_PAYLOAD, MOST_CONNECTIONS, Plan
+from echo_load.plan.plan import LARGEST_PAYLOAD, Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 
 STAGES = parse_stages("0-100/10s,100/30s", rates=False)
@@ -56,18 +57,18 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     ({"warmup": -1.0}, "a warm-up of -1.0 seconds"),
     ({"warmup": math.nan}, "a warm-up of nan seconds"),
     # Time.
-    ({"stages": STAGES, "duration": 90.0}, "--duration 1m30s and --stages both say how long"),
-    ({"loop": True}, "--loop repeats --stages, and there are none"),
-    ({"loop": True, "rate": 5.0}, "--loop repeats --stages"),
-    ({"staged_rate": True}, "--rate needs a number, as in --rate 10k, or --stages"),
-    ({"arrivals": "poisson"}, "--arrivals poisson says when messages are due, and without --rate"),
-    ({"arrivals": "poisson", "stages": STAGES}, "--arrivals poisson"),
+    ({"stages": STAGES, "duration": 90.0}, "`duration` 1m30s and `stages` both say how long"),
+    ({"loop": True}, "`loop` repeats `stages`, and there are none"),
+    ({"loop": True, "rate": 5.0}, "`loop` repeats `stages`"),
+    ({"staged_rate": True}, "`rate` needs a number, or `stages`"),
+    ({"arrivals": "poisson"}, "`arrivals` poisson says when messages are due, and without `rate`"),
+    ({"arrivals": "poisson", "stages": STAGES}, "`arrivals` poisson"),
     # Payload.
     ({"payload_size": (0, 5)}, "messages of 0 to 5 bytes"),
     ({"payload_size": (6, 5)}, "messages of 6 to 5 bytes"),
     ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"they can have 1 to {LARGEST_PAYLOAD}"),
     ({"message": ""}, "an empty message is none"),
-    ({"message": "a", "payload_file": "b"}, "--message and --payload-file both say what is sent"),
+    ({"message": "a", "payload_file": "b"}, "`message` and `payload_file` both say what is sent"),
     ({"message": "a", "hello": True}, "both say what is sent"),
     # Targets.
     ({"targets": ("localhost:0",)}, "nothing can be reached at port 0"),
@@ -77,16 +78,16 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     (
         {"targets": ("localhost:7", "tls://localhost:8"), "engine": "hub"},
         "the hub engine does not speak tls, as tls://localhost:8 needs; "
-        "use --engine greenlets or threads",
+        "use `engine` greenlets or threads",
     ),
     (
         {"targets": ("udp://localhost:7",), "engine": "threads"},
-        "the threads engine does not speak udp, as udp://localhost:7 needs; use --engine hub",
+        "the threads engine does not speak udp, as udp://localhost:7 needs; use `engine` hub",
     ),
-    ({"targets": ("udp://localhost:7",), "engine": "greenlets"}, "use --engine hub"),
+    ({"targets": ("udp://localhost:7",), "engine": "greenlets"}, "use `engine` hub"),
     ({"targets": ("udp://localhost:7", "tls://localhost:8")}, "does not speak udp"),
-    ({"message": "\udcff"}, "--payload-file sends any bytes"),
-    ({"rate": 5.0, "stages": (StagePlan(first=1, last=1, duration=1),)}, "set staged_rate"),
+    ({"message": "\udcff"}, "`payload_file` sends any bytes"),
+    ({"rate": 5.0, "stages": (StagePlan(first=1, last=1, duration=1),)}, "set `staged_rate`"),
     ({"stages": (StagePlan(first=0, last=0, duration=1),)}, "no stage is above 0"),
     ({"stages": (StagePlan(first=0.5, last=1, duration=1),)}, "a whole number of connections"),
     ({"tls": TlsOptions(insecure=True)}, "TLS options, but no target is tls://HOST:PORT"),
@@ -267,7 +268,7 @@ def test_a_file_that_cannot_be_sent(tmp_path: Path) -> None:
         (empty, "empty is empty or too large"),
         (large, "large is empty or too large"),
     ):
-        with pytest.raises(InvalidValueError, match=f"^--payload-file .*{said}"):
+        with pytest.raises(InvalidValueError, match=f"^`payload_file` .*{said}"):
             Plan(payload_file=str(path)).payload(1)
 
 

@@ -45,7 +45,7 @@ def test_a_port_serves_one_connection_from_a_source_to_a_target() -> None:
             check_ports(Plan(connections=connections), targets, sources[:number])
         assert f"{needed} connections to {targets[-1][0].endpoint} need" in str(caught.value)
         assert said in str(caught.value)
-        assert f"{FIRST} to {LAST}); add source addresses, as in --source-ip" in str(caught.value)
+        assert f"{FIRST} to {LAST}); add source addresses, as in `source_ips`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_port_serves_one_connection_from_a_source_to_a_target() -> None:
 def test_a_source_of_the_other_ip_version(target: list[Address], source: str) -> None:
     with pytest.raises(InvalidValueError, match="other IP version") as caught:
         check_ports(Plan(), [UNIX, target], [source])
-    assert f"--source-ip: {source} cannot reach {target[0].endpoint}" in str(caught.value)
+    assert f"`source_ips`: {source} cannot reach {target[0].endpoint}" in str(caught.value)
 
 
 def test_a_target_that_is_named_twice_has_no_more_ports() -> None:

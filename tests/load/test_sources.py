@@ -46,7 +46,7 @@ def test_no_more_addresses_are_tried_than_help() -> None:
     ],
 )
 def test_what_is_no_source(source: str, said: str) -> None:
-    with pytest.raises(InvalidValueError, match=f"^--source-ip: .*{said}"):
+    with pytest.raises(InvalidValueError, match=f"^`source_ips`: .*{said}"):
         source_addresses(Plan(source_ips=("127.0.0.1", source)))
 
 
@@ -68,5 +68,5 @@ def test_fewer_generators_than_the_descriptors_demand() -> None:
         processes_for(Plan(connections=2001, processes=2), 1000 + SPARE_DESCRIPTORS)
     assert str(caught.value) == (
         "2001 connections in 2 processes: each may open 1064 descriptors (ulimit -n); "
-        "raise that limit, or use --processes 3"
+        "raise that limit, or use `processes` 3"
     )

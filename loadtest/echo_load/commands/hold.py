@@ -11,6 +11,7 @@ from echo_core.command_line.arguments import Command
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
+from echo_load.flags import errors_name_flags
 
 
 @click.command(
@@ -66,13 +67,14 @@ def hold(
     with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
     fields, reporting = options.parted(others)
-    plan = Plan(
-        targets=tuple(map(str, targets)),
-        connections=connections,
-        rate=connections / cycle,
-        duration=duration or 2 * cycle,
-        connects_in_flight=256,
-        reconnect=False,
-        **fields,
-    )
+    with errors_name_flags():
+        plan = Plan(
+            targets=tuple(map(str, targets)),
+            connections=connections,
+            rate=connections / cycle,
+            duration=duration or 2 * cycle,
+            connects_in_flight=256,
+            reconnect=False,
+            **fields,
+        )
     return options.run_and_report("hold", plan, reporting)

@@ -17,12 +17,19 @@ from echo_core.command_line import option_types, program, settings
 from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import ExitCode
 from echo_core.units import parse_size_range
+from echo_load.flags import errors_name_flags
+from echo_load.plan.bounds import (
+    MOST_CONNECTIONS,
+    MOST_MESSAGES,
+    MOST_PROCESSES,
+    MOST_REPEATS,
+)
 
 if TYPE_CHECKING:
     from echo_load.plan.plan import Plan
 
-CONNECTIONS = option_types.whole_number("count", 1, 2_000_000)
-MESSAGES = option_types.whole_number("count", 1, 10**15)
+CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
+MESSAGES = option_types.whole_number("count", 1, MOST_MESSAGES)
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -42,7 +49,7 @@ def together(*options: Decorator) -> Decorator:
 
 processes_option = click.option(
     "--processes",
-    type=option_types.whole_number("count", 1, 1024),
+    type=option_types.whole_number("count", 1, MOST_PROCESSES),
     help="Generator processes that share the connections.  [default: half of the cores, or as many "
     "as the limit of descriptors demands]",
 )
@@ -100,7 +107,7 @@ def _abort_on(text: str) -> str:
 verdict_options = together(
     click.option(
         "--repeat",
-        type=option_types.whole_number("count", 1, 1000),
+        type=option_types.whole_number("count", 1, MOST_REPEATS),
         default="1",
         help="Run the whole test this many times, each time on new connections, and keep the "
         "figures of each: `echo-load compare` needs several.",
@@ -242,9 +249,11 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
         from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles
-        from echo_load.report.prometheus import PrometheusReport
         from echo_load.runner.controller import run
         from echo_load.runner.observer import Observer, Observers
+
+        if reporting.prometheus is not None:
+            from echo_load.report.prometheus import PrometheusReport
     files = ReportFiles(
         output=reporting.output,
         html=reporting.html,
@@ -261,13 +270,14 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
             metrics = PrometheusReport(reporting.prometheus)
             observers.append(stack.enter_context(metrics))
             click.echo(f"metrics {metrics.url}", err=True)
-        result = run(
-            plan,
-            command=name,
-            observer=Observers(*observers),
-            reconcile=reporting.reconcile,
-            handle_signals=True,
-        )
+        with errors_name_flags():
+            result = run(
+                plan,
+                command=name,
+                observer=Observers(*observers),
+                reconcile=reporting.reconcile,
+                handle_signals=True,
+            )
     # First what does not depend on who reads the screen.
     lost = files.write([result], [name])
     if reporting.json:

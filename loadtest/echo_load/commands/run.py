@@ -14,6 +14,8 @@ from echo_core.command_line.arguments import Command, refuse_unused
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_load.commands import options
+from echo_load.flags import errors_name_flags
+from echo_load.plan.bounds import MOST_PIPELINED
 
 # What --rate is where the stages say how high it is.
 _STAGED = "staged"
@@ -98,7 +100,7 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 )
 @click.option(
     "--pipeline",
-    type=option_types.whole_number("count", 1, 100_000),
+    type=option_types.whole_number("count", 1, MOST_PIPELINED),
     default="1",
     help="Messages in flight at once on each connection.",
 )
@@ -172,11 +174,12 @@ def run(
                 because=content,
             )
     fields, reporting = options.parted(others)
-    plan = Plan(
-        targets=tuple(map(str, targets)),
-        rate=rate if isinstance(rate, float) else None,
-        stages=parsed,
-        staged_rate=staged_rate,
-        **fields,
-    )
+    with errors_name_flags():
+        plan = Plan(
+            targets=tuple(map(str, targets)),
+            rate=rate if isinstance(rate, float) else None,
+            stages=parsed,
+            staged_rate=staged_rate,
+            **fields,
+        )
     return options.run_and_report("run", plan, reporting)

@@ -11,6 +11,7 @@ from echo_core.command_line.arguments import Command
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
+from echo_load.flags import errors_name_flags
 
 
 @click.command(
@@ -65,14 +66,15 @@ def stress(
         from echo_load.plan.plan import Plan
         from echo_load.plan.stages import StagePlan
     fields, reporting = options.parted(others)
-    plan = Plan(
-        targets=(str(target),) if target is not None else (),
-        stages=tuple(
-            StagePlan(first=count, last=count, duration=duration) for count in connections
-        ),
-        reopen=True,
-        hello=True,
-        reconnect=False,
-        **fields,
-    )
+    with errors_name_flags():
+        plan = Plan(
+            targets=(str(target),) if target is not None else (),
+            stages=tuple(
+                StagePlan(first=count, last=count, duration=duration) for count in connections
+            ),
+            reopen=True,
+            hello=True,
+            reconnect=False,
+            **fields,
+        )
     return options.run_and_report("stress", plan, reporting)

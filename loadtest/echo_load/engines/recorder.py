@@ -80,7 +80,7 @@ class Times:
             times: array[int] = getattr(self, name)
             getattr(other, name).extend(times[:complete])
             del times[:complete]
-        for name in _ONCE:
+        for name in (*_ONCE_A_CONNECTION, "lateness", "hub_lag"):
             times = getattr(self, name)
             taken = times[:]
             getattr(other, name).extend(taken)
@@ -88,8 +88,8 @@ class Times:
         return complete
 
 
-# Noted once a connection or now and then; counted for the stage in which they are sorted.
-_ONCE = ("first_byte", "connect", "handshake", "kernel", "lateness", "hub_lag")
+# Counted for the stage in which they are sorted.
+_ONCE_A_CONNECTION = ("first_byte", "connect", "handshake", "kernel")
 
 
 class Recorder:
@@ -129,7 +129,7 @@ class Recorder:
         times = self.times
         self.times = Times()
         once = self._of(max(self.stage, 0))
-        for name in ("first_byte", "connect", "handshake", "kernel"):
+        for name in _ONCE_A_CONNECTION:
             getattr(once, name).record(getattr(times, name))
         if self.stage >= 0:
             once.lateness.record(times.lateness)

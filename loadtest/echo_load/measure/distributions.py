@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from echo_load.measure.histogram import LatencyHistogram
+from echo_load.measure.names import DISTRIBUTIONS
 
 
 @dataclass(slots=True)
@@ -35,6 +36,11 @@ class Measured:
     def service_times(self) -> LatencyHistogram:
         """From when messages left, also in a closed loop."""
         return self.service if self.service.count else self.response
+
+    def by_name(self) -> dict[str, LatencyHistogram]:
+        """The distributions that results have."""
+        found = {name: getattr(self, name) for name in DISTRIBUTIONS}
+        return {**found, "service": self.service_times}
 
     def add(self, other: Measured) -> None:
         """Add what another one has."""

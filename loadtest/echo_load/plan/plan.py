@@ -12,6 +12,14 @@ from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.limits import LARGEST_DATAGRAM
 from echo_core.units import format_count, format_duration
+from echo_load.plan.bounds import (
+    HIGHEST_RATE,
+    MOST_CONNECTIONS,
+    MOST_MESSAGES,
+    MOST_PIPELINED,
+    MOST_PROCESSES,
+    MOST_REPEATS,
+)
 from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 from echo_load.plan.stages import StagePlan
 from echo_load.plan.thresholds import Threshold
@@ -23,12 +31,7 @@ SPOKEN: dict[EngineName, frozenset[str]] = {
     "greenlets": frozenset({"tcp", "tls", "unix"}),
     "threads": frozenset({"tcp", "tls", "unix"}),
 }
-MOST_CONNECTIONS = 2_000_000
-MOST_MESSAGES = 10**15
-HIGHEST_RATE = 100e6
 LARGEST_PAYLOAD = 64 << 20
-MOST_PIPELINED = 100_000
-MOST_REPEATS = 1000
 DEFAULT_SECONDS = 10.0
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_DATAGRAM_TIMEOUT = 1.0
@@ -264,7 +267,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def _check_numbers(self) -> None:
         for name, value, least, most in (
             ("connections", self.connections, 1, MOST_CONNECTIONS),
-            ("processes", self.processes, 1, 1024),
+            ("processes", self.processes, 1, MOST_PROCESSES),
             ("messages", self.messages, 1, MOST_MESSAGES),
             ("pipeline", self.pipeline, 1, MOST_PIPELINED),
             ("churn", self.churn, 1, MOST_MESSAGES),
@@ -295,22 +298,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def _check_time(self) -> None:
         if self.stages and self.duration is not None and not self.loop:
             raise InvalidValueError(
-                f"--duration {format_duration(self.duration)} and --stages both say how long; "
-                "with --loop the duration is that of all rounds"
+                f"`duration` {format_duration(self.duration)} and `stages` both say how long; "
+                "with `loop` the duration is that of all rounds"
             )
         if self.loop and not self.stages:
-            raise InvalidValueError("--loop repeats --stages, and there are none")
+            raise InvalidValueError("`loop` repeats `stages`, and there are none")
         if self.staged_rate and not self.stages:
-            raise InvalidValueError("--rate needs a number, as in --rate 10k, or --stages")
+            raise InvalidValueError("`rate` needs a number, or `stages`")
         if self.staged_rate and self.rate is not None and not self.warmup:
             raise InvalidValueError(
-                f"--rate {self.rate:g} is the rate of the warm-up, as the stages are rates, and "
-                "there is none; write --rate without a number, or add --warmup"
+                f"`rate` {self.rate:g} is the rate of the warm-up, as the stages are rates, and "
+                "there is none; give `rate` no number, or add `warmup`"
             )
         if self.reopen and not self.stages:
             raise InvalidValueError("there are no stages whose connections could be opened anew")
         if self.rate is not None and self.stages and not self.staged_rate:
-            raise InvalidValueError("with a rate the stages are rates; set staged_rate")
+            raise InvalidValueError("with `rate` the stages are rates; set `staged_rate`")
         if self.stages and not any(stage.highest for stage in self.stages):
             raise InvalidValueError("no stage is above 0; there would be nothing to do")
         if not self.staged_rate and any(
@@ -319,7 +322,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError("a stage has a whole number of connections")
         if self.arrivals != "constant" and not self.open_loop:
             raise InvalidValueError(
-                f"--arrivals {self.arrivals} says when messages are due, and without --rate each "
+                f"`arrivals` {self.arrivals} says when messages are due, and without `rate` each "
                 "is sent when the reply to the last is in"
             )
 
@@ -333,18 +336,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError("an empty message is none; it needs one byte at least")
         if self.message is not None and any("\ud800" <= one <= "\udfff" for one in self.message):
             raise InvalidValueError(
-                f"--message {self.message!r} is no text; --payload-file sends any bytes"
+                f"`message` {self.message!r} is no text; `payload_file` sends any bytes"
             )
         if (self.message is not None) + (self.payload_file is not None) + self.hello > 1:
-            raise InvalidValueError("--message and --payload-file both say what is sent; give one")
+            raise InvalidValueError("`message` and `payload_file` both say what is sent; give one")
 
     def _check_targets(self) -> None:
         for endpoint in self.endpoints:
             version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
             if version and self.ip_version and version != self.ip_version:
                 raise InvalidValueError(
-                    f"-{self.ip_version}: {endpoint} is an IPv{version} address; leave out "
-                    f"-{self.ip_version}, or name an IPv{self.ip_version} address"
+                    f"`ip_version` {self.ip_version}: {endpoint} is an IPv{version} address; "
+                    f"leave it out, or name an IPv{self.ip_version} address"
                 )
             if endpoint.scheme not in SPOKEN[self.driven_by]:
                 able = " or ".join(
@@ -352,10 +355,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 )
                 raise InvalidValueError(
                     f"the {self.driven_by} engine does not speak {endpoint.scheme}, as {endpoint} "
-                    f"needs; use --engine {able}"
+                    f"needs; use `engine` {able}"
                 )
         if self.schemes == {"unix"}:
-            for option, value in (("--source-ip", self.source_ips), ("-4/-6", self.ip_version)):
+            for option, value in (
+                ("`source_ips`", self.source_ips),
+                ("`ip_version`", self.ip_version),
+            ):
                 if value:
                     raise InvalidValueError(
                         f"{option} is for networks, and not for {self.targets[0]}"
@@ -369,9 +375,9 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as file:  # noqa: PTH123  # a path of the user's, not one of ours
             content = file.read(LARGEST_PAYLOAD + 1)
     except OSError as error:
-        raise InvalidValueError(f"--payload-file {path}: {error.strerror}") from error
+        raise InvalidValueError(f"`payload_file` {path}: {error.strerror}") from error
     if not 1 <= len(content) <= LARGEST_PAYLOAD:
         raise InvalidValueError(
-            f"--payload-file {path} is empty or too large; 1 to {LARGEST_PAYLOAD} bytes are sent"
+            f"`payload_file` {path} is empty or too large; 1 to {LARGEST_PAYLOAD} bytes are sent"
         )
     return content

@@ -32,7 +32,7 @@ def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Seque
     have = (
         f"{max(1, len(sources))} source address{'es have' if len(sources) > 1 else ' has'} "
         f"{last - first + 1} (net.ipv4.ip_local_port_range is {first} to {last}); add source "
-        "addresses, as in --source-ip 127.0.1.0/24"
+        "addresses, as in `source_ips` 127.0.1.0/24"
     )
     to_target = Counter(
         targets[number % len(targets)][0] for number in range(plan.most_connections)
@@ -60,7 +60,7 @@ def _check_versions(address: Address, sources: Sequence[str]) -> None:
     for source in sources:
         if (":" in source) != (address.family == socket.AF_INET6):
             raise InvalidValueError(
-                f"--source-ip: {source} cannot reach {address.endpoint}: it is of the other IP "
+                f"`source_ips`: {source} cannot reach {address.endpoint}: it is of the other IP "
                 "version"
             )
 

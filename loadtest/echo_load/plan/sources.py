@@ -35,7 +35,7 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
             hosts = _hosts(text.strip())
         except ValueError as error:
             raise InvalidValueError(
-                f"--source-ip: {text!r} is no address and no network ({error}); write it as in "
+                f"`source_ips`: {text!r} is no address and no network ({error}); write it as in "
                 "127.0.1.1 or 127.0.1.0/24"
             ) from error
         most = min(_MOST_SOURCES, plan.most_connections) - len(found)
@@ -65,7 +65,7 @@ def processes_for(plan: Plan, descriptors: int) -> int:
         raise InvalidValueError(
             f"{plan.most_connections} connections in {plan.processes} process"
             f"{'es' if plan.processes > 1 else ''}: each may open {descriptors} descriptors "
-            f"(ulimit -n); raise that limit, or use --processes {needed}"
+            f"(ulimit -n); raise that limit, or use `processes` {needed}"
         )
     return min(plan.processes, plan.most_connections)
 
@@ -85,5 +85,5 @@ def _check_local(source: str) -> None:
             probe.bind(source_sockaddr(source))
     except OSError as error:
         raise InvalidValueError(
-            f"--source-ip: {source} is no address of this machine ({error.strerror})"
+            f"`source_ips`: {source} is no address of this machine ({error.strerror})"
         ) from error

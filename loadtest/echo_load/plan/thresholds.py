@@ -13,12 +13,12 @@ import msgspec
 from echo_client.failure_kinds import LOSSES
 from echo_core.errors import InvalidValueError
 from echo_core.units import parse_count, parse_duration, parse_percentage, parse_rate
+from echo_load.measure.names import DISTRIBUTIONS
 
 if TYPE_CHECKING:
     # A plan says what is to be measured, and needs nothing that measures.
     from echo_load.measure.histogram import LatencyHistogram
 
-_DISTRIBUTIONS = ("response", "service", "first_byte", "connect", "handshake", "kernel")
 _SHARES = ("errors", "loss")
 _GROWING = (
     "messages",
@@ -231,7 +231,7 @@ def _metric(name: str) -> tuple[str, Kind]:
     if name in _RATES:
         return name, "rate"
     distribution, dot, figure = name.partition(".")
-    if distribution not in _DISTRIBUTIONS or not dot:
+    if distribution not in DISTRIBUTIONS or not dot:
         distribution, figure = "response", name
     match = _PERCENTILE.fullmatch(figure)
     if match is not None and 0 < float(match[1].replace("_", ".")) <= 100:
@@ -239,10 +239,10 @@ def _metric(name: str) -> tuple[str, Kind]:
     if figure in {"mean", "max"}:
         return f"{distribution}.{figure}", "time"
     known = ", ".join(_SHARES + _GROWING + _RATES)
+    others = ", ".join(f"{one}.p99" for one in DISTRIBUTIONS if one != "response")
     raise InvalidValueError(
         f"{name!r} is no figure of a test; there are p50, p99.9 and every other percentile, mean "
-        f"and max, of response (or as in {', '.join(f'{one}.p99' for one in _DISTRIBUTIONS[1:])}), "
-        f"and {known}"
+        f"and max, of response (or as in {others}), and {known}"
     )
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from echo_client.failure_kinds import MISMATCHES, FailureKind
 from echo_core.units import format_bytes, format_count
+from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
 from echo_load.results.reconciliation import Reconciliation
@@ -65,13 +66,10 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
     else:
         table.add_row("response µs", _percentiles(latencies.response))
         table.add_row("service µs", _percentiles(latencies.service))
-    for name, latency in (
-        ("connect µs", latencies.connect),
-        ("TLS µs", latencies.handshake),
-        ("first byte µs", latencies.first_byte),
-    ):
+    for name in ("connect", "handshake", "first_byte"):
+        latency = getattr(latencies, name)
         if latency.count:
-            table.add_row(name, _percentiles(latency))
+            table.add_row(f"{DISTRIBUTIONS[name]} µs", _percentiles(latency))
     through = (
         f"{_megabytes(stage.bytes_sent, stage.seconds)} MB/s out, "
         f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s back"

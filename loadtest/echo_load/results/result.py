@@ -87,14 +87,7 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, measured: Measured) -> Latencies:
         """Sum up what was measured."""
-        return cls(
-            response=Latency.of(measured.response),
-            service=Latency.of(measured.service_times),
-            first_byte=Latency.of(measured.first_byte),
-            connect=Latency.of(measured.connect),
-            handshake=Latency.of(measured.handshake),
-            kernel=Latency.of(measured.kernel),
-        )
+        return cls(**{name: Latency.of(times) for name, times in measured.by_name().items()})
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):

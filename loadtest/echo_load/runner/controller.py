@@ -115,7 +115,7 @@ def run(
     observer = observer or Observer()
     if reconcile is not None and not plan.targets:
         raise InvalidValueError(
-            f"--reconcile {reconcile} is the page of a target, and none is given; the echo-server "
+            f"`reconcile` {reconcile} is the page of a target, and none is given; the echo-server "
             "that is started for a test is reconciled by itself"
         )
     descriptors = raise_descriptor_limit()

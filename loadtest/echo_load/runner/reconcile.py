@@ -76,7 +76,7 @@ class Reconciler:
         self.admin = base.removesuffix("/").removesuffix("/metrics")
         if not _is_page(self.admin):
             raise InvalidValueError(
-                f"--reconcile: {admin!r} is not http://HOST:PORT of an echo-server's admin page"
+                f"`reconcile`: {admin!r} is not http://HOST:PORT of an echo-server's admin page"
             )
         self._before = self._read()
 

@@ -252,14 +252,7 @@ def figures(tallies: Sequence[Tally]) -> Figures:
     measured = measured_in(tallies)
     return Figures(
         seconds=sum(tally.seconds for tally in tallies),
-        latencies={
-            "response": measured.response,
-            "service": measured.service_times,
-            "first_byte": measured.first_byte,
-            "connect": measured.connect,
-            "handshake": measured.handshake,
-            "kernel": measured.kernel,
-        },
+        latencies=measured.by_name(),
         counts={
             "messages": measured.response.count,
             "connections_opened": counts.opened,

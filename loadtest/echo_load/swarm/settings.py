@@ -11,7 +11,9 @@ from echo_core.command_line import option_types
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.units import parse_size_range
-from echo_load.plan.plan import MOST_CONNECTIONS, EngineName, Plan
+from echo_load.flags import errors_name_flags
+from echo_load.plan.bounds import MOST_CONNECTIONS
+from echo_load.plan.plan import EngineName, Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 from echo_load.plan.thresholds import Threshold
 
@@ -98,16 +100,17 @@ class Settings:
         Raises:
             InvalidValueError: it cannot.
         """
-        return Plan(
-            targets=(str(target),),
-            engine=engine,
-            connections=self.block_connections,
-            duration=_WITHOUT_END,
-            rate=self.rate,
-            payload_size=self.payload_size,
-            timeout=self.timeout,
-            connect_timeout=self.connect_timeout,
-        )
+        with errors_name_flags():
+            return Plan(
+                targets=(str(target),),
+                engine=engine,
+                connections=self.block_connections,
+                duration=_WITHOUT_END,
+                rate=self.rate,
+                payload_size=self.payload_size,
+                timeout=self.timeout,
+                connect_timeout=self.connect_timeout,
+            )
 
 
 # A year: locust ends its users, not they themselves.

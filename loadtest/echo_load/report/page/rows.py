@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from echo_core.units import format_bytes, format_count, format_duration
+from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.results.result import Latencies, Latency, Result
@@ -19,14 +20,6 @@ Row = tuple[str, list[str]]
 _SHOWN_ELSEWHERE = frozenset({"targets", "thresholds", "abort_on", "stages", "tls", "engine"})
 _TIMES = frozenset({"duration", "warmup", "timeout", "connect_timeout"})
 _UNITS = {"rate": "msg/s", "connect_rate": "connections/s"}
-_DISTRIBUTIONS = {
-    "response": "response",
-    "service": "service",
-    "first_byte": "first byte",
-    "connect": "connect",
-    "handshake": "TLS",
-    "kernel": "kernel's RTT",
-}
 
 
 class Cell(NamedTuple):
@@ -79,7 +72,7 @@ def checked(result: Result) -> str:
 
 def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
     """The distributions that hold anything, by their names."""
-    found = {label: getattr(measured, name) for name, label in _DISTRIBUTIONS.items()}
+    found = {label: getattr(measured, name) for name, label in DISTRIBUTIONS.items()}
     if found["response"] == found["service"]:
         del found["service"]
     return [(label, latency) for label, latency in found.items() if latency.count]

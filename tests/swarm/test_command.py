@@ -31,6 +31,10 @@ from support.swarms import SHORT, free_port, locust, started
         (["--host", "http://127.0.0.1:1"], "--host: "),
         ([], "--host is missing; write it as in --host tcp://HOST:50007"),
         (["--host", "h", "--payload-size", "x"], "--payload-size: 'x' is not a size"),
+        (
+            ["--host", "udp://127.0.0.1:1", "--payload-size", "70000"],
+            "messages of 70000 bytes: a datagram holds 65507",
+        ),
         (["--host", "h", "--wait", "3s-1s"], "--wait: '3s-1s' is no range of durations"),
         (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is no time at all"),
         (["--host", "h", "--threshold", "p99"], "--threshold: 'p99' is not a threshold"),

@@ -61,7 +61,7 @@ class EchoUser(_User):
             InvalidValueError: they do not go together.
             TlsFileError: a file for TLS is not what it should be.
         """
-        settings.plan(endpoint)
+        settings.plan(endpoint).payload(0)
         if endpoint.scheme == "tls":
             settings.tls.context()
 
@@ -100,7 +100,7 @@ class EchoBlockUser(_User):
             raise InvalidValueError(
                 f"EchoBlockUser does not speak {endpoint.scheme}, as {endpoint} needs; use EchoUser"
             )
-        settings.plan(endpoint, "hub")
+        settings.plan(endpoint, "hub").payload(0)
 
     @task
     def drive(self) -> None:

@@ -107,7 +107,7 @@ class Repl:
             name, _, argument = line[1:].partition(" ")
             if name not in self._commands:
                 raise InvalidValueError(
-                    f"\\{name} is no command; \\help lists them, and \\\\{name} sends \\{name}"
+                    f"\\{name} is not a command; \\help lists them, and \\\\{name} sends \\{name}"
                 )
             self._commands[name][2](argument.strip())
             return

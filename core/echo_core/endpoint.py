@@ -62,7 +62,7 @@ class Endpoint(ABC):
             return UnixEndpoint(rest)
         if scheme == "fd":
             if not (rest.isascii() and rest.isdigit() and len(rest) <= 9):
-                raise InvalidValueError(f"{text!r}: {rest!r} is no descriptor; write fd://3")
+                raise InvalidValueError(f"{text!r}: {rest!r} is not a descriptor; write fd://3")
             return DescriptorEndpoint(int(rest))
         raise InvalidValueError(f"{text!r}: the scheme {scheme!r} is not supported; {_FORMS}")
 

@@ -110,7 +110,7 @@ def parse_size_range(text: str) -> tuple[int, int]:
     most = parse_size(match[2]) if match[2] else least
     if not 1 <= least <= most:
         raise InvalidValueError(
-            f"{text!r} is no range of sizes from 1 byte on; write it as in 64-16KiB"
+            f"{text!r} is not a range of sizes of 1 byte or more; write it as in 64-16KiB"
         )
     return least, most
 

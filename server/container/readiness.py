@@ -23,7 +23,7 @@ def main() -> None:
     admin = os.environ.get("ECHO_SERVER_ADMIN", "")
     host, _, port = admin.removeprefix("http://").rstrip("/").rpartition(":")
     if not port.isdecimal():
-        sys.exit(f"ECHO_SERVER_ADMIN is {admin!r}, which is no HOST:PORT to ask")
+        sys.exit(f"ECHO_SERVER_ADMIN is {admin!r}, which is not HOST:PORT")
     try:
         with socket.create_connection(
             (_ANY.get(host, host.strip("[]")), int(port)), _TIMEOUT_SECONDS

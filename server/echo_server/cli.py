@@ -50,7 +50,7 @@ def _cores() -> int:
 def _mode(text: str) -> int:
     digits = text.removeprefix("0o")
     if not (1 <= len(digits) <= 4 and set(digits) <= set("01234567") and int(digits, 8) <= 0o777):
-        raise InvalidValueError(f"{text!r} is no file mode; write it as in 660 or 0600")
+        raise InvalidValueError(f"{text!r} is not a file mode; write it as in 660 or 0600")
     return int(digits, 8)
 
 

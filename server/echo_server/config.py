@@ -147,17 +147,21 @@ class ServerConfig:
         if not 0 <= self.unix_mode <= 0o777:
             raise InvalidValueError(f"a unix socket cannot have the mode {self.unix_mode:o}")
         if not 0 <= self.drain_timeout < math.inf:
-            raise InvalidValueError(f"a drain timeout of {self.drain_timeout} seconds is no time")
+            raise InvalidValueError(
+                f"a drain timeout of {self.drain_timeout} seconds is not a time above 0"
+            )
         if self.idle_timeout is not None and not 0 < self.idle_timeout < math.inf:
-            raise InvalidValueError(f"an idle timeout of {self.idle_timeout} seconds is no time")
+            raise InvalidValueError(
+                f"an idle timeout of {self.idle_timeout} seconds is not a time above 0"
+            )
         if not 0 < self.handshake_timeout < math.inf:
             raise InvalidValueError(
-                f"a handshake timeout of {self.handshake_timeout} seconds is no time"
+                f"a handshake timeout of {self.handshake_timeout} seconds is not a time above 0"
             )
         if self.rate_limit is not None and self.rate_limit < 1:
             raise InvalidValueError(f"a rate limit of {self.rate_limit} lets nothing through")
         if not 0 <= self.access_log <= 1:
-            raise InvalidValueError(f"{self.access_log} is no share of the connections")
+            raise InvalidValueError(f"{self.access_log} is not a share of the connections")
 
     @property
     def speaks_tls(self) -> bool:

@@ -63,12 +63,12 @@ class Fault:
         """
         match = _FORM.fullmatch(text.strip())
         if match is None:
-            raise InvalidValueError(f"{text!r} is no fault; write it as in reset@0.1%")
+            raise InvalidValueError(f"{text!r} is not a fault; write it as in reset@0.1%")
         name, time, jitter, share = match.groups()
         kind = KINDS.get(name)
         if kind is None:
             raise InvalidValueError(
-                f"{text!r}: {name!r} is no kind of fault; there are {', '.join(KINDS)}"
+                f"{text!r}: {name!r} is not a kind of fault; there are {', '.join(KINDS)}"
             )
         if kind in TIMED and not time:
             raise InvalidValueError(f"{text!r} says not how long; write it as in {name}=50ms@10%")

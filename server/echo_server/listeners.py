@@ -179,7 +179,7 @@ def inherited_listener(descriptor: int) -> socket.socket:
     try:
         listener = socket.socket(fileno=_beyond_standard_streams(descriptor))
     except OSError as error:
-        reason = "it is not open" if error.errno == errno.EBADF else "it is no socket"
+        reason = "it is not open" if error.errno == errno.EBADF else "it is not a socket"
         raise ListenError(f"cannot listen on fd://{descriptor}: {reason}") from error
     if not _can_serve(listener):
         listener.detach()
@@ -433,7 +433,7 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
 def _is_stale(endpoint: UnixEndpoint) -> bool:
     """True if a file is a socket that a server left behind, on which nobody listens."""
     if not stat.S_ISSOCK(Path(endpoint.path).stat().st_mode):
-        raise ListenError(f"cannot listen on {endpoint}: there is a file that is no socket")
+        raise ListenError(f"cannot listen on {endpoint}: a file that is not a socket is in the way")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -118,7 +118,7 @@ def test_commands(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("\\stats")
     terminal.expect("101 messages, 404 B each way, 0 mismatches")
     terminal.type("\\nonsense")
-    terminal.expect("nonsense is no command")
+    terminal.expect("nonsense is not a command")
     terminal.type("\\\\literally")
     terminal.expect_reply("\\literally")
     terminal.type("\\help")

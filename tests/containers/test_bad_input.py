@@ -25,12 +25,12 @@ MISTAKES = [
     ),
     pytest.param(
         ("server", "", "ECHO_SERVER_MAX_CONNECTION=5"),
-        (2, "ECHO_SERVER_MAX_CONNECTION, which is no option; did you mean ECHO_SERVER_MAX_CO"),
+        (2, "ECHO_SERVER_MAX_CONNECTION, which is not an option; did you mean ECHO_SERVER_MAX_CO"),
         id="variable",
     ),
     pytest.param(
         ("loadtest", "run", "ECHO_LOAD_RATES=5"),
-        (2, "ECHO_LOAD_RATES, which is no option; did you mean ECHO_LOAD_RATE?"),
+        (2, "ECHO_LOAD_RATES, which is not an option; did you mean ECHO_LOAD_RATE?"),
         id="variable of the load tester",
     ),
 ]

@@ -60,7 +60,7 @@ CLIENT_MISTAKES = {
     "localhost:0": "nothing can be reached at port 0",
     "http://localhost:80": "the scheme 'http' is not supported; write tcp://HOST:PORT",
     "--port 0": "--port: '0' is not a whole number from 1 to 65535",
-    "--timeout 0s": "--timeout: '0s' is no time at all",
+    "--timeout 0s": "--timeout: '0s' is not a time above 0",
     f"--timeout {'9' * 5000}h": "is not a duration",
     f"localhost:{'9' * 5000}": "is not a port",
     "-4 [::1]:9": "tcp://[::1]:9 is an IPv6 address; leave out -4 and -6",
@@ -70,13 +70,13 @@ CLIENT_MISTAKES = {
 LOAD_MISTAKES = {
     "stress -c 0": "--connections: '0' is not a whole number from 1 to 2000000",
     "stress -c many": "--connections: 'many' is not a whole number",
-    "stress -d 0": "--duration: '0' is no time at all",
+    "stress -d 0": "--duration: '0' is not a time above 0",
     "stress -d 5x": "--duration: '5x' is not a duration",
     "stress --processes 0": "--processes: '0' is not",
     "stress --timeout never": "--timeout: 'never' is not a duration",
     "stress udp://localhost:1": "the threads engine does not speak udp, as udp://localhost:1 needs",
     "stress -o /nonexistent/result.json": "cannot write /nonexistent/result.json: No such file",
-    "run --rate 0": "--rate: '0' is no rate at all",
+    "run --rate 0": "--rate: '0' is not a rate above 0",
     "run --rate fast": "--rate: 'fast' is not a rate",
     "run --rate": "--rate needs a number, as in --rate 10k, or --stages",
     "run --rate 200M": "a rate of 2e+08 is above 1e+08",
@@ -84,12 +84,12 @@ LOAD_MISTAKES = {
     "run --stages 5/1s -d 10s": "--duration 10s and --stages both say how long",
     "run --loop": "--loop repeats --stages, and there are none",
     "run --arrivals poisson": "without --rate each is sent when the reply to the last is in",
-    "run --payload-size 0": "--payload-size: '0' is no range of sizes from 1 byte on",
-    "run --payload-size 9-5": "--payload-size: '9-5' is no range of sizes",
+    "run --payload-size 0": "--payload-size: '0' is not a range of sizes of 1 byte or more",
+    "run --payload-size 9-5": "--payload-size: '9-5' is not a range of sizes",
     "run --payload-file /nonexistent": "--payload-file /nonexistent: No such file",
-    "run --message=": "an empty message is none",
+    "run --message=": "an empty message",
     "run --message a --payload-file b": "--message and --payload-file both say what is sent",
-    "run --source-ip here": "--source-ip: 'here' is no address and no network",
+    "run --source-ip here": "--source-ip: 'here' is neither an address nor a network",
     "run -4 -6": "-4 and -6 leave no address",
     "run localhost:0": "'localhost:0': nothing can be reached at port 0",
     "run --engine hub tls://localhost:1": "use --engine greenlets or threads",
@@ -187,7 +187,7 @@ def test_an_unknown_variable_is_one_line_and_exit_2(name: str, variable: str, ad
     result = run([*COMMANDS[name], *arguments], stdin=b"", **{variable: "1"})
     assert (result.returncode, result.stdout) == (2, b"")
     assert result.stderr.decode() == (
-        f"{name}: error: the environment sets {variable}, which is no option; {advice}\n"
+        f"{name}: error: the environment sets {variable}, which is not an option; {advice}\n"
     )
     assert run([*COMMANDS[name], "--help"], stdin=b"", **{variable: "1"}).returncode == 0
 

@@ -24,7 +24,7 @@ import _posixsubprocess, errno, os
 def refuse(*arguments):
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-_posixsubprocess.fork_exec = refuse
+_posixsubprocess.fork_exec = os.posix_spawn = os.posix_spawnp = refuse
 """
 ADVICE = "raise the limit of processes (ulimit -u)"
 REFUSED = "Resource temporarily unavailable"
@@ -37,7 +37,12 @@ REFUSED = "Resource temporarily unavailable"
         (NO_PROCESSES, [*SERVER, "--port", "0", "--workers", "2"], 3, f"workers: {REFUSED}"),
         (NO_PROCESSES, [*LOAD, "run"], 3, f"echo-server did not start: {REFUSED}"),
         (NO_PROCESSES, [*LOAD, "run", "127.0.0.1:9"], 1, f"a generator: {REFUSED}; {ADVICE}"),
-        (NO_PROCESSES, [*LOAD, "swarm", "127.0.0.1:9"], 1, f"locust: {REFUSED}; {ADVICE}"),
+        (
+            NO_PROCESSES,
+            [*LOAD, "swarm", "127.0.0.1:9", "--headless"],
+            1,
+            f"locust: {REFUSED}; {ADVICE}",
+        ),
     ],
     ids=["thread of the server", "worker", "own server", "generator", "locust"],
 )

@@ -228,7 +228,7 @@ def test_descriptors_that_are_no_listeners() -> None:
         3,
         "echo-server: error: cannot listen on fd://77: it is not open",
     )
-    assert one_error("--listen", "fd://0")[1].endswith("fd://0: it is no socket")
+    assert one_error("--listen", "fd://0")[1].endswith("fd://0: it is not a socket")
 
 
 def test_readiness_is_notified(start_server: StartServer, tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_a_link_local_address_has_its_zone(
     ("arguments", "said"),
     [
         (["--listen", "ftp://x"], "--listen: 'ftp://x': the scheme 'ftp' is not supported"),
-        (["--listen", "fd://x"], "--listen: 'fd://x': 'x' is no descriptor; write fd://3"),
+        (["--listen", "fd://x"], "--listen: 'fd://x': 'x' is not a descriptor; write fd://3"),
         (["--listen", "fd://3", "--listen", "fd://3"], "--listen fd://3 is there twice"),
         (["--admin", "udp://localhost:7"], "--admin: 'udp://localhost:7' is not HOST:PORT"),
         (["--listen", "unix://"], "--listen: unix:// names no file"),
@@ -410,8 +410,8 @@ def test_a_link_local_address_has_its_zone(
         (["-4", "-6"], "-4 and -6 exclude each other"),
         (["-4", "--host", "::1"], "-4: tcp://[::1]:50007 is an IPv6 address"),
         (["-6", "--listen", "tcp://127.0.0.1:7"], "tcp://127.0.0.1:7 is an IPv4 address"),
-        (["--unix-mode", "999"], "--unix-mode: '999' is no file mode; write it as in 660"),
-        (["--unix-mode", "1777"], "--unix-mode: '1777' is no file mode"),
+        (["--unix-mode", "999"], "--unix-mode: '999' is not a file mode; write it as in 660"),
+        (["--unix-mode", "1777"], "--unix-mode: '1777' is not a file mode"),
         (["--workers", "0"], "--workers: '0' is neither auto nor a number from 1 to 512"),
         (["--workers", "many"], "--workers: 'many' is neither auto nor a number"),
         (["--worker", "0:1"], "--worker: '0:1' is not what a supervisor hands"),
@@ -434,7 +434,7 @@ def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("precious")
     code, line = one_error("--listen", f"unix://{path}")
-    assert (code, line.endswith("there is a file that is no socket")) == (3, True)
+    assert (code, line.endswith("a file that is not a socket is in the way")) == (3, True)
     assert path.read_text() == "precious"
 
 
@@ -527,7 +527,7 @@ def test_a_folder_that_somebody_else_has_locked(start_server: StartServer, tmp_p
     with ExitStack() as stack:
         hold_the_lock(folder, stack)
         server = start_server("--listen", f"unix://{path}")
-        assert "folder not locked" in server.log()
+        server.wait_for_log("folder not locked")
         with connect_unix(path) as connection:
             assert echoes(connection)
         server.process.terminate()
@@ -553,7 +553,7 @@ def test_a_folder_that_may_not_be_read(
         *("--listen", f"unix://{path}", "--workers", workers, "--log-level", "debug"),
         preexec=give_up_capabilities,
     )
-    assert "folder not locked" in server.log()
+    server.wait_for_log("folder not locked")
     with connect_unix(path) as connection:
         assert echoes(connection)
     server.process.terminate()

@@ -41,5 +41,5 @@ def test_what_does_not_serve_is_not(unused_port: int) -> None:
     assert (code, line) == (1, f"127.0.0.1:{unused_port}: [Errno 111] Connection refused")
     assert readiness("nonsense") == (
         1,
-        "ECHO_SERVER_ADMIN is 'nonsense', which is no HOST:PORT to ask",
+        "ECHO_SERVER_ADMIN is 'nonsense', which is not HOST:PORT",
     )

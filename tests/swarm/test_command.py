@@ -35,8 +35,8 @@ from support.swarms import SHORT, free_port, locust, started
             ["--host", "udp://127.0.0.1:1", "--payload-size", "70000"],
             "messages of 70000 bytes: a datagram holds 65507",
         ),
-        (["--host", "h", "--wait", "3s-1s"], "--wait: '3s-1s' is no range of durations"),
-        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is no time at all"),
+        (["--host", "h", "--wait", "3s-1s"], "--wait: '3s-1s' is not a range of durations"),
+        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is not a time above 0"),
         (["--host", "h", "--threshold", "p99"], "--threshold: 'p99' is not a threshold"),
         (
             ["--host", "h", "--threshold", "retransmits<1"],
@@ -150,8 +150,8 @@ def test_a_variable_that_is_no_option_is_refused() -> None:
     ended = run([*LOAD, "swarm", "--headless"], ECHO_SWARM_RAET="5")
     assert ended.returncode == 2
     assert ended.stderr.decode() == (
-        "echo-load: error: the environment sets ECHO_SWARM_RAET, which is no option; did you mean "
-        "ECHO_SWARM_RATE?\n"
+        "echo-load: error: the environment sets ECHO_SWARM_RAET, which is not an option; "
+        "did you mean ECHO_SWARM_RATE?\n"
     )
 
 

@@ -81,7 +81,7 @@ def test_a_reply_that_stays_away_has_the_name_that_it_has_everywhere(
     start_server: StartServer,
 ) -> None:
     url = start_server("--fault", "stall=10s@20%").url
-    ended = locust(*SHORT, "--host", url, "--timeout", "100ms")
+    ended = locust(*SHORT, "--host", url, "--timeout", "1s")
     assert ended.returncode == 1
     assert "TCP message: no_reply" in ended.stderr.decode()
     assert "TCP message: timeout" not in ended.stderr.decode()

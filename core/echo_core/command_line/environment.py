@@ -102,4 +102,4 @@ def refuse_unknown(prefix: str, variables: Iterable[str], others: Iterable[str] 
             continue
         near = difflib.get_close_matches(setting, known, n=1)
         advice = f"did you mean {prefix}_{near[0]}?" if near else "--help lists the options"
-        raise UnknownVariableError(f"the environment sets {name}, which is no option; {advice}")
+        raise UnknownVariableError(f"the environment sets {name}, which is not an option; {advice}")

@@ -45,7 +45,7 @@ class Parsed(click.ParamType[Any]):
         try:
             text = str(value)
         except ValueError:
-            self.fail("a number of so many digits is none that it takes", param, ctx)
+            self.fail("the number has too many digits", param, ctx)
         try:
             return self.parse(text)
         except InvalidValueError as error:
@@ -77,7 +77,7 @@ def _duration(text: str) -> float:
 def _positive_duration(text: str) -> float:
     seconds = _duration(text)
     if not seconds:
-        raise InvalidValueError(f"{text!r} is no time at all; write it as in 10s or 250ms")
+        raise InvalidValueError(f"{text!r} is not a time above 0; write it as in 10s or 250ms")
     return seconds
 
 
@@ -88,14 +88,14 @@ def _host(text: str) -> str:
 def _rate(text: str) -> float:
     rate = parse_rate(text)
     if not rate:
-        raise InvalidValueError(f"{text!r} is no rate at all; write it as in 100 or 10k")
+        raise InvalidValueError(f"{text!r} is not a rate above 0; write it as in 100 or 10k")
     return rate
 
 
 def _rate_of_bytes(text: str) -> int:
     size = parse_size(text.strip().removesuffix("/s"))
     if not size:
-        raise InvalidValueError(f"{text!r} would let nothing through; write it as in 64KiB")
+        raise InvalidValueError(f"{text!r} is not a rate above 0; write it as in 64KiB")
     return size
 
 

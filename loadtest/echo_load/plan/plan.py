@@ -284,9 +284,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ("connect rate", self.connect_rate),
         ):
             if amount is not None and not 0 < amount < math.inf:
-                raise InvalidValueError(f"a {name} of {amount} is none")
+                raise InvalidValueError(f"a {name} of {amount} is not above 0 and finite")
         if not 0 <= self.warmup < math.inf:
-            raise InvalidValueError(f"a warm-up of {self.warmup} seconds is none")
+            raise InvalidValueError(f"a warm-up of {self.warmup} seconds is negative or infinite")
         rates = [self.rate or 0, *(one.highest for one in self.stages if self.staged_rate)]
         if max(rates) > HIGHEST_RATE:
             raise InvalidValueError(f"a rate of {max(rates):g} is above {HIGHEST_RATE:g}")
@@ -333,7 +333,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 f"messages of {least} to {most} bytes: they can have 1 to {LARGEST_PAYLOAD}"
             )
         if self.message is not None and not self.message:
-            raise InvalidValueError("an empty message is none; it needs one byte at least")
+            raise InvalidValueError("an empty message; it needs at least one byte")
         if self.message is not None and any("\ud800" <= one <= "\udfff" for one in self.message):
             raise InvalidValueError(
                 f"`message` {self.message!r} is no text; `payload_file` sends any bytes"

@@ -35,8 +35,8 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
             hosts = _hosts(text.strip())
         except ValueError as error:
             raise InvalidValueError(
-                f"`source_ips`: {text!r} is no address and no network ({error}); write it as in "
-                "127.0.1.1 or 127.0.1.0/24"
+                f"`source_ips`: {text!r} is neither an address nor a network ({error}); "
+                "write it as in 127.0.1.1 or 127.0.1.0/24"
             ) from error
         most = min(_MOST_SOURCES, plan.most_connections) - len(found)
         found.update(dict.fromkeys(map(str, islice(hosts, max(0, most)))))
@@ -85,5 +85,5 @@ def _check_local(source: str) -> None:
             probe.bind(source_sockaddr(source))
     except OSError as error:
         raise InvalidValueError(
-            f"`source_ips`: {source} is no address of this machine ({error.strerror})"
+            f"`source_ips`: {source} is not an address of this machine ({error.strerror})"
         ) from error

@@ -28,9 +28,9 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not (0 <= self.first < math.inf and 0 <= self.last < math.inf):
-            raise InvalidValueError(f"a stage from {self.first} to {self.last} is no stage")
+            raise InvalidValueError(f"a stage from {self.first} to {self.last} is not a stage")
         if self.duration is not None and not 0 < self.duration < math.inf:
-            raise InvalidValueError(f"a stage of {self.duration} seconds is no stage")
+            raise InvalidValueError(f"a stage of {self.duration} seconds is not a stage")
 
     @property
     def highest(self) -> float:

@@ -241,8 +241,8 @@ def _metric(name: str) -> tuple[str, Kind]:
     known = ", ".join(_SHARES + _GROWING + _RATES)
     others = ", ".join(f"{one}.p99" for one in DISTRIBUTIONS if one != "response")
     raise InvalidValueError(
-        f"{name!r} is no figure of a test; there are p50, p99.9 and every other percentile, mean "
-        f"and max, of response (or as in {others}), and {known}"
+        f"{name!r} is not a figure of a test; there are p50, p99.9 and every other percentile, "
+        f"mean and max, of response (or as in {others}), and {known}"
     )
 
 

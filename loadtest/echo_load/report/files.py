@@ -76,7 +76,7 @@ class ReportFiles:
 
     def _check(self, path: Path) -> None:
         if str(path) == "-":
-            raise OutputError("- is no file; what goes to standard output is said by --json")
+            raise OutputError("- is not a file; --json prints the result")
         try:
             if path.is_fifo():
                 self._pipes[path] = _open_fifo(path)

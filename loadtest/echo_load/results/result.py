@@ -382,7 +382,7 @@ def load_result(path: Path) -> Result:
     except OSError as error:
         raise ResultFileError(f"cannot read {path}: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise ResultFileError(f"{path} is no whole result of echo-load: {error}") from error
+        raise ResultFileError(f"{path} is not a whole result of echo-load: {error}") from error
     return result
 
 

@@ -136,7 +136,7 @@ def _durations(text: str) -> tuple[float, float]:
     least: float = option_types.DURATION.parse(first)
     most: float = option_types.DURATION.parse(last if dash else first)
     if least > most:
-        raise InvalidValueError(f"{text!r} is no range of durations; write it as in 1s-3s")
+        raise InvalidValueError(f"{text!r} is not a range of durations; write it as in 1s-3s")
     return least, most
 
 

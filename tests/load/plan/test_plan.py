@@ -67,7 +67,7 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     ({"payload_size": (0, 5)}, "messages of 0 to 5 bytes"),
     ({"payload_size": (6, 5)}, "messages of 6 to 5 bytes"),
     ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"they can have 1 to {LARGEST_PAYLOAD}"),
-    ({"message": ""}, "an empty message is none"),
+    ({"message": ""}, "an empty message"),
     ({"message": "a", "payload_file": "b"}, "`message` and `payload_file` both say what is sent"),
     ({"message": "a", "hello": True}, "both say what is sent"),
     # Targets.

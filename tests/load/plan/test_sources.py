@@ -34,15 +34,15 @@ def test_no_more_addresses_are_tried_than_help() -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("", "'' is no address and no network"),
-        ("localhost", "'localhost' is no address and no network"),
-        ("127.0.0.256", "'127.0.0.256' is no address and no network"),
-        ("127.0.0.1/33", "'127.0.0.1/33' is no address and no network"),
+        ("", "'' is neither an address nor a network"),
+        ("localhost", "'localhost' is neither an address nor a network"),
+        ("127.0.0.256", "'127.0.0.256' is neither an address nor a network"),
+        ("127.0.0.1/33", "'127.0.0.1/33' is neither an address nor a network"),
         ("127.0.1.1/24", r"has host bits set\); write it as in 127\.0\.1\.1 or 127\.0\.1\.0/24"),
         # RFC 5737 and RFC 3849: no machine has these.
-        ("192.0.2.1", r"192\.0\.2\.1 is no address of this machine \(.+\)"),
-        ("127.0.0.0/30,", "is no address and no network"),
-        ("2001:db8::1", "2001:db8::1 is no address of this machine"),
+        ("192.0.2.1", r"192\.0\.2\.1 is not an address of this machine \(.+\)"),
+        ("127.0.0.0/30,", "is neither an address nor a network"),
+        ("2001:db8::1", "2001:db8::1 is not an address of this machine"),
     ],
 )
 def test_what_is_no_source(source: str, said: str) -> None:

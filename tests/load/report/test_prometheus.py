@@ -104,10 +104,7 @@ def test_figures_grow_while_a_test_runs_and_are_those_of_its_result(
 
 def test_what_is_shown_is_what_was_measured(echo_server: EchoServerProcess) -> None:
     """Once nothing moves any more: the service is gone, and 100 messages had been answered."""
-    with running(
-        *("run", echo_server.url, "-c", "2", "-d", "60s", "--rate", "100"),
-        *("--timeout", "100ms", "--connect-timeout", "100ms"),
-    ) as (_, url):
+    with running("run", echo_server.url, "-c", "2", "-d", "60s", "--rate", "100") as (_, url):
         until(lambda: scrape(url)["echo_load_messages_total", ""] >= 100, "messages")
         assert scrape(url)["echo_load_connections_open", ""] == 2
         os.kill(echo_server.pid, signal.SIGKILL)

@@ -45,11 +45,11 @@ def test_what_is_no_whole_result_is_refused(kept: Path, command: str) -> None:
         return complaint(command, kept, kept)
 
     kept.write_bytes(content[: len(content) // 2])
-    assert f"error: {kept} is no whole result of echo-load: Input data was truncated" in said()
+    assert f"error: {kept} is not a whole result of echo-load: Input data was truncated" in said()
     kept.write_bytes(b"")
-    assert "is no whole result of echo-load: Input data was truncated" in said()
+    assert "is not a whole result of echo-load: Input data was truncated" in said()
     kept.write_bytes(b"\xff\xfe\x00nonsense")
-    assert "is no whole result of echo-load" in said()
+    assert "is not a whole result of echo-load" in said()
     kept.write_bytes(b'{"schema": "echoswarm/result/2", "anything": []}')
     assert said().endswith(
         f"error: {kept}: its schema is 'echoswarm/result/2'; read is 'echoswarm/result/1'"
@@ -76,7 +76,7 @@ def test_a_histogram_that_is_none_is_refused(kept: Path, tmp_path: Path) -> None
     kept.write_text(json.dumps(changed))
     for option in ("--hgrm", "--html"):
         assert complaint("report", kept, option, tmp_path / "out").endswith(
-            f"error: {kept} is no whole result of echo-load: not an encoded HdrHistogram"
+            f"error: {kept} is not a whole result of echo-load: not an encoded HdrHistogram"
         )
 
 
@@ -202,7 +202,7 @@ def test_no_output_is_an_input(kept: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
 def test_a_dash_is_no_file(option: str) -> None:
-    assert "- is no file; what goes to standard output is said by --json" in complaint(
+    assert "- is not a file; --json prints the result" in complaint(
         "run", "127.0.0.1:9", *SHORT, option, "-"
     )
 

@@ -162,7 +162,7 @@ def test_a_killed_worker_costs_its_own_connections_only(start_server: StartServe
         accepted = server.metric("connections_accepted_total")
         closed = server.metric("connections_closed_total")
         assert accepted - closed == server.metric("connections_open")
-    assert "worker died" in server.log()
+    server.wait_for_log("worker died")
 
 
 def test_a_rolling_restart_refuses_and_resets_nothing(start_server: StartServer) -> None:

@@ -363,9 +363,9 @@ def test_without_faults_none_is_counted(start_server: StartServer) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("", "is no fault"),
-        ("explode@1%", "'explode' is no kind of fault; there are delay, stall, reset"),
-        ("RESET@1%", "is no fault; write it as in reset@0.1%"),
+        ("", "is not a fault"),
+        ("explode@1%", "'explode' is not a kind of fault; there are delay, stall, reset"),
+        ("RESET@1%", "is not a fault; write it as in reset@0.1%"),
         ("reset@", "'' is not a percentage"),
         ("reset@2", "'2' is not a percentage"),
         ("reset@200%", "'200%' is not a percentage"),

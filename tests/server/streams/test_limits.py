@@ -447,7 +447,7 @@ def test_a_limit_that_does_not_fit() -> None:
         (["--max-connections", "0"], "--max-connections: '0' is not a whole number from 1"),
         (["--max-connections-per-ip", "x"], "--max-connections-per-ip: 'x' is not a whole"),
         (["--when-full", "panic"], "--when-full: 'panic' is not one of 'close', 'wait'"),
-        (["--idle-timeout", "0"], "--idle-timeout: '0' is no time at all"),
+        (["--idle-timeout", "0"], "--idle-timeout: '0' is not a time above 0"),
         (["--idle-timeout", "soon"], "--idle-timeout: 'soon' is not a duration"),
         (["--rate-limit", "0"], "--rate-limit: '0' would let nothing through"),
         (["--rate-limit", "fast"], "--rate-limit: 'fast' is not a size; write it as in 512"),

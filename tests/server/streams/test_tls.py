@@ -400,7 +400,7 @@ def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path, worker
         (["--listen", "tls://x", "--tls-cert", "x"], "a tls:// listener needs --tls-key FILE"),
         (["--tls-cert", "x"], "--tls-cert is for TLS, and nothing listens for it"),
         (["--tls-client-ca", "x"], "--tls-client-ca is for TLS, and nothing listens"),
-        (["--handshake-timeout", "0"], "--handshake-timeout: '0' is no time at all"),
+        (["--handshake-timeout", "0"], "--handshake-timeout: '0' is not a time above 0"),
     ],
 )
 def test_bad_input(arguments: list[str], said: str) -> None:

@@ -148,7 +148,7 @@ def test_a_mode_in_toml_is_written_in_quotes(tmp_path: Path) -> None:
     [
         ("a = " + "[" * 5000 + "]" * 5000, "is not TOML: maximum recursion depth"),
         ("port = " + "1" * 5000, "is not TOML: Exceeds the limit"),
-        ("port = 0x" + "1" * 5000, "--port: a number of so many digits"),
+        ("port = 0x" + "1" * 5000, "--port: the number has too many digits"),
         (
             'listen = ["tls://127.0.0.1:0"]\ntls-cert = "a\\u0000b"\ntls-key = "c"\n',
             r"tls-cert = 'a\x00b' is not a value that --tls-cert takes",

@@ -449,7 +449,7 @@ def test_a_limit_that_does_not_fit() -> None:
         (["--when-full", "panic"], "--when-full: 'panic' is not one of 'close', 'wait'"),
         (["--idle-timeout", "0"], "--idle-timeout: '0' is not a time above 0"),
         (["--idle-timeout", "soon"], "--idle-timeout: 'soon' is not a duration"),
-        (["--rate-limit", "0"], "--rate-limit: '0' would let nothing through"),
+        (["--rate-limit", "0"], "--rate-limit: '0' is not a rate above 0"),
         (["--rate-limit", "fast"], "--rate-limit: 'fast' is not a size; write it as in 512"),
         (["--access-log-sample", "2"], "--access-log-sample: '2' is not a percentage"),
         (["--access-log-sample", "101%"], "--access-log-sample: '101%' is not a percentage"),

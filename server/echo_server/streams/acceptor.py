@@ -154,10 +154,13 @@ class EchoServer(StreamServer):
     def join_queue(self, timeout: float) -> None:
         """Wait up to `timeout` seconds until the listener has closed; then close what waits."""
         deadline = time.monotonic() + timeout
-        while not self._closed.wait(min(PAUSE_SECONDS, max(0.0, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline or not self._is_waited_for():
+        # What `wait` returns is not asked: it may time out in the instant in which it is closed.
+        while not self._closed.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._is_waited_for():
                 self._close_queue()
                 return
+            self._closed.wait(min(PAUSE_SECONDS, left))
 
     def _close_queue(self) -> None:
         if self._is_waited_for():

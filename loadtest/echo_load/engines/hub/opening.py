@@ -98,6 +98,10 @@ class Opener:
         self._first.clear()
         self._backing_off = self._queued = 0
         for connection in list(self.opening.values()):
+            if _is_established(connection):
+                # Its other end counts it too.
+                self._count_opened(connection, time.monotonic_ns() - connection.sent_ns)
+                self._counts.closed += 1
             self._abandon(connection)
 
     def again(self, slot: ConnectionSlot) -> None:
@@ -190,13 +194,16 @@ class Opener:
         self._timer_queue.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
 
     def _established(self, connection: HubConnection, elapsed_ns: int) -> None:
+        self._count_opened(connection, elapsed_ns)
+        self._first.discard(connection.number)
+        self._on_open(connection)
+
+    def _count_opened(self, connection: HubConnection, elapsed_ns: int) -> None:
         self._counts.opened += 1
         information = connection.tcp_info()
         if information is not None:
             elapsed_ns = information.connecting_ns(elapsed_ns)
         self._recorder.times.connect.append(elapsed_ns)
-        self._first.discard(connection.number)
-        self._on_open(connection)
 
     def _try_next(self, slot: ConnectionSlot, attempt: int, failure: int) -> None:
         """Try the next address of the target, if it has one more."""
@@ -221,3 +228,12 @@ class Opener:
     def _abandon(self, connection: HubConnection) -> None:
         del self.opening[connection.fileno()]
         connection.close()
+
+
+def _is_established(connection: HubConnection) -> bool:
+    """True if the kernel has opened a connection, also where the hub has not heard of it yet."""
+    try:
+        connection.getpeername()
+    except OSError:
+        return False
+    return True

@@ -8,41 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from echo_load.report.html import render
 from echo_load.results.result import Result
 from support.processes import EchoServerProcess, loaded, until
-
-SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
-# Web Content Accessibility Guidelines 2.2, 1.4.3, for text of this size.
-LEAST_CONTRAST = 4.5
-
-CONTRAST = """
-(selector) => {
-    const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-    const light = (rgb) => {
-        const [r, g, b] = rgb.slice(0, 3).map((value) => {
-            const share = value / 255;
-            return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-        });
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const behind = (element) => {
-        for (let one = element; one; one = one.parentElement) {
-            const back = parse(getComputedStyle(one).backgroundColor);
-            if (back.length < 4 || back[3] > 0) return back;
-        }
-        return [255, 255, 255];
-    };
-    return [...document.querySelectorAll(selector)].map((element) => {
-        const style = getComputedStyle(element);
-        const colour = element instanceof SVGElement ? style.fill : style.color;
-        const [high, low] = [light(parse(colour)), light(behind(element))].sort((a, b) => b - a);
-        return (high + 0.05) / (low + 0.05);
-    });
-}
-"""
+from support.shown_page import LEAST_CONTRAST, SIZES, Shown
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +32,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
         )
     assert (passed.verdict, failed.verdict) == ("passed", "failed")
     return passed, failed
-
-
-class Shown:
-    """A page that is open, with what the browser complained about and asked the network for."""
-
-    def __init__(self, page: Page, path: Path) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("body[data-drawn]")
-
-    def contrasts(self, selector: str) -> list[float]:
-        found: list[float] = self.page.evaluate(CONTRAST, selector)
-        return found
-
-    def all(self, selector: str) -> list[Any]:
-        found: list[Any] = self.page.query_selector_all(selector)
-        return found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from echo_core.command_line.program import needs_extra
-from echo_load.errors import OutputError
 from echo_load.report.exports import hgrm, series_csv
+from echo_load.report.output_files import OutputFiles
 from echo_load.results.result import Result
 
 
 class ReportFiles:
-    """The files that were asked for; whether they can be written is found out at once.
-
-    A regular file is replaced when its successor is whole: what was there before is not lost to a
-    full disk.
+    """The files of a report that were asked for; whether they can be written is found out at once.
 
     Args:
         output: of the result, as JSON.
@@ -43,18 +36,11 @@ class ReportFiles:
         inputs: Sequence[Path | str] = (),
     ) -> None:
         self._output, self._html, self._csv, self._hgrm = output, html, csv, hgrm
-        # Pipes stay open, lest their reader sees an end before anything was written.
-        self._pipes: dict[Path, BinaryIO] = {}
         if html is not None:
             with needs_extra("report"):
                 import echo_load.report.html  # noqa: F401  # better missed now than after a test
         paths = [path for path in (output, html, csv, hgrm) if path is not None]
-        for number, path in enumerate(paths):
-            if _is_same_file(path, paths[:number]):
-                raise OutputError(f"{path} cannot hold two reports; give each a file of its own")
-            if _is_same_file(path, [Path(one) for one in inputs]):
-                raise OutputError(f"{path} is read here, and cannot be written; name another file")
-            self._check(path)
+        self._files = OutputFiles(paths, inputs)
 
     def write(self, results: Sequence[Result], names: Sequence[str]) -> list[str]:
         """Write them all, in place of what was there.
@@ -66,34 +52,7 @@ class ReportFiles:
         Returns:
             For each that cannot be written after all: which, and why.
         """
-        lost = []
-        for path, make in self._makers(results, names):
-            try:
-                self._write(path, make())
-            except OSError as error:
-                lost.append(f"cannot write {path}: {error.strerror}")
-        return lost
-
-    def _check(self, path: Path) -> None:
-        if str(path) == "-":
-            raise OutputError("- is not a file; --json prints the result")
-        try:
-            if path.is_fifo():
-                self._pipes[path] = _open_fifo(path)
-            else:
-                _try_to_open(path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
-
-    def _write(self, path: Path, content: bytes) -> None:
-        target = path.resolve()
-        if path in self._pipes:
-            with self._pipes.pop(path) as pipe:
-                pipe.write(content)
-        elif (target.is_file() or not target.exists()) and os.access(target.parent, os.W_OK):
-            _replace(target, content)
-        else:
-            path.write_bytes(content)
+        return self._files.write(self._makers(results, names))
 
     def _makers(
         self, results: Sequence[Result], names: Sequence[str]
@@ -112,41 +71,3 @@ def _page(results: Sequence[Result], names: Sequence[str]) -> bytes:
     from echo_load.report.html import render
 
     return render(results, names)
-
-
-def _is_same_file(path: Path, others: Sequence[Path]) -> bool:
-    """True if writing again would overwrite; devices and pipes take one text after the other."""
-    return path.resolve() in {other.resolve() for other in others} and (
-        path.is_file() or not path.exists()
-    )
-
-
-def _open_fifo(path: Path) -> BinaryIO:
-    """Open a pipe with a name for writing; OSError says that nobody reads it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    os.set_blocking(descriptor, True)
-    return cast("BinaryIO", os.fdopen(descriptor, "wb", buffering=0))
-
-
-def _try_to_open(path: Path) -> None:
-    existed = path.exists()
-    with path.open("ab"):
-        pass
-    if not existed:
-        path.unlink()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in place of another when it is whole."""
-    beside = path.with_name(f".echo-load-{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        if path.exists():
-            shutil.copymode(path, beside)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        if error.errno != errno.EBUSY:
-            raise
-        # It is mounted there, and can only be written to.
-        path.write_bytes(content)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-
-import jinja2
-from plotly.offline import get_plotlyjs
+from typing import Any
 
 from echo_core.units import format_bytes
-from echo_load.report.page import rows
+from echo_load.report.page import document, rows
 from echo_load.report.page.charts import Run, charts
 from echo_load.report.page.guides import numbered_parts
 from echo_load.results.result import Result
 
-_PAGE = files(__package__) / "page"
+_TEMPLATE = files(__package__) / "page" / "report.html.j2"
 _VERDICTS = {
     "passed": "Passed",
     "crossed": "Threshold crossed",
     "failed": "Failed",
     "interrupted": "Interrupted",
+}
+_FILTERS: Mapping[str, Callable[..., Any]] = {
+    "time": rows.time,
+    "moment": rows.moment,
+    "count": lambda number: f"{number:,.0f}",
+    "bytes": format_bytes,
+    "verdict": _VERDICTS.__getitem__,
+    "checked": rows.checked,
+    "latencies": rows.latencies,
 }
 
 
@@ -35,21 +39,16 @@ def render(results: Sequence[Result], names: Sequence[str]) -> bytes:
     """
     runs = [Run.of(result, name) for result, name in zip(results, names, strict=True)]
     drawn = charts(runs)
-    plotly, script = get_plotlyjs(), _read("report.js")
-    template = _environment().get_template("report.html.j2")
-    page: str = template.render(
+    return document.render(
+        _TEMPLATE.read_text(encoding="utf-8"),
+        {one.name: {"data": one.data, "layout": one.layout} for one in drawn if one.data},
+        _FILTERS,
         runs=runs,
         charts=drawn,
         parts=numbered_parts(results),
-        figures={one.name: {"data": one.data, "layout": one.layout} for one in drawn if one.data},
         tables=_tables(results),
         thresholds=rows.thresholds(results),
-        policy=_policy(plotly, script),
-        plotly=plotly,
-        style=_read("report.css"),
-        script=script,
     )
-    return page.lstrip().encode(errors="backslashreplace")
 
 
 def _tables(results: Sequence[Result]) -> dict[str, list[rows.Row]]:
@@ -64,43 +63,3 @@ def _tables(results: Sequence[Result]) -> dict[str, list[rows.Row]]:
         "machine": rows.machine,
     }
     return {name: rows.beside([make(one) for one in results]) for name, make in makers.items()}
-
-
-def _policy(*scripts: str) -> str:
-    """A Content-Security-Policy under which nothing is loaded, and only these scripts run.
-
-    What plotly.js draws has styles of its own.
-    """
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _read(name: str) -> str:
-    return (_PAGE / name).read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "time": rows.time,
-        "moment": rows.moment,
-        "count": lambda number: f"{number:,.0f}",
-        "bytes": format_bytes,
-        "verdict": _VERDICTS.__getitem__,
-        "checked": rows.checked,
-        "latencies": rows.latencies,
-    }
-    return environment

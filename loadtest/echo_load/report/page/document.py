@@ -1,0 +1,64 @@
+"""A page that opens in a browser without a network: all that it needs is in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+_PAGE = files(__package__)
+
+
+def render(
+    template: str,
+    figures: Mapping[str, Any],
+    filters: Mapping[str, Callable[..., Any]],
+    **values: object,
+) -> bytes:
+    """Render a page.
+
+    Args:
+        template: its text, in jinja2's language; it places `style`, `plotly` and `script`, the
+            `policy` under which nothing else is loaded or run, and `figures`.
+        figures: data and layout of each chart, by the name in `chart-NAME`, its element's id.
+        filters: that the template uses.
+        values: that it uses.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= filters
+    plotly, script = get_plotlyjs(), _read("report.js")
+    page: str = environment.from_string(template).render(
+        **values,
+        figures=figures,
+        policy=_policy(plotly, script),
+        plotly=plotly,
+        style=_read("report.css"),
+        script=script,
+    )
+    return page.lstrip().encode(errors="backslashreplace")
+
+
+def _policy(*scripts: str) -> str:
+    """A Content-Security-Policy under which nothing is loaded, and only these scripts run.
+
+    What plotly.js draws has styles of its own.
+    """
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _read(name: str) -> str:
+    return (_PAGE / name).read_text(encoding="utf-8")

@@ -33,12 +33,18 @@ def reference() -> str:
         ("echo-server", echo_server),
         ("echo-client", echo_client),
     ]
-    context = click.Context(echo_load)
-    for name in echo_load.list_commands(context):
-        command = echo_load.get_command(context, name)
-        assert command is not None
-        commands.append((f"echo-load {name}", command))
+    commands += _below("echo-load", echo_load)
     return "\n".join([_BEGINNING, *(_section(name, command) for name, command in commands)])
+
+
+def _below(name: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """The commands of a group, and of the groups in it, with their names."""
+    for own, command in sorted(group.commands.items()):
+        whole = f"{name} {own}"
+        if isinstance(command, click.Group):
+            yield from _below(whole, command)
+        else:
+            yield whole, command
 
 
 def _section(name: str, command: click.Command) -> str:

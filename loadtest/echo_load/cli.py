@@ -7,6 +7,7 @@ import click
 from echo_core.command_line import program, settings
 from echo_load.commands.compare import compare
 from echo_load.commands.hold import hold
+from echo_load.commands.lab import lab
 from echo_load.commands.report import report
 from echo_load.commands.run import run
 from echo_load.commands.schema import schema
@@ -23,5 +24,5 @@ def echo_load() -> None:
     """
 
 
-for one in (run, stress, hold, swarm, report, compare, schema):
+for one in (run, stress, hold, swarm, report, compare, lab, schema):
     echo_load.add_command(one)

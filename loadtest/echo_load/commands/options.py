@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 MESSAGES = option_types.whole_number("count", 1, MOST_MESSAGES)
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -143,7 +143,7 @@ result_options = together(
         "-o",
         "--output",
         metavar="FILE",
-        type=_FILE,
+        type=FILE,
         help="Write the result to a file as JSON as well.",
     ),
 )
@@ -151,16 +151,16 @@ report_options = together(
     click.option(
         "--html",
         metavar="FILE",
-        type=_FILE,
+        type=FILE,
         help="Write a report that opens in a browser, offline.",
     ),
     click.option(
-        "--csv", metavar="FILE", type=_FILE, help="Write the figures of each second as CSV."
+        "--csv", metavar="FILE", type=FILE, help="Write the figures of each second as CSV."
     ),
     click.option(
         "--hgrm",
         metavar="FILE",
-        type=_FILE,
+        type=FILE,
         help="Write the percentiles of the response time in HdrHistogram's text form, in "
         "milliseconds.",
     ),

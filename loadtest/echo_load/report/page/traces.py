@@ -23,7 +23,7 @@ _FEW_POINTS = 60
 # How many the page's palette has, for runs as for kinds of errors.
 COLOURS = 6
 PATTERNS = ("", "/", "x", ".", "-", "\\", "+", "|")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _LONGEST_NAME = 24
 
 Trace = dict[str, Any]
@@ -90,7 +90,7 @@ def line(found: Points, name: str, number: int) -> Trace:
         "name": plain(name),
         "line": {"width": 2 if few else 1.4},
         "marker": {
-            "symbol": _SYMBOLS[number % len(_SYMBOLS)],
+            "symbol": SYMBOLS[number % len(SYMBOLS)],
             "size": 5 if few else 7,
             "maxdisplayed": 0 if few else 12,
         },

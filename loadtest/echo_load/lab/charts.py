@@ -1,0 +1,185 @@
+"""The charts of an experiment, as data: what plotly.js draws, without colours."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from echo_load.lab.experiment import Figure, Figures, Unit
+from echo_load.lab.notation import spread, written
+from echo_load.report.page.traces import COLOURS, SYMBOLS, Trace
+
+# Beyond this ratio of the largest to the smallest an axis is logarithmic.
+_WIDEST_LINEAR = 12.0
+_MARKS = (1, 2, 5)
+
+
+class Chart(NamedTuple):
+    """A chart.
+
+    Attributes:
+        name: of its element in the page.
+        title: what it shows.
+        data: traces as plotly.js takes them.
+        layout: its layout, likewise.
+    """
+
+    name: str
+    title: str
+    data: list[Trace]
+    layout: dict[str, Any]
+
+
+def charts(experiment: str, figures: Figures) -> list[Chart]:
+    """Return a chart for each name of which there are several variants or sizes.
+
+    Args:
+        experiment: its name.
+        figures: what was measured.
+    """
+    drawn = []
+    for name in dict.fromkeys(one.name for one in figures):
+        same = [one for one in figures.named(name) if one.median > 0]
+        sizes = {one.at for one in same}
+        make = _over_sizes if len(sizes) > 1 and None not in sizes else _beside
+        if len({(one.of, one.at) for one in same}) > 1 and len({one.median for one in same}) > 1:
+            identifier = f"{experiment}-{name}".replace(" ", "-")
+            drawn.append(Chart(identifier, name, *make(same)))
+    return drawn
+
+
+def _over_sizes(figures: Sequence[Figure]) -> tuple[list[Trace], dict[str, Any]]:
+    """A line for each variant, over the sizes."""
+    data = []
+    for number, of in enumerate(dict.fromkeys(one.of for one in figures)):
+        same = [one for one in figures if one.of == of]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": _plain(of),
+                "line": {"width": 2},
+                "marker": {"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 7},
+                "x": [one.at for one in same],
+                "y": [one.median for one in same],
+                "error_y": _spreads(same),
+                "text": [_hover(one) for one in same],
+                "hovertemplate": "%{text}<extra></extra>",
+                "meta": {"colour": f"run-{number % COLOURS}"},
+            }
+        )
+    sizes = sorted({one.at for one in figures if one.at is not None})
+    xaxis = {
+        "type": "log",
+        "tickvals": sizes,
+        "ticktext": [f"{size:,}" for size in sizes],
+        "showgrid": False,
+    }
+    return data, _layout(xaxis, _axis(figures, beyond=0.1), legend=len(data) > 1)
+
+
+def _beside(figures: Sequence[Figure]) -> tuple[list[Trace], dict[str, Any]]:
+    """A point with its spread for each variant and size, one below the other."""
+    labels = [_plain(_variant(one)) for one in figures]
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "",
+        "marker": {"size": 11},
+        "x": [one.median for one in figures],
+        "y": labels,
+        "error_x": _spreads(figures),
+        "text": [_hover(one) for one in figures],
+        "hovertemplate": "%{text}<extra></extra>",
+        "meta": {"colour": "run-0"},
+    }
+    # Room above the first row and below the last one.
+    yaxis = {"type": "category", "range": [len(labels) - 0.4, -0.6], "showgrid": True}
+    return [trace], _layout(_axis(figures, beyond=0.05), yaxis, legend=False)
+
+
+def _plain(text: str) -> str:
+    """A text as it is, in what plotly.js would take for markup."""
+    return html.escape(text, quote=False)
+
+
+def _variant(figure: Figure) -> str:
+    size = "" if figure.at is None else f"{figure.at:,}"
+    return f"{figure.of}, {size}" if figure.of and size else figure.of or size or figure.name
+
+
+def _hover(figure: Figure) -> str:
+    between = spread(figure)
+    value = written(figure.median, figure.unit)
+    return _plain(f"{_variant(figure)}: {value}") + (f" ({between})" if between else "")
+
+
+def _spreads(figures: Sequence[Figure]) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [one.high - one.median for one in figures],
+        "arrayminus": [one.median - one.low for one in figures],
+        "thickness": 1.4,
+        "width": 4,
+    }
+
+
+def _axis(figures: Sequence[Figure], beyond: float) -> dict[str, Any]:
+    """An axis that holds some figures and their spreads, marked as people write them.
+
+    Args:
+        figures: of one unit, all above 0.
+        beyond: the share of its length that is added at its ends.
+    """
+    unit = figures[0].unit
+    low = min(one.low or one.median for one in figures)
+    high = max(one.high for one in figures)
+    if high / low > _WIDEST_LINEAR:
+        first, last = math.log10(low), math.log10(high)
+        extra = (last - first) * beyond
+        marks = [mark for mark in _log_marks(unit, low, high) if mark <= high * 10**extra]
+        scale = {"type": "log", "range": [first - extra, last + extra]}
+    else:
+        marks = list(_linear_marks(unit, high))
+        scale = {"type": "linear", "range": [0, high * (1 + beyond)]}
+    return {**scale, "tickvals": marks, "ticktext": [written(mark, unit) for mark in marks]}
+
+
+def _base(unit: Unit) -> int:
+    """By what multiples of a unit are called by another name."""
+    return 1024 if unit in {"B", "B/s"} else 1000
+
+
+def _log_marks(unit: Unit, low: float, high: float) -> list[float]:
+    """Round values between two, one a decade or more where there are few decades."""
+    base = _base(unit)
+    exponents = range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 1)
+    steps = _MARKS if high / low < 200 else _MARKS[:1]
+    marks = [
+        float(step * ten) * float(base) ** exponent
+        for exponent in exponents
+        for ten in (1, 10, 100)
+        for step in steps
+    ]
+    return [mark for mark in marks if low / 1.5 <= mark <= high * 2]
+
+
+def _linear_marks(unit: Unit, high: float) -> Iterator[float]:
+    """Zero and three to six round values up to the highest."""
+    base = float(_base(unit))
+    power = base ** math.floor(math.log(high, base))
+    decade = 10.0 ** math.floor(math.log10(high / power))
+    step = next(
+        step * decade * power
+        for step in (0.2, 0.5, 1.0, 2.0, 5.0)
+        if high / (step * decade * power) <= 5
+    )
+    for number in range(math.floor(high / step) + 1):
+        yield number * step
+
+
+def _layout(xaxis: dict[str, Any], yaxis: dict[str, Any], *, legend: bool) -> dict[str, Any]:
+    return {"xaxis": xaxis, "yaxis": yaxis, "showlegend": legend, "hovermode": "closest"}

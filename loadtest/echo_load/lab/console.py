@@ -1,0 +1,140 @@
+"""The outcomes of experiments on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.box import HORIZONTALS
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.status import Status as Spinner
+from rich.table import Table
+from rich.text import Text
+
+from echo_load.lab.experiment import Chapter, Experiment, Figure, Figures
+from echo_load.lab.notation import names_by_size, rows, sentence, spread, written
+from echo_load.lab.outcome import Outcome, Status, summary
+from echo_load.report.console import Output
+
+_STYLES: dict[Status, tuple[str, str]] = {
+    "holds": ("✓", "bold green"),
+    "holds within a limit": ("≈", "bold yellow"),
+    "does not hold": ("✕", "bold red"),
+    "cannot run here": ("-", "bold"),
+    "broke": ("!", "bold red"),
+    "interrupted": ("!", "bold yellow"),
+}
+
+
+class Screen:
+    """Shows experiments as they are run: on standard error which, on standard output what came out.
+
+    Args:
+        output: where the outcomes go.
+        quiet: print no outcomes; something else is printed.
+
+    Attributes:
+        output: the same.
+    """
+
+    def __init__(self, output: Output, *, quiet: bool) -> None:
+        self.output = output
+        self._quiet = quiet
+        self._err = Output(sys.stderr)
+        self._spinner: Spinner | None = None
+
+    def began(self, experiment: Experiment) -> None:
+        """Say which experiment runs."""
+        said = f"{experiment.name} ..."
+        if self._err.console.is_terminal:
+            self._spinner = Spinner(Text(said, style="dim"), console=self._err.console)
+            self._err.guarded(self._spinner.start)
+        elif self._quiet:
+            self._err.print(said)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Print what came out."""
+        self.close()
+        if not self._quiet:
+            # Tables are as wide as they need to be.
+            self.output.guarded(lambda: self.output.console.print(shown(outcome)))
+
+    def finished(self, outcomes: Sequence[Outcome], chosen: int) -> None:
+        """Print how many hold.
+
+        Args:
+            outcomes: of those that were run.
+            chosen: how many were to be run.
+        """
+        if self._quiet:
+            return
+        missing = chosen - len(outcomes)
+        said = f"{summary(outcomes)}{f'; {missing} were not run' if missing else ''}"
+        self.output.print(Text(sentence(said), style="bold"))
+
+    def close(self) -> None:
+        """Take away what is drawn on a terminal."""
+        if self._spinner is not None:
+            self._err.guarded(self._spinner.stop)
+            self._spinner = None
+
+
+def listed(chapters: Sequence[Chapter]) -> RenderableType:
+    """The experiments by their chapters, with what they test."""
+    parts: list[RenderableType] = []
+    for chapter in chapters:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(style="dim")
+        for experiment in chapter.experiments:
+            table.add_row(experiment.name, experiment.claim)
+        title = Text.assemble((chapter.title, "bold"), (f"  {chapter.name}", "dim"))
+        parts += [title, Padding(table, (0, 0, 1, 2))]
+    return Group(*parts)
+
+
+def shown(outcome: Outcome) -> RenderableType:
+    """The outcome of an experiment: its verdict, claim, statement and figures."""
+    mark, style = _STYLES[outcome.status]
+    experiment = outcome.experiment
+    head = Text.assemble(
+        (f"{mark} {outcome.status}", style), "  ", (experiment.name, "bold"), overflow="fold"
+    )
+    said: list[RenderableType] = [
+        Text(f"“{experiment.claim}”", style="italic"),
+        Text(sentence(outcome.statement)),
+    ]
+    if len(outcome.figures):
+        said.append(_figures(outcome.figures))
+    return Group(head, Padding(Group(*said), (0, 0, 1, 2)))
+
+
+def _figures(figures: Figures) -> Table:
+    names = names_by_size(figures)
+    return _by_size(figures, names) if names else _by_name(figures)
+
+
+def _by_name(figures: Iterable[Figure]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for figure in figures:
+        name = f"{figure.name}, {figure.of}" if figure.of else figure.name
+        if figure.at is not None:
+            name += f" at {figure.at:,}"
+        table.add_row(name, written(figure.median, figure.unit), spread(figure))
+    return table
+
+
+def _by_size(figures: Figures, names: Sequence[str]) -> Table:
+    table = Table(box=HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    cells = [[of, at, *medians] for of, at, medians in rows(figures, names)]
+    for header, column in zip(("", "", *names), zip(*cells, strict=True), strict=True):
+        # Headers are wrapped, values are not.
+        width = max(map(len, column))
+        table.add_column(header, min_width=width, justify="right" if table.columns else "left")
+    for row in cells:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,281 @@
+"""Threads that share something: locks, semaphores and events."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Figure, Figures, Verdict
+from echo_load.lab.notation import written
+
+# Nothing here waits longer: what has not happened by then does not happen.
+_DEADLINE = 10.0
+
+
+# Locks.
+
+
+class Counter:
+    """A number to which threads add 1 in two ways."""
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        self.value = 0
+        self._lock = lock
+
+    def add(self) -> None:
+        """Add 1 as a program does that thinks of nothing else."""
+        with self._lock:
+            self.value += 1
+
+    def add_slowly(self) -> None:
+        """Read, let others run, and write: as where the new value takes time to find."""
+        with self._lock:
+            value = self.value
+            time.sleep(1e-6)
+            self.value = value + 1
+
+
+def _lost(add: Callable[[], None], counter: Counter, threads: int, times: int) -> float:
+    """Return the share of updates that are lost when threads add some times each."""
+
+    def work() -> None:
+        for _ in range(times):
+            add()
+
+    running = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return 1 - counter.value / (threads * times)
+
+
+def count_with_and_without(quick: bool) -> Iterator[Figure]:
+    """Let 10,000 threads add 1 each, and 8 threads add 50,000 times, with a lock and without."""
+    threads, times = (2000, 5000) if quick else (10_000, 50_000)
+    # Switch between threads as often as the interpreter can.
+    sys.setswitchinterval(1e-6)
+    for kind, make in (("no lock", nullcontext), ("lock", threading.Lock)):
+        counter = Counter(make())
+        yield Figure("lost", (_lost(counter.add, counter, threads, 1),), "share", f"+= 1, {kind}")
+        counter = Counter(make())
+        lost = _lost(counter.add, counter, 8, times)
+        yield Figure("lost", (lost,), "share", f"+= 1 many times, {kind}")
+        counter = Counter(make())
+        lost = _lost(counter.add_slowly, counter, 100, 10)
+        yield Figure("lost", (lost,), "share", f"read, pause, write, {kind}")
+
+
+def judge_lock(figures: Figures) -> Conclusion:
+    """Without a lock nothing may be lost; that `+= 1` alone loses nothing is a limit."""
+    lost = {one.of: one.median for one in figures.named("lost")}
+    locked = max(share for of, share in lost.items() if of.endswith(", lock"))
+    at_once = max(share for of, share in lost.items() if of.startswith("+=") and "no lock" in of)
+    in_steps = lost["read, pause, write, no lock"]
+    verdict: Verdict = "does not hold"
+    if not locked and not at_once:
+        verdict = "holds within a limit" if in_steps else "holds"
+    return Conclusion(
+        verdict,
+        f"without a lock `+= 1` lost {written(at_once, 'share')} of the updates on this "
+        f"interpreter, and read, pause, write {written(in_steps, 'share')}; with a lock "
+        f"{written(locked, 'share')} were lost. That an interpreter does not switch threads within "
+        "`+= 1` is not promised anywhere, and ends where the update has a second step.",
+    )
+
+
+def nest_locks(_quick: bool) -> Iterator[Figure]:
+    """Take a lock that this thread has already, with a deadline of 100 ms."""
+    kinds: dict[str, Callable[[], threading.Lock | threading.RLock]] = {
+        "Lock": threading.Lock,
+        "RLock": threading.RLock,
+    }
+    for kind, make in kinds.items():
+        lock = make()
+        with lock:
+            began = time.perf_counter()
+            taken = lock.acquire(timeout=0.1)
+            waited = time.perf_counter() - began
+            if taken:
+                lock.release()
+        yield Figure("taken a second time", (taken,), "yes/no", kind)
+        yield Figure("waited", (waited,), "s", kind)
+
+
+def judge_nesting(figures: Figures) -> Conclusion:
+    """The RLock must have been taken twice, and the Lock not."""
+    lock, rlock = (figures.median("taken a second time", kind) for kind in ("Lock", "RLock"))
+    waited = figures.median("waited", "Lock")
+    return Conclusion.when(
+        not lock and bool(rlock),
+        f"the thread that has an RLock {'took' if rlock else 'could not take'} it a second time; "
+        + (
+            "with a Lock it did so too."
+            if lock
+            else f"with a Lock it gave up after {written(waited, 's')}: without a deadline it "
+            "would have waited for itself for ever."
+        ),
+    )
+
+
+def limit_with_a_semaphore(_quick: bool) -> Iterator[Figure]:
+    """Let 20 threads into a section that BoundedSemaphore(5) guards, for 20 ms each."""
+    semaphore = threading.BoundedSemaphore(5)
+    lock = threading.Lock()
+    inside = most = 0
+
+    def enter() -> None:
+        nonlocal inside, most
+        with semaphore:
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.02)
+            with lock:
+                inside -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    yield Figure("most inside at once", (most,))
+    raised = False
+    try:
+        semaphore.release()
+    except ValueError:
+        raised = True
+    yield Figure("ValueError at one release too many", (raised,), "yes/no")
+
+
+def judge_semaphore(figures: Figures) -> Conclusion:
+    """Never may more than five have been inside."""
+    most = figures.median("most inside at once")
+    raised = figures.median("ValueError at one release too many")
+    return Conclusion.when(
+        1 < most <= 5 and bool(raised),
+        f"at most {written(most, '')} of 20 threads were inside at once; one release too many "
+        + ("raised ValueError." if raised else "went unnoticed."),
+    )
+
+
+# The traffic light.
+
+
+class TrafficLight:
+    """A light that is green, then yellow, then red; cars may go while its event is set.
+
+    Attributes:
+        may_go: set while it is green or yellow.
+        crossed: how many cars have crossed.
+        crossed_on_red: how many of these on red.
+    """
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.crossed = self.crossed_on_red = 0
+        self._over = False
+        self._changing = threading.Lock()
+        self._counting = threading.Lock()
+
+    def run(self, rounds: int) -> None:
+        """Change the light some times, and then end."""
+        for _ in range(rounds):
+            self.may_go.set()
+            time.sleep(0.015)
+            with self._changing:
+                self.may_go.clear()
+            time.sleep(0.01)
+        self._over = True
+        self.may_go.set()
+
+    def drive(self) -> None:
+        """Look, start the engine, and cross: the light may have changed meanwhile."""
+        while self.may_go.wait(_DEADLINE) and not self._over:
+            time.sleep(0.001)
+            self._cross()
+
+    def drive_carefully(self) -> None:
+        """Start the engine, and look and cross in one step in which the light cannot change."""
+        while self.may_go.wait(_DEADLINE) and not self._over:
+            time.sleep(0.001)
+            with self._changing:
+                if self.may_go.is_set():
+                    self._cross()
+
+    def _cross(self) -> None:
+        with self._counting:
+            self.crossed += 1
+            self.crossed_on_red += not self.may_go.is_set()
+
+
+def cross_at_the_light(quick: bool) -> Iterator[Figure]:
+    """Let three cars cross at a traffic light, as the tutorial does and with a lock."""
+    for kind in ("event alone", "event and lock"):
+        light = TrafficLight()
+        drive = light.drive if kind == "event alone" else light.drive_carefully
+        cars = [threading.Thread(target=drive) for _ in range(3)]
+        for car in cars:
+            car.start()
+        light.run(rounds=10 if quick else 50)
+        for car in cars:
+            car.join()
+        yield Figure("crossings", (light.crossed,), "", kind)
+        yield Figure("on red", (light.crossed_on_red,), "", kind)
+
+
+def judge_light(figures: Figures) -> Conclusion:
+    """None may cross on red; that it takes a lock is a limit."""
+    alone, locked = (figures.median("on red", kind) for kind in ("event alone", "event and lock"))
+    crossings = figures.median("crossings", "event alone")
+    verdict: Verdict = "does not hold"
+    if not locked:
+        verdict = "holds within a limit" if alone else "holds"
+    return Conclusion(
+        verdict,
+        f"with the event alone {written(alone, '')} of {written(crossings, '')} crossings were on "
+        f"red, with a lock around looking and crossing {written(locked, '')}: an event says what "
+        "was true when it was looked at, not what is true a moment later.",
+    )
+
+
+CHAPTER = Chapter(
+    name="locks",
+    title="Locks, semaphores and events",
+    experiments=(
+        Experiment(
+            "lock",
+            "Python 3 has mended this: without a lock the result is right too.",
+            "Threads add 1 to a number, with `+= 1` and by reading, pausing for a microsecond and "
+            "writing; the interpreter switches between threads as often as it can.",
+            count_with_and_without,
+            judge_lock,
+        ),
+        Experiment(
+            "rlock",
+            "Where a lock is taken within itself a Lock does not do; it takes an RLock.",
+            "A thread takes a lock that it has already, and gives up after 100 ms.",
+            nest_locks,
+            judge_nesting,
+        ),
+        Experiment(
+            "semaphore",
+            "A semaphore lets a certain number of threads in at once.",
+            "20 threads enter a section for 20 ms that a BoundedSemaphore(5) guards; then it is "
+            "released once too often.",
+            limit_with_a_semaphore,
+            judge_semaphore,
+        ),
+        Experiment(
+            "event",
+            "Cars stop at red and go at green: an event lets threads act together.",
+            "A light is green and yellow for 15 ms and red for 10 ms; three cars wait for its "
+            "event, need 1 ms to start, and cross.",
+            cross_at_the_light,
+            judge_light,
+        ),
+    ),
+)

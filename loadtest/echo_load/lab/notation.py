@@ -1,0 +1,60 @@
+"""How figures are written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from echo_core.units import format_bytes
+from echo_load.lab.experiment import Figure, Figures, Unit
+from echo_load.plan.thresholds import written_rate, written_time
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
+
+
+_WRITERS: dict[Unit, Callable[[float], str]] = {
+    "s": lambda value: written_time(value) if value else "0 s",
+    "B": format_bytes,
+    "1/s": lambda value: f"{written_rate(value)}/s",
+    "B/s": lambda value: f"{format_bytes(value)}/s",
+    "share": lambda value: f"{value * 100:.3g} %",
+    "yes/no": lambda value: "yes" if value else "no",
+    "": _number,
+}
+
+
+def written(value: float, unit: Unit) -> str:
+    """Write a value with its unit: `41.3 µs`, `9.6 KiB`, `12,300/s`, `97 %`, `10,000`."""
+    return _WRITERS[unit](value)
+
+
+def spread(figure: Figure) -> str:
+    """Write the lowest and the highest value of a figure; nothing if it has one value."""
+    if figure.low == figure.high:
+        return ""
+    return f"{written(figure.low, figure.unit)} to {written(figure.high, figure.unit)}"
+
+
+def sentence(text: str) -> str:
+    """Write a text as a sentence: with a capital at its beginning and a full stop at its end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def names_by_size(figures: Figures) -> list[str]:
+    """Return the names of figures that were measured at several sizes; none of others.
+
+    They are shown as a table with a row for each variant and size, and a column for each name.
+    """
+    sizes = {one.at for one in figures}
+    several = len(sizes) > 1 and None not in sizes
+    return list(dict.fromkeys(one.name for one in figures)) if several else []
+
+
+def rows(figures: Figures, names: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield a row for each size and variant: the variant, the size, and the medians by name."""
+    found = {(one.of, one.at, one.name): one for one in figures}
+    for of, at in dict.fromkeys((one.of, one.at) for one in figures):
+        cells = [found.get((of, at, name)) for name in names]
+        written_cells = ["" if one is None else written(one.median, one.unit) for one in cells]
+        yield of, "" if at is None else f"{at:,}", written_cells

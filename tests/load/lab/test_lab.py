@@ -1,0 +1,195 @@
+"""`echo-load lab`: every experiment runs; what it prints and writes; what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from echo_load.lab.catalogue import chapters
+from support.processes import LOAD, environment, run, until
+
+NAMES = [one.name for chapter in chapters() for one in chapter.experiments]
+LAB = (*LOAD, "lab", "run")
+
+
+def outcomes(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    ended = run([*LAB, "--json", *arguments])
+    assert ended.returncode == code, ended.stderr.decode()
+    found: list[dict[str, Any]] = json.loads(ended.stdout)["experiments"]
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_runs(name: str) -> None:
+    (outcome,) = outcomes("--quick", name)
+    assert outcome["verdict"] in {"holds", "holds within a limit", "does not hold"}, outcome
+    assert outcome["statement"]
+    assert outcome["figures"]
+    for figure in outcome["figures"]:
+        assert figure["low"] <= figure["median"] <= figure["high"]
+
+
+def test_the_list_names_all() -> None:
+    ended = run([*LOAD, "lab", "list"])
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    lines = ended.stdout.decode().splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ") and line[2:3].strip()]
+    assert listed == NAMES
+
+
+def test_chapters_and_experiments_are_run_in_the_order_of_the_tutorial(tmp_path: Path) -> None:
+    file, page = tmp_path / "lab.json", tmp_path / "lab.html"
+    ended = run([*LAB, "--quick", "timer", "queues", "-o", str(file), "--html", str(page)])
+    assert ended.returncode == 0
+    kept = json.loads(file.read_bytes())
+    names = ["timer", "queue-orders", "queue-bounds", "queue-join"]
+    assert [one["name"] for one in kept["experiments"]] == names
+    assert kept["quick"] is True
+    assert kept["machine"]["python"]
+    shown = ended.stdout.decode()
+    assert [shown.index(f"  {name}\n") for name in names] == sorted(
+        shown.index(f"  {name}\n") for name in names
+    )
+    assert shown.rstrip().endswith("4 hold.")
+    text = page.read_text()
+    assert all(f'id="{name}"' in text for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "lok"], "there is no experiment 'lok'; did you mean lock?"),
+        (["run", "?"], "there is no experiment '?'; `echo-load lab list` names them"),
+        (["run", "lock", "-o", "/nowhere/x"], "cannot write /nowhere/x: No such file or directory"),
+        (["run", "lock", "--html", "-"], "- is not a file; --json prints the result"),
+        (["run", "lock", "-o", "/tmp", "--json"], "'/tmp' is a directory"),
+        (["list", "lock"], "unexpected extra argument"),
+        (["measure"], "No such command 'measure'"),
+    ],
+)
+def test_bad_input(arguments: list[str], said: str) -> None:
+    ended = run([*LOAD, "lab", *arguments])
+    (line,) = ended.stderr.decode().splitlines()
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert said in line
+
+
+def little_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "said"),
+    [
+        ("thread-start", little_memory, "can't start new thread"),
+        ("process-exchange", few_descriptors, "Too many open files"),
+    ],
+)
+def test_what_cannot_run_here_says_so_and_does_not_hold(name: str, limit: Any, said: str) -> None:
+    ended = subprocess.run(
+        [*LAB, "--quick", name, "--json"],
+        capture_output=True,
+        preexec_fn=limit,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (outcome,) = json.loads(ended.stdout)["experiments"]
+    assert (outcome["verdict"], outcome["statement"]) == ("cannot run here", said)
+
+
+def one_core() -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+
+
+def test_cores_need_two() -> None:
+    ended = subprocess.run(
+        [*LAB, "--quick", "cores"],
+        capture_output=True,
+        preexec_fn=one_core,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert "has one core" in ended.stdout.decode()
+    assert ended.stdout.decode().rstrip().endswith("1 cannot run here.")
+
+
+def started(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*LAB, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+
+
+def experiment_of(lab: subprocess.Popen[bytes]) -> psutil.Process | None:
+    """The process of the experiment that a lab runs."""
+    children = psutil.Process(lab.pid).children()
+    return next((one for one in children if "echo_load.lab" in one.cmdline()), None)
+
+
+def test_an_experiment_that_breaks_is_a_failure() -> None:
+    with started("switch-cost", "timer", "--json") as lab:
+        experiment = until(lambda: experiment_of(lab), "an experiment")
+        experiment.kill()
+        out, _ = lab.communicate(timeout=60)
+    assert lab.returncode == 1
+    first, second = json.loads(out)["experiments"]
+    assert (first["verdict"], first["statement"]) == (
+        "broke",
+        "its process ended with exit code -9",
+    )
+    assert second["verdict"] == "holds"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_at_once_and_shows_what_was_measured(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    file = tmp_path / "lab.json"
+    with started("timer", "servers", "-o", str(file)) as lab:
+        assert lab.stdout is not None
+        shown = [lab.stdout.readline(), lab.stdout.readline()]
+        # What the timers came to has been printed; the next one takes minutes.
+        experiment = until(lambda: experiment_of(lab), "the next experiment")
+        until(experiment.children, "its server")
+        below = experiment.children(recursive=True)
+        lab.send_signal(number)
+        out, err = lab.communicate(timeout=60)
+    text = (b"".join(shown) + out).decode()
+    assert lab.returncode == 130, err
+    assert "holds  timer" in text
+    assert "interrupted  servers" in text
+    first, second = json.loads(file.read_bytes())["experiments"]
+    assert (first["verdict"], second["verdict"]) == ("holds", "interrupted")
+    until(lambda: not any(map(is_running, [experiment, *below])), "the end of all")
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_nothing_else_imports_it() -> None:
+    program = (
+        "import sys, echo_load.cli, echo_load.commands.run, echo_load.runner.controller;"
+        "print([name for name in sys.modules if name.startswith('echo_load.lab')])"
+    )
+    ended = run([sys.executable, "-c", program])
+    assert (ended.returncode, ended.stdout) == (0, b"[]\n"), ended.stderr

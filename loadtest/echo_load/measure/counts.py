@@ -13,15 +13,15 @@ class Counts:
     Attributes:
         opened: connections that were established.
         failed: attempts to establish one that failed.
-        lost: connections that were given up before the end, for an error.
+        lost: connections given up before the end because of an error.
         closed: connections that ended, for whatever reason.
         messages: round trips completed, right or wrong.
-        wrong: of these, how many were wrong; they are among the errors, too.
+        wrong: round trips with a wrong reply; they are among the errors, too.
         bytes_sent: payload bytes handed to the kernel.
         bytes_received: payload bytes that came back.
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams that came back.
-        retransmits: segments that TCP sent again on connections that have ended.
+        retransmits: segments that TCP retransmitted on connections that have ended.
         errors: failures by kind, as `FailureKind` names them, and
             `no_reply`, `no_thread`, `lost` (a datagram), `unsent`.
     """
@@ -41,7 +41,7 @@ class Counts:
 
     @property
     def open(self) -> int:
-        """Connections that are open."""
+        """The number of open connections."""
         return self.opened - self.closed
 
     @property
@@ -50,7 +50,7 @@ class Counts:
         return self.messages + self.errors.total() - self.wrong
 
     def __add__(self, other: Counts) -> Counts:
-        """Both together."""
+        """Return the sum of both."""
         names = [one.name for one in fields(self)]
         return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
 
@@ -58,19 +58,19 @@ class Counts:
         """Return the difference from earlier counts."""
         names = [one.name for one in fields(self) if one.name != "errors"]
         gained = Counts(*(getattr(self, name) - getattr(other, name) for name in names))
-        # An error may be taken back: a datagram that was held for lost and came late.
+        # An error can be withdrawn: a datagram that counted as lost came late.
         for kind in self.errors | other.errors:
             if change := self.errors[kind] - other.errors[kind]:
                 gained.errors[kind] = change
         return gained
 
     def add(self, other: Counts) -> None:
-        """Add other counts to these; errors that were taken back are subtracted."""
+        """Add other counts to these; withdrawn errors are subtracted."""
         for one in fields(self):
             if one.name != "errors":
                 setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
         self.errors.update(other.errors)
 
     def copy(self) -> Counts:
-        """The counts as they are now."""
+        """A copy of the counts."""
         return self + Counts()

@@ -14,12 +14,13 @@ class Measured:
 
     Attributes:
         response: round trips, from when a message was due.
-        service: the same, from when it left; empty in a closed loop, where they are the same.
+        service: round trips, from when a message left; empty in a closed loop, where a message is
+            due when it leaves.
         first_byte: from a connection's first message to the first byte that came back on it.
-        connect: what the path took to establish a connection.
-        handshake: times that TLS took after that.
-        kernel: round trips as the kernel's TCP smoothed them, one a connection that has ended.
-        lateness: how late messages left that were due and had a free connection.
+        connect: time that the network took to establish a connection.
+        handshake: time of the TLS handshake after that.
+        kernel: smoothed round trips of the kernel's TCP, one per connection that has ended.
+        lateness: how late messages left that had a free connection.
         hub_lag: how late the event loop was.
     """
 
@@ -34,15 +35,15 @@ class Measured:
 
     @property
     def service_times(self) -> LatencyHistogram:
-        """From when messages left, also in a closed loop."""
+        """Service times, also in a closed loop."""
         return self.service if self.service.count else self.response
 
     def by_name(self) -> dict[str, LatencyHistogram]:
-        """The distributions that results have."""
+        """The distributions of a result, by name."""
         found = {name: getattr(self, name) for name in DISTRIBUTIONS}
         return {**found, "service": self.service_times}
 
     def add(self, other: Measured) -> None:
-        """Add what another one has."""
+        """Add the distributions of another one."""
         for name in self.__slots__:
             getattr(self, name).merge(getattr(other, name))

@@ -1,8 +1,7 @@
-"""Latencies: nanoseconds in, HdrHistogram counts kept, microseconds out.
+"""Latency histograms: recorded in nanoseconds, kept as HdrHistogram counts, read in microseconds.
 
-Recording is done in batches: an array of nanoseconds becomes counts in one go, so that the hot
-path does nothing but append to an array (G. Tene, HdrHistogram; its counts layout is kept, and so
-are its encoding and its three significant digits).
+Latencies are recorded in batches, so that the hot path only appends to an array. The layout of the
+counts, the encoding and the three significant digits are HdrHistogram's (G. Tene).
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from hdrh.codec import HdrCookieException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
-# The indices and the counts that are not 0, of what kind those are, and the other figures.
+# Indices and values of the nonzero counts, the values' dtype, and the other figures.
 _State = tuple[bytes, bytes, str, tuple[int, int, int, int]]
 
-# What the library raises for what is none.
+# What the library raises for data that is not a histogram.
 _NO_HISTOGRAM = (
     TypeError,
     ValueError,
@@ -36,7 +35,7 @@ _NO_HISTOGRAM = (
 HIGHEST_NS = 3_600_000_000_000
 SIGNIFICANT_DIGITS = 3
 
-# How the library lays counts out; all histograms here share it.
+# The library's layout of the counts, shared by all histograms here.
 _LAYOUT = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
 _MASK: int = _LAYOUT.sub_bucket_mask
 _HALF: int = _LAYOUT.sub_bucket_half_count_magnitude
@@ -48,13 +47,13 @@ class LatencyHistogram:
 
     Attributes:
         count: latencies recorded.
-        clamped: of these, how many were longer than an hour and counted as one hour.
-        max_ns: the longest, exactly.
-        sum_ns: of all of them, exactly.
+        clamped: latencies above one hour, which are counted as one hour.
+        max_ns: the longest latency, exact.
+        sum_ns: the sum of all latencies, exact.
     """
 
     def __init__(self) -> None:
-        # As far as there are any: most histograms are of a moment, and of short times.
+        # Only up to the longest latency: most histograms cover a moment and short times.
         self._counts: Integers = np.zeros(0, dtype=np.int64)
         self.count = 0
         self.clamped = 0
@@ -74,7 +73,7 @@ class LatencyHistogram:
         self.sum_ns += int(values.sum())
         self.max_ns = max(self.max_ns, highest)
         if highest > HIGHEST_NS:
-            # The library drops what is out of range without a word; it is the tail, so keep it.
+            # The library silently drops values out of range; they are the tail, so keep them.
             self.clamped += int((values > HIGHEST_NS).sum())
             values = np.minimum(values, HIGHEST_NS)
         self._add(np.bincount(_index(np.maximum(values, 1))))
@@ -96,14 +95,14 @@ class LatencyHistogram:
 
     @property
     def max_us(self) -> float:
-        """The longest in microseconds."""
+        """The longest latency in microseconds."""
         return self.max_ns / 1e3
 
     def percentiles_us(self, percentiles: Sequence[float]) -> list[float]:
-        """The least latencies in microseconds that so many percent do not exceed; 0 if empty.
+        """The latencies at these percentiles, in microseconds; 0 if the histogram is empty.
 
-        The rank is rounded up, as in HdrHistogram since 2.1.10: of 60 the 99th percentile is the
-        longest.
+        The rank is rounded up, as in HdrHistogram since 2.1.10: the 99th percentile of 60 latencies
+        is the longest.
         """
         if not self.count:
             return [0.0] * len(percentiles)
@@ -123,17 +122,17 @@ class LatencyHistogram:
         return found
 
     def buckets_ms(self) -> Iterator[tuple[float, int]]:
-        """The milliseconds of each bucket that is not empty, and how many latencies it has."""
+        """The upper end in milliseconds and the count of each bucket that is not empty."""
         filled = np.flatnonzero(self._counts)
         return zip(map(_highest_ms, filled.tolist()), self._counts[filled].tolist(), strict=True)
 
     def pack(self) -> tuple[bytes, bytes, str, tuple[int, int, int, int]]:
-        """All of it, as small as can be, in types that any protocol carries."""
+        """The compact state of the histogram, in types that any serializer can carry."""
         return self.__getstate__()
 
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> LatencyHistogram:
-        """Read what `pack` has returned."""
+        """Rebuild a histogram from what `pack` returned."""
         histogram = cls()
         indices, counts, kind, figures = packed
         histogram.__setstate__((indices, counts, kind, tuple(figures)))
@@ -144,7 +143,7 @@ class LatencyHistogram:
         hdr = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
         np.frombuffer(hdr.counts, dtype=np.int64)[: len(self._counts)] = self._counts
         filled = np.flatnonzero(self._counts)
-        # The library encodes as far as what it believes to be the longest.
+        # The library encodes only up to the longest value it knows of.
         hdr.set_internal_tacking_values(
             *((int(filled[0]), int(filled[-1])) if self.count else (-1, -1)), self.count
         )
@@ -153,10 +152,10 @@ class LatencyHistogram:
 
     @classmethod
     def decode(cls, encoded: str) -> LatencyHistogram:
-        """Read what `encode` has written; the mean and the longest are as exact as the counts.
+        """Decode what `encode` returned; mean and maximum are only as exact as the counts.
 
         Raises:
-            ValueError: it is no such encoding, or of other bounds.
+            ValueError: it is not such an encoding, or has other bounds.
         """
         try:
             hdr = HdrHistogram.decode(encoded)
@@ -180,7 +179,7 @@ class LatencyHistogram:
         self._counts[: len(counts)] += counts
 
     def __getstate__(self) -> _State:
-        # As small as can be: messages wait while it is written to a pipe.
+        # Compact: messages wait while it is written to a pipe.
         filled = np.flatnonzero(self._counts)
         counts = self._counts[filled]
         kind = np.min_scalar_type(int(counts.max(initial=0))).char
@@ -202,13 +201,13 @@ class LatencyHistogram:
 
 
 def _rank(percentile: float, count: int) -> int:
-    # As the library in Java: a rounding error must not reach the next whole number.
+    # As in the Java library: a rounding error must not lead to the next whole number.
     return max(1, math.ceil(math.nextafter(percentile, -math.inf) * count / 100))
 
 
 @cache
 def _highest_ms(index: int) -> float:
-    """The longest latency that is counted there, in milliseconds."""
+    """The longest latency that is counted at an index, in milliseconds."""
     value = _LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(index))
     return float(value) / 1e6
 

@@ -1,4 +1,4 @@
-"""The names of the distributions that results have, and how people read them."""
+"""The names of the distributions of a result, and their labels."""
 
 DISTRIBUTIONS = {
     "response": "response",

@@ -1,4 +1,4 @@
-"""The bounds of a plan's numbers, for those who build one and for those who read its options."""
+"""The bounds of a plan's numbers, shared with the options of the command line."""
 
 MOST_CONNECTIONS = 2_000_000
 MOST_MESSAGES = 10**15

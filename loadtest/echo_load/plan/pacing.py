@@ -1,6 +1,6 @@
-"""The instants at which connections are open and messages are due, computed beforehand.
+"""The instants at which connections are open and messages are due, computed in advance.
 
-All times are seconds from when the first stage begins.
+Unless stated otherwise, times are seconds since the first stage began.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from echo_load.plan.stages import StagePlan
 Seconds = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-# Instants worked out at once: few enough to be quick, many enough to make one cheap.
+# Instants computed at once: few enough to be quick, enough to make each one cheap.
 _BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A time in which a level stays or changes evenly.
+    """A period in which a level is constant or changes linearly.
 
     Attributes:
         begin: when it begins.
-        seconds: how long it is; may be infinite where the level stays.
+        seconds: its length; may be infinite where the level is constant.
         first: the level at its beginning.
         last: the level at its end.
     """
@@ -45,7 +45,7 @@ class Segment:
         return (self.first + self.last) / 2 * self.seconds if self.last or self.first else 0.0
 
     def reached(self, totals: Seconds) -> Seconds:
-        """Return when the integral of the level, from its beginning, reaches these totals."""
+        """Return when the integral of the level over the segment reaches these totals."""
         slope = 0.0 if self.first == self.last else (self.last - self.first) / self.seconds
         root = np.sqrt(np.maximum(self.first**2 + 2 * slope * totals, 0.0))
         divisor = self.first + root
@@ -54,11 +54,11 @@ class Segment:
 
 
 class Timeline:
-    """The stages of a plan, or of one part of it, on the clock.
+    """The stages of a plan, or of one part of it, over time.
 
     Args:
         stages: one after the other.
-        loop: and then from the first again.
+        loop: begin again with the first after the last.
         seconds: when it all ends; infinite if something else ends it.
 
     Attributes:
@@ -86,7 +86,7 @@ class Timeline:
         return self._ends[-1]
 
     def stages_at(self, instants: Seconds) -> Indices:
-        """Which stage each instant lies in: its index, and -1 before the first."""
+        """The index of the stage at each instant; -1 before the first."""
         within = instants % self.round_seconds if self._loop else instants
         found = np.searchsorted(self._ends, within, side="right")
         stages: Indices = np.minimum(found, len(self._stages) - 1)
@@ -94,7 +94,7 @@ class Timeline:
         return stages
 
     def stage_at(self, instant: float) -> int:
-        """Which stage an instant lies in: its index, and -1 before the first."""
+        """The index of the stage at an instant; -1 before the first."""
         return int(self.stages_at(np.array([instant]))[0])
 
     def segments_begun(self, instant: float) -> int:
@@ -104,7 +104,7 @@ class Timeline:
         return int(rounds) * len(self._stages) + min(ended, len(self._stages) - 1) + 1
 
     def segments(self) -> Iterator[Segment]:
-        """The levels from the beginning until the end, which may never come."""
+        """Yield the segments from the beginning, for ever if the timeline has no end."""
         begin = 0.0
         for stage in cycle(self._stages) if self._loop else self._stages:
             seconds = math.inf if stage.duration is None else stage.duration
@@ -114,18 +114,18 @@ class Timeline:
             begin += seconds
 
     def lifetimes(self, number: int) -> Iterator[tuple[float, float]]:
-        """Return when a connection is open, if the levels are connections.
+        """Yield the periods in which a connection is open, if the levels are connections.
 
         Connection 7 is open while the level is 7 or more.
 
         Args:
-            number: of the connection, from 1.
+            number: the connection's number, from 1.
 
         Yields:
-            Begins and ends; the first begin is minus infinity if it is open from the beginning.
+            Beginning and end of each; minus infinity if it is open from the beginning.
         """
         opened: float | None = None
-        # In a loop without end, that of a connection that is never closed would never be told.
+        # In an endless loop, the period of a connection that never closes would never be yielded.
         always = all(min(stage.first, stage.last) >= number for stage in self._stages)
         for at_first, segment in enumerate(islice(self.segments(), 1 if always else None)):
             if opened is None and segment.first >= number:
@@ -148,21 +148,20 @@ class Timeline:
 class Schedule:
     """An iterator over the instants, in nanoseconds, at which one generator's messages are due.
 
-    The levels of the timeline are messages a second.
+    The levels of the timeline are messages per second.
 
-    The messages of all generators together are due at even distances, or at those of a Poisson
-    process (W. Feller, An Introduction to Probability Theory, volume 1, chapter XVII): a message
-    is due where the integral of the rate comes to the next whole number, or to the next of a
-    Poisson process of rate 1.
+    The messages of all generators together are due at even intervals, or as a Poisson process (W.
+    Feller, An Introduction to Probability Theory, volume 1, chapter XVII): a message is due when
+    the integral of the rate reaches the next whole number, or the next arrival of a Poisson process
+    of rate 1.
 
     Args:
         timeline: the rates.
-        arrivals: even distances, or random ones.
-        turns: which of the messages are this generator's, in each round of `of`: those of its
-            connections.
-        of: how many turns a round has: one for each connection of all generators.
-        seed: another one gives other random distances.
-        messages: how many at most; None for all.
+        arrivals: even intervals, or random ones.
+        turns: this generator's messages in each round of `of`, one for each of its connections.
+        of: turns in a round, one for each connection of all generators.
+        seed: of the random intervals.
+        messages: how many at most; None for no limit.
     """
 
     def __init__(
@@ -201,11 +200,11 @@ class Schedule:
 
     @property
     def through(self) -> bool:
-        """All messages are due that it is limited to, once it has no instant any more."""
+        """Whether the limit of messages was reached; valid once the iteration has ended."""
         return self._left <= 0
 
     def rest(self, until_ns: int) -> int:
-        """Return how many instants are left before another one, and end the iteration."""
+        """End the iteration, and return how many instants before `until_ns` were left."""
         left = sum(instant < until_ns for instant in self._now)
         for block in self._later:
             before = int(np.searchsorted(block, until_ns / 1e9))
@@ -216,7 +215,7 @@ class Schedule:
         return left
 
     def _blocks(self) -> Iterator[Seconds]:
-        """The instants in seconds, some at once."""
+        """Yield the instants in seconds, in blocks."""
         for block in self._unlimited_blocks():
             if self._left <= 0:
                 return
@@ -232,7 +231,7 @@ class Schedule:
             while position < after:
                 positions = self._positions(position)
                 inside = positions[positions < after]
-                # The last one is the first of the next block; those beyond are drawn anew.
+                # The last one is the first of the next block; those beyond are drawn again.
                 position = float(positions[min(len(inside), _BLOCK)])
                 block = segment.reached(inside[:_BLOCK] - before)
                 if block[-1] >= self._timeline.seconds:

@@ -1,7 +1,7 @@
 """The messages that are sent to an echo service, and the check of the replies.
 
-A payload makes every message from the number of its connection and its own number in it, so that
-none has to be kept to know what must come back, and a wrong reply can be named.
+A payload derives every message from the number of its connection and its sequence number: no
+message has to be kept to check its reply, and a wrong reply can be classified.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Stamp(NamedTuple):
     """The header of a message.
 
     Attributes:
-        connection: the number of the connection that it was made for.
-        sequence: its own number in that connection, from 0.
+        connection: the number of its connection.
+        sequence: its number within that connection, from 0.
     """
 
     connection: int
@@ -33,32 +33,32 @@ class Payload(ABC):
 
     Attributes:
         largest: bytes of the longest message.
-        tails: of each sequence what follows the head; None where a message is no head and tail.
+        tails: by sequence, what follows the head; None where messages are not heads and tails.
     """
 
     largest: int
     tails: Tails | None = None
 
-    def head(self, connection: int) -> bytes:  # noqa: ARG002  # of those that have none
-        """Return the beginning that all messages of a connection have in common; a tail follows."""
+    def head(self, connection: int) -> bytes:  # noqa: ARG002  # subclasses use it
+        """Return the head that all messages of a connection share; a tail follows it."""
         return b""
 
     def message(self, connection: int, sequence: int) -> bytes:
-        """The message with this number in the connection with this number."""
+        """The message with this sequence number on the connection with this number."""
         assert self.tails is not None
         return self.head(connection) + self.tails[sequence]
 
-    def stamp(self, data: bytes) -> Stamp | None:  # noqa: ARG002  # of those that have none
-        """Read what a message, or its first part, says of itself; None if it says nothing."""
+    def stamp(self, data: bytes) -> Stamp | None:  # noqa: ARG002  # subclasses use it
+        """Read the stamp of a message, or of its first part; None if it has none."""
         return None
 
     def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
-        """Name what is wrong with bytes that came in the place of a message.
+        """Classify bytes that came in place of a message.
 
         Args:
             connection: the connection that they came on.
             sequence: the message that was due.
-            got: as many bytes as it has, or fewer if no more came.
+            got: as many bytes as the message has, or fewer if no more came.
         """
         stamp = self.stamp(got)
         if stamp is None or stamp == (connection, sequence):
@@ -73,11 +73,11 @@ class Payload(ABC):
         return FailureKind.DUPLICATED if stamp.sequence < sequence else FailureKind.REORDERED
 
     def diagnose_surplus(self, connection: int, sequence: int, got: bytes) -> FailureKind:
-        """Name what bytes are that came when nothing was due.
+        """Classify bytes that came when nothing was due.
 
         Args:
             connection: the connection that they came on.
-            sequence: the message that was due last; -1 if none has left yet.
+            sequence: the last message that was sent; -1 if none was.
             got: at least one byte.
         """
         stamp = self.stamp(got)
@@ -94,7 +94,7 @@ class Payload(ABC):
 
 
 class HelloPayload(Payload):
-    """The stress test's messages: `hello 0`, `hello 1` and on."""
+    """The stress test's messages: `hello 0`, `hello 1` and so on."""
 
     largest = len("hello ") + 19
 
@@ -115,12 +115,12 @@ class FixedPayload(Payload):
 
 
 class StampedPayload(Payload):
-    """Messages of one size or of many that say whose they are, filled up with noise.
+    """Messages of one size or of many, each with a stamp that identifies it, padded with noise.
 
-    A stamp has 24 bytes: the run, the connection and a check over both, the sequence and a check
-    over it. One changed byte never makes another message's stamp of it. Messages of fewer bytes
-    carry its end, which differs from message to message, and cannot be told apart from corrupt
-    ones.
+    A stamp has 24 bytes: the run, the connection and a checksum of both, the sequence and its
+    checksum. Changing one byte never yields another message's stamp. Shorter messages carry only
+    the end of a stamp, which differs from message to message; a wrong reply to them cannot be told
+    from a corrupt one.
 
     Args:
         least: bytes of the smallest message, at least 1.
@@ -138,11 +138,11 @@ class StampedPayload(Payload):
             self.tails = Tails(partial(_numbered, self._noise), most)
 
     def head(self, connection: int) -> bytes:
-        """The run, the connection and their check."""
+        """The run, the connection and their checksum."""
         return _HEAD.pack(self._run, connection, _check(connection, self._run))
 
     def message(self, connection: int, sequence: int) -> bytes:
-        """The stamp and as much noise as the size of this message takes."""
+        """The stamp, padded with noise to the size of this message."""
         size = self._least
         if self._sizes > 1:
             mixed = (sequence * _MIX + connection * _MIX_CONNECTION) & _64_BITS
@@ -151,7 +151,7 @@ class StampedPayload(Payload):
         return message[:size] if size >= STAMP_BYTES else message[STAMP_BYTES - size : STAMP_BYTES]
 
     def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
-        """Name what is wrong with bytes that came in the place of a message."""
+        """Classify bytes that came in place of a message."""
         if len(got) >= STAMP_BYTES:
             run, number, check = _HEAD.unpack_from(got)
             if run != self._run and check == _check(number, run):
@@ -159,7 +159,7 @@ class StampedPayload(Payload):
         return super().diagnose(connection, sequence, got)
 
     def stamp(self, data: bytes) -> Stamp | None:
-        """Read what a message, or its first part, says of itself; None if not of this run."""
+        """Read the stamp of a message, or of its first part; None if it is not of this run."""
         if len(data) < STAMP_BYTES:
             return None
         _, connection, _ = _HEAD.unpack_from(data)
@@ -170,11 +170,11 @@ class StampedPayload(Payload):
 
 
 class Tails(dict[int, bytes]):
-    """Ends of messages by sequence: made when first asked for, and kept for other connections.
+    """The tails of messages by sequence, made on first use and kept for other connections.
 
     Args:
-        make: makes one.
-        size: bytes of a large one, for how many to keep.
+        make: makes the tail of a sequence.
+        size: bytes of a large one; limits how many are kept.
     """
 
     def __init__(self, make: Callable[[int], bytes], size: int) -> None:
@@ -190,7 +190,7 @@ class Tails(dict[int, bytes]):
         return tail
 
     def __reduce__(self) -> tuple[type[Tails], tuple[Callable[[int], bytes], int]]:
-        """Leave what was made behind: the other process makes its own."""
+        """Pickle without the tails made so far: the other process makes its own."""
         return Tails, (self._make, self._size)
 
 
@@ -207,7 +207,7 @@ def _numbered(noise: bytes, sequence: int) -> bytes:
 
 
 def _check(number: int, salt: int) -> int:
-    """32 bits that any changed byte of a number changes: the middle of a product."""
+    """A 32-bit checksum that any changed byte changes: the middle of a product."""
     return ((number ^ salt << 13) * _MIX >> 32) & 0xFFFF_FFFF
 
 
@@ -217,8 +217,8 @@ _TAIL = struct.Struct(">QI")
 STAMP_BYTES = _HEAD.size + _TAIL.size
 _BYTES_OF_TAILS = 4 << 20
 _BYTES_OF_ENTRY = 150
-# Sizes that look drawn, and are worked out: the fractional parts of multiples of irrational
-# numbers (D. E. Knuth, The Art of Computer Programming, volume 3, section 6.4).
+# Sizes that look random but are computed: the fractional parts of multiples of irrational numbers
+# (D. E. Knuth, The Art of Computer Programming, volume 3, section 6.4).
 _64_BITS = (1 << 64) - 1
 _MIX = 0x9E37_79B9_7F4A_7C15
 _MIX_CONNECTION = 0xC2B2_AE3D_27D4_EB4F

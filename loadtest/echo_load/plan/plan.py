@@ -25,7 +25,7 @@ from echo_load.plan.stages import StagePlan
 from echo_load.plan.thresholds import Threshold
 
 EngineName = Literal["hub", "greenlets", "threads"]
-# Which transports an engine speaks.
+# The transports that each engine speaks.
 SPOKEN: dict[EngineName, frozenset[str]] = {
     "hub": frozenset({"tcp", "udp", "unix"}),
     "greenlets": frozenset({"tcp", "tls", "unix"}),
@@ -118,7 +118,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def limits(self) -> tuple[Threshold, ...]:
-        """The thresholds, read, and what it is aborted on."""
+        """The parsed thresholds, including those that abort the test."""
         return (
             *map(Threshold.parse, self.thresholds),
             *map(Threshold.parse_abort, self.abort_on),
@@ -126,19 +126,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """The targets, read."""
+        """The parsed targets."""
         return tuple(parse_target(target) for target in self.targets)
 
     @property
     def driven_by(self) -> EngineName:
-        """The engine, also where none was asked for."""
+        """The engine; a default if the plan names none."""
         if self.engine is not None:
             return self.engine
         return "greenlets" if self.speaks("tls") else "hub"
 
     @property
     def open_loop(self) -> bool:
-        """Messages leave when they are due, not when the reply to the last is in."""
+        """Whether messages leave when they are due, not when the last reply has arrived."""
         return self.rate is not None or self.staged_rate
 
     def stage_name(self, stage: StagePlan) -> str:
@@ -147,7 +147,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def description(self) -> str:
-        """The test in a line."""
+        """A description of the test in one line."""
         stages = self.run_stages
         levels = [stage.levels for stage in stages]
         parts = [self._named(", then ".join(levels), one=levels == ["1"])]
@@ -171,7 +171,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def run_stages(self) -> tuple[StagePlan, ...]:
-        """The stages, also where none were given: then it is one."""
+        """The stages; a single one if the plan has none."""
         if self.stages:
             return self.stages
         level = self.connections if self.rate is None else self.rate
@@ -208,32 +208,32 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def most_connections(self) -> int:
-        """The most connections that are open at once."""
+        """The largest number of connections open at once."""
         if not self.stages or self.staged_rate:
             return self.connections
         return math.ceil(max(stage.highest for stage in self.stages))
 
     @property
     def reply_timeout(self) -> float:
-        """Seconds that a reply may take, also where that was not said."""
+        """Seconds that a reply may take; a default if the plan has no timeout."""
         if self.timeout is not None:
             return self.timeout
         return DEFAULT_DATAGRAM_TIMEOUT if self.speaks("udp") else DEFAULT_TIMEOUT
 
     def payload(self, run: int) -> Payload:
-        """The messages.
+        """The payload of a run.
 
         Args:
-            run: a number that tells this run's messages from others', up to 32 bits.
+            run: a number that distinguishes this run's messages from others', up to 32 bits.
 
         Raises:
-            InvalidValueError: the file cannot be read, is empty or too large, or its message is too
+            InvalidValueError: the file cannot be read, is empty or too large, or a message is too
                 large for a datagram.
         """
         payload = self._make_payload(run)
         for endpoint in self.endpoints:
             if isinstance(endpoint, NetworkEndpoint) and endpoint.transport == "udp":
-                # A name may lead to either version; IPv4 holds less.
+                # A name may resolve to either IP version; an IPv4 datagram holds less.
                 largest = LARGEST_DATAGRAM[endpoint.ip_version or self.ip_version or 4]
                 if payload.largest > largest:
                     raise InvalidValueError(
@@ -252,16 +252,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def schemes(self) -> frozenset[str]:
-        """Those of the targets: `tcp`, `tls`, `udp` or `unix`; an own server speaks `tcp`."""
+        """The targets' schemes: `tcp`, `tls`, `udp` or `unix`; `tcp` if there are no targets."""
         return frozenset(endpoint.scheme for endpoint in self.endpoints) or frozenset({"tcp"})
 
     def speaks(self, scheme: str) -> bool:
-        """True if one of the targets is of this scheme."""
+        """Return whether one of the targets has this scheme."""
         return scheme in self.schemes
 
     @property
     def uses_tcp(self) -> bool:
-        """True if a target is reached over TCP, of which the kernel has figures."""
+        """Whether a target is reached over TCP, for which the kernel has figures."""
         return not self.schemes.isdisjoint({"tcp", "tls"})
 
     def _check_numbers(self) -> None:

@@ -1,4 +1,4 @@
-"""Local ports: whether there are enough for all connections of a test, found out before it."""
+"""Checks before a test that there are enough local ports for its connections."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from echo_core.limits import local_ports, time_wait_seconds
 from echo_core.units import format_duration
 from echo_load.plan.plan import Plan
 
-# What starting generators and connecting takes at least, about.
+# The least that starting generators and connecting takes, roughly.
 _STARTING_SECONDS = 1.0
 
 
 def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Sequence[str]) -> None:
-    """Find out whether there are local ports for all connections of a plan.
+    """Check that there are local ports for all connections of a plan.
 
-    A local port serves one connection from each source address to each target, and for a while
-    after it was closed (TIME_WAIT) none at all.
+    A local port serves one connection from each source address to each target, and none for a
+    while after that was closed (TIME_WAIT).
 
     Raises:
         InvalidValueError: there are too few, or a source is of the other IP version.
@@ -66,7 +66,7 @@ def _check_versions(address: Address, sources: Sequence[str]) -> None:
 
 
 def _time_wait_seconds(address: Address) -> float:
-    """Return for how long a port is taken after a connection to an address; UDP: not at all."""
+    """Return how many seconds a port stays taken after a connection to an address; 0 over UDP."""
     if address.transport == "udp":
         return 0.0
     host = str(address.sockaddr[0]).partition("%")[0]
@@ -74,15 +74,15 @@ def _time_wait_seconds(address: Address) -> float:
 
 
 def _most_taken(plan: Plan, seconds: float) -> float:
-    """The most ports that a test surely takes at once, where each stays taken so much longer."""
+    """The most ports that a test certainly takes at once, if each stays taken for `seconds`."""
     churned = plan.most_connections + _churned_within(plan, seconds)
     return max(churned, _most_taken_by_parts(plan, seconds))
 
 
 def _churned_within(plan: Plan, seconds: float) -> float:
-    """The most connections that an open loop closes after `churn` messages.
+    """The most connections that an open loop closes within `seconds`, after `churn` messages each.
 
-    How many a closed loop does depends on the target.
+    It is 0 for a closed loop, where the number depends on the target.
     """
     if plan.churn is None or not plan.open_loop:
         return 0.0
@@ -94,7 +94,7 @@ def _churned_within(plan: Plan, seconds: float) -> float:
 
 
 def _most_taken_by_parts(plan: Plan, seconds: float) -> int:
-    """The most connections of a part of the test and of those that ended shortly before it."""
+    """The most connections of a part and of those that ended less than `seconds` before it."""
     parts = _parts(plan)
     most = 0
     for number, (beginning, _) in enumerate(parts):
@@ -109,7 +109,7 @@ def _most_taken_by_parts(plan: Plan, seconds: float) -> int:
 
 
 def _parts(plan: Plan) -> list[tuple[int, float]]:
-    """The parts of a test that have connections of their own: how many, and how many seconds."""
+    """Connections and seconds of each part of a test that has connections of its own."""
     parts: list[tuple[int, float]] = []
     for stage in plan.run_stages if plan.reopen else plan.run_stages[:1]:
         if plan.warmup:

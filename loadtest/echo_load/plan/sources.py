@@ -1,6 +1,6 @@
-"""Source addresses of connections, and the processes that have descriptors for them.
+"""Source addresses of connections, and the number of processes with descriptors for them.
 
-What would run out in the middle of a test is found out before it.
+Shortages are found before a test, not in the middle of it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from echo_load.plan.plan import Plan
 
 # Descriptors that a generator needs besides its connections: standard streams, pipes, libraries.
 SPARE_DESCRIPTORS = 64
-# The most that are tried out before a test.
+# The most source addresses that are tried before a test.
 _MOST_SOURCES = 4096
 
 
 def source_addresses(plan: Plan) -> tuple[str, ...]:
-    """The addresses of a plan's `source_ips`, as many as it has connections for.
+    """The addresses of a plan's `source_ips`, at most one per connection.
 
     Raises:
-        InvalidValueError: one is no address, no network, or not one of this machine.
+        InvalidValueError: one is neither an address nor a network, or is not of this machine.
     """
-    # Each once: twice the same has no more ports than once.
+    # Without duplicates: the same address twice has no more ports.
     found: dict[str, None] = {}
     for text in plan.source_ips:
         try:
@@ -48,15 +48,15 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
 def processes_for(plan: Plan, descriptors: int) -> int:
     """Return how many generators share the connections of a plan.
 
-    By default half of the cores, so that the target has the others when it runs on the same
-    machine; more where one process may not have so many descriptors.
+    By default as many as half of the cores, so that the target has the others when it runs on the
+    same machine; more where the descriptor limit demands it.
 
     Args:
         plan: the test.
         descriptors: the most that one process may open.
 
     Raises:
-        InvalidValueError: the plan asks for fewer than the descriptors demand.
+        InvalidValueError: the plan asks for fewer than the descriptor limit demands.
     """
     needed = math.ceil(plan.most_connections / max(1, descriptors - SPARE_DESCRIPTORS))
     if plan.processes is None:
@@ -71,9 +71,13 @@ def processes_for(plan: Plan, descriptors: int) -> int:
 
 
 def _hosts(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses of a network, or the one address; ValueError says that it is neither."""
+    """The addresses of a network, or the single address.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if "%" in text:
-        # No network has a zone.
+        # Only addresses have zones.
         return iter([ipaddress.ip_address(text)])
     return iter(ipaddress.ip_network(text).hosts())
 

@@ -1,4 +1,4 @@
-"""Stages: times in which connections or a rate stay or change."""
+"""Stages: periods in which the number of connections, or a rate, is constant or changes."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def highest(self) -> float:
-        """The most that it comes to."""
+        """The higher of the two levels."""
         return max(self.first, self.last)
 
     @property
     def levels(self) -> str:
-        """From where to where it goes: `100`, `0-1,000`."""
+        """The levels as text: `100`, `0-1,000`."""
         if self.first != self.last:
             return f"{self.first:,.10g}-{self.last:,.10g}"
         return f"{self.last:,.10g}"
 
 
 def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
-    """Read `0-100/10s,100/30s,100-1000/30s`: levels, or ramps between two, and how long each.
+    """Parse `0-100/10s,100/30s,100-1000/30s`: levels or ramps, each with its duration.
 
     Args:
         text: at least one stage.
-        rates: the levels are messages a second, and need not be whole.
+        rates: the levels are messages per second, and need not be whole.
 
     Raises:
         InvalidValueError: it is not of that form, or all levels are 0.

@@ -1,4 +1,4 @@
-"""Thresholds: what a test has to keep to, in words, and whether it did."""
+"""Thresholds: conditions on the figures of a test, parsed and judged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from echo_core.units import parse_count, parse_duration, parse_percentage, parse
 from echo_load.measure.names import DISTRIBUTIONS
 
 if TYPE_CHECKING:
-    # A plan says what is to be measured, and needs nothing that measures.
+    # A plan only names what to measure, and should not import what measures it.
     from echo_load.measure.histogram import LatencyHistogram
 
 _SHARES = ("errors", "loss")
@@ -28,13 +28,13 @@ _GROWING = (
     "retransmits",
 )
 _RATES = ("messages_per_second",)
-# What is not measured over every transport, and over which it is.
+# Figures that are measured over these transports only.
 _MEASURED_OVER = {
     "retransmits": ("tcp", "tls"),
     "kernel": ("tcp", "tls"),
     "handshake": ("tls",),
 }
-# Of these, more is better.
+# Figures of which more is better.
 _GOOD = frozenset({"messages", "connections_opened", "messages_per_second"})
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -52,16 +52,16 @@ Kind = Literal["time", "share", "count", "rate"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures that thresholds are judged on, of a whole test or of one so far.
+    """The figures that thresholds are judged on, of a whole test or of a running one.
 
     Attributes:
-        seconds: that were measured.
+        seconds: the time measured.
         latencies: the distributions by their names, as in a result.
         counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
-            `retransmits`; None of what is not measured.
+            `retransmits`; None for what is not measured.
         errors: failures by kind.
-        attempts: what errors are a share of: messages that came back, right or wrong, and
-            failures of which none came.
+        attempts: the base of error shares: messages that came back, right or wrong, and failures
+            without one.
     """
 
     seconds: float
@@ -92,17 +92,17 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The condition, and what it is for, for people."""
+        """The condition as shown to people, with `--abort-on` if it aborts."""
         return f"--abort-on {self.threshold}" if self.aborts else self.threshold
 
     @property
     def crossed(self) -> str:
-        """Return in words why it did not pass."""
+        """The reason why it did not pass, in words."""
         return self.name if self.aborts else f"{self.name} was not kept"
 
     @property
     def measured(self) -> str:
-        """The value, for people."""
+        """The value as text, with its unit."""
         if self.value is None:
             return "nothing measured"
         if self.kind == "time":
@@ -120,10 +120,10 @@ class Threshold:
 
     Attributes:
         text: the condition as it was given.
-        metric: what it is about, `response.p99`.
-        kind: what its limit is.
-        relation: how what is measured has to be to its limit: `<`, `<=`, `>` or `>=`.
-        limit: in seconds, a share between 0 and 1, a count, or a rate a second.
+        metric: the figure that it limits, as in `response.p99`.
+        kind: the kind of its limit.
+        relation: the required relation of the figure to the limit: `<`, `<=`, `>` or `>=`.
+        limit: in seconds, a share between 0 and 1, a count, or a rate per second.
         aborts: the test is to stop at once when it is crossed.
     """
 
@@ -136,7 +136,7 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
-        """Read `p99<5ms`, `service.p99.9<=2ms`, `errors<0.1%`, `messages_per_second>10k`.
+        """Parse `p99<5ms`, `service.p99.9<=2ms`, `errors<0.1%` or `messages_per_second>10k`.
 
         Raises:
             InvalidValueError: it is none of these.
@@ -154,12 +154,12 @@ class Threshold:
 
     @classmethod
     def parse_abort(cls, text: str) -> Threshold:
-        """Read one that stops a test: `p99<5ms`, or what to stop on, `p99>5ms`.
+        """Parse a condition to keep (`p99<5ms`), or one to stop on (`p99>5ms`).
 
-        Which of the two it is, is plain: nobody stops a test because it is quick.
+        The direction tells which of the two it is: nobody stops a test because it is fast.
 
         Raises:
-            InvalidValueError: it is neither, or stops on what can only be known at the end.
+            InvalidValueError: it is neither, or its figure is only known at the end.
         """
         one = cls.parse(text)
         if one.metric in _GOOD and one.kind == "count":
@@ -172,7 +172,7 @@ class Threshold:
         return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
 
     def check_measured(self, schemes: Collection[str]) -> None:
-        """Check that what it is about is measured over one of these schemes.
+        """Check that its figure is measured over one of these schemes.
 
         Raises:
             InvalidValueError: it is not.
@@ -185,7 +185,7 @@ class Threshold:
             )
 
     def judge(self, figures: Figures) -> ThresholdResult:
-        """Compare with what was measured; where nothing was, it was not kept."""
+        """Compare with the figures; where nothing was measured, it was not kept."""
         value = self._value(figures)
         passed = value is not None and _OPERATORS[self.relation](value, self.limit)
         return ThresholdResult(
@@ -208,22 +208,22 @@ class Threshold:
 
 
 def written_rate(rate: float) -> str:
-    """A rate for people: whole, or of less than ten to three digits: `12,345`, `0.111`."""
+    """A rate as text: a whole number, or three digits below ten: `12,345`, `0.111`."""
     return f"{rate:,.0f}" if rate >= 9.995 else f"{rate:.3g}"
 
 
 def written_time(seconds: float) -> str:
-    """A latency for people, to three digits: `87.5 µs`, `4.21 ms`, `1.5 s`."""
+    """A latency as text, to three digits: `87.5 µs`, `4.21 ms`, `1.5 s`."""
     unit, amount = "µs", seconds * 1e6
     for larger, factor in (("ms", 1e3), ("s", 1.0)):
-        # What would be written as 1000 of one is 1 of the next.
+        # What would round to 1000 of one unit is 1 of the next.
         if seconds * factor >= 0.9995:
             unit, amount = larger, seconds * factor
     return f"{amount:,.0f} {unit}" if amount >= 99.95 else f"{amount:.3g} {unit}"
 
 
 def _metric(name: str) -> tuple[str, Kind]:
-    """Return the metric of a name and the kind of its limit; a share may be a count as well."""
+    """Return the metric of a name and the kind of its limit; for a share a count will do, too."""
     if name in _SHARES:
         return name, "share"
     if name in _GROWING:
@@ -247,7 +247,7 @@ def _metric(name: str) -> tuple[str, Kind]:
 
 
 def _limit(text: str, kind: Kind, written: str) -> tuple[Kind, float]:
-    """The limit, and its kind: errors are limited in percent or in number."""
+    """The kind and the value of a limit: errors are limited as a share or as a count."""
     try:
         if kind == "rate":
             return kind, parse_rate(written)

@@ -1,1 +1,1 @@
-"""The ways in which one generator drives its connections."""
+"""Engines: the ways in which one generator drives its connections."""

@@ -1,4 +1,4 @@
-"""Compares what comes back on a stream with what is under way on it. No input or output here."""
+"""Compares what comes back on a stream with the messages in flight on it, without any I/O."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from echo_load.plan.payload import Payload
 
 
 class UnderWay(NamedTuple):
-    """A message whose reply is not in yet.
+    """A message in flight.
 
     Attributes:
-        sequence: its number in its connection.
+        sequence: its number within its connection.
         message: what was sent.
-        due_ns: when it was to leave, on the monotonic clock.
+        due_ns: when it was due, on the monotonic clock.
         sent_ns: when it left.
     """
 
@@ -31,11 +31,11 @@ class Checked:
     """The result of checking some bytes that came back.
 
     Attributes:
-        completed: messages whose replies are in, right or wrong.
-        wrong: what is wrong, a name for each wrong reply.
-        completed_wrong: how many of the completed these are.
+        completed: messages whose replies have arrived, right or wrong.
+        wrong: the kind of failure of each wrong reply.
+        completed_wrong: how many of `completed` had a wrong reply.
         rest: the first part of the next reply.
-        in_step: whether the next byte can be told to belong to the next message.
+        in_step: whether the next byte certainly belongs to the next reply.
     """
 
     completed: list[UnderWay]
@@ -48,17 +48,17 @@ class Checked:
 def check(
     payload: Payload, connection: int, last: int, under_way: deque[UnderWay], data: bytes
 ) -> Checked:
-    """Compare a stream's next bytes with the messages under way, and take those out that are in.
+    """Compare a stream's next bytes with the messages in flight, and remove the answered ones.
 
-    A reply of the right length with wrong bytes is one wrong reply, and the stream is still in
-    step. After any other wrong one it is not, and there is no telling what the next bytes are.
+    A corrupt reply of the right length is one wrong reply, and the stream stays in step. After any
+    other wrong reply it is not, and the next bytes cannot be attributed to a message.
 
     Args:
         payload: what is sent.
         connection: the number of the connection.
-        last: the number of the message that was sent last.
-        under_way: its messages, the oldest first; changed.
-        data: what came, behind what was left over before.
+        last: the sequence number of the last message sent.
+        under_way: its messages in flight, the oldest first; modified.
+        data: what came, appended to the rest of the last check.
     """
     checked = Checked([], [], b"", in_step=True)
     position = 0

@@ -8,36 +8,35 @@ from echo_load.measure.counts import Counts
 
 
 class Engine(Protocol):
-    """Opens connections, waits at the gate, sends and checks, and says what happened."""
+    """Opens connections, waits for the gate to open, sends, checks and counts."""
 
     def open(self) -> None:
-        """Begin to open the connections of the beginning; returns at once."""
+        """Begin to open the initial connections; return at once."""
 
     @property
     def settled(self) -> bool:
-        """Every connection of the beginning is established or has failed."""
+        """Whether every initial connection is established or has failed."""
 
     def start(self, gate_ns: int) -> None:
         """Open the gate: every connection sends from an instant on, until its share's end.
 
         Args:
-            gate_ns: the instant, of the monotonic clock; the first stage begins with it.
+            gate_ns: the instant, on the monotonic clock, at which the first stage begins.
         """
 
     def abort(self, verdict: str | None = None) -> None:
-        """Break off at once.
+        """Stop at once.
 
         Args:
-            verdict: the error that a round trip under way counts as; without one it counts as
-                nothing at all.
+            verdict: the error as which a round trip in flight is counted; None for not counting it.
         """
 
     @property
     def ended(self) -> bool:
-        """Every connection has ended, and the time in which they were to send is over."""
+        """Whether every connection has ended and nothing more is to be sent."""
 
     def join(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for what `abort` woke; False if some still runs."""
+        """Wait up to `timeout` seconds for what `abort` woke; return False if some still runs."""
 
     def counts(self) -> Counts:
         """Return the counts since the beginning."""

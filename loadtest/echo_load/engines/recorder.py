@@ -14,25 +14,25 @@ from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import Integers, LatencyHistogram
 from echo_load.plan.pacing import Timeline
 
-# Round trips after which they are sorted: few enough to hold up the next ones for 0.2 ms only.
+# Round trips after which they are sorted: few enough to delay the next ones by 0.2 ms only.
 FOLD_AT = 1024
-# After the end of a test, the time in which replies are no second of their own.
+# Replies that come this soon after the end of a test belong to its last second.
 SOON_SECONDS = 0.25
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """The measurements of one generator since the snapshot before.
+    """The measurements of one generator since its last snapshot.
 
     Attributes:
-        stage: the stage that it is in; -1 is before the first.
+        stage: its current stage; -1 before the first.
         elapsed: seconds since the first stage began; negative before.
-        counts: all that was counted since the generator's start.
+        counts: all that was counted since the generator started.
         response: response times by the stage in which the message was due and the second in
-            which the reply was in.
+            which the reply arrived.
         measured: the other distributions, by stage.
-        last_reply: when the last reply until now was in, by the stage in which its message was
-            due; seconds since the first stage began.
+        last_reply: when the last reply so far arrived, by the stage in which its message was due,
+            in seconds since the first stage began.
     """
 
     stage: int
@@ -49,12 +49,12 @@ def _times() -> array[int]:
 
 @dataclass(slots=True)
 class Times:
-    """Nanoseconds as an engine notes them.
+    """Times as an engine records them, in nanoseconds.
 
     Attributes:
         service: of each round trip, from when the message left.
         response: of each round trip, from when it was due; empty in a closed loop.
-        replies: when each reply was in, on the monotonic clock.
+        replies: when each reply arrived, on the monotonic clock.
     """
 
     service: array[int] = field(default_factory=_times)
@@ -68,9 +68,9 @@ class Times:
     hub_lag: array[int] = field(default_factory=_times)
 
     def move_to(self, other: Times) -> int:
-        """Move all times to others, safely while a thread appends to these.
+        """Move all times to another object, safely while a thread appends to these.
 
-        A thread appends to `replies` last: each of them has its times in the others.
+        A thread appends to `replies` last: the times of each reply are in the other arrays by then.
 
         Returns:
             How many replies there were.
@@ -99,8 +99,8 @@ class Recorder:
         timeline: the stages.
 
     Attributes:
-        times: where the engine notes; another one after each sorting.
-        stage: where the generator is; -1 before the first.
+        times: where the engine records; replaced whenever they are sorted.
+        stage: the generator's current stage; -1 before the first.
     """
 
     def __init__(self, timeline: Timeline) -> None:
@@ -113,7 +113,7 @@ class Recorder:
         self._last_reply: dict[int, float] = {}
 
     def start(self, gate_ns: int) -> None:
-        """Set when the gate opens, on the monotonic clock, and the first stage begins."""
+        """Set when the gate opens and the first stage begins, on the monotonic clock."""
         self._begin_ns = gate_ns
 
     def elapsed_at(self, now_ns: int) -> float:
@@ -125,7 +125,7 @@ class Recorder:
         return self._timeline.stage_at(self.elapsed_at(now_ns)) if self._begin_ns else -1
 
     def fold(self) -> None:
-        """Sort what was noted; the arrays are others afterwards."""
+        """Sort the recorded times; `times` is another object afterwards."""
         times = self.times
         self.times = Times()
         once = self._of(max(self.stage, 0))
@@ -138,7 +138,7 @@ class Recorder:
             self._fold_round_trips(times)
 
     def take(self, counts: Counts) -> Snapshot:
-        """Sort what was noted, and hand over everything since the last time."""
+        """Sort the recorded times, and return everything since the last call."""
         self.fold()
         measured, self._measured = self._measured, {}
         response, self._response = self._response, {}
@@ -170,7 +170,7 @@ class Recorder:
                 histogram.record_values(chosen)
 
     def _seconds_of(self, replies: Integers) -> Integers:
-        """The second of each reply; those to what was under way at the end come in the last one."""
+        """The second of each reply; replies just after the end belong to the last one."""
         since_begin = replies - self._begin_ns
         if self._timeline.seconds < math.inf:
             end_ns = int(self._timeline.seconds * 1e9)
@@ -186,5 +186,5 @@ class Recorder:
 
 
 def _span(values: Integers) -> range:
-    """From the least to the greatest of some values, which are close together."""
+    """The range from the least to the greatest value; they are close together."""
     return range(int(values.min()), int(values.max()) + 1) if len(values) else range(0)

@@ -1,4 +1,4 @@
-"""Engines: the ways in which one generator drives its connections."""
+"""The share of a test that one generator has to do."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan
 
 if TYPE_CHECKING:
-    # What is imported before gevent patches keeps its unpatched parts.
+    # Imported before gevent patches it, the module would keep unpatched parts.
     import ssl
 
-# An instant of the monotonic clock, and a message, that are never reached.
+# An instant of the monotonic clock, or a sequence number, that is never reached.
 NEVER = 2**62
-# Between two attempts to open a connection: doubled each time, up to the longest.
+# The pause between two attempts to connect: doubled each time, up to the longest.
 _BACK_OFF_SECONDS = 0.05
 _LONGEST_BACK_OFF_SECONDS = 1.0
-# Attempts in a row after which a connection is given up where nothing else ends a test: 7 seconds.
+# Failures in a row (7 seconds) after which to give up a connection if nothing else ends a test.
 _MOST_FAILURES = 10
 
 
@@ -40,17 +40,17 @@ class Share:
     Attributes:
         plan: what all generators have to do.
         stages: those of the plan that share their connections.
-        targets: of each target the addresses, in the order in which to try.
+        targets: the addresses of each target, in the order in which to try them.
         payload: what is sent.
-        sources: addresses to connect from, one per connection in turns; none for any.
+        sources: addresses to connect from, which connections use in turn; empty for any.
         generator: its number, from 0.
         generators: how many there are.
         connections: how many connections there are in all; it has every `generators`th.
         core: the only processor core to run on; None for any.
-        seed: for what is drawn.
-        end_ns: the instant of the monotonic clock from which on nothing new is sent. It lies in
-            memory that the controller shares and moves: among a thousand threads that take turns
-            at the GIL, a thread that had to be told first could wait for seconds.
+        seed: of random numbers.
+        end_ns: the instant of the monotonic clock after which nothing new is sent. The controller
+            changes it in shared memory: among a thousand threads that take turns at the GIL, a
+            thread that had to be told first could wait for seconds.
     """
 
     plan: Plan
@@ -67,12 +67,12 @@ class Share:
 
     @classmethod
     def alone(cls, plan: Plan, targets: Sequence[Sequence[Address]], seed: int = 0) -> Self:
-        """Return the share of a generator that is the only one, and runs until it is told to end.
+        """Return the share of a single generator that runs until it is told to end.
 
         Args:
             plan: what it has to do.
-            targets: of each target the addresses.
-            seed: for what is drawn.
+            targets: the addresses of each target.
+            seed: of random numbers.
         """
         return cls(
             plan=plan,
@@ -90,28 +90,28 @@ class Share:
 
     @property
     def numbers(self) -> range:
-        """The numbers of its connections, of those from 1."""
+        """The numbers of its connections; all connections are numbered from 1."""
         return range(1 + self.generator, self.connections + 1, self.generators)
 
     @property
     def connect_gap(self) -> float:
-        """Seconds between two connections that it opens, at least: its part of the connect rate."""
+        """The least seconds between two connections that it opens: its part of the connect rate."""
         rate, own = self.plan.connect_rate, len(self.numbers)
         return self.connections / (rate * own) if rate and own else 0.0
 
     def quota(self, number: int) -> int | None:
-        """Messages that each connection sends in all; None if there is no limit."""
+        """Return how many messages a connection sends in all; None if there is no limit."""
         if self.plan.messages is None or self.plan.open_loop:
             return None
         least, more = divmod(self.plan.messages, self.connections)
         return least + (number <= more)
 
     def stop_at(self, number: int, sequence: int) -> int:
-        """The message before which a connection has something else to do than to send.
+        """Return the sequence before which a connection stops sending, to be closed or replaced.
 
         Args:
-            number: of the connection.
-            sequence: of its next message, when it has just been opened.
+            number: the connection's number.
+            sequence: the number of its next message, when it has just been opened.
         """
         quota = self.quota(number)
         through = NEVER if quota is None else quota
@@ -126,10 +126,10 @@ class Share:
 
     @property
     def ends_when_idle(self) -> bool:
-        """True if it ends once no connection is left, and not at an instant alone.
+        """Whether it also ends once no connection is left, not only at an instant.
 
-        That is where all messages may have been sent, no connection that was lost is opened anew,
-        or nothing else ends it.
+        That is the case if the messages are limited, lost connections are not reopened, or nothing
+        else ends it.
         """
         plan = self.plan
         return plan.messages is not None or not plan.reconnect or self.timeline.seconds == math.inf
@@ -142,7 +142,7 @@ class Share:
 
     @property
     def timeline(self) -> Timeline:
-        """The stages on the clock."""
+        """The timeline of its stages."""
         return Timeline.of(self.plan, self.stages)
 
     @property
@@ -169,12 +169,12 @@ class Share:
         )
 
     def addresses(self, number: int) -> tuple[Address, ...]:
-        """Return the target of a connection: they take turns."""
+        """Return the addresses of a connection's target; connections use the targets in turn."""
         return self.targets[(number - 1) % len(self.targets)]
 
     def source(self, number: int) -> str | None:
         """Return the source address of a connection; None for any."""
-        # With as many targets as sources each target would otherwise see one source only.
+        # Otherwise, with as many targets as sources, each target would see one source only.
         turn = (number - 1) // len(self.targets)
         return self.sources[turn % len(self.sources)] if self.sources else None
 

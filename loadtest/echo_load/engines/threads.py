@@ -1,4 +1,4 @@
-"""Blocking sockets: a thread a connection, as in the tutorial, or a greenlet.
+"""Blocking sockets: a thread per connection, as in the tutorial, or a greenlet.
 
 Which of the two a `threading.Thread` is depends on whether the process is monkey-patched: the
 threads engine runs in one that is not, the greenlets engine in one that is.
@@ -22,25 +22,25 @@ from echo_load.engines.tickets import Tickets
 from echo_load.engines.timers import sleep_exactly
 from echo_load.measure.counts import Counts
 
-# A thread needs little of the 8 MiB of stack that it would be given, and thousands need a lot.
+# A thread needs little of the default stack of 8 MiB, which adds up with thousands.
 STACK_SIZE = 256 * 1024
-# Whoever waits for the GIL wakes up once an interval to ask for it. These threads give it up at
-# every receive anyhow, and 5000 of them waking every 5 ms, the default, kept a core busy with that
-# alone: 200 messages a second, against 20,000.
+# A thread that waits for the GIL wakes up once per interval to request it. These threads release it
+# at every receive anyway, and 5000 of them waking every 5 ms, the default, kept a core busy with
+# that alone: 200 messages per second instead of 20,000.
 SWITCH_SECONDS = 0.5
-# With more than this under way both ends could wait for the other to read.
+# With more bytes than this in flight, each end could wait for the other to read.
 _MOST_UNDER_WAY = 64 * 1024
 _LONGEST_WAIT_SECONDS = 3600.0
-# Sleeps up to this long are not cut short by breaking off.
+# Sleeps up to this long are not cut short by `abort`.
 _LONGEST_SLEEP_SECONDS = 0.1
 
 
 class ThreadsEngine:
-    """Runs a share of the connections as threads named `conn-00001` and on.
+    """Runs a share of the connections as threads named `conn-00001` and so on.
 
     Args:
         share: what it has to do.
-        recorder: where times are noted.
+        recorder: where times are recorded.
     """
 
     def __init__(self, share: Share, recorder: Recorder) -> None:
@@ -65,7 +65,7 @@ class ThreadsEngine:
         threading.stack_size(STACK_SIZE)
         sys.setswitchinterval(SWITCH_SECONDS)
         sleep_exactly()
-        # Starting a thread waits until it runs: with thousands that is left to one of its own.
+        # Starting a thread blocks until it runs: thousands are started from a separate thread.
         starter = threading.Thread(
             target=self.guarded, args=[self._start_clients], name="starter", daemon=True
         )
@@ -73,17 +73,17 @@ class ThreadsEngine:
 
     @property
     def settled(self) -> bool:
-        """Every connection of the beginning is established or has failed."""
+        """Whether every initial connection is established or has failed."""
         self._raise()
         return all(client.settled for client in self._clients)
 
     @property
     def started(self) -> bool:
-        """The gate is open."""
+        """Whether the gate is open."""
         return self._gate.is_set()
 
     def start(self, gate_ns: int) -> None:
-        """Open the gate; what comes through waits for the instant."""
+        """Open the gate; threads that pass it wait for the instant."""
         self.origin_ns = gate_ns
         self.tickets.start(self.origin_ns)
         self._gate.set()
@@ -91,18 +91,18 @@ class ThreadsEngine:
     def wait_at_gate(self) -> None:
         """Wait, in a thread of this engine, until the gate is open and the instant has come.
 
-        Both, because an Event lets its threads go one after the other: the first would send, and
-        hold up the last for seconds.
+        It needs both: an Event releases its threads one after the other, and the first would send
+        and delay the last for seconds.
         """
         self._gate.wait()
         self.sleep_until(self.origin_ns)
 
     def sleep_until(self, instant_ns: int) -> None:
-        """Wait, in a thread of this engine, for an instant, or until it is broken off."""
+        """Wait, in a thread of this engine, for an instant or for `abort`."""
         while not self.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
             seconds = min(left / 1e9, _LONGEST_WAIT_SECONDS)
             if seconds < _LONGEST_SLEEP_SECONDS:
-                # As exact as the system can: waiting for an event takes longer.
+                # As exact as the system allows: waiting for an event takes longer.
                 time.sleep(seconds)
             else:
                 self._broken_off.wait(seconds - _LONGEST_SLEEP_SECONDS / 2)
@@ -118,7 +118,7 @@ class ThreadsEngine:
         self.sleep_until(int(turn * 1e9))
 
     def abort(self, verdict: str | None = None) -> None:
-        """Wake every thread, also out of a blocking receive."""
+        """Stop at once: wake every thread, even from a blocking receive."""
         self.verdict = verdict
         self.aborted = True
         self._broken_off.set()
@@ -128,14 +128,14 @@ class ThreadsEngine:
 
     @property
     def ended(self) -> bool:
-        """Every thread has ended, and the time in which they were to send is over."""
+        """Whether every thread has ended and nothing more is to be sent."""
         self._raise()
         over = self.aborted or self._ends_when_idle
         over = over or time.monotonic_ns() >= self.share.end_ns.value
         return over and all(client.ended for client in self._clients)
 
     def join(self, timeout: float) -> bool:
-        """Join the threads, all of them within `timeout` seconds; False if some still run."""
+        """Join all threads within `timeout` seconds; return False if some still run."""
         deadline = time.monotonic() + timeout
         for client in self._clients:
             if client.is_alive():
@@ -157,10 +157,10 @@ class ThreadsEngine:
         return [client.counts.messages for client in self._clients]
 
     def guarded(self, action: Callable[[], None]) -> None:
-        """Keep an exception for the generator: one that left a thread would end that alone."""
+        """Keep an exception for the generator: if it left the thread, it would end only that."""
         try:
             action()
-        except Exception as error:  # noqa: BLE001  # raised again where the generator looks
+        except Exception as error:  # noqa: BLE001  # `_raise` raises it
             self._error = self._error or error
 
     def _raise(self) -> None:
@@ -176,7 +176,7 @@ class ThreadsEngine:
             try:
                 client.start()
             except RuntimeError:
-                # The system gives out no more threads (pthread_create(3), EAGAIN).
+                # The system allows no more threads (pthread_create(3), EAGAIN).
                 refused = True
                 client.cancel(FailureKind.NO_THREAD)
 
@@ -184,7 +184,7 @@ class ThreadsEngine:
 class _Client(threading.Thread):
     """One connection: connects, waits at the gate, then sends and checks.
 
-    What it counts and notes is written by itself alone and read by the engine.
+    It writes its counts and times; the engine takes the times away, and counts their messages.
     """
 
     def __init__(self, engine: ThreadsEngine, number: int) -> None:
@@ -231,13 +231,13 @@ class _Client(threading.Thread):
         self.settled = self.ended = True
 
     def abort(self) -> None:
-        """Wake the thread if it waits for a reply; the engine has said that it is over."""
+        """Wake the thread if it waits for a reply; the engine's `aborted` is set by now."""
         connection = self._connection
         if connection is not None and not self.ended:
             connection.abort()
 
     def counted(self) -> Counts:
-        """Return the counts, with what the open connection has moved until now."""
+        """Return the counts, including the bytes of the open connection so far."""
         counts = self.counts.copy()
         if (connection := self._connection) is not None:
             counts.bytes_sent += connection.bytes_sent
@@ -253,7 +253,7 @@ class _Client(threading.Thread):
         )
 
     def _live(self, end: float, *, at_once: bool) -> None:
-        """Keep a connection open, and opened anew, until an end in seconds of the timeline."""
+        """Keep a connection open, and reopen it, until an end in seconds of the timeline."""
         if not at_once:
             self._until_ns = self._instant(end)
         while not self._engine.aborted:
@@ -305,9 +305,9 @@ class _Client(threading.Thread):
         return connection
 
     def _use(self, connection: EchoConnection) -> None:
-        """Send and check on a connection until it is through, lost or has sent its part."""
+        """Send and check on a connection until it is done, lost or due to be replaced."""
         self._stop_at = self._share.stop_at(self.number, self._sequence)
-        # Breaking off looks for it from now on, and has been looked for after that.
+        # First make it known to `abort`, then check `aborted`: no abort is missed.
         self._connection = connection
         try:
             with connection:
@@ -341,7 +341,7 @@ class _Client(threading.Thread):
             self._give_up(error.kind)
 
     def _in_closed_loop(self, connection: EchoConnection) -> None:
-        """Send the next message when the reply to the last is in."""
+        """Send the next message when the last reply has arrived."""
         end = self._share.end_ns
         until_ns, stop_at = self._until_ns, self._stop_at
         payload, number = self._share.payload, self.number
@@ -353,7 +353,7 @@ class _Client(threading.Thread):
         now = clock()
         try:
             while now < end.value and now < until_ns and sequence < stop_at:
-                # In a closed loop a message leaves when the reply to the last is in.
+                # The message leaves when the last reply has arrived.
                 begin = now
                 message = (
                     payload.message(number, sequence) if tails is None else head + tails[sequence]
@@ -371,7 +371,7 @@ class _Client(threading.Thread):
             self._sequence = sequence
 
     def _in_open_loop(self, connection: EchoConnection) -> None:
-        """Send when the schedule says, on this connection if it is the next that is free."""
+        """Send messages when they are due, whenever this connection is the next free one."""
         take = self._engine.tickets.take
         times, clock = self.times, time.monotonic_ns
         first = self._sequence
@@ -400,18 +400,18 @@ class _Client(threading.Thread):
             times.replies.append(now)
 
     def _rest(self, connection: EchoConnection) -> None:
-        """Nothing is due any more: keep the connection until the end."""
+        """Keep the connection until the end, with nothing more due."""
         through = self._engine.tickets.through
         if through or self._is_kept_until(self._share.end_ns.value, connection):
             self._until_ns = 0
 
     def _is_kept_until(self, instant_ns: int, connection: EchoConnection) -> bool:
-        """Wait with nothing under way; False if the connection is lost before, or given up."""
+        """Wait with nothing in flight; return False if the connection is lost, or on `abort`."""
         engine = self._engine
         while not engine.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
             seconds = left / 1e9 - _LONGEST_SLEEP_SECONDS / 2
             if seconds < _LONGEST_SLEEP_SECONDS / 2:
-                # As exact as the system can.
+                # As exact as the system allows.
                 engine.sleep_until(instant_ns)
                 continue
             try:
@@ -425,7 +425,7 @@ class _Client(threading.Thread):
         return not engine.aborted
 
     def _take_unasked(self, came: bytes) -> None:
-        """Nothing was due, and there are bytes, or the end of the stream."""
+        """Handle bytes, or the end of the stream, that came when nothing was due."""
         if came:
             last = self._sequence - 1
             self.counts.errors.update(
@@ -434,7 +434,7 @@ class _Client(threading.Thread):
         self._give_up(None if came else FailureKind.CLOSED)
 
     def _in_window(self, connection: EchoConnection) -> None:
-        """Closed loop with several messages under way."""
+        """Run a closed loop with several messages in flight."""
         plan, payload, times = self._share.plan, self._share.payload, self.times
         under_way: deque[UnderWay] = deque()
         rest, size, fresh = b"", 0, True
@@ -472,12 +472,12 @@ class _Client(threading.Thread):
                 return
 
     def _answered(self, nanoseconds: int) -> None:
-        """The first reply of a connection is in."""
+        """Note the first reply of a connection."""
         self._failures = 0
         self.times.first_byte.append(nanoseconds)
 
     def _is_in_step(self, sequence: int, message: bytes, reply: bytes) -> bool:
-        """Count what is wrong with a reply; False if the connection had to be given up for it."""
+        """Count what is wrong with a reply; return False if that cost the connection."""
         under_way = deque([UnderWay(sequence, message, 0, 0)])
         checked = check(self._share.payload, self.number, sequence, under_way, reply)
         self.counts.errors.update(checked.wrong)
@@ -487,7 +487,7 @@ class _Client(threading.Thread):
         return checked.in_step
 
     def _late_or_never(self, connection: EchoConnection) -> str:
-        """Tell a service that is slow from one that says nothing: wait once more as long."""
+        """Tell a slow service from a silent one by waiting as long again."""
         try:
             return FailureKind.TIMEOUT if connection.receive() else FailureKind.CLOSED
         except ReplyTimeoutError:
@@ -496,7 +496,7 @@ class _Client(threading.Thread):
             return error.kind
 
     def _give_up(self, kind: str | None) -> None:
-        """The connection is lost, for an error that may have been counted already."""
+        """Count the connection as lost; `kind` is None if its error has been counted already."""
         if self._engine.aborted:
             kind = self._engine.verdict
             if kind is None:

@@ -11,10 +11,10 @@ from echo_load.plan.pacing import Schedule
 
 
 class Tickets:
-    """Gives out the instants of an open loop's schedule, the next one to whoever is free.
+    """Hands out the instants of an open loop's schedule, the next one to a free thread.
 
     Args:
-        share: whose schedule; in a closed loop there is none, and nothing to be given out.
+        share: whose schedule; a closed loop has none, and nothing to hand out.
     """
 
     def __init__(self, share: Share) -> None:
@@ -23,7 +23,7 @@ class Tickets:
         self._origin_ns = 0
         self._lock = threading.Lock()
         self._unsent = 0
-        # Those that were given back.
+        # Instants that were given back.
         self._overdue: deque[int] = deque()
 
     def start(self, origin_ns: int) -> None:
@@ -31,7 +31,7 @@ class Tickets:
         self._origin_ns = origin_ns
 
     def take(self) -> int | None:
-        """The instant of the next message on the monotonic clock; None after the last."""
+        """Take the instant of the next message, on the monotonic clock; None after the last."""
         assert self._schedule is not None
         with self._lock:
             instant = self._overdue.popleft() if self._overdue else next(self._schedule, None)
@@ -43,13 +43,13 @@ class Tickets:
             return self._origin_ns + instant
 
     def give_back(self, due_ns: int) -> None:
-        """Let somebody else send a message."""
+        """Give back an instant, for another thread to send the message."""
         with self._lock:
             self._overdue.append(due_ns - self._origin_ns)
 
     @property
     def through(self) -> bool:
-        """All messages were given out that there are, before the time is over."""
+        """Whether all messages of a limited number were handed out."""
         assert self._schedule is not None
         with self._lock:
             return self._schedule.through and not self._overdue
@@ -67,5 +67,5 @@ class Tickets:
 
     @property
     def _last_chance_ns(self) -> int:
-        # What is overdue at the end still counts, but not for ever.
+        # What is overdue at the end may still be sent, but not for ever.
         return self._share.end_ns.value + int(self._share.plan.reply_timeout * 1e9)

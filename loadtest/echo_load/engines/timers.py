@@ -1,4 +1,4 @@
-"""Timers that are not late: one for instants, as a descriptor (timerfd_create(2)), and sleeps.
+"""Exact timers: a descriptor for instants (timerfd_create(2)), and sleeps.
 
 An event loop's own timers are late by up to a millisecond; a descriptor that becomes readable at
 an instant is served like any other.
@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from echo_load.errors import LoadError
 
-# timerfd_settime(2): the time is one of the clock, not a distance from now.
+# timerfd_settime(2): the time is absolute, not relative to now.
 _ABSOLUTE = 1
 _NANOSECONDS = 1_000_000_000
 _PR_SET_TIMERSLACK = 29
@@ -28,10 +28,10 @@ class _Setting(ctypes.Structure):
 
 
 def sleep_exactly() -> None:
-    """Let the sleeps of this thread, and of those that it starts, end when they are to.
+    """Make the sleeps of this thread, and of threads that it starts, end on time.
 
-    By default the kernel may end them 50 us later, together with others (prctl(2),
-    PR_SET_TIMERSLACK). Where it cannot be asked, they do.
+    By default the kernel may end them 50 us late, together with others (prctl(2),
+    PR_SET_TIMERSLACK). Without prctl, that stays so.
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)
@@ -63,7 +63,7 @@ class InstantTimer:
         return self._descriptor
 
     def set(self, instant_ns: int) -> None:
-        """Become readable at an instant, and not before; one in the past is at once."""
+        """Become readable at an instant, and not before; at once if it has passed."""
         value = self._setting.value
         value.seconds, value.nanoseconds = divmod(max(1, instant_ns), _NANOSECONDS)
         if self._set_time(self._descriptor, _ABSOLUTE, self._at, None) < 0:

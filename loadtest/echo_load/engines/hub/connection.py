@@ -1,4 +1,4 @@
-"""A connection of the hub engine: a raw non-blocking socket and what is under way on it."""
+"""A connection of the hub engine: a raw non-blocking socket and its messages in flight."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ConnectionSlot:
     """The part of a connection that outlives its socket.
 
     Attributes:
-        number: of the connection, from 1.
-        sequence: of its next message; a new socket goes on counting, so that what belongs to an
-            old one is never taken for a reply.
-        failures: attempts to open it that failed since it last answered.
-        refused_since_ns: since when the queue of the target's unix socket has been full, on the
+        number: the connection's number, from 1.
+        sequence: the number of its next message; a new socket continues the count, so that a reply
+            to an old one never passes for its own.
+        failures: failed attempts to open it, and losses, since it last answered.
+        refused_since_ns: since when the backlog of the target's unix socket has been full, on the
             monotonic clock; 0 if it is not.
     """
 
@@ -41,29 +41,29 @@ class ConnectionSlot:
 class HubConnection(_socket.socket):
     """One socket of a slot.
 
-    One message under way is kept in `expected`, `due_ns` and `sent_ns`, which is quick; several,
-    and the first one of a connection, are kept in `under_way`, which is None otherwise.
+    A single message in flight is kept in `expected`, `due_ns` and `sent_ns`, which is fast;
+    several, and the first one of a connection, are kept in `under_way`, which is None otherwise.
 
     Attributes:
-        number: as of its slot.
-        sequence: of its next message.
-        stop_at: the message not to send any more, because something else is to be done.
-        failures: as of its slot.
-        expected: the message under way; None for none, or for those in `under_way`.
-        due_ns: when it was to leave, on the monotonic clock.
+        number: that of its slot.
+        sequence: the number of its next message.
+        stop_at: the sequence before which it stops sending, to be closed or replaced.
+        failures: those of its slot.
+        expected: the single message in flight; None if there is none or `under_way` has it.
+        due_ns: when that was due, on the monotonic clock.
         sent_ns: when it left; before the first one, when connecting began.
-        under_way: messages under way, the oldest first.
+        under_way: messages in flight, the oldest first.
         partial: the first part of a reply.
-        unsent: what the socket did not take yet; None if it took all.
+        unsent: bytes that the socket has not accepted yet; None if it accepted all.
         fresh: nothing has come back yet.
-        head: what its messages begin with, of a payload with tails.
-        overdue: the reply has not come in time, and is waited for once more as long.
-        over: it is to be closed as soon as nothing is under way.
-        address: where it goes.
-        attempt: which of its target's addresses that is.
+        head: the beginning of its messages, for a payload with tails.
+        overdue: the reply missed its timeout, and is waited for as long again.
+        over: it is to be closed as soon as nothing is in flight.
+        address: the address that it connects to.
+        attempt: the index of that address among its target's.
         datagram: it is a UDP socket.
-        highest: the highest sequence that came back, of a datagram.
-        lingers: it is only open for datagrams that come late.
+        highest: the highest sequence that came back in a datagram.
+        lingers: it is only open for late datagrams.
         missing: sequences of datagrams that count as lost, the oldest first.
     """
 
@@ -113,12 +113,12 @@ class HubConnection(_socket.socket):
 
     @classmethod
     def of(cls, slot: ConnectionSlot, address: Address, source: str | None) -> Self:
-        """Make the socket, from an address if one is given; it is not connected yet.
+        """Make the socket, bound to a source address if one is given, and not connected yet.
 
         Raises:
             OSError: there are no descriptors left.
             NoPortError: the source has no port left.
-            NoSourceError: it is no address to connect from to there.
+            NoSourceError: the target cannot be reached from the source address.
         """
         datagram = address.transport == "udp"
         kind = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
@@ -152,12 +152,12 @@ class HubConnection(_socket.socket):
 
     @property
     def waits(self) -> bool:
-        """A reply is still to come."""
+        """Whether a reply is still to come."""
         return self.expected is not None or bool(self.under_way)
 
     @property
     def messages_under_way(self) -> int:
-        """Messages whose replies are still to come."""
+        """The number of messages in flight."""
         return len(self.under_way or ()) + (self.expected is not None)
 
     @property
@@ -166,7 +166,7 @@ class HubConnection(_socket.socket):
         return self.under_way[0].sent_ns if self.under_way else self.sent_ns
 
     def listed(self) -> deque[UnderWay]:
-        """The messages under way as a list, which `expected` is a short form of."""
+        """Return the messages in flight as a list; `expected` is moved into it."""
         if self.under_way is None:
             self.under_way = deque()
             if self.expected is not None:
@@ -176,9 +176,9 @@ class HubConnection(_socket.socket):
         return self.under_way
 
     def slot(self) -> ConnectionSlot:
-        """The position at which another socket continues."""
+        """The slot in which another socket continues."""
         return ConnectionSlot(self.number, self.sequence, self.failures)
 
     def tcp_info(self) -> TcpInfo | None:
-        """The kernel's figures of the connection; None where it is not TCP."""
+        """The kernel's figures of the connection; None if it is not TCP."""
         return read_tcp_info(self) if self.address.transport == "tcp" else None

@@ -1,4 +1,4 @@
-"""Datagrams that are not simply the one that was due: lost, late, twice, out of order, wrong."""
+"""Datagrams other than the one that was due: lost, late, duplicated, reordered or wrong."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from echo_load.engines.hub.connection import HubConnection
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
 
-# Of the datagrams that count as lost, so many are waited for on a connection.
+# The most datagrams of a connection that count as lost and may still come late.
 _MOST_MISSING = 1024
 
 
 def take(
     payload: Payload, connection: HubConnection, data: bytes, counts: Counts
 ) -> UnderWay | None:
-    """Find out what a datagram is, and count what is wrong with it.
+    """Classify a datagram, and count what is wrong with it.
 
     Args:
         payload: what is sent.
-        connection: where it came; the message that it is the reply to is taken out of those under
-            way.
+        connection: where it came; the message that it answers is removed from those in flight.
         data: the datagram.
-        counts: where errors are counted; a datagram that counted as lost and came late is
-            counted as what it is, and not as lost any more.
+        counts: where errors are counted; a datagram that counted as lost and came late is counted
+            as reordered or as a timeout instead.
 
     Returns:
-        The message that it is the reply to, right or wrong; None if it is none of those under way.
+        The message that it answers, rightly or wrongly; None if that is not in flight.
     """
     under_way = connection.listed()
     found = next((one for one in under_way if one.message == data), None)
@@ -45,15 +44,15 @@ def take(
 
 
 def expire(connection: HubConnection, before_ns: int, errors: Counter[str]) -> int:
-    """Hold datagrams for lost that left before an instant.
+    """Count datagrams as lost that left before an instant and were not answered.
 
     Args:
-        connection: whose.
-        before_ns: on the monotonic clock.
+        connection: whose datagrams.
+        before_ns: the instant, on the monotonic clock.
         errors: where they are counted.
 
     Returns:
-        How many there were.
+        How many were lost.
     """
     under_way = connection.listed()
     if connection.missing is None:

@@ -13,8 +13,8 @@ from echo_load.engines.share import NEVER
 from echo_load.engines.timers import InstantTimer
 from echo_load.plan.pacing import Schedule
 
-# Waking up for one message costs more than sending it: what is due within this time of another
-# leaves with it.
+# Waking up for a message costs more than sending it: messages due this soon after one another leave
+# together.
 _TOGETHER_NS = 50_000
 
 
@@ -23,13 +23,13 @@ class Dispatcher:
 
     Args:
         schedule: when messages are due.
-        epoll_set: watches the timer, whose descriptor the engine hands back.
-        recorder: where lateness is noted.
+        epoll_set: watches the timer; the engine calls `timer_is_ready` for its descriptor.
+        recorder: where lateness is recorded.
         send: called with a connection, the instant at which its message was due, and now.
 
     Attributes:
-        descriptor: of the timer.
-        free: connections that a message can leave on, each as often as it can take one.
+        descriptor: that of the timer.
+        free: connections that can take a message, each once for every message it can take.
         due_ns: when the next message is due, on the monotonic clock; `NEVER` if none is.
     """
 
@@ -46,7 +46,7 @@ class Dispatcher:
         self._recorder = recorder
         self._send = send
         self._origin_ns = 0
-        # Since when a connection has been free all the time.
+        # Since when at least one connection has been free without interruption.
         self._free_since_ns = NEVER
         self._timer = InstantTimer()
         self._timer_ns = NEVER
@@ -54,7 +54,7 @@ class Dispatcher:
         epoll_set.watch(self.descriptor, READABLE)
 
     def start(self, origin_ns: int) -> None:
-        """Let messages be due from now on.
+        """Start the schedule.
 
         Args:
             origin_ns: the instant 0 of the schedule, on the monotonic clock.
@@ -63,11 +63,11 @@ class Dispatcher:
         self._advance()
 
     def timer_is_ready(self) -> None:
-        """Note that the timer has run out: it stays readable until it is set anew."""
+        """Note that the timer has expired: it stays readable until it is set again."""
         self._timer_ns = 0
 
     def dispatch(self) -> None:
-        """Send what is due on the connections that are free, and set the timer for the next."""
+        """Send due messages on free connections, and set the timer for the next message."""
         free = self.free
         now = time.monotonic_ns()
         self._free_since_ns = min(self._free_since_ns, now)
@@ -77,27 +77,27 @@ class Dispatcher:
                 continue
             due_ns = self.due_ns
             if due_ns >= self._free_since_ns:
-                # Otherwise it waited for the target, which had not answered yet.
+                # Otherwise no connection was free: the message waited for the target.
                 self._recorder.times.lateness.append(now - due_ns)
             self._advance()
             self._send(connection, due_ns, now)
             now = time.monotonic_ns()
         if not free:
             self._free_since_ns = NEVER
-        # With no connection free, the next reply sends what is due.
+        # If no connection is free, the next reply triggers sending.
         instant_ns = max(self.due_ns, now + _TOGETHER_NS) if free else NEVER
-        # A timer that runs out earlier does no harm: this is looked at again then.
+        # A timer that expires earlier does no harm: it leads here again.
         if not now < self._timer_ns <= instant_ns:
             self._timer_ns = instant_ns
             self._timer.set(instant_ns)
 
     @property
     def through(self) -> bool:
-        """All messages have left that there are, before the time is over."""
+        """Whether all messages of a limited number have left."""
         return self.due_ns == NEVER and self._schedule.through
 
     def rest(self, until_ns: int) -> int:
-        """Return how many messages are due until an instant, and end the schedule."""
+        """End the schedule, and return how many messages were still due until an instant."""
         overdue = self.due_ns <= until_ns
         self.due_ns = NEVER
         return overdue + self._schedule.rest(until_ns - self._origin_ns)

@@ -1,7 +1,7 @@
 """The fast engine: connections in one epoll set that gevent's hub watches.
 
-What happens once a message is in `exchange`; here is what happens once a connection, or as time
-passes.
+The work for each message is in `exchange`; here is the work for each connection, and that which is
+done from time to time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from echo_load.engines.recorder import Recorder
 from echo_load.engines.share import NEVER, Share
 from echo_load.measure.counts import Counts
 
-# How often it is looked for replies that are overdue: within these bounds, a share of the timeout.
+# How often to check for overdue replies: a share of the timeout, within these bounds.
 _SWEEP_SHARE = 0.1
 _SHORTEST_SWEEP_SECONDS = 0.01
 _LONGEST_SWEEP_SECONDS = 0.5
-# How long a socket stays open for datagrams that come twice or late.
+# How long a socket stays open for duplicate or late datagrams.
 _LINGER_SECONDS = 0.2
 
 
@@ -51,7 +51,7 @@ class HubEngine:
         self._recorder = recorder
         self._counts = Counts()
         self._hub = get_hub()
-        # Monkey-patching takes epoll out of the select module.
+        # Monkey-patching removes epoll from the select module.
         epoll: select.epoll = monkey.get_original("select", "epoll")()
         self._set = EpollSet(self._hub.loop, epoll, self._on_ready)
         self._exchange = Exchange(
@@ -71,7 +71,7 @@ class HubEngine:
             Dispatcher(schedule, self._set, recorder, self._exchange.send) if schedule else None
         )
         self._made: dict[int, int] = {}
-        # Of each connection, the messages that were given up.
+        # Messages that were given up, by connection.
         self._missed: Counter[int] = Counter()
         timeline = share.lifetimes
         self._lifetimes = Lifetimes(share, timeline) if timeline else None
@@ -98,7 +98,7 @@ class HubEngine:
         self._tick: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
 
     def open(self) -> None:
-        """Begin to open the connections of the beginning; returns at once."""
+        """Begin to open the initial connections; return at once."""
         slots = (
             self._lifetimes.first() if self._lifetimes else map(ConnectionSlot, self._share.numbers)
         )
@@ -109,7 +109,7 @@ class HubEngine:
 
     @property
     def settled(self) -> bool:
-        """Every connection of the beginning is established or has failed."""
+        """Whether every initial connection is established or has failed."""
         self._raise()
         return self._opener.settled
 
@@ -124,7 +124,7 @@ class HubEngine:
         self._gate.start(self._guarded, self._begin)
 
     def abort(self, verdict: str | None = None) -> None:
-        """Break off at once; replies that are still to come count as the verdict, or as nothing."""
+        """Stop at once; replies still to come count as the verdict, or not at all if it is None."""
         for connection in list(self._connections.values()):
             if verdict is not None and connection.waits:
                 self._counts.errors[verdict] += 1
@@ -135,12 +135,12 @@ class HubEngine:
 
     @property
     def ended(self) -> bool:
-        """Every connection has ended, and the time in which they were to send is over."""
+        """Whether every connection has ended and nothing more is to be sent."""
         self._raise()
         return self._done.is_set()
 
     def join(self, timeout: float) -> bool:
-        """Nothing runs on after `abort`."""
+        """Wait for the end, which `abort` brings at once."""
         return self._done.wait(timeout)
 
     def counts(self) -> Counts:
@@ -156,7 +156,7 @@ class HubEngine:
     # What a connection does next.
 
     def _begin(self) -> None:
-        """The gate is open: let every connection send its first message."""
+        """Let every connection send its first message, now that the gate is open."""
         self._started = True
         self._opener.start()
         if self._lifetimes:
@@ -167,7 +167,7 @@ class HubEngine:
             self._begin_some(deque(self._connections.values()))
 
     def _begin_some(self, waiting: deque[HubConnection]) -> None:
-        """A batch at a time, so that replies are served in between."""
+        """Start a batch of connections at a time, so that replies are served in between."""
         for _ in range(min(BATCH, len(waiting))):
             connection = waiting.popleft()
             if connection.fileno() >= 0 and not connection.waits:
@@ -176,7 +176,7 @@ class HubEngine:
             self._hub.loop.run_callback(self._guarded, self._begin_some, waiting)
 
     def _on_open(self, connection: HubConnection) -> None:
-        """A connection is established."""
+        """Take over an established connection."""
         self._connections[connection.fileno()] = connection
         connection.head = self._share.payload.head(connection.number)
         connection.stop_at = self._share.stop_at(connection.number, connection.sequence)
@@ -200,7 +200,7 @@ class HubEngine:
             self._finish(connection)
 
     def _on_answered(self, connection: HubConnection) -> None:
-        """Nothing is under way on a connection, or less than may be: go on, or end it."""
+        """Continue or end a connection that may take another message."""
         connection.failures = 0
         if connection.over or self._ending:
             if not connection.waits:
@@ -214,7 +214,7 @@ class HubEngine:
             self._dispatcher.free.append(connection)
 
     def _send_on(self, connection: HubConnection) -> None:
-        """Closed loop: send until as much is under way as may be; end or renew what is through."""
+        """Closed loop: send as much as may be in flight; end or renew a connection that is done."""
         now = time.monotonic_ns()
         free = self._share.plan.pipeline - len(connection.under_way or ())
         if connection.expected is not None:
@@ -231,14 +231,14 @@ class HubEngine:
             (self._finish if over else self._renew)(connection)
 
     def _is_through(self, connection: HubConnection) -> bool:
-        """A connection has sent its share of the messages, or its stage is over."""
+        """Return whether a connection has sent its share of the messages or its stage is over."""
         quota = self._share.quota(connection.number)
         return connection.over or (quota is not None and connection.sequence >= quota)
 
     # Closing.
 
     def _lose(self, connection: HubConnection, kind: str | None) -> None:
-        """Give a connection up, for an error that may have been counted already."""
+        """Give up a connection for an error; `kind` is None if it has been counted already."""
         if connection.fileno() < 0:
             return
         if kind is not None:
@@ -257,7 +257,7 @@ class HubEngine:
             self._opener.again(connection.slot())
 
     def _renew(self, connection: HubConnection) -> None:
-        """Close a connection that has sent as much as one may, and open another in its slot."""
+        """Close a connection that has sent `churn` messages, and open another in its slot."""
         if connection.fileno() < 0:
             return
         self._close(connection)
@@ -279,7 +279,7 @@ class HubEngine:
             self._rest(connection)
 
     def _rest(self, connection: HubConnection) -> None:
-        """A connection was closed and is not opened anew, but for another stage."""
+        """Note that a connection was closed, and is only opened again for another stage."""
         if self._lifetimes:
             self._lifetimes.rest(connection.number)
 
@@ -294,7 +294,7 @@ class HubEngine:
         if information is not None:
             self._counts.retransmits += information.retransmits
             self._recorder.times.kernel.append(information.round_trip_us * 1000)
-        # Closing takes it out of the epoll set too.
+        # Closing also removes it from the epoll set.
         del self._connections[connection.fileno()]
         connection.close()
 
@@ -310,8 +310,8 @@ class HubEngine:
     def _serve_other(self, descriptor: int, events: int) -> None:
         """Serve the timer, or a connection that is being opened.
 
-        One closed in this batch is nobody's, and its descriptor may be another's already, who is
-        watched for other events.
+        The descriptor may be that of a connection closed in this batch, or belong to a new one
+        already, which is watched for other events.
         """
         if self._dispatcher is not None and descriptor == self._dispatcher.descriptor:
             self._dispatcher.timer_is_ready()
@@ -329,10 +329,10 @@ class HubEngine:
         self._guarded(self._pass_time)
 
     def _guarded(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Keep an exception for the generator: one that left a callback would stop its watcher."""
+        """Keep an exception for the generator: leaving the callback, it would stop the watcher."""
         try:
             action(*arguments)
-        except Exception as error:  # noqa: BLE001  # raised again where the generator looks
+        except Exception as error:  # noqa: BLE001  # `_raise` raises it
             self._error = self._error or error
             self._done.set()
 
@@ -367,25 +367,25 @@ class HubEngine:
             elif connection.partial:
                 self._lose(connection, FailureKind.TIMEOUT)
             elif not connection.overdue:
-                # One that is slow is told from one that says nothing by waiting once more as long.
+                # Waiting as long again tells a slow service from a silent one.
                 connection.listed()
                 connection.overdue = True
             elif age > 2 * self._timeout_ns:
                 self._lose(connection, FailureKind.NO_REPLY)
 
     def _expire(self, connection: HubConnection, now: int) -> None:
-        """Hold datagrams for lost that have not come back in time, and go on."""
+        """Count datagrams as lost that have not come back in time, and continue."""
         lost = datagrams.expire(connection, now - self._timeout_ns, self._counts.errors)
         self._missed[connection.number] += lost
         for _ in range(lost):
             if connection.fileno() >= 0:
                 self._on_answered(connection)
         if lost:
-            # Where none was free, no reply comes to send what is due.
+            # If no connection was free, there may be no reply to trigger sending.
             self._dispatch()
 
     def _look_at_end(self, now: int) -> None:
-        """End what is idle once nothing is to be sent any more, and the engine when all has."""
+        """End idle connections once nothing more is to be sent, and then the engine."""
         if not self._ending and self._is_over(now):
             self._ending = True
             self._opener.stop()
@@ -399,19 +399,19 @@ class HubEngine:
             self._end()
 
     def _is_over(self, now: int) -> bool:
-        """Nothing is to be sent any more: all has left that was due, or had time enough to."""
+        """Return whether nothing more is to be sent: what was due has left or had time to."""
         end_ns = self._share.end_ns.value
         if self._dispatcher is None:
             return now >= end_ns
         if now >= end_ns + self._timeout_ns:
             self._count_unsent(now)
         elif end_ns <= now and end_ns < self._dispatcher.due_ns:
-            # What the schedule goes on with is due after an end that came early.
+            # The end came early: the rest of the schedule is due after it.
             self._dispatcher.rest(end_ns)
         return self._dispatcher.through or (self._dispatcher.due_ns == NEVER and now >= end_ns)
 
     def _count_unsent(self, until_ns: int) -> None:
-        """Count what is due and never left, unless it was broken off."""
+        """Count messages that were due and never left, unless the test was stopped."""
         if self._dispatcher is None:
             return
         unsent = self._dispatcher.rest(until_ns)

@@ -1,8 +1,8 @@
 """The hub engine's hot path: receive, check, send, on many connections at a time.
 
-No greenlet and no watcher a connection. One receive and one send a message on raw sockets, every
-byte compared, and the time appended to an array. What is not simply the reply that was due is
-sorted out apart from that.
+There is no greenlet and no watcher per connection. Each message takes one receive and one send on a
+raw socket, a comparison of every byte, and a time appended to an array. Anything but exactly the
+reply that was due is handled separately.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from echo_load.engines.recorder import FOLD_AT, Recorder
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
 
-# Replies that are held at once should fit the caches: so many, and so many bytes.
+# The most replies, and bytes of them, that are held at once, so that they fit the caches.
 _HELD = 64
 _HELD_BYTES = 256 * 1024
 
@@ -32,18 +32,18 @@ class Exchange:
 
     Args:
         share: what is to be done.
-        recorder: where times are noted.
+        recorder: where times are recorded.
         counts: where bytes, messages and errors are counted.
         epoll_set: watches the connections.
-        on_answered: called with a connection on which nothing is under way, or less than may be: it
-            goes on, or ends it.
-        on_lost: called with a connection to be given up, and the error that it is; None if that has
-            been counted already.
-        on_other: called with a descriptor that is no open connection's, and its events.
-        after_step: called when the replies of some connections have been taken.
+        on_answered: called with a connection that may take another message; continues or ends it.
+        on_lost: called with a connection to be given up, and the kind of error; None if it has been
+            counted already.
+        on_other: called with a descriptor that does not belong to an open connection, and its
+            events.
+        after_step: called after each batch of replies.
 
     Attributes:
-        connections: the open ones by descriptor.
+        connections: the open connections by descriptor.
     """
 
     def __init__(
@@ -69,15 +69,15 @@ class Exchange:
         self._after_step = after_step
         self._open_loop = share.plan.open_loop
         self._datagrams = share.plan.speaks("udp")
-        # Exactly a reply, where it is one at a time: what is too much comes with the next receive,
-        # and of a datagram one byte of it.
+        # Without a pipeline, exactly a reply: surplus bytes come with the next receive. Of a
+        # datagram that is too long, one byte more shows it.
         receive_size = share.payload.largest + self._datagrams
         self._receive_size = CHUNK if share.plan.pipeline > 1 else min(receive_size, CHUNK)
         self._step = max(1, min(_HELD, _HELD_BYTES // self._receive_size))
 
     def serve(self, ready: Ready) -> None:
-        """Serve the connections that are ready, some at a time."""
-        # When it was seen that these replies are in.
+        """Serve the connections that are ready, a batch at a time."""
+        # When these replies were noticed.
         now = time.monotonic_ns()
         for begin in range(0, len(ready), self._step):
             self._serve_some(ready[begin : begin + self._step], now)
@@ -88,7 +88,7 @@ class Exchange:
     def _serve_some(self, ready: Ready, now: int) -> None:
         """Receive from all, check all, then send on all: each step finds its code in the caches.
 
-        Done for one connection after the other, the same took a tenth longer.
+        Doing all three for one connection after the other took a tenth longer.
         """
         connections, size = self.connections, self._receive_size
         batch: list[HubConnection] = []
@@ -113,7 +113,7 @@ class Exchange:
     def _sort_out(
         self, batch: list[HubConnection], replies: list[bytes], now: int
     ) -> list[HubConnection]:
-        """Take the replies that are not simply right; gives the connections whose replies are."""
+        """Handle all other replies, and return the connections whose replies are right."""
         right = []
         for connection, reply in zip(batch, replies, strict=True):
             if reply == connection.expected:
@@ -123,7 +123,7 @@ class Exchange:
         return right
 
     def _go_on(self, batch: list[HubConnection], now: int) -> None:
-        """Note the times of right replies, and send the next messages."""
+        """Record the times of right replies, and send the next messages."""
         times = self._recorder.times
         times.service.extend([now - connection.sent_ns for connection in batch])
         if self._open_loop:
@@ -154,7 +154,7 @@ class Exchange:
         self._send_all(sending)
 
     def _send_all(self, sending: list[HubConnection]) -> None:
-        """Send the messages that were made."""
+        """Send the `expected` message of each connection."""
         clock = time.monotonic_ns
         taken: list[int] = []
         note_taken = taken.append
@@ -169,7 +169,7 @@ class Exchange:
                 self._on_lost(connection, _kind(error))
         self._counts.bytes_sent += sum(taken)
         if taken.count(self._share.payload.largest) != len(taken):
-            # Messages of less than the largest size, or some that did not fit.
+            # Some messages are smaller than the largest, or did not fit.
             self._keep_rests(sending, taken)
         if self._datagrams:
             self._counts.datagrams_sent += sum(
@@ -190,12 +190,12 @@ class Exchange:
                 self._counts.datagrams_received += 1
 
     def send(self, connection: HubConnection, due_ns: int, now: int) -> None:
-        """Send a connection's next message; it is kept where the socket does not take it.
+        """Send a connection's next message, and keep what the socket does not accept.
 
         Args:
-            connection: which.
-            due_ns: the instant of the monotonic clock at which the message was due.
-            now: the present instant.
+            connection: the connection to send on.
+            due_ns: when the message was due, on the monotonic clock.
+            now: the current instant.
         """
         sequence = connection.sequence
         tails = self._share.payload.tails
@@ -225,28 +225,28 @@ class Exchange:
             self._counts.datagrams_sent += 1
 
     def _keep(self, connection: HubConnection, rest: bytes) -> None:
-        """Keep what the socket did not take, and send it when it takes more.
+        """Keep what the socket did not accept, to be sent when it accepts more.
 
-        A datagram that it does not take is lost, as if it were on the way.
+        A datagram that it did not accept is lost, as if on the network.
         """
         if connection.datagram:
             return
         if connection.unsent is None:
             self._set.change(connection.fileno(), READABLE | WRITABLE)
             connection.unsent = bytearray()
-            # A reply that comes now may come too early, and is not simply compared.
+            # A reply that comes now may be too early: the quick comparison does not suffice.
             connection.listed()
         connection.unsent += rest
 
     def _serve_other(self, descriptor: int, connection: HubConnection | None, events: int) -> None:
-        """Serve what is not simply a reply."""
+        """Serve events other than a reply on an open connection."""
         if connection is not None:
             self._move(connection, events)
         else:
             self._on_other(descriptor, events)
 
     def _move(self, connection: HubConnection, events: int) -> None:
-        """Send what did not fit before, and find out what is wrong with a connection."""
+        """Send what did not fit before, and receive data or the error of a connection."""
         try:
             if events & WRITABLE and connection.unsent is not None:
                 taken = connection.send(connection.unsent)
@@ -265,7 +265,7 @@ class Exchange:
             self._on_lost(connection, _kind(error))
 
     def _take(self, connection: HubConnection, data: bytes, now: int) -> None:
-        """Take what came: several replies, a part of one, a wrong one, or the end."""
+        """Handle what came: several replies, part of one, a wrong one, or the end of the stream."""
         if connection.datagram:
             self._take_datagram(connection, data, now)
         elif not data:
@@ -298,7 +298,7 @@ class Exchange:
         if connection.unsent is not None and len(connection.unsent) > sum(
             len(one.message) for one in under_way
         ):
-            # A reply to what has not left. One that is believed lets the rest grow for ever.
+            # A reply to bytes that have not left: accepting it would let `unsent` grow for ever.
             self._on_lost(connection, FailureKind.FOREIGN)
             return
         if checked.rest:
@@ -333,5 +333,5 @@ class Exchange:
 
 
 def _kind(error: OSError) -> str:
-    """Return the kind that an error of an open connection counts as."""
+    """Return the kind of failure that an error of an open connection counts as."""
     return connected_failure(error.errno).kind

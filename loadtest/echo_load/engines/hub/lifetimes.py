@@ -1,4 +1,4 @@
-"""Which of the hub engine's connections are open when, where stages say how many are."""
+"""When each of the hub engine's connections is open, where stages set their number."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Span = tuple[float, float]
 
 
 class Lifetimes:
-    """The times in which each connection of a share is open.
+    """The periods in which each connection of a share is open.
 
-    A connection that is still being opened, or closed, when its next time begins is not opened a
-    second time: it goes on, or is opened again once it is closed.
+    A connection that is still being opened, or closed, when its next period begins is not opened
+    twice: it continues, or is opened again once it is closed.
 
     Args:
         share: whose connections.
@@ -40,7 +40,7 @@ class Lifetimes:
             self._advance(number)
 
     def first(self) -> list[ConnectionSlot]:
-        """The connections that are open from the beginning."""
+        """Return the slots of the connections that are open from the beginning."""
         first = [number for number, (begin, _) in self._next.items() if begin == -math.inf]
         self._alive.update(first)
         self._busy.update(first)
@@ -53,11 +53,11 @@ class Lifetimes:
         begin: Callable[[ConnectionSlot], None],
         end: Callable[[HubConnection], None],
     ) -> None:
-        """Let connections begin and end from now on.
+        """Start to open and close connections over time.
 
         Args:
             origin_ns: the instant 0 of the timeline, on the monotonic clock.
-            timer_queue: where the instants are noted.
+            timer_queue: calls at the instants.
             begin: called when a connection is to be opened.
             end: called with a connection when it is to be closed.
         """
@@ -90,7 +90,7 @@ class Lifetimes:
             plan(number)
 
     def is_alive(self, slot: ConnectionSlot) -> bool:
-        """True if a connection is to be opened; one that is not rests until its next time."""
+        """Return whether a connection is to be opened; otherwise it rests until its next period."""
         alive = slot.number in self._alive
         if not alive:
             self._slots[slot.number] = slot
@@ -98,21 +98,21 @@ class Lifetimes:
         return alive
 
     def is_to_go_on(self) -> bool:
-        """True if a connection that has messages left is to be opened later."""
+        """Return whether a connection that has messages left is to be opened later."""
         return any(not self._is_through(number) for number in self._next)
 
     def add(self, connection: HubConnection) -> bool:
-        """Note that a connection is open; False if its time is over already."""
+        """Note that a connection is open; return False if its period is over already."""
         self._connections[connection.number] = connection
         return connection.number in self._alive
 
     def close(self, connection: HubConnection) -> None:
-        """Note that a connection was closed, and how far it has come."""
+        """Note that a connection was closed, and at which message."""
         self._connections.pop(connection.number, None)
         self._slots[connection.number] = connection.slot()
 
     def rest(self, number: int) -> None:
-        """Note that a connection is not opened anew, until its next time, which may be now."""
+        """Note that a connection stays closed until its next period, which may have begun."""
         self._busy.discard(number)
         if number in self._alive:
             self._wake(number)

@@ -1,4 +1,4 @@
-"""Opens the hub engine's connections: so many at once, so many a second, again after failures."""
+"""Opens the hub engine's connections, with limits on their number and rate, and retries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from echo_load.engines.recorder import Recorder
 from echo_load.engines.share import Share, back_off_seconds
 from echo_load.measure.counts import Counts
 
-# How often it is looked at what can be opened.
+# How often to check whether more can be opened.
 TICK_SECONDS = 0.01
 
 
@@ -25,13 +25,13 @@ class Opener:
     """Opens connections for an engine and hands over those that are established.
 
     Args:
-        share: where they go, and how many at once.
+        share: their targets, and how many may be opened at once.
         epoll_set: watches them while they are being opened, and afterwards for replies.
         counts: where successes and failures are counted.
-        recorder: where times are noted.
-        timer_queue: for another attempt.
+        recorder: where times are recorded.
+        timer_queue: calls for another attempt.
         on_open: called with each connection that is established.
-        is_wanted: asked before a connection is opened whether it still is to be.
+        is_wanted: whether a connection is still to be opened, asked just before.
     """
 
     def __init__(
@@ -55,39 +55,39 @@ class Opener:
         self._on_open = on_open
         self._is_wanted = is_wanted
         self._waiting: deque[ConnectionSlot] = deque()
-        # Slots that wait for their next attempt; before the gate opens there is but one.
+        # Slots that wait for another attempt; before the gate opens, there is only one attempt.
         self._backing_off = 0
         self._first: set[int] = set()
         self._failed_first: list[ConnectionSlot] | None = []
         self._timeout_ns = int(plan.connect_timeout * 1e9)
         self._gap_ns = int(1e9 * share.connect_gap)
         self._next_ns = 0
-        # Slots that wait for space in the queue of a unix socket.
+        # Slots that wait for space in the backlog of a unix socket.
         self._queued = 0
 
     @property
     def settled(self) -> bool:
-        """Each of the slots that were there before the gate opened is open, or has failed."""
+        """Whether each slot that was to be opened before the gate is open or has failed."""
         return not self._first
 
     @property
     def idle(self) -> bool:
-        """Nothing is being opened, nor going to be."""
+        """Whether nothing is being opened or waits to be."""
         return not (self.opening or self._waiting or self._backing_off or self._queued)
 
     def add(self, slot: ConnectionSlot, *, first: bool = False) -> None:
         """Open a connection for a slot, in its turn.
 
         Args:
-            slot: which.
-            first: one of those to be opened before the gate.
+            slot: the slot.
+            first: it is to be opened before the gate.
         """
         if first:
             self._first.add(slot.number)
         self._waiting.append(slot)
 
     def start(self) -> None:
-        """From now on what fails is tried again, and what has failed too."""
+        """Retry what has failed so far, and what fails from now on."""
         failed, self._failed_first = self._failed_first, None
         for slot in failed or ():
             self.again(slot)
@@ -117,9 +117,9 @@ class Opener:
         self._timer_queue.at(time.monotonic_ns() + int(seconds * 1e9), retry)
 
     def open_some(self) -> None:
-        """Open connections that wait for it: as many at once, and as fast, as may be."""
+        """Open waiting connections, as many at once and as fast as the plan allows."""
         now = time.monotonic_ns()
-        # What the ticks are too coarse for is made up for; what was not wanted is not.
+        # Delays from coarse ticks are made up for; times without demand are not.
         self._next_ns = max(self._next_ns, now - int(2 * TICK_SECONDS * 1e9))
         most = self._share.plan.connects_in_flight
         while self._waiting and len(self.opening) + self._queued < most and now >= self._next_ns:
@@ -131,7 +131,7 @@ class Opener:
                 self._first.discard(slot.number)
 
     def proceed(self, connection: HubConnection) -> None:
-        """Look at a connection for which the kernel has an answer: established, or refused."""
+        """Continue with a connection that the kernel reports as established or failed."""
         del self.opening[connection.fileno()]
         failure = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failure:
@@ -143,7 +143,7 @@ class Opener:
         self.open_some()
 
     def sweep(self, now: int) -> None:
-        """Give up what takes longer than it may."""
+        """Give up attempts that take longer than the connect timeout."""
         for connection in list(self.opening.values()):
             if now - connection.sent_ns > self._timeout_ns:
                 self._abandon(connection)
@@ -178,7 +178,7 @@ class Opener:
             self._try_next(slot, attempt, failure)
 
     def _wait_for_queue(self, slot: ConnectionSlot, attempt: int, now: int) -> None:
-        """The queue of a unix socket is full, which does not say when to come again."""
+        """Retry a unix socket with a full backlog, which does not signal when it has space."""
         slot.refused_since_ns = slot.refused_since_ns or now
         if now - slot.refused_since_ns > self._timeout_ns:
             slot.refused_since_ns = 0
@@ -206,7 +206,7 @@ class Opener:
         self._recorder.times.connect.append(elapsed_ns)
 
     def _try_next(self, slot: ConnectionSlot, attempt: int, failure: int) -> None:
-        """Try the next address of the target, if it has one more."""
+        """Try the next address of the target; without one, the connection has failed."""
         if attempt + 1 < len(self._share.addresses(slot.number)):
             self._open(slot, attempt + 1)
         else:

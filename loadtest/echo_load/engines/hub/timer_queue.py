@@ -10,10 +10,10 @@ from typing import Any
 
 
 class TimerQueue:
-    """Actions in the order of their instants, and one timer of the loop for the next of them.
+    """Actions ordered by their instants, with one timer of the loop for the next of them.
 
     Args:
-        loop: gevent's.
+        loop: gevent's event loop.
         guard: calls an action, and lets no exception out.
     """
 
@@ -25,14 +25,14 @@ class TimerQueue:
         self._timer: Any = None
 
     def at(self, instant_ns: int, action: Callable[[], None]) -> None:
-        """Do something at an instant of the monotonic clock, or as soon as may be."""
+        """Schedule an action for an instant of the monotonic clock; at once if that has passed."""
         entry = (instant_ns, next(self._order), action)
         heapq.heappush(self._actions, entry)
         if self._actions[0] is entry:
             self._set_timer()
 
     def close(self) -> None:
-        """Do nothing more."""
+        """Cancel all actions."""
         self._actions.clear()
         self._stop_timer()
 

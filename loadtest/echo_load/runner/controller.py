@@ -1,7 +1,7 @@
-"""Runs a plan from beginning to end and makes a result of it.
+"""Runs a plan from beginning to end and returns its result.
 
-The controller never generates load, so that it can draw a screen without disturbing what is
-measured.
+The controller never generates load, so that it can draw a screen without disturbing the
+measurements.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ from echo_load.runner.tally import (
     totals,
 )
 
-# What a live screen hides (xterm's control sequences, DECTCEM).
+# A live screen hides the cursor (xterm's control sequences, DECTCEM).
 _SHOW_CURSOR = b"\x1b[?25h"
-# A test is aborted on what it has shown for so long; before, a rate or a percentile is not one.
+# Rates and percentiles abort a test only after this time: before, they mean little.
 _SECONDS_TO_JUDGE = 1.0
 
 
 class Interruption:
-    """True if the run was asked to stop."""
+    """Whether the run was asked to stop."""
 
     def __init__(self) -> None:
         self.asked = False
 
     @contextmanager
     def by_signals(self, quit_now: Callable[[], None]) -> Iterator[None]:
-        """While in the block, signals to stop ask; the second one quits the process at once.
+        """Within the block, let the first stop signal ask to stop, and the second quit at once.
 
         Args:
             quit_now: called before the process quits, to end what it started.
@@ -89,28 +89,28 @@ def run(
     reconcile: str | None = None,
     handle_signals: bool = False,
 ) -> Result:
-    """Run a plan: generate load, check every byte, measure, and say what came of it.
+    """Run a plan: generate load, check every byte, measure, and return the result.
 
-    Generators are processes that are started fresh (spawned): a script that calls this does so
-    under `if __name__ == "__main__":`, as multiprocessing asks for.
+    Generators are spawned processes: a script must call this under `if __name__ == "__main__":`, as
+    multiprocessing requires.
 
     Args:
         plan: what to do. Without targets an `echo-server` is started, tested, its counters
             reconciled, and stopped.
         command: what the result calls the run.
-        observer: hears how it goes on.
+        observer: is told about the progress.
         reconcile: the admin page of the target, an `echo-server`, whose counters are to be
             compared: `http://HOST:PORT`.
         handle_signals: let the first SIGINT, SIGTERM or SIGHUP end the run early, with a result,
             and the second end the process. Only from the main thread.
 
     Raises:
-        InvalidValueError: the plan cannot be run here: no ports, descriptors or addresses for it;
-            or `reconcile` is no such page.
+        InvalidValueError: the plan cannot be run here, for lack of ports, descriptors or addresses;
+            or `reconcile` is not such a page.
         UnresolvedError: a target's host is not known.
         LocalServerError: the echo-server did not start.
         AdminError: the server's counters cannot be read.
-        GeneratorError: a generator died.
+        GeneratorError: a generator did not start, or died.
     """
     observer = observer or Observer()
     if reconcile is not None and not plan.targets:
@@ -124,7 +124,7 @@ def run(
     seed = random.SystemRandom().getrandbits(32)
     payload = plan.payload(seed)
     if plan.speaks("tls"):
-        # What is wrong with its files is better said once than by each generator.
+        # Refuse bad TLS files once, not in each generator.
         plan.tls.context()
     with ExitStack() as stack:
         server = None
@@ -160,21 +160,21 @@ def run(
 
 
 def _addresses(plan: Plan, endpoint: Endpoint, sources: Sequence[str]) -> tuple[Address, ...]:
-    """The addresses of a target that the sources can reach, that which answers first at the front.
+    """The addresses of a target that the sources can reach, with the first to answer in front.
 
     Raises:
         UnresolvedError: its host is not known.
     """
     addresses: Sequence[Address] = resolve(endpoint, plan.ip_version)
     source = sources[0] if sources else None
-    # What cannot be reached is refused where the ports are checked.
+    # `check_ports` refuses what cannot be reached.
     with suppress(NoSourceError):
         addresses = best_first(reachable_from(source, addresses), plan.connect_timeout, source)
     return tuple(addresses)
 
 
 def _nothing() -> None:
-    """There is nothing to end."""
+    """Do nothing: no server was started."""
 
 
 def _now() -> str:
@@ -182,17 +182,17 @@ def _now() -> str:
 
 
 class _TestRun:
-    """The parts of a test, of all repeats, one after the other, and what they came to.
+    """The parts of a test, of all repeats, one after the other, and their figures.
 
     Args:
         plan: the test.
-        observer: hears how it goes on.
-        is_interrupted: asked again and again whether to break off.
+        observer: is told about the progress.
+        is_interrupted: polled for whether to stop.
 
     Attributes:
-        parts: the number of the repeat, and the stages that share their connections.
-        tallies: of each part that was run.
-        warm_ups: of what went before them.
+        parts: of each part, the number of its repeat, and the stages that share their connections.
+        tallies: the tally of each part that was run.
+        warm_ups: the tallies of their warm-ups.
     """
 
     def __init__(self, plan: Plan, observer: Observer, is_interrupted: Callable[[], bool]) -> None:
@@ -211,7 +211,7 @@ class _TestRun:
         self._repeats: list[Repeat] = []
 
     def run_part(self, task: Task) -> bool:
-        """Run a part; False if none is to follow."""
+        """Run a part; return False if none is to follow."""
         if len(self.tallies) % self._parts_a_repeat == 0:
             self._repeats.append(Repeat(started_at=_now(), stages=[]))
         if self._plan.warmup:
@@ -259,7 +259,7 @@ class _TestRun:
         reconciliation: Reconciliation | None,
         failure: str | None,
     ) -> Result:
-        """All of it."""
+        """The result of all parts that were run."""
         plan, tallies = self._plan, self.tallies
         together = [tallies[part :: self._parts_a_repeat] for part in range(self._parts_a_repeat)]
         stages = [stage for same in together if same for stage in stage_results(same)]

@@ -24,14 +24,14 @@ from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.engines.share import Share
 
 SNAPSHOT_SECONDS = 0.25
-# How often it is looked at whether all connections are open, or have ended.
+# How often to check whether all connections are open, or have ended.
 _LOOK_SECONDS = 0.02
-# What replies that are due get beyond their own timeouts before their threads are woken.
+# How long replies are waited for beyond their timeouts before their threads are woken.
 _MARGIN_SECONDS = 1.0
-# A core that is idle for less than this share of the time has no time left.
+# A core that is idle for less than this share of the time counts as fully used.
 _IDLE_SHARE = 0.05
 
-# What asks the controller to stop: Ctrl-C, a service manager, a terminal that was closed.
+# Signals that ask the controller to stop: Ctrl-C, a service manager, a closed terminal.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 State = Literal["connecting", "ready", "running", "ended", "failed"]
@@ -39,7 +39,7 @@ State = Literal["connecting", "ready", "running", "ended", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """From the controller: begin at an instant of the monotonic clock, which all share.
+    """From the controller: begin at an instant of the monotonic clock, the same for all.
 
     Attributes:
         gate_ns: when the first messages leave.
@@ -50,23 +50,22 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """From the controller: break off and report."""
+    """From the controller: stop and report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """To the controller: how far the generator is, and what has happened.
+    """To the controller: the generator's state and its measurements.
 
     Attributes:
-        state: `connecting`, `ready` to start, `running`, or `ended` or `failed`, which are the
-            last report.
-        snapshot: what has happened.
+        state: `connecting`, `ready` to start, `running`, or in the last report `ended` or `failed`.
+        snapshot: the measurements since the last report; None if it failed.
         seconds: time since it was told to start.
         cpu_seconds: processor time that it has used in that time.
-        waited_seconds: time that it waited for a processor in that time; of threads, what others
-            had of its core.
-        messages_by_connection: of each of its connections, in the last report.
-        failure: what made it fail.
+        waited_seconds: time that it waited for a processor in that time; for the threads engine,
+            time that others used its core.
+        messages_by_connection: round trips of each of its connections, in the last report only.
+        failure: why it failed.
     """
 
     state: State
@@ -79,11 +78,11 @@ class Report:
 
 
 def generate(share: Share, controller: Connection) -> None:
-    """Be a generator: connect, report, wait for the start, generate, report, end.
+    """Run a generator: connect, report, wait for the start, generate, report, end.
 
-    The controller's end closing means that nobody is interested any more: the process ends.
+    The process also ends when the controller's end of the pipe is closed.
     """
-    # They reach every process of the group; the controller decides, and its end is noticed.
+    # They reach the whole process group; the controller decides, and its end is noticed.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if share.core is not None:
@@ -99,7 +98,7 @@ def generate(share: Share, controller: Connection) -> None:
 
 
 def _make_engine(share: Share) -> tuple[Engine, Recorder, Callable[[Connection, float], bool]]:
-    """The engine, and how this process waits for a word of the controller's."""
+    """The engine, its recorder, and a function that waits for a message of the controller."""
     recorder = Recorder(share.timeline)
     if share.plan.driven_by == "greenlets":
         from gevent import monkey
@@ -120,7 +119,7 @@ def _wait(controller: Connection, seconds: float) -> bool:
 
 
 def _wait_on_hub(controller: Connection, seconds: float) -> bool:
-    """As `poll`, which would hold up the hub."""
+    """Wait as `poll` does, which would block the hub."""
     from gevent.select import select
 
     return bool(select([controller.fileno()], [], [], seconds)[0])
@@ -148,7 +147,7 @@ class _Generator:
         in_time = True
         if start is not None:
             self._usage = self._measure_usage()
-            # What is there now stays: looking through it for garbage would hold up messages for
+            # What is allocated now stays: searching it for garbage would delay messages by
             # milliseconds.
             gc.freeze()
             self._recorder.start(start.gate_ns)
@@ -159,7 +158,7 @@ class _Generator:
         self._report("ended")
 
     def _connect(self) -> Start | None:
-        """Open the connections and wait for the word; None if that is to break off."""
+        """Open the connections and wait for the start; None if told to stop instead."""
         self._engine.open()
         while not self._engine.settled:
             if self._wait(self._controller, _LOOK_SECONDS):
@@ -167,7 +166,7 @@ class _Generator:
             self._report_now_and_then("connecting")
         self._report("ready")
         while not self._wait(self._controller, SNAPSHOT_SECONDS):
-            # A connection that is lost while others wait for the gate is seen at once.
+            # A connection that is lost while others wait for the gate is reported at once.
             self._report("ready")
         return self._word()
 
@@ -176,9 +175,9 @@ class _Generator:
         return word if isinstance(word, Start) else None
 
     def _until_ended(self) -> bool:
-        """Report until all connections have ended or it is to break off; False if they are late."""
-        # Sending what is overdue, sending, receiving, and finding out whether a late reply still
-        # comes: a timeout each.
+        """Report until all connections have ended or it is told to stop; False if they are late."""
+        # One timeout each for sending what is overdue, sending, receiving, and finding out whether
+        # a late reply still comes.
         patience_ns = int((4 * self._share.plan.reply_timeout + _MARGIN_SECONDS) * 1e9)
         while not self._engine.ended:
             if time.monotonic_ns() > self._share.end_ns.value + patience_ns:
@@ -193,8 +192,8 @@ class _Generator:
         return _Usage(threads=self._share.plan.driven_by == "threads")
 
     def _report_now_and_then(self, state: State) -> None:
-        # Stages and seconds are closed a look early, so that their end never comes after the next
-        # one's begin.
+        # Stages and seconds are reported one look early, so that none ends after the next has
+        # begun.
         soon_ns = time.monotonic_ns() + int(_LOOK_SECONDS * 1e9)
         stage = self._recorder.stage_at(soon_ns)
         if stage != self._recorder.stage:
@@ -204,7 +203,7 @@ class _Generator:
             self._report(state)
 
     def _turn(self, now_ns: int) -> float:
-        """Number of the snapshot; once stages have begun, each fourth ends with a second."""
+        """The number of the snapshot; once stages have begun, every fourth ends with a second."""
         elapsed = self._recorder.elapsed_at(now_ns)
         return (elapsed if elapsed > -math.inf else now_ns / 1e9) // SNAPSHOT_SECONDS
 
@@ -222,10 +221,10 @@ class _Generator:
 
 
 class _Usage:
-    """Time, processor time and time of waiting for a processor since it was made.
+    """The time, the processor time, and the time of waiting for a processor since it was made.
 
     Args:
-        threads: there are many, which wait for one another as well.
+        threads: the process has many threads, which also wait for one another.
     """
 
     def __init__(self, *, threads: bool) -> None:
@@ -237,7 +236,7 @@ class _Usage:
             now - begin for now, begin in zip(self._times(), self._begin, strict=True)
         )
         if self._threads:
-            # What others had of its core, if that had no time left.
+            # The time that others used its core, if that was fully used.
             idle = waited
             waited = max(0.0, seconds - used - idle) if idle < _IDLE_SHARE * seconds else 0.0
         return seconds, used, waited
@@ -248,7 +247,7 @@ class _Usage:
 
 
 def _idle_seconds() -> float:
-    """Seconds that the only core of this process was idle (proc_stat(5)); all if it has more."""
+    """Seconds that this process's only core was idle (proc_stat(5)); with several cores, all."""
     try:
         (core,) = os.sched_getaffinity(0)
         with open("/proc/stat") as file:  # noqa: PTH123  # several times a second

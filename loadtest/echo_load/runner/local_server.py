@@ -26,20 +26,20 @@ _SPARE_DESCRIPTORS = 256
 
 
 def _end_with_parent() -> None:
-    """Let the kernel end this process when its parent has ended, however that did (prctl(2))."""
+    """Let the kernel end this process when its parent ends, for whatever reason (prctl(2))."""
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without the settings of another server."""
+    """This process's environment, without settings of another server."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith("ECHO_SERVER_")
     }
 
 
 def _memory_file() -> IO[bytes]:
-    """A file for what the server writes to its log; a container may have no writable folder."""
+    """A file in memory for the server's log: a container may have no writable folder."""
     return os.fdopen(os.memfd_create("echo-server-log"), "w+b")
 
 
@@ -65,7 +65,7 @@ class LocalServer:
     admin: str
 
     def __init__(self, connections: int, descriptors: int) -> None:
-        # The kernel shares connections out to workers by a hash: not evenly.
+        # The kernel distributes connections to workers by a hash, unevenly.
         workers = math.ceil(connections * 1.1 / max(1, descriptors - _SPARE_DESCRIPTORS))
         self._options = (*_OPTIONS, "--workers", str(workers))
 
@@ -73,7 +73,7 @@ class LocalServer:
         self._log: IO[bytes] = _memory_file()  # closed in __exit__
         try:
             self._process = subprocess.Popen(
-                # -P: a module of the current folder is not one of the server's.
+                # -P: do not take the server's modules from the current folder.
                 [sys.executable, "-P", "-m", "echo_server", *self._options],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,

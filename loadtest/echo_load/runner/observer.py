@@ -1,4 +1,4 @@
-"""Observers of a run while it goes on."""
+"""Observers of a run in progress."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        part: number of the part, from 1: stages that share their connections.
+        part: the number of the part (stages that share their connections), from 1.
         parts: how many there are, in all repeats.
-        phase: what it is doing.
+        phase: what the part is doing.
         elapsed: seconds since its first message, or since that of its warm-up.
         tally: its figures so far.
     """
@@ -34,19 +34,19 @@ class Progress:
 
 
 class Observer:
-    """Hears of a run while it goes on; does nothing by itself."""
+    """Is told about the progress of a run; does nothing by itself."""
 
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
-        """It is known what is tested, and nothing has been sent yet."""
+        """Handle the start: the targets are known, and nothing has been sent yet."""
 
     def progressed(self, progress: Progress) -> None:
-        """Called several times a second."""
+        """Handle progress; called several times a second."""
 
     def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
-        """A part of a repeat has ended, and these are its stages."""
+        """Handle the end of a part of a repeat, with the results of its stages."""
 
     def ended(self, result: Result) -> None:
-        """All has ended."""
+        """Handle the end of the run."""
 
 
 class Observers(Observer):

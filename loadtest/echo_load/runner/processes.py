@@ -1,4 +1,4 @@
-"""The generators of stages that share their connections: started, told, listened to, ended."""
+"""Starts, controls and ends the generators of stages that share their connections."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from echo_load.runner.tally import Tally
 _SPAWN = multiprocessing.get_context("spawn")
 _TICK_SECONDS = 0.1
 _SAFE_PATH = "PYTHONSAFEPATH"
-# From sending the start to the start: enough for every generator to have read it, and for each
-# of its threads to have passed the Event (measured: 0.05 s for 1000, 0.8 s for 5000).
+# The time from sending `Start` to the gate: enough for every generator to read it, and for each of
+# its threads to pass the Event (measured: 0.05 s for 1000, 0.8 s for 5000).
 _GATE_SECONDS = 0.05
 _GATE_SECONDS_PER_THREAD = 0.0002
 
@@ -42,11 +42,11 @@ class Task:
     Attributes:
         plan: the test.
         stages: those of the plan that share their connections.
-        targets: of each target the addresses.
+        targets: the addresses of each target.
         payload: what is sent.
         sources: addresses to connect from.
         processes: how many generators.
-        seed: for what is drawn.
+        seed: of random numbers.
         repeat: the number of the repeat, from 1.
     """
 
@@ -67,13 +67,13 @@ class Task:
 
     @property
     def connections(self) -> int:
-        """The most connections that are open at once."""
+        """The largest number of connections open at once."""
         if self.plan.open_loop or not self.plan.stages:
             return self.plan.connections
         return int(-(-max(stage.highest for stage in self.stages) // 1))
 
     def shares(self, end_ns: c_int64) -> list[Share]:
-        """The share of each generator."""
+        """Return the share of each generator."""
         generators = min(self.processes, self.connections)
         return [
             Share(
@@ -147,10 +147,10 @@ class Generators:
             process.close()
 
     def phases(self, is_to_stop: Callable[[], bool]) -> Iterator[tuple[Phase, float]]:
-        """Run; yields what they do, and the seconds since the gate, several times a second.
+        """Run; yield the phase and the seconds since the gate opened, several times a second.
 
         Args:
-            is_to_stop: asked again and again whether to break off.
+            is_to_stop: polled for whether to stop.
         """
         told_to_stop = False
         while any(state != "ended" for state in self.tally.states):
@@ -167,7 +167,7 @@ class Generators:
             yield self._phase()
 
     def _nothing_opened(self) -> bool:
-        """All connections of the beginning have failed: there is nobody to talk to."""
+        """Return whether all initial connections have failed, so that there is nothing to test."""
         return (
             self.tally.gate_ns is None
             and set(self.tally.states) == {"ready"}
@@ -211,7 +211,7 @@ class Generators:
     def _tell(self, word: Start | Interrupt) -> None:
         for pipe, state in zip(self._pipes, self.tally.states, strict=True):
             if state != "ended":
-                # A generator that died says so where its reports are received.
+                # `_receive` finds out that a generator has died.
                 with suppress(BrokenPipeError):
                     pipe.send(word)
 
@@ -223,11 +223,11 @@ class Generators:
 
 
 def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
-    """A core for each threads generator, if there is one for each and one left for the target.
+    """A core for each threads generator, if that leaves one for the target; otherwise None.
 
-    Its threads take turns at one GIL. Handing it to another core costs far more than to the same
-    one: with 100 connections a generator on one core made 5 times the messages of one on two. The
-    others have one thread, which is better off on whatever core is idle.
+    Its threads take turns at one GIL. Handing it over to another core costs far more than on the
+    same one: with 100 connections, a generator on one core sent 5 times as many messages as on two.
+    The other engines have one thread, which is better off on whatever core is idle.
     """
     if plan.driven_by != "threads" or not hasattr(os, "sched_getaffinity"):
         return [None] * generators
@@ -237,10 +237,10 @@ def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Let the processes started in the block not look for modules in the current folder.
+    """Keep processes started in the block from importing modules of the current folder.
 
-    They get this process's module path; what they import before that must not be a file that
-    happens to lie there (PYTHONSAFEPATH).
+    They receive this process's module path; what they import before that must not be a file that
+    happens to be there (PYTHONSAFEPATH).
     """
     before = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"
@@ -255,11 +255,11 @@ def _safe_path() -> Iterator[None]:
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """Let the processes started in the block be born with these signals blocked.
+    """Start the processes of the block with the stop signals blocked.
 
-    They reach them too, and until they can ignore them, these would end them.
+    These signals reach them as well, and would end them until they can ignore them.
     """
-    # Starting this helper of multiprocessing's unblocks SIGINT; it must run before.
+    # Starting this helper of multiprocessing unblocks SIGINT; it must run before.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

@@ -1,6 +1,6 @@
-"""Compares what was sent and received with what the server says it received and sent.
+"""Compares what the generators sent and received with the counters of the server.
 
-All four are equal, or it is said where the difference went.
+All four counts must be equal; otherwise the differences are explained.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from echo_load.measure.counts import Counts
 from echo_load.results.reconciliation import Reconciliation
 
 _TIMEOUT_SECONDS = 5.0
-# Until the server has seen the end of every connection.
+# How long the server may take to see the end of every connection.
 _SETTLE_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 _PREFIX = "echo_server_"
-# What is tested is reached directly: so is its admin page, whatever proxy the environment names.
+# The target is reached directly, and so is its admin page, whatever proxy the environment sets.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -49,7 +49,7 @@ class _ServerCounts:
         )
 
     def by_name(self) -> dict[str, int]:
-        """All but what is open, as `closed{reset}` where a metric has kinds."""
+        """All counts except open connections; as `closed{reset}` where a metric has kinds."""
         labelled = {"closed": self.closed, "dropped": self.dropped, "faults": self.faults}
         return {
             name.removesuffix("_total"): count for name, count in sorted(self.totals.items())
@@ -67,7 +67,7 @@ class Reconciler:
         admin: `http://HOST:PORT` of an `echo-server --admin`, or `HOST:PORT`.
 
     Raises:
-        InvalidValueError: it is no such URL.
+        InvalidValueError: it is not such a URL.
         AdminError: the counters cannot be read there.
     """
 
@@ -81,7 +81,7 @@ class Reconciler:
         self._before = self._read()
 
     def compare(self, counts: Counts, *, datagrams: bool) -> Reconciliation:
-        """Compare with what the generators have counted, once the server has seen the end.
+        """Compare with the generators' counts, once the server has seen all connections end.
 
         Args:
             counts: of all generators, from their beginning.
@@ -112,7 +112,7 @@ class Reconciler:
         )
 
     def _settled(self) -> _ServerCounts:
-        """Read until the test's connections have ended and nothing moves any more."""
+        """Read until the test's connections have ended and the counters no longer change."""
         deadline = time.monotonic() + _SETTLE_SECONDS
         found = self._read()
         while time.monotonic() < deadline:
@@ -134,7 +134,7 @@ class Reconciler:
 
 
 def _is_page(url: str) -> bool:
-    """True for `http://HOST:PORT`, with or without a path."""
+    """Return whether a URL is `http://HOST:PORT` or https, with or without a path."""
     try:
         parts = urlsplit(url)
         return (

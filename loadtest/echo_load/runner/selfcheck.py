@@ -1,4 +1,4 @@
-"""Was the generator the limit, and not the target?"""
+"""Checks whether the generator was the limit, and not the target."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from echo_core.units import format_count, format_duration
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 
-# A test that was shorter shows nothing of its generators.
+# A shorter test says nothing about its generators.
 _LEAST_SECONDS = 0.1
-# Of the time, a generator that was busy or waiting for a processor for so much had no time left.
+# A generator that was busy or waiting for a processor for this share of the time had none left.
 BUSY_SHARE = 0.95
-# Of the time, one that waited for a processor for so much was disturbed.
+# One that waited for a processor for this share of the time was disturbed.
 WAITING_SHARE = 0.10
-# Messages of an open loop that leave so late distort what is measured, if it is not much more.
+# Open-loop messages that leave this late, in time and as a share of response time, distort it.
 LATENESS_US = 1000.0
 LATENESS_SHARE = 0.10
-# An event loop that runs so late serves replies that late.
+# An event loop that runs this late serves replies that late.
 HUB_LAG_US = 20_000.0
-# Of the time, a generator that computes less was late for another reason than what it has to do,
+# A generator that computes for a smaller share of the time was late for a reason other than its
+# work,
 COMPUTING_SHARE = 0.50
-# and one that waited less for a processor was not late for want of one.
+# and one that waited for a processor for a smaller share was not late for lack of one.
 NOTABLE_WAITING_SHARE = 0.02
 
 
@@ -32,7 +33,7 @@ class Usage:
     """The processor time that one generator used.
 
     Attributes:
-        seconds: time.
+        seconds: the time that has passed.
         cpu_seconds: processor time in that time.
         waited_seconds: time that it waited for a processor in that time.
     """
@@ -69,11 +70,11 @@ def limits_found(
     lateness: LatencyHistogram,
     hub_lag: LatencyHistogram,
 ) -> list[str]:
-    """Say what of the generators was the limit, and what to raise; nothing if they were not.
+    """Return why the generators were the limit, and what to change; empty if they were not.
 
     Args:
         plan: the test.
-        usages: of each generator.
+        usages: the usage of each generator.
         processes: how many generators ran side by side.
         response: what was measured.
         lateness: of messages that were due and had a free connection.

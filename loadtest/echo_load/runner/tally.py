@@ -22,9 +22,9 @@ from echo_load.results.result import Generator, Latencies, Latency, Second, Stag
 from echo_load.runner.generator import Report
 from echo_load.runner.selfcheck import Usage, limits_found
 
-# A generator whose threads keep it busy may report a second so much later.
+# A generator whose threads keep it busy may report a second this many seconds late.
 _LATEST_SECONDS = 30
-# Less than a clock tells apart.
+# Less than the clock's resolution.
 _LEAST_SECONDS = 1e-9
 
 
@@ -38,12 +38,12 @@ class Tally:
         repeat: the number of the repeat.
 
     Attributes:
-        states: how far each generator is.
+        states: the state of each generator.
         gate_ns: when the gate opened, on the monotonic clock; None before.
-        stopped_ns: when they were told to break off; None if they were not.
+        stopped_ns: when they were told to stop; None if they were not.
         counts: all that was counted.
         measured: all that was measured.
-        usages: of each generator.
+        usages: the processor time of each generator.
         messages_by_connection: round trips of each connection, once the generators have ended.
     """
 
@@ -86,7 +86,7 @@ class Tally:
             self._last_failure = max(self._last_failure, snapshot.elapsed)
         self.counts.add(gained)
         self._count_in_second(generator, snapshot.elapsed, gained.copy())
-        # What a stage's connections needed to open is its own.
+        # What was counted while connecting belongs to the first stage.
         self.by_stage[max(0, snapshot.stage)][0].add(gained)
         for stage, measured in snapshot.measured.items():
             self.by_stage[stage][1].add(measured)
@@ -98,9 +98,9 @@ class Tally:
         self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
 
     def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> None:
-        """Count what a generator gained since its last report in the second where that lies.
+        """Count what a generator gained since its last report in the second of that time.
 
-        It reports a little before a second ends: halfway between two reports is safe.
+        It reports shortly before a second ends: the middle between two reports is safe.
         """
         before, self._last_elapsed[generator] = self._last_elapsed[generator], elapsed
         if elapsed <= 0:
@@ -108,8 +108,8 @@ class Tally:
             return
         second = int(max(0.0, elapsed + max(before, -elapsed)) / 2)
         if elapsed >= self.timeline.seconds - SOON_SECONDS or self.states[generator] == "ended":
-            # That all connections end with the test says nothing about it; in an open loop they do
-            # as soon as the last reply is in.
+            # Connections that end with the test are left out; in an open loop they end as soon as
+            # the last reply has arrived.
             gained.opened = gained.closed = 0
             if elapsed < self.timeline.seconds + SOON_SECONDS:
                 second = int(min(second, self.timeline.seconds - _LEAST_SECONDS))
@@ -121,7 +121,7 @@ class Tally:
         return max([-1, *self._times, *self._counted])
 
     def times_of(self, second: int) -> LatencyHistogram:
-        """Response times of a second that is not long past."""
+        """Return the response times of a recent second."""
         return self._times.get(second) or LatencyHistogram()
 
     @property
@@ -143,11 +143,11 @@ class Tally:
 
     @property
     def _sent_until(self) -> float:
-        """Until when messages could leave so far, in seconds from the beginning.
+        """The end of the time in which messages could leave so far, in seconds from the beginning.
 
-        That is the end of the last stage, even if the target was silent long before or all
-        connections were gone, unless it was broken off. Where the messages came to their end
-        first, it is when that was known of the last.
+        That is the end of the last stage, even if the target was silent or all connections were
+        lost long before, unless the test was stopped. If all messages were sent first, it is when
+        the last of them was answered or failed.
         """
         if self.gate_ns is None:
             return 0.0
@@ -171,7 +171,7 @@ class Tally:
         return messages is not None and self.counts.attempts >= messages
 
     def series(self) -> list[Second]:
-        """One entry for each second from the beginning of its first stage to the last one's end."""
+        """One entry per second, from the beginning of its first stage to the end of the last."""
         seconds = math.ceil(self._sent_until - _LEAST_SECONDS)
         self._finish_seconds(before=max(self._latest_second + 1, seconds))
         return self._series
@@ -203,7 +203,7 @@ class Tally:
 
 
 def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
-    """The figures of each stage that some tallies have in common, over all of them."""
+    """The results of each stage, over all of some tallies that have the same stages."""
     results = []
     for number, stage in enumerate(tallies[0].stages):
         counts = sum((tally.by_stage[number][0] for tally in tallies), Counts())
@@ -221,7 +221,7 @@ def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
 
 
 def series(tallies: Sequence[Tally]) -> list[Second]:
-    """One entry for each second; each tally begins with a whole one, of those from the first's."""
+    """One entry per second since the first tally began; each tally begins with a whole second."""
     together: list[Second] = []
     begun = [tally for tally in tallies if tally.gate_ns is not None]
     for tally in begun:
@@ -266,12 +266,12 @@ def figures(tallies: Sequence[Tally]) -> Figures:
 
 
 def measured_in(tallies: Sequence[Tally]) -> Measured:
-    """The distributions of all of them together."""
+    """The distributions of all tallies together."""
     return _together(tally.measured for tally in tallies)
 
 
 def totals(tallies: Sequence[Tally]) -> Totals:
-    """The counts of all of them together."""
+    """The totals of all tallies together."""
     counts = sum((tally.counts for tally in tallies), Counts())
     seconds = sum(tally.seconds for tally in tallies)
     return Totals(**_figures(tallies, counts, measured_in(tallies), seconds))
@@ -297,7 +297,7 @@ def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
 
 
 def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str]:
-    """The respects in which the generators were the limit; empty if they were not."""
+    """The reasons why the generators were the limit; empty if they were not."""
     return limits_found(
         tallies[0].plan,
         [usage for tally in tallies for usage in tally.usages],

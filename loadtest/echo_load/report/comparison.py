@@ -31,10 +31,10 @@ _SIGNS = {
 
 
 class ComparisonTable:
-    """The figures of two results side by side, with what changed; one above the other where narrow.
+    """The figures of two results and their changes, side by side or, if narrow, stacked.
 
     Args:
-        comparison: of the two.
+        comparison: that of the two results.
     """
 
     def __init__(self, comparison: Comparison) -> None:
@@ -73,14 +73,14 @@ def _table(comparison: Comparison, *, narrow: bool) -> Table:
 
 
 def _parted(pairs: Sequence[Sequence[str]], narrow: bool) -> list[str]:
-    """Pairs as cells beside each other, or as one cell each."""
+    """The texts of pairs as adjacent cells, or each pair as one cell."""
     if narrow:
         return ["\n".join(pair) for pair in pairs]
     return [cell for pair in pairs for cell in pair]
 
 
 def conclusion(comparison: Comparison) -> Text:
-    """The verdict in a line, and what to know before believing it."""
+    """The verdict in a line, and its caveats."""
     verdict = comparison.verdict
     counted = [
         f"{sum(change.verdict == one for change in comparison.changes)} {one}"

@@ -34,7 +34,7 @@ _TABLE_WIDTH = 96
 
 
 class Output:
-    """A standard stream, on which no test depends: what goes wrong with it is said later.
+    """A standard stream whose failure does not stop a test, but is reported later.
 
     Args:
         stream: standard output, or standard error.
@@ -46,7 +46,7 @@ class Output:
         self._failure: OSError | None = None
 
     def print(self, *parts: RenderableType, wrap: bool = True) -> None:
-        """Print some things, one below the other; without wrapping lines stay whole."""
+        """Print the parts one below the other; without `wrap` lines stay whole."""
         width = min(self.console.width, _TABLE_WIDTH) if wrap else None
         self.guarded(lambda: self.console.print(*parts, sep="\n", soft_wrap=not wrap, width=width))
 
@@ -56,13 +56,13 @@ class Output:
 
     @property
     def failure(self) -> str | None:
-        """Why not all could be printed; None if it was, or if its reader had seen enough."""
+        """Why output was lost; None if none was, or if its reader closed the pipe."""
         if self._failure is None or isinstance(self._failure, BrokenPipeError):
             return None
         return f"cannot write the output: {self._failure.strerror}"
 
     def check(self) -> None:
-        """Say now what went wrong.
+        """Raise an error now if output was lost.
 
         Raises:
             LostReportError: something could not be printed.
@@ -79,7 +79,7 @@ class Output:
             self._stream.flush()
         except OSError as error:
             self._failure = error
-            # What is still in its buffer would fail again at exit.
+            # Data left in its buffer would fail again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
@@ -91,7 +91,7 @@ class ConsoleReport(Observer):
 
     Args:
         output: where its tables go.
-        quiet: print no tables; something else is printed.
+        quiet: print no tables, because the result is printed in another form.
     """
 
     def __init__(self, output: Output, *, quiet: bool = False) -> None:
@@ -100,7 +100,7 @@ class ConsoleReport(Observer):
         self._err = Output(sys.stderr)
         self._live = LiveScreen(self._err.console)
         self._plan = Plan()
-        # Off a terminal: what is under way, and its stages that have begun.
+        # Without a terminal: the current part, and how many of its stages have begun.
         self._tally: Tally | None = None
         self._begun = 0
         self._stage: str | None = None
@@ -115,7 +115,7 @@ class ConsoleReport(Observer):
         self._err.print(Text(said, style="dim"))
 
     def progressed(self, progress: Progress) -> None:
-        """Draw how far the test is."""
+        """Show the progress of the test."""
         if self._err.console.is_terminal:
             self._err.guarded(lambda: self._live.draw(progress))
         else:
@@ -150,7 +150,7 @@ class ConsoleReport(Observer):
         self._stage = None
 
     def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
-        """Print the figures of stages that have ended; of several repeats, a line each."""
+        """Print the figures of stages that have ended; with several repeats, a line each."""
         self.close()
         self._say_end()
         if self._quiet:
@@ -172,7 +172,7 @@ class ConsoleReport(Observer):
         self._output.print(summary(result), wrap=False)
 
     def show(self, result: Result) -> None:
-        """Print a result that was kept, as it was printed when it was made."""
+        """Print a saved result as it was printed after its test."""
         self._plan = result.plan
         if result.repeats:
             for number, repeat in enumerate(result.repeats, 1):
@@ -182,7 +182,7 @@ class ConsoleReport(Observer):
         self.ended(result)
 
     def close(self) -> None:
-        """Take the live screen away."""
+        """Remove the live screen."""
         self._err.guarded(self._live.close)
 
     def _print_stages(self, stages: Sequence[StageResult]) -> None:
@@ -202,16 +202,16 @@ def _stage(progress: Progress, number: int) -> str:
 
 
 class _Console(Console):
-    """A console whose user decides what a reader that has left means."""
+    """A console that leaves it to its user what a broken pipe means."""
 
     def on_broken_pipe(self) -> None:
-        """Do not end the program, as rich does."""
+        """Raise an error instead of ending the program, which rich would do."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console(stream: TextIO) -> Console:
-    """A terminal, or a stream that is none and has a width all the same."""
-    # What is printed are names of others' files and targets: none of it is markup.
+    """A console on a terminal, or with a fixed width on any other stream."""
+    # Names of files and targets are printed: none of it is markup.
     make = partial(_Console, file=stream, highlight=False, markup=False, emoji=False)
     made = make()
     return made if made.is_terminal else make(width=_PLAIN_WIDTH)

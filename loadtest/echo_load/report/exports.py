@@ -1,4 +1,4 @@
-"""A result in the forms of other tools: CSV by the second, and HdrHistogram's percentiles."""
+"""A result in formats of other tools: CSV by the second, and HdrHistogram's percentiles."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from hdrh.histogram import HdrHistogram
 from echo_load.results.result import Result
 
 _NS_PER_MS = 1e6
-# What a percentile and what lies twice as near to 100 have between them.
+# Percentiles printed for each halving of the distance to 100.
 _TICKS_PER_HALF_DISTANCE = 5
 
 
 def series_csv(result: Result) -> bytes:
-    """The figures of each second as CSV (RFC 4180, but with line feeds), a row a second.
+    """The figures of each second as CSV (RFC 4180, but with line feeds), a row per second.
 
-    Times are in microseconds, and so are the names of their columns; errors have a column in all,
-    and one for each kind that there were.
+    Times are in microseconds, as the names of their columns say. Errors have a column for their
+    total, and one for each kind that occurred.
     """
     kinds = sorted({kind for one in result.series for kind in one.errors})
     text = io.StringIO()
@@ -42,11 +42,11 @@ def series_csv(result: Result) -> bytes:
 def hgrm(result: Result) -> bytes:
     """The percentiles of the response time as HdrHistogram prints them, in milliseconds.
 
-    That is what HdrHistogram's plotters and those who use wrk2 read.
+    HdrHistogram's plotters and users of wrk2 read this format.
     """
     response = result.latency_us.response
     histogram = HdrHistogram.decode(response.histogram)
-    # The library prints this one in nanoseconds whatever the unit of the others is.
+    # The library prints the deviation in nanoseconds, whatever the unit of the other figures.
     deviation = histogram.get_stddev() / _NS_PER_MS if response.count else 0.0
     histogram.get_stddev = lambda: deviation
     text = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Latencies in the form in which Prometheus takes histograms."""
+"""Latencies in the form of a Prometheus histogram."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _BOUNDS = [50_000, *(step * 10**exp for exp in range(5, 10) for step in (1, 2, 5
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """A distribution, as a histogram with a few buckets shows it.
+    """A distribution as a histogram with a few buckets.
 
     Attributes:
-        buckets: the upper bound of each in seconds, written, and how many latencies do not exceed
+        buckets: the upper bound of each in seconds, as text, and how many latencies do not exceed
             it.
-        count: latencies.
-        sum_seconds: of all of them.
+        count: the number of latencies.
+        sum_seconds: the sum of all of them.
     """
 
     buckets: Sequence[tuple[str, float]]

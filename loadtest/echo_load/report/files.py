@@ -12,13 +12,13 @@ from echo_load.results.result import Result
 
 
 class ReportFiles:
-    """The files of a report that were asked for; whether they can be written is found out at once.
+    """The requested report files; whether they can be written is checked at once.
 
     Args:
-        output: of the result, as JSON.
-        html: of the report to open in a browser.
-        csv: of the figures by the second.
-        hgrm: of the percentiles of the response time.
+        output: for the result, as JSON.
+        html: for the report to open in a browser.
+        csv: for the figures by the second.
+        hgrm: for the percentiles of the response time.
         inputs: files that are read, and must not be written.
 
     Raises:
@@ -38,19 +38,19 @@ class ReportFiles:
         self._output, self._html, self._csv, self._hgrm = output, html, csv, hgrm
         if html is not None:
             with needs_extra("report"):
-                import echo_load.report.html  # noqa: F401  # better missed now than after a test
+                import echo_load.report.html  # noqa: F401  # fail now, not after a test
         paths = [path for path in (output, html, csv, hgrm) if path is not None]
         self._files = OutputFiles(paths, inputs)
 
     def write(self, results: Sequence[Result], names: Sequence[str]) -> list[str]:
-        """Write them all, in place of what was there.
+        """Write all files, in place of existing ones.
 
         Args:
-            results: what is reported; all but the report for browsers are of the first.
-            names: what these are called.
+            results: what to report; only the report for browsers has more than the first.
+            names: the names of the results.
 
         Returns:
-            For each that cannot be written after all: which, and why.
+            For each file that cannot be written after all: which, and why.
         """
         return self._files.write(self._makers(results, names))
 

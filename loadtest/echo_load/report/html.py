@@ -31,11 +31,11 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
 
 
 def render(results: Sequence[Result], names: Sequence[str]) -> bytes:
-    """Make the page.
+    """Render the page.
 
     Args:
         results: what it shows; several are laid over one another in its charts.
-        names: what they are called, where there are several.
+        names: the names of the results, shown if there are several.
     """
     runs = [Run.of(result, name) for result, name in zip(results, names, strict=True)]
     drawn = charts(runs)
@@ -52,7 +52,7 @@ def render(results: Sequence[Result], names: Sequence[str]) -> bytes:
 
 
 def _tables(results: Sequence[Result]) -> dict[str, list[rows.Row]]:
-    """The tables with a row a name and a column a run."""
+    """The tables with a row per name and a column per run."""
     makers = {
         "figures": rows.figures,
         "errors": rows.errors,

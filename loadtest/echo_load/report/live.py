@@ -1,4 +1,4 @@
-"""The live screen: what a test is doing while it does it."""
+"""The live screen: the progress of a running test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REFRESHES_A_SECOND = 10
 # Rates are those of the last second, the sparklines those of the last minute.
 _RATE_SECONDS = 1.0
 _SPARK_SECONDS = 60
-# Generators report four times a second: a second is complete so much after its end.
+# Generators report four times a second: a second is complete this long after its end.
 _LATE_SECONDS = 0.5
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 50
@@ -51,7 +51,7 @@ class LiveScreen:
         self._p50 = self._p99 = 0.0
 
     def draw(self, progress: Progress) -> None:
-        """Draw how far the test is."""
+        """Draw the progress of the test."""
         if progress.tally is not self._tally:
             self._tally = progress.tally
             self._recent.clear()
@@ -65,13 +65,13 @@ class LiveScreen:
         self._live.update(self._screen(progress))
 
     def close(self) -> None:
-        """Take the screen away."""
+        """Remove the screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def _look(self, progress: Progress) -> None:
-        """Note the seconds that are complete."""
+        """Update the figures from the seconds that are complete."""
         tally = progress.tally
         while progress.elapsed >= self._second + 1 + _LATE_SECONDS:
             times = tally.times_of(self._second)
@@ -111,14 +111,14 @@ class LiveScreen:
             ("p99", written_time(self._p99), ""),
             ("errors", f"{errors:,}", "red" if errors else "green"),
         )
-        # Words that are not to be parted by a line's end.
+        # No line breaks within a figure.
         return Text("   ").join(
             Text.assemble((f"{name}\u00a0", "dim"), (value.replace(" ", "\u00a0"), f"bold {style}"))
             for name, value, style in figures
         )
 
     def _rate(self, now: _Moment) -> tuple[float, float]:
-        """Messages and bytes a second, of the last second."""
+        """Messages and bytes per second, over the last second."""
         recent = self._recent
         recent.append(now)
         while len(recent) > 2 and now.elapsed - recent[1].elapsed >= _RATE_SECONDS:
@@ -171,7 +171,7 @@ def _connections_at_first(tally: Tally) -> int:
 
 
 def _sparkline(name: str, values: Sequence[float], last: str) -> Text:
-    """The values as blocks, the highest as a full one, with the last one in figures."""
+    """The values as blocks, the highest as a full one, and the last one as text."""
     most = max(values) or 1.0
     blocks = "".join(_BLOCKS[round(value / most * (len(_BLOCKS) - 1))] for value in values)
     return Text.assemble((f"{name:<6}", "dim"), (blocks, "cyan"), f" {last}")

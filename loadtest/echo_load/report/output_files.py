@@ -1,4 +1,4 @@
-"""Files that are written at the end, and of which it is known at the beginning that they can be."""
+"""Files that are written at the end, and checked at the beginning."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from echo_load.errors import OutputError
 
 
 class OutputFiles:
-    """Files that were asked for; whether they can be written is found out at once.
+    """Requested files; whether they can be written is checked at once.
 
-    A regular file is replaced when its successor is whole: what was there before is not lost to a
-    full disk.
+    A regular file is replaced only when the new one is complete: a full disk does not destroy the
+    old one.
 
     Args:
         paths: the files.
@@ -27,7 +27,7 @@ class OutputFiles:
     """
 
     def __init__(self, paths: Sequence[Path], inputs: Sequence[Path | str] = ()) -> None:
-        # Pipes stay open, lest their reader sees an end before anything was written.
+        # Pipes stay open, lest their readers see the end of the stream before anything is written.
         self._pipes: dict[Path, BinaryIO] = {}
         for number, path in enumerate(paths):
             if _is_same_file(path, paths[:number]):
@@ -37,13 +37,13 @@ class OutputFiles:
             self._check(path)
 
     def write(self, makers: Iterable[tuple[Path, Callable[[], bytes]]]) -> list[str]:
-        """Write files, in place of what was there.
+        """Write files, in place of existing ones.
 
         Args:
-            makers: each file, and what makes its content.
+            makers: each file, and the function that makes its content.
 
         Returns:
-            For each that cannot be written after all: which, and why.
+            For each file that cannot be written after all: which, and why.
         """
         lost = []
         for path, make in makers:
@@ -76,14 +76,18 @@ class OutputFiles:
 
 
 def _is_same_file(path: Path, others: Sequence[Path]) -> bool:
-    """True if writing again would overwrite; devices and pipes take one text after the other."""
+    """Return whether a path is one of the others; devices and pipes may take several reports."""
     return path.resolve() in {other.resolve() for other in others} and (
         path.is_file() or not path.exists()
     )
 
 
 def _open_fifo(path: Path) -> BinaryIO:
-    """Open a pipe with a name for writing; OSError says that nobody reads it."""
+    """Open a named pipe for writing.
+
+    Raises:
+        OSError: nobody reads it.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return cast("BinaryIO", os.fdopen(descriptor, "wb", buffering=0))
@@ -98,7 +102,7 @@ def _try_to_open(path: Path) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put a file in place of another when it is whole."""
+    """Replace a file when its new content is complete."""
     beside = path.with_name(f".echo-load-{os.getpid()}")
     try:
         beside.write_bytes(content)
@@ -109,5 +113,5 @@ def _replace(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
         if error.errno != errno.EBUSY:
             raise
-        # It is mounted there, and can only be written to.
+        # A file that is a mount point can only be written to.
         path.write_bytes(content)

@@ -38,7 +38,7 @@ from echo_load.runner.tally import Tally, generator_findings
 
 _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"
-# What a scrape may take to be asked for, and read; one that stalls holds up the end of the test.
+# How long a scrape may take to ask and to read; one that stalls delays the end of the test.
 _SCRAPE_SECONDS = 2.0
 
 _COUNTERS = (
@@ -59,7 +59,7 @@ _TIMES = (
         "lateness",
     ),
 )
-# Kinds of errors that are shown before the first has happened: what begins at 1 has no increase.
+# Kinds of errors shown before the first occurs: a counter that begins at 1 has no increase.
 _KINDS = dict.fromkeys((*MISMATCHES, *sorted(LOSSES)), 0)
 
 
@@ -106,7 +106,7 @@ class PrometheusReport(Observer):
     def __init__(self, endpoint: NetworkEndpoint) -> None:
         self._endpoint = endpoint
         self.figures = Figures()
-        # Of the parts that have ended.
+        # The counts and times of the parts that have ended.
         self._before = Counts(), Measured()
         self._tally: Tally | None = None
 
@@ -131,7 +131,7 @@ class PrometheusReport(Observer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A scrape under way gets all of its answer.
+        # A scrape in progress gets all of its answer.
         self._server.close()
 
     def _answer(self, path: str, headers: Message) -> Answer:
@@ -167,8 +167,8 @@ class PrometheusReport(Observer):
             phase=progress.phase,
         )
 
-    def ended(self, result: Result) -> None:  # noqa: ARG002  # what there is has been shown
-        """Show that there will be no more."""
+    def ended(self, result: Result) -> None:  # noqa: ARG002  # its figures are shown already
+        """Show that the test has ended."""
         self.figures = replace(self.figures, phase="ended")
 
 
@@ -230,7 +230,11 @@ class _FiguresCollector(Collector):
 
 
 def _listen(endpoint: NetworkEndpoint) -> socket.socket:
-    """A listener on the first address of a host; OSError says that there can be none."""
+    """A listener on the first address of a host.
+
+    Raises:
+        OSError: it cannot be listened on.
+    """
     host = None if endpoint.host == ANY_HOST else endpoint.host
     (family, _, _, _, sockaddr), *_ = socket.getaddrinfo(
         host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -247,7 +251,7 @@ def _listen(endpoint: NetworkEndpoint) -> socket.socket:
 
 
 def _logger() -> FilteringBoundLogger:
-    """A logger for what goes wrong, on standard error: results have standard output."""
+    """A logger for warnings, on standard error: standard output is for results."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

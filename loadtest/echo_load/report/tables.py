@@ -18,9 +18,9 @@ from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import Generator, Latency, Result, StageResult, Totals
 from echo_load.results.verdict import shortcomings
 
-# Of more stages the summary shows the whole only.
+# With more stages, the summary shows only the whole.
 _MOST_STAGES = 4
-# Generators that wait for a processor, as cores, are shown from here on.
+# Waiting for a processor is shown from this number of cores on.
 _LEAST_WAITING = 0.05
 _VERDICTS = {
     "passed": ("PASSED", "bold green"),
@@ -83,7 +83,7 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
 
 
 def repeat_lines(repeat: int, stages: Sequence[StageResult]) -> list[Text]:
-    """The figures of a repeat, a line a stage."""
+    """The figures of a repeat, a line per stage."""
     lines = []
     for stage in stages:
         name = f"repeat {repeat}" + (f", {stage.name}" if len(stages) > 1 else "")
@@ -111,7 +111,7 @@ def whole_table(result: Result) -> Table:
 
 
 def summary(result: Result) -> Group:
-    """Return target, verdict and reasons in a few lines that fit into a chat."""
+    """Return target, verdict and reasons in a few lines that fit into a chat message."""
     word, style = _VERDICTS[result.verdict]
     lines = [
         Text.assemble(
@@ -134,7 +134,7 @@ def summary(result: Result) -> Group:
 
 
 def _whole(result: Result) -> StageResult:
-    """The totals of a result, read like those of a stage."""
+    """The totals of a result in the form of a stage's result."""
     named = {name: getattr(result.totals, name) for name in Totals.__struct_fields__}
     return StageResult(name="", latency_us=result.latency_us, generator=result.generator, **named)
 

@@ -1,11 +1,11 @@
 """Compares two results: what is better, what is worse, and what cannot be told.
 
-The repeats of both results are dealt out anew in every possible way, as if there were no
-difference between the two, and for each way the largest studentized difference among all figures
-is noted. A difference counts that is larger than 95 % of these (P. Westfall and S. Young,
-Resampling-Based Multiple Testing, 1993; A. Janssen, Studentized permutation tests, 1997). So
-"better" or "worse" is said of two equal results at most once in twenty comparisons, however many
-figures there are, whatever their noise looks like.
+This is a permutation test: the repeats of both results are assigned to the two sides in every
+possible way, as if there were no difference between them, and for each way the largest studentized
+difference among all figures is noted. A difference counts if it is larger than 95 % of these
+(P. Westfall and S. Young, Resampling-Based Multiple Testing, 1993; A. Janssen, Studentized
+permutation tests, 1997). Two equal results are thus called better or worse in at most one of twenty
+comparisons, however many figures there are and whatever their noise looks like.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SCHEMA = "echoswarm/comparison/1"
 CONFIDENCE = 0.95
 # Ratios closer to 1 than this are of no interest.
 DEFAULT_MARGIN = 0.05
-# Of the share of messages that failed, the difference that is of no interest.
+# Smaller differences of the share of messages that failed are of no interest.
 _SHARE_MARGIN = 0.0001
-# Fewer repeats on each side than this cannot be dealt out in enough ways to show a difference.
+# Fewer repeats per side than this cannot be assigned in enough ways to show a difference.
 LEAST_REPEATS = 4
-# Up to so many ways all are looked at; of more, so many are drawn.
+# Up to this many ways, all are examined; of more, this many are drawn at random.
 _MOST_WAYS = 10_000
 _SEED = 20_000
-# A standard error is at least so much: figures that do not vary at all are rounded all the same.
+# The least standard error: even figures that do not vary at all are rounded.
 _LEAST_ERROR = 1e-9
 
 ChangeVerdict = Literal["better", "worse", "no difference", "too noisy", "too few repeats"]
@@ -41,7 +41,7 @@ Unit = Literal["per second", "us", "share"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Ways = np.ndarray[Any, np.dtype[np.bool_]]
 
-# Of the plan, what may differ between runs of the same test, or says little about it.
+# Fields of the plan that may differ between runs of the same test, or say little about it.
 _NOT_THE_TEST = frozenset({"targets", "repeat", "thresholds", "abort_on", "duration", "processes"})
 
 
@@ -49,20 +49,20 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One figure of two results.
 
     Attributes:
-        stage: of which stage it is.
+        stage: the name of its stage.
         figure: its name.
         unit: messages `per second`, microseconds (`us`), or a `share` of all attempts.
-        baseline: its geometric mean over the repeats of the first result; of a share, the mean.
-        other: the same of the second.
-        change: by how much the second differs: as a share of the first (0.1 is 10 % more), and of
-            shares their difference.
-        low: the least that the change may be, at 95 % confidence for all figures together; None
-            if there are too few repeats.
-        high: the most that it may be.
-        verdict: `no difference` if all of that lies within the margin, otherwise `better` or
-            `worse` if none of it does not, otherwise it is `too noisy` to tell; or there are
-            `too few repeats` to tell anything.
-        repeats_to_tell: how many repeats of each would probably tell, where these do not.
+        baseline: its geometric mean over the repeats of the first result; for a share, the
+            arithmetic mean.
+        other: the same for the second result.
+        change: by how much the second differs, as a share of the first (0.1 is 10 % more); for
+            shares, their difference.
+        low: the lower end of the confidence interval of the change, at 95 % for all figures
+            together; None if there are too few repeats.
+        high: its upper end.
+        verdict: `no difference` if the interval is within the margin, otherwise `better` or `worse`
+            if it excludes 0, otherwise `too noisy` to tell; or `too few repeats` for an interval.
+        repeats_to_tell: how many repeats of each would probably tell, if these do not.
     """
 
     stage: str
@@ -87,7 +87,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         changes: of each figure.
         verdict: `worse` if one figure is, otherwise `better` if one is, otherwise `too few
             repeats`, `too noisy` if one is, otherwise `no difference`.
-        notes: what to know before believing it, a line each.
+        notes: caveats, a line each.
     """
 
     schema: str = SCHEMA
@@ -103,12 +103,12 @@ class Samples(NamedTuple):
     """One figure as it was measured in each repeat.
 
     Attributes:
-        stage: of which stage it is.
+        stage: the name of its stage.
         figure: its name.
-        unit: of the values.
-        more_is_better: whether it is.
-        baseline: a value a repeat of the first result.
-        other: the same of the second.
+        unit: that of the values.
+        more_is_better: whether larger values are better.
+        baseline: a value per repeat of the first result.
+        other: the same for the second.
     """
 
     stage: str
@@ -158,7 +158,7 @@ def to_json(comparisons: Sequence[Comparison]) -> bytes:
 
 
 def judge(figures: Sequence[Samples], margin: float = DEFAULT_MARGIN) -> list[Change]:
-    """Say of each figure what changed; all of them have the same repeats."""
+    """Return what changed in each figure; all of them have the same repeats."""
     if not figures:
         return []
     first, second = len(figures[0].baseline), len(figures[0].other)
@@ -177,7 +177,7 @@ def judge(figures: Sequence[Samples], margin: float = DEFAULT_MARGIN) -> list[Ch
 
 
 def _repeats(result: Result, name: str) -> list[list[StageResult]]:
-    """The stages of each repeat that was whole."""
+    """The stages of each complete repeat."""
     repeats = [one.stages for one in result.repeats] or [result.stages]
     if result.verdict == "interrupted":
         repeats = repeats[:-1]
@@ -215,7 +215,7 @@ def _samples(
 
 
 def _service_p99(stage: StageResult) -> float:
-    """0 in a closed loop, where it is the same as the response time."""
+    """The p99 of the service time; 0 in a closed loop, where it is the response time."""
     latencies = stage.latency_us
     return latencies.service.p99 if latencies.service != latencies.response else 0.0
 
@@ -236,13 +236,13 @@ _FIGURES: tuple[tuple[str, Unit, bool, Callable[[StageResult], float]], ...] = (
 
 
 def _scaled(one: Samples) -> list[float]:
-    """The values on a scale on which a change is a difference."""
+    """The values of both sides, other than shares as logarithms: changes become differences."""
     values = [*one.baseline, *one.other]
     return values if one.unit == "share" else [math.log(value) for value in values]
 
 
 def _ways(first: int, second: int) -> Ways:
-    """Ways to deal the repeats out to both sides: which are the first's, a row each."""
+    """Ways to assign the repeats to the two sides: a row each, True for those of the first."""
     count = first + second
     if math.comb(count, first) <= _MOST_WAYS:
         chosen = list(combinations(range(count), first))
@@ -274,17 +274,17 @@ def _differences(values: Matrix, ways: Ways) -> tuple[Matrix, Matrix]:
 def _largest(values: Matrix, ways: Ways) -> Matrix:
     """For each way, the largest studentized difference of all figures."""
     means, errors = _differences(values, ways)
-    # Of figures that do not vary, no difference is 0 and any other is beyond all measure.
+    # For figures that do not vary, no difference stays 0, and any other becomes huge.
     studentized = np.abs(means) / np.maximum(errors, _LEAST_ERROR)
     largest: Matrix = studentized.max(axis=1)
     return largest
 
 
 def _critical(largest: Matrix) -> float:
-    """The least studentized difference that no more than 5 % of the ways come to."""
+    """The least studentized difference that at most 5 % of the ways reach."""
     most = int((1 - CONFIDENCE) * len(largest) + 1e-9)
     descending = np.sort(largest)[::-1]
-    # Equal ones count as one: rounding must not tell them apart.
+    # Equal differences belong together: rounding must not separate them.
     while most and most < len(largest) and descending[most] > descending[most - 1] * (1 - 1e-9):
         most -= 1
     return float(descending[most - 1]) * (1 - 1e-9) if most else math.inf

@@ -1,4 +1,4 @@
-"""Compares the bytes sent with those that the server received, and the other way round."""
+"""The reconciliation of the generators' counts with the server's."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, latencies: LatencyHistogram) -> Latency:
-        """Sum up a histogram."""
+        """Summarize a histogram."""
         p50, p75, p90, p95, p99, p99_9 = latencies.percentiles_us(_PERCENTILES)
         return cls(
             count=latencies.count,
@@ -86,7 +86,7 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, measured: Measured) -> Latencies:
-        """Sum up what was measured."""
+        """Summarize what was measured."""
         return cls(**{name: Latency.of(times) for name, times in measured.by_name().items()})
 
 
@@ -149,7 +149,7 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waiting(self) -> float:
-        """The cores that would have been busy as well, had the processes not waited for them."""
+        """The cores that would also have been busy if the processes had not waited for them."""
         return self.cpu_cores * self.waited_seconds / self.cpu_seconds if self.cpu_seconds else 0.0
 
 
@@ -178,7 +178,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, messages: list[int]) -> Spread:
-        """Sum up the messages of each connection."""
+        """Summarize the messages of each connection."""
         squares = sum(one * one for one in messages)
         percentiles = (
             np.percentile(messages, range(101), method="inverted_cdf").astype(int).tolist()
@@ -337,7 +337,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """The object as indented JSON, with a line feed at its end.
 
-        Of a name that is no UTF-8 the bytes that are none stand in it as escapes.
+        Bytes of a name that are not UTF-8 are written as escapes.
         """
         try:
             encoded = msgspec.json.encode(self)
@@ -347,7 +347,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _printable(content: Any) -> Any:
-    """The same lists, tables and texts, the texts without surrogates."""
+    """The same lists, dicts and strings, with surrogates escaped."""
     match content:
         case str():
             return content.encode(errors="backslashreplace").decode()
@@ -366,10 +366,10 @@ class _AnySchema(msgspec.Struct):
 
 
 def load_result(path: Path) -> Result:
-    """Read a result that a test has written.
+    """Read the result file of a test.
 
     Raises:
-        ResultFileError: it cannot be read, is no whole result, or of another schema.
+        ResultFileError: it cannot be read, is not a whole result, or has another schema.
     """
     try:
         content = path.read_bytes()

@@ -12,7 +12,7 @@ from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import StageResult, Totals, Verdict
 
-# What helps against errors that are none of the target's.
+# Remedies for errors that are not the target's.
 _HINTS = {
     FailureKind.NO_PORT: "local ports ran out (net.ipv4.ip_local_port_range; a connection "
     "that was closed for --churn keeps its port for up to a minute): add --source-ip addresses",
@@ -29,9 +29,9 @@ class End(NamedTuple):
     Attributes:
         interrupted: somebody stopped it.
         aborted: a threshold did.
-        failure: what became of the server that was started for it, if that failed.
-        missing: stages that it did not come to, of all repeats.
-        stages: how many there were to be.
+        failure: how the server that was started for it failed; None if it did not.
+        missing: parts that were not run, of all repeats.
+        stages: how many parts were planned.
     """
 
     interrupted: bool
@@ -44,7 +44,7 @@ class End(NamedTuple):
 def tolerated(plan: Plan, kind: str) -> bool:
     """Return whether a threshold limits the number of errors of this kind.
 
-    Without one there may be none. Replies that are wrong are never tolerated.
+    Without one, none is tolerated. Wrong replies are never tolerated.
     """
     return is_tolerated(kind, {limit.metric for limit in plan.limits})
 
@@ -57,7 +57,7 @@ def is_tolerated(kind: str, metrics: Collection[str]) -> bool:
 
 
 def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
-    """Why a stage failed, a line each; none if it did not."""
+    """The reasons why a stage failed, a line each; none if it did not."""
     if stage.errors and all(tolerated(plan, kind) for kind in stage.errors):
         return []
     found = []
@@ -88,7 +88,7 @@ def judge(
     thresholds: Sequence[ThresholdResult],
     end: End,
 ) -> tuple[Verdict, list[str]]:
-    """Say whether a test passed, and why not, a line each."""
+    """Return the verdict on a test, and why it did not pass, a line each."""
     failures = [reason for stage in stages for reason in shortcomings(plan, stage)]
     if not totals.messages:
         failures.append("not one message came back")
@@ -98,12 +98,12 @@ def judge(
     if end.interrupted:
         failures.append("interrupted before its end")
     elif end.aborted:
-        # The threshold says why, and what was under way is missing in the balance.
+        # The threshold says why, and what was in flight is missing from the balance.
         pass
     elif end.missing:
         failures.append(f"{end.missing} of {end.stages} stages not run")
     elif reconciliation is not None and (failures or not totals.errors):
-        # What a tolerated error cost is missing in the balance too.
+        # What was lost to a tolerated error is missing from the balance, too.
         failures += reconciliation.differences
     crossed = [
         f"{one.crossed}: {one.measured}"

@@ -1,1 +1,1 @@
-"""The page for browsers: its charts, its tables, and how it looks."""
+"""The page for browsers: its charts, tables and styles."""

@@ -1,4 +1,4 @@
-"""Axes that people can read: of times, of counts, of seconds that pass, of nines."""
+"""Readable axes: of times, counts, elapsed seconds, percentiles and others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400,
 
 
 def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
-    """A logarithmic axis of seconds, marked with what people say: 50 µs, 1 ms, 2 s.
+    """A logarithmic axis of seconds, with marks such as 50 µs, 1 ms, 2 s.
 
     Args:
-        values: what it has to hold; what is not above 0 has no place on it.
+        values: the values to cover; those that are not above 0 are left out.
         extra: decades to add at its upper end.
     """
     known = [value for value in values if value]
@@ -45,10 +45,10 @@ def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
 
 
 def of_counts(values: Sequence[Number], *, extra: float = 0.08) -> Axis:
-    """An axis from 0: 500, 20k, 1.5M; of small counts it has whole ones only.
+    """An axis from 0, with marks such as 500, 20k, 1.5M; for small counts, whole numbers only.
 
     Args:
-        values: what it has to hold.
+        values: the values to cover.
         extra: what to add at its upper end, as a share of the highest.
     """
     highest = max((value for value in values if value), default=1)
@@ -72,10 +72,10 @@ def of_seconds(last: int) -> Axis:
 
 
 def of_nines(nines: float) -> Axis:
-    """An axis of percentiles on which each further nine is as far away as the last.
+    """An axis of percentiles on which each further nine takes as much space as the last.
 
     Args:
-        nines: how many it comes to, 3 for 99.9 %.
+        nines: how many it goes up to, 3 for 99.9 %.
     """
     shown = [2, *(10**nine for nine in range(1, max(1, math.floor(nines)) + 1))]
     if len(shown) > _MOST_TICKS:
@@ -91,7 +91,7 @@ def of_nines(nines: float) -> Axis:
 
 
 def of_kinds(count: int) -> Axis:
-    """An axis of so many kinds, on which few are no broader than many."""
+    """An axis of a number of kinds, on which few bars are no wider than many."""
     spare = max(0.0, (6 - count) / 2)
     return {"type": "category", "range": [-0.5 - spare, count - 0.5 + spare]}
 
@@ -107,6 +107,6 @@ def of_connections() -> Axis:
 
 
 def of_shares(values: Sequence[Number]) -> Axis:
-    """An axis from 0 in percent, with space above for what stands there."""
+    """An axis from 0 in percent, with space for labels at its top."""
     highest = max((value for value in values if value), default=1)
     return {"ticksuffix": " %", "range": [0, highest * 1.12]}

@@ -11,7 +11,7 @@ __all__ = ["Chart", "Run", "charts"]
 
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
-    """All charts of some runs, laid over one another."""
+    """All charts, with the runs laid over one another."""
     return [
         over_time.throughput(runs),
         over_time.response(runs),

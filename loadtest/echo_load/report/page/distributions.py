@@ -30,7 +30,7 @@ _POINTS_A_NINE = 25
 
 
 def distribution(runs: Sequence[Run]) -> Chart:
-    """Draw how many messages took how long."""
+    """The share of the messages by their response time."""
     data: list[Trace] = []
     for number, run in enumerate(runs):
         bounds = _log_bounds(run.response)
@@ -62,7 +62,7 @@ def distribution(runs: Sequence[Run]) -> Chart:
 
 
 def _at_its_peak(trace: Trace) -> Trace:
-    """A marker where a distribution has its peak, which stands for it in the legend."""
+    """A marker at the peak of a distribution, which represents it in the legend."""
     trace["showlegend"] = False
     peak = trace["y"].index(max(trace["y"]))
     marked = {name: [trace[name][peak]] for name in ("x", "y", "customdata")}
@@ -105,7 +105,7 @@ def response_and_service(runs: Sequence[Run]) -> Chart:
             if not several:
                 trace["mode"] = "lines"
             elif place:
-                # The colour stands for the run, and once is enough.
+                # The colour represents the run: one entry in the legend is enough.
                 trace["showlegend"] = False
             data.append(trace)
     caption = (
@@ -155,7 +155,7 @@ def _from_to(spread: Spread) -> str:
 
 
 def _percentile_curve(times: LatencyHistogram, name: str, number: int) -> Trace:
-    """The times over 1/(1 - share), on which each further nine is as far away as the last."""
+    """The times over 1/(1 - share), where each further nine takes as much space as the last."""
     nines = math.log10(times.count) if times.count > 1 else 0.0
     steps = range(int(nines * _POINTS_A_NINE) + 1) if times.count else range(0)
     x: list[Number] = [float(f"{10 ** (step / _POINTS_A_NINE):.6g}") for step in steps]
@@ -180,7 +180,7 @@ def _percentile_figure(data: list[Trace], *, legend: bool) -> tuple[list[Trace],
 
 
 def _log_bounds(times: LatencyHistogram) -> list[int]:
-    """Bounds of bins in nanoseconds, from the shortest to the longest, each as much larger."""
+    """Bounds of bins in nanoseconds, from the shortest to the longest, at a constant ratio."""
     if not times.count:
         return []
     (least,) = times.percentiles_us([0])

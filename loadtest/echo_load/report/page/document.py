@@ -48,7 +48,7 @@ def render(
 def _policy(*scripts: str) -> str:
     """A Content-Security-Policy under which nothing is loaded, and only these scripts run.
 
-    What plotly.js draws has styles of its own.
+    Inline styles are allowed because plotly.js uses them.
     """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -16,7 +16,7 @@ NOTHING = "–"  # noqa: RUF001  # an en dash, as typographers put it
 
 Row = tuple[str, list[str]]
 
-# Of the plan, what is shown elsewhere, or as text of its own.
+# Fields of the plan that are shown elsewhere, or in a form of their own.
 _SHOWN_ELSEWHERE = frozenset({"targets", "thresholds", "abort_on", "stages", "tls", "engine"})
 _TIMES = frozenset({"duration", "warmup", "timeout", "connect_timeout"})
 _UNITS = {"rate": "msg/s", "connect_rate": "connections/s"}
@@ -26,8 +26,8 @@ class Cell(NamedTuple):
     """A cell that is good or bad.
 
     Attributes:
-        text: what it says.
-        good: which of the two; None for neither.
+        text: its text.
+        good: whether it is good; None for neither good nor bad.
     """
 
     text: str
@@ -35,13 +35,13 @@ class Cell(NamedTuple):
 
 
 def beside(columns: Sequence[Mapping[str, str]]) -> list[Row]:
-    """A table with a row a name and a column a run."""
+    """A table with a row per name and a column per run."""
     names = dict.fromkeys(name for column in columns for name in column)
     return [(name, [column.get(name, NOTHING) for column in columns]) for name in names]
 
 
 def time(microseconds: float) -> str:
-    """A time; nothing where none was measured."""
+    """A time as text; a dash if none was measured."""
     return written_time(microseconds / 1e6) if microseconds else NOTHING
 
 
@@ -71,7 +71,7 @@ def checked(result: Result) -> str:
 
 
 def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
-    """The distributions that hold anything, by their names."""
+    """The distributions that are not empty, with their labels."""
     found = {label: getattr(measured, name) for name, label in DISTRIBUTIONS.items()}
     if found["response"] == found["service"]:
         del found["service"]
@@ -138,7 +138,7 @@ def plan(result: Result) -> dict[str, str]:
 
 
 def machine(result: Result) -> dict[str, str]:
-    """Return the machine and the time of each run."""
+    """Return the machine of a run and when it began."""
     here = result.machine
     return {
         "started": moment(result.started_at),
@@ -167,7 +167,7 @@ def generator(result: Result) -> dict[str, str]:
 
 
 def reconciled(result: Result) -> dict[str, str]:
-    """The four counts, and where they part."""
+    """The four counts, and where they differ."""
     found = result.reconciliation
     if found is None:
         return {}

@@ -1,4 +1,4 @@
-"""The series of a result as points of a chart: thinned out, and broken where it is."""
+"""The series of a result as points of a chart: thinned out, with gaps where it has any."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Points(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Some have no neighbour that a line could be drawn to."""
+        """Whether some points have no neighbour that a line could be drawn to."""
         around = [None, *self.y, None]
         return any(
             one is not None and before is None and after is None
@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
     Attributes:
         label: its number, as in `2`, or `1.2` where there are several repeats of several stages.
-        name: of the stage; nothing where there is but one, and parts are repeats.
+        name: that of the stage; empty if there is only one, and parts are repeats.
         first: its first second.
         last: its last one.
     """
@@ -61,7 +61,7 @@ def points(result: Result, read: Callable[[Second], Number], keep: Kept = "mean"
     Args:
         result: whose series it is.
         read: the figure of a second; None where there is none.
-        keep: what is kept of several seconds that share a point, because a screen has no more.
+        keep: which value to keep of several seconds that share a point.
     """
     size = math.ceil(len(result.series) / _MOST_POINTS) or 1
     found = Points([], [], [])
@@ -114,7 +114,7 @@ def _kept(values: Sequence[float], keep: Kept) -> Number:
 
 
 def _pieces(result: Result) -> list[list[Second]]:
-    """The seconds that a line may be drawn through: of the same connections, without a gap."""
+    """Runs of seconds to draw a line through: on the same connections, without a gap."""
     pieces: list[list[Second]] = [list(result.series[:1])] if result.series else []
     for before, one in pairwise(result.series):
         reopened = result.plan.reopen and one.stage != before.stage

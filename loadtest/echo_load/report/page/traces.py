@@ -1,8 +1,8 @@
 """The parts of a report's charts: traces and layouts as plotly.js takes them.
 
-They have no colours: what is drawn says which one of the page's palette it has (`meta.colour`), so
-that the page can follow the reader's light or dark setting. Nothing is told apart by its colour
-alone: runs have markers of their own, percentiles dashes, kinds of errors patterns.
+They have no colours: each trace names one of the page's palette (`meta.colour`), so that the page
+can follow the reader's light or dark setting. Nothing is distinguished by colour alone: runs also
+differ in their markers, percentiles in their dashes, kinds of errors in their patterns.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from echo_load.report.page.axes import Number
 from echo_load.report.page.seconds import Points
 from echo_load.results.result import Result
 
-# Of fewer points each has a marker; of more a dozen have, enough to tell lines apart.
+# Up to this many points, each has a marker; of more, a dozen do, enough to tell lines apart.
 _FEW_POINTS = 60
-# How many the page's palette has, for runs as for kinds of errors.
+# The number of colours in the page's palette, for runs and for kinds of errors alike.
 COLOURS = 6
 PATTERNS = ("", "/", "x", ".", "-", "\\", "+", "|")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
@@ -31,11 +31,11 @@ Layout = dict[str, Any]
 
 
 class Run(NamedTuple):
-    """A result and what it is called.
+    """A result and its name.
 
     Attributes:
-        name: of the run.
-        result: what it came to.
+        name: the name of the run.
+        result: its result.
         response: its response times.
         service: its service times.
     """
@@ -59,8 +59,8 @@ class Chart:
     """A chart.
 
     Attributes:
-        name: of its place in the page.
-        group: of the charts that it stands among.
+        name: identifies its place in the page.
+        group: the group of charts that it belongs to.
         title: what it shows.
         caption: how to read it, and what it says in words.
         data: traces as plotly.js takes them; none if there is nothing to show.
@@ -79,9 +79,9 @@ def line(found: Points, name: str, number: int) -> Trace:
     """A line with a run's colour and markers.
 
     Args:
-        found: where it goes.
-        name: of the run.
-        number: of the run, from 0.
+        found: its points.
+        name: the name of the run.
+        number: the number of the run, from 0.
     """
     few = len(found.x) <= _FEW_POINTS or found.alone
     return {
@@ -102,24 +102,24 @@ def line(found: Points, name: str, number: int) -> Trace:
 
 
 def with_times(trace: Trace) -> Trace:
-    """Let a trace of seconds say them as people do."""
+    """Label the seconds of a trace as text with units."""
     trace["customdata"] = [written_time(y) if y else "" for y in trace["y"]]
     trace["hovertemplate"] = "%{fullData.name} %{customdata}<extra></extra>"
     return trace
 
 
 def plain(text: str) -> str:
-    """A text as it is, in what plotly.js would take for markup, and not too long for a legend."""
+    """A text escaped for plotly.js, which reads markup, and short enough for a legend."""
     return html.escape(_short(text), quote=False)
 
 
 def of_run(run: Run, runs: Sequence[Run]) -> str:
-    """Whose figure it is, where there are several runs."""
+    """The name of a run in parentheses, if there are several runs."""
     return f" ({_short(run.name)})" if len(runs) > 1 else ""
 
 
 def _short(text: str) -> str:
-    """Its end, by which paths differ."""
+    """The end of a long text: paths differ there."""
     return text if len(text) <= _LONGEST_NAME else "…" + text[1 - _LONGEST_NAME :]
 
 

@@ -6,14 +6,14 @@ from echo_core.interrupts import quit_on_interrupt
 
 
 def main() -> None:
-    """Run locust with the arguments of this process; it ends with this."""
-    # Until there is something to interrupt: what is imported takes a second.
+    """Run locust with the arguments of this process, then exit."""
+    # Until there is something to interrupt: the imports take a second.
     quit_on_interrupt()
     sys.argv[0] = "echo-load swarm"
     from locust.exception import RPCError
     from locust.main import main as run_locust
 
-    # From now on locust looks for modules in the current folder first: these are not to be there.
+    # Locust will look for modules in the current folder first: import ours before that.
     import echo_load.swarm.hooks  # noqa: F401  # isort: skip
 
     try:

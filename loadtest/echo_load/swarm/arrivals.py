@@ -1,8 +1,8 @@
-"""Wakes the users of a swarm when a reply has come: one epoll set for the connections of all.
+"""Wakes the users of a swarm when replies come, with one epoll set for all connections.
 
 gevent's own sockets try to receive, fail, start a watcher and a timer, switch, stop both, and try
-again. Here a connection is registered once, edge-triggered (epoll(7)), and one timer looks after
-all replies that are late: a round trip costs a write, a switch and a read.
+again. Here a connection is registered once, edge-triggered (epoll(7)), and one timer handles all
+late replies: a round trip costs a write, a switch and a read.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from echo_core.units import format_duration
 
 # Messages up to this size go to the kernel with one write, and their replies are small.
 AT_ONCE = 16 * 1024
-# Of epoll_ctl(2): told once each time that something comes.
+# Of epoll_ctl(2): reported once each time something comes.
 _EDGE_TRIGGERED = 1 << 31
-# Error, hang-up, end of the stream: told once as well, and true from then on.
+# Error, hang-up, end of the stream: reported once as well, and true from then on.
 _ERROR, _HANG_UP, _END = 0x008, 0x010, 0x2000
 _OVER = _ERROR | _HANG_UP | _END
 # The buffer of a read is allocated first, and a large one costs more than a small reply.
 _SMALL, _LARGE = 1024, 64 * 1024
-# A reply may be found late by so much later than it is.
+# A late reply may be noticed this much later.
 _SWEEP_SECONDS = 0.05
 
 
 class Line:
-    """The way to one connection's other end and back, for the user whose connection it is.
+    """The round trips of one connection, for its user.
 
     Args:
-        descriptor: of a connected stream that does not block.
+        descriptor: that of a connected, non-blocking stream.
         timeout: seconds that a round trip may take.
     """
 
     def __init__(self, descriptor: int, timeout: float) -> None:
         self.descriptor = descriptor
-        # There may be something to read; once it is over there always is, if only the end.
+        # `ready`: there may be something to read; once `over`, there always is, if only the end.
         self.ready = False
         self.over = False
         self.waiting: gevent.Greenlet[..., object] | None = None
@@ -53,7 +53,7 @@ class Line:
         self._hub = gevent.get_hub()
 
     def round_trip(self, message: bytes) -> bytes:
-        """Send a message and receive as many bytes, or more if more have come with them.
+        """Send a message and receive as many bytes, or more if more come along with them.
 
         Args:
             message: `AT_ONCE` bytes at most.
@@ -99,7 +99,7 @@ class Line:
             except BlockingIOError:
                 self.ready = False
                 continue
-            # What comes after this is told again: epoll(7), of streams and incomplete reads.
+            # What comes after this is reported again: epoll(7), on streams and incomplete reads.
             self.ready = len(data) == chunk or self.over
             return data
 
@@ -117,7 +117,7 @@ class Line:
 
 
 class Arrivals:
-    """Knows what has come for each line, and wakes whoever waits for it."""
+    """Knows which lines have something to read, and wakes their waiting users."""
 
     def __init__(self) -> None:
         loop = gevent.get_hub().loop
@@ -127,12 +127,12 @@ class Arrivals:
         self._timer.start(self._sweep)
 
     def watch(self, line: Line) -> None:
-        """Wake the line's user from now on."""
+        """Begin to wake a line's user."""
         self._set.watch(line.descriptor, READABLE | _END | _EDGE_TRIGGERED)
         self._lines[line.descriptor] = line
 
     def forget(self, line: Line) -> None:
-        """Not any more; before its descriptor is closed."""
+        """Stop waking a line's user; to be called before its descriptor is closed."""
         del self._lines[line.descriptor]
         self._set.forget(line.descriptor)
 
@@ -156,5 +156,5 @@ class Arrivals:
 
 @cache
 def arrivals() -> Arrivals:
-    """Those of this process."""
+    """The `Arrivals` of this process."""
     return Arrivals()

@@ -1,4 +1,4 @@
-"""The connection of a locust user: what it does is reported as requests, and checked."""
+"""The connection of a locust user, which checks replies and reports requests."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from echo_load.plan.payload import StampedPayload
 from echo_load.swarm.arrivals import AT_ONCE, Line, arrivals
 from echo_load.swarm.settings import Settings
 
-# Of this process: no two connections, nor two runs, send the same.
+# Unique to this process: no two connections, nor two runs, send the same.
 _RUN = random.SystemRandom().getrandbits(32)
 _numbers = count(1)
 _PLAIN_STREAMS = frozenset({"tcp", "unix"})
-# The failures whose cause was logged: of a service, a request and a kind.
+# The failures whose cause was logged: service, request and kind.
 _said: set[tuple[Endpoint, str, str]] = set()
 
 logger = logging.getLogger(__name__)
@@ -40,19 +40,19 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1)
 def _context(tls: TlsOptions) -> ssl.SSLContext:
-    """One for all users: it takes milliseconds to make."""
+    """The TLS context of all users: it takes milliseconds to make."""
     return tls.context()
 
 
 @lru_cache(maxsize=1)
 def _payload(least: int, most: int) -> StampedPayload:
-    """One for all users: it keeps as much noise as the largest message has."""
+    """The payload of all users: it keeps as much noise as the largest message has."""
     return StampedPayload(least, most, _RUN)
 
 
 @lru_cache(maxsize=1)
 def resolved(endpoint: Endpoint) -> tuple[Address, ...]:
-    """The addresses of the service, looked up once a process.
+    """The addresses of the service, looked up once per process.
 
     Raises:
         UnresolvedError: its host is not known.
@@ -61,16 +61,16 @@ def resolved(endpoint: Endpoint) -> tuple[Address, ...]:
 
 
 def _say_first(endpoint: Endpoint, name: str, kind: str, error: ClientError) -> None:
-    """Log the cause of the first failure of each kind: locust's tables have but its name."""
+    """Log the cause of the first failure of each kind: locust's tables show only its name."""
     if (endpoint, name, kind) not in _said:
         _said.add((endpoint, name, kind))
         logger.warning("the first %s of %s: %s", kind, name, error)
 
 
 class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # it is what locust's table shows
-    """An error by the name of its kind in `echo-load`, so that equal ones are one row.
+    """An error named by its kind in `echo-load`, so that equal ones share a row.
 
-    A task need not catch it: locust goes on with the next, and does not log what its table has.
+    A task need not catch it: locust continues with the next task, and does not log the error.
     """
 
     def __init__(self, kind: str) -> None:
@@ -85,8 +85,8 @@ class EchoClient:
     """One connection to an echo service, for a user's tasks.
 
     Each method reports a request to locust, with its time in milliseconds as a float: `connect`,
-    `message` and `close`, and `send` and `receive` where a task uses these. What fails closes the
-    connection; it is opened anew when it is used again, after a pause that grows with the failures.
+    `message` and `close`, and `send` and `receive` if a task uses these. A failure closes the
+    connection; it is reopened on its next use, after a pause that grows with the failures.
 
     Args:
         environment: locust's.
@@ -103,25 +103,25 @@ class EchoClient:
         self._number = next(_numbers)
         self._head = self._payload.head(self._number)
         self._sequence = 0
-        # Since a message last came back.
+        # Failures since a message last came back.
         self._failures = 0
         self._connection: EchoConnection | None = None
-        # The quick way, where there is one: on plain streams.
+        # The fast path, for plain streams only.
         self._line: Line | None = None
         self._tls = _context(settings.tls) if endpoint.scheme == "tls" else None
-        # What came behind the bytes that `receive` was asked for.
+        # Bytes that came after those that `receive` was asked for.
         self._surplus = b""
 
     @property
     def is_open(self) -> bool:
-        """There is a connection."""
+        """Whether there is a connection."""
         return self._connection is not None
 
     def connect(self) -> None:
         """Open the connection.
 
         Raises:
-            EchoFailure: it cannot be opened; locust knows already.
+            EchoFailure: it cannot be opened, which was reported to locust.
         """
         if self._failures:
             gevent.sleep(back_off_seconds(self._failures - 1))
@@ -133,7 +133,7 @@ class EchoClient:
                 tls=self._tls,
                 server_name=self._settings.tls.server_name,
             )
-            # Many users connect at once, and would measure how they wait for one another.
+            # Without the time that users who connect at once wait for one another.
             took_ns.append(self._connection.connect_ns + self._connection.handshake_ns)
             if self._endpoint.scheme in _PLAIN_STREAMS:
                 line = Line(self._connection.fileno(), self._settings.timeout)
@@ -144,13 +144,13 @@ class EchoClient:
         """Send a message, receive its reply, and compare the two.
 
         Args:
-            message: what to send; by default one that says whose it is.
+            message: what to send; by default a stamped message.
 
         Returns:
             The reply.
 
         Raises:
-            EchoFailure: there was none in time, or another; the connection is closed then.
+            EchoFailure: no reply came in time, or a wrong one; the connection is closed.
         """
         if self._connection is None:
             self.connect()
@@ -190,7 +190,7 @@ class EchoClient:
         return reply
 
     def send(self, data: bytes) -> None:
-        """Send bytes; they are compared with nothing.
+        """Send bytes without checking for a reply.
 
         Raises:
             EchoFailure: they could not be sent.
@@ -199,7 +199,7 @@ class EchoClient:
             self._opened().send(data)
 
     def receive(self, size: int) -> bytes:
-        """Receive so many bytes; those that come behind them are for the next time.
+        """Receive `size` bytes; any that come after them are kept for the next call.
 
         Raises:
             EchoFailure: fewer came in time.
@@ -229,7 +229,7 @@ class EchoClient:
 
     @contextmanager
     def _reported(self, name: str, length: int = 0) -> Iterator[list[int]]:
-        """Report what is done in the block, with the time that it gives or that it took."""
+        """Report the block as a request, with the time put into the yielded list or its own."""
         begin = time.perf_counter_ns()
         took_ns: list[int] = []
         try:
@@ -245,7 +245,7 @@ class EchoClient:
         )
 
     def _failed(self, name: str, begin: int, error: ClientError) -> None:
-        """Report a failure, and give the connection up.
+        """Report a failure, and close the connection.
 
         Raises:
             EchoFailure: always.
@@ -270,7 +270,7 @@ class EchoClient:
         """Send a message and receive as many bytes.
 
         Raises:
-            EchoFailure: bytes came before that were not asked for, or none in twice the timeout.
+            EchoFailure: unexpected bytes had come before, or none came in twice the timeout.
             ClientError: the reply did not come in time, or the connection broke.
         """
         if self._surplus:
@@ -285,7 +285,7 @@ class EchoClient:
             raise self._late_or_never(error) from error
 
     def _late_or_never(self, late: ReplyTimeoutError) -> ClientError:
-        """Tell a service that is slow from one that says nothing: wait once more as long."""
+        """Tell a slow service from a silent one by waiting as long again."""
         connection = self._opened()
         if self._endpoint.scheme == "udp":
             return EchoFailure(FailureKind.LOST)

@@ -1,4 +1,4 @@
-"""The time of a swarm, which its rates are of, also where the target fell silent."""
+"""The duration of a swarm's test, the base of its rates, even if the target fell silent."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from weakref import WeakKeyDictionary
 
 
 class Duration:
-    """The time of the test that goes on, or has gone on last.
+    """The duration of the running test, or of the last one.
 
     Args:
         environment: locust's; its events are listened to.
 
     Attributes:
-        has_begun: there has been a test.
+        has_begun: a test has begun.
     """
 
     def __init__(self, environment: Any) -> None:
@@ -26,12 +26,12 @@ class Duration:
 
     @property
     def has_ended(self) -> bool:
-        """The test that has gone on last is over."""
+        """Whether the last test has ended."""
         return self._stopped is not None
 
     @property
     def seconds(self) -> float:
-        """Until locust began to end its users, or the last request if that came later."""
+        """Seconds until locust began to end its users, or the last request if that came later."""
         end = time.time() if self._stopped is None else self._stopped
         last: float = self._total.last_request_timestamp or 0.0
         start: float = self._total.start_time
@@ -49,7 +49,7 @@ _kept: WeakKeyDictionary[Any, Duration] = WeakKeyDictionary()
 
 
 def duration_of(environment: Any) -> Duration:
-    """The duration of an environment's tests, noted from when it is first asked for."""
+    """The duration of an environment's tests, measured from the first call on."""
     if environment not in _kept:
         _kept[environment] = Duration(environment)
     return _kept[environment]

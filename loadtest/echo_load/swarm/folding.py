@@ -18,21 +18,21 @@ from echo_load.measure.histogram import LatencyHistogram
 from echo_load.swarm.client import EchoFailure
 from echo_load.swarm.precision import Precision, bucket
 
-# There are as many as a histogram has, and the same again each time.
+# Cached: there are no more values than buckets in a histogram.
 _bucket = cache(bucket)
 
 
 def fold(
     environment: Any, precision: Precision, method: str, gained: Counts, measured: Snapshot
 ) -> None:
-    """Add what has happened since the last time.
+    """Add what has happened since the last call.
 
     Args:
         environment: locust's.
         precision: the histograms of this process.
         method: what locust calls the kind of request.
-        gained: what was counted since.
-        measured: what was measured since.
+        gained: what was counted since then.
+        measured: what was measured since then.
     """
     messages, connects = LatencyHistogram(), LatencyHistogram()
     for times in measured.response.values():
@@ -48,16 +48,16 @@ def fold(
             for entry in (environment.stats.total, environment.stats.get(name, method)):
                 _add(entry, times, length)
     for kind, count in gained.errors.items():
-        # Some are taken back: a datagram that was held for lost and came late.
+        # Some are withdrawn: a datagram that counted as lost came late.
         if count > 0:
             name = "connect" if kind in CONNECTING_KINDS else "message"
             _fail(environment.stats, method, name, EchoFailure(kind), count)
-    # What was wrong is a round trip all the same, has a time, and was counted with the others.
+    # A wrong reply completes a round trip, has a time, and was counted with the others.
     _count_failed_requests(environment.stats, method, "message", -gained.wrong)
 
 
 def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
-    """Count requests as `StatsEntry.log` does one."""
+    """Count requests as `StatsEntry.log` counts a single one."""
     now = time.time()
     second = int(now)
     if entry.use_response_times_cache and second > int(entry.last_request_timestamp or second):

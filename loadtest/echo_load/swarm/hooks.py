@@ -1,4 +1,4 @@
-"""Ties the swarm's parts to locust's events."""
+"""Connects the parts of a swarm to locust's events."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def install(events: Any) -> None:
 
 
 def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
-    # Since the imports the loop's clock has stood still, and timers would run out early.
+    # The loop's clock stood still during the imports, and timers would expire early.
     gevent.get_hub().loop.update_now()
     gevent.spawn(_allow_interrupts, environment, web_ui and gevent.getcurrent())
     precision = precision_of(environment)
@@ -69,7 +69,7 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
     if Settings.of(environment.parsed_options).stages:
         environment.shape_class = StagesShape()  # type: ignore[no-untyped-call]  # locust's
         environment.shape_class.runner = environment.runner
-        # How fast they come is what the stages say.
+        # The stages set the spawn rate: locust's advice on it is of no use.
         logging.getLogger("locust.runners").addFilter(_is_no_advice)
     duration_of(environment)
     events.quitting.add_listener(_on_quitting)
@@ -81,14 +81,14 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
 
 
 def _allow_interrupts(environment: Environment, main: Any) -> None:
-    """Let Ctrl-C end locust as soon as it expects it; until then it ends the process at once.
+    """Let Ctrl-C end locust as soon as it is ready for it; until then it ends the process at once.
 
-    While locust waits for workers it expects none. Raised wherever the process happens to be, in
-    the midst of some user's request, the interrupt would be lost, or a request counted in part.
+    While locust waits for workers, it is not ready. An interrupt raised in the middle of a user's
+    request would be lost, or the request counted in part.
 
     Args:
         environment: locust's.
-        main: the greenlet that waits for the end of the web page; None where there is none.
+        main: the greenlet that waits for the end of the web page; None without a web page.
     """
     options, runner = environment.parsed_options, environment.runner
     assert options is not None
@@ -100,7 +100,7 @@ def _allow_interrupts(environment: Environment, main: Any) -> None:
         gevent.sleep(_LOOK_SECONDS)
 
     def interrupt() -> None:
-        # A second one does not wait.
+        # A second Ctrl-C does not wait.
         quit_on_interrupt()
         assert runner is not None
         runner.quit()
@@ -116,12 +116,12 @@ def _is_no_advice(record: logging.LogRecord) -> bool:
 
 
 def _unnamed(classes: list[type[User]]) -> list[type[User]]:
-    """Those that run where no user class was named."""
+    """The user classes that run if none was named."""
     return [one for one in classes if not getattr(one, "only_if_named", False)] or classes
 
 
 def _can_serve(web_ui: Any) -> bool:
-    """Say in one line why the web page cannot be served, if there is one and it cannot."""
+    """Return whether the web page, if there is one, can be served; print in one line why not."""
     if web_ui is None:
         return True
     host, port = web_ui.host, web_ui.port
@@ -130,7 +130,7 @@ def _can_serve(web_ui: Any) -> bool:
     except OSError as error:
         where = NetworkEndpoint(host, port).location if host else f"*:{port}"
         number = error.errno or 0
-        # Below 0 it is one of getaddrinfo(3); what create_server says names the address once more.
+        # Below 0 it is an error of getaddrinfo(3); create_server's text would repeat the address.
         reason = os.strerror(number) if number > 0 else "no such host"
         _complain(f"--web-port: cannot serve the page on {where}: {reason}")
         return False
@@ -138,7 +138,7 @@ def _can_serve(web_ui: Any) -> bool:
 
 
 def _complain(message: str) -> None:
-    """Say in one line what is wrong, as the program that was typed."""
+    """Print an error in one line, under the name of the program that was called."""
     program = Path(sys.argv[0]).name
     print(f"{_PROGRAMS.get(program, program)}: error: {message}", file=sys.stderr)
 
@@ -148,7 +148,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _on_test_start(environment: Environment, **_: object) -> None:
-    """Check what was set since the start; on a worker, what the master has sent.
+    """Check the options as set since the start or, on a worker, as sent by the master.
 
     Raises:
         SystemExit: this is a worker, and its users could not run.
@@ -156,7 +156,7 @@ def _on_test_start(environment: Environment, **_: object) -> None:
     assert environment.parsed_options is not None
     if _is_sound(environment, hosts_needed=True):
         if not environment.parsed_options.stop_timeout:
-            # Until then all that is under way has come back, or has failed by its name.
+            # By then all that is in flight has come back, or has failed as what it is.
             timeout = Settings.of(environment.parsed_options).timeout
             environment.stop_timeout = 2 * timeout + _SPARE_SECONDS
     elif isinstance(environment.runner, WorkerRunner):
@@ -167,7 +167,7 @@ def _on_test_start(environment: Environment, **_: object) -> None:
 
 
 def _on_worker_stop(environment: Environment, **_: object) -> None:
-    """A worker whose users have ended need not wait for them before it is ready again."""
+    """Spare the worker waiting for users that have ended, before it is ready again."""
     environment.stop_timeout = 0.0
 
 
@@ -178,7 +178,7 @@ def _on_spawning_complete(environment: Environment, **_: object) -> None:
 
 
 def _is_sound(environment: Environment, *, hosts_needed: bool) -> bool:
-    """Say in one line what is wrong with the options, if something is."""
+    """Return whether the options are valid; print in one line what is wrong with them."""
     assert environment.parsed_options is not None
     try:
         check(environment, environment.parsed_options, hosts_needed=hosts_needed)
@@ -191,19 +191,19 @@ def _is_sound(environment: Environment, *, hosts_needed: bool) -> bool:
 
 
 def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -> None:
-    """Look at the options, before a run, as its users will.
+    """Check the options before a run, as its users will.
 
     Args:
         environment: locust's, with the users' classes.
         options: the command line, or the web form.
-        hosts_needed: users need to have a host by now.
+        hosts_needed: every user must have a host by now.
 
     Raises:
-        EchoswarmError: one is not what it should be, or they do not go together.
+        EchoswarmError: one is invalid, or they do not go together.
     """
     settings = Settings.of(options)
     if isinstance(environment.runner, WorkerRunner):
-        # The master has looked at all but the files, and says later which users run here.
+        # The master has checked all but the files, and says later which users run here.
         if parse_host(environment.host).scheme == "tls":
             settings.tls.context()
         return
@@ -215,7 +215,7 @@ def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -
 
 
 def _refuse_unused(settings: Settings, classes: Sequence[type[User]]) -> None:
-    """Refuse options of a kind of user that is not among those that run."""
+    """Refuse options for a kind of user that does not run."""
     blocks = any(issubclass(one, EchoBlockUser) for one in classes)
     if settings.rate is not None and not blocks:
         raise InvalidValueError("--rate is for EchoBlockUser, and none runs; name it")

@@ -14,7 +14,7 @@ from echo_load.swarm.microseconds import PERCENTILES, rounded_rows
 from echo_load.swarm.precision import precision_of
 from echo_load.swarm.verdict import verdict_rows
 
-# What locust draws its own report in.
+# The element in which locust draws its own report.
 _ROOT = '<div id="root">'
 _TIMES = ("Type", "Name", "# Requests", "Mean", *(f"{one:g}%ile" for one in PERCENTILES), "Max")
 _VERDICT = ("What", "Measured", "Verdict")
@@ -57,7 +57,7 @@ _SECTION = """
 
 
 def extend_html_report() -> None:
-    """Let locust's HTML reports, of `--html` and of its page, say what it does not know."""
+    """Add the verdict and microseconds to locust's HTML reports, of `--html` and of its page."""
     report: Callable[[Any, bool, str], str] = locust.html.get_html_report
 
     def extended(environment: Any, show_download_link: bool = True, theme: str = "") -> str:

@@ -1,7 +1,7 @@
 """A swarm on an echo service: `locust -f locustfile.py --host tcp://HOST:50007`.
 
-`EchoUser` is the one that runs where none is named; `EchoBlockUser` is a hundred connections in
-one. With `--stages` the number of users follows these, otherwise locust's own options.
+`EchoUser` runs if no class is named; an `EchoBlockUser` drives a hundred connections. With
+`--stages` the number of users follows these, otherwise locust's own options.
 """
 
 # Locust patches the process when it is imported, and nothing may have imported ssl before.
@@ -16,7 +16,7 @@ install(locust.events)
 
 
 class EchoUser(users.EchoUser):
-    """One connection, a message after the other."""
+    """One connection, one message after the other."""
 
     @task
     def echo(self) -> None:

@@ -27,10 +27,10 @@ _MESSAGE_KINDS = sorted({*MISMATCHES, *LOSSES, FailureKind.CLOSED, FailureKind.R
 
 
 class SwarmCollector(Collector):
-    """A swarm's figures for Prometheus, made whenever they are asked for.
+    """A swarm's figures for Prometheus, collected at each scrape.
 
     Args:
-        environment: locust's, of the master or of a process that is alone.
+        environment: locust's, that of the master or of a single process.
         precision: its histograms.
     """
 
@@ -39,7 +39,7 @@ class SwarmCollector(Collector):
         self._precision = precision
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """Yield all families of metrics."""
         runner = self._environment.runner
         stats = self._environment.stats
         for name, help_text, value in (
@@ -84,11 +84,11 @@ class SwarmCollector(Collector):
 
 
 def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
-    """No failure of each known kind: what begins at 1 has no increase."""
+    """Zero failures of each known kind: a counter that begins at 1 has no increase."""
     try:
         method = parse_host(environment.host).scheme.upper()
     except InvalidValueError:
-        # None yet, or that of users of another kind.
+        # There is no host yet, or it is for users of another kind.
         return {}
     return {
         (method, name, kind): 0

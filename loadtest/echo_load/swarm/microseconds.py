@@ -19,7 +19,7 @@ Row = tuple[Any, ...]
 
 
 def rows(precision: Precision) -> list[Row]:
-    """A row a request, as `COLUMNS` names them, and one of all together; none if there was none."""
+    """A row per request, as in `COLUMNS`, and one for all together; none without requests."""
     items = list(precision.items())
     together = LatencyHistogram()
     for _, times in items:
@@ -39,7 +39,7 @@ def rows(precision: Precision) -> list[Row]:
 
 
 def rounded_rows(precision: Precision) -> list[tuple[str, ...]]:
-    """The rows for people: in whole microseconds."""
+    """The rows as text, in whole microseconds."""
     return [
         (method, name, *(f"{figure:,.0f}" for figure in figures))
         for method, name, *figures in rows(precision)
@@ -47,7 +47,7 @@ def rounded_rows(precision: Precision) -> list[tuple[str, ...]]:
 
 
 def add_microseconds(stats: RequestStats, precision: Precision) -> None:
-    """Let the entries of locust's JSON output have the histogram's figures, as `microseconds`."""
+    """Add the histograms' figures to the entries of locust's JSON output, as `microseconds`."""
     serialize = stats.serialize_stats
 
     def with_microseconds() -> list[Any]:
@@ -64,7 +64,7 @@ def add_microseconds(stats: RequestStats, precision: Precision) -> None:
 
 
 def text_table(precision: Precision) -> str:
-    """The rows for people."""
+    """The rows as a table of text."""
     lines = [
         ("method", "name", "count", "mean", *(f"p{one:g}" for one in PERCENTILES), "max"),
         *rounded_rows(precision),

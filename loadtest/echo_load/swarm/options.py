@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Name, default and help of each option. All are texts: that is what the web form sends.
+# Name, default and help of each option. All are strings: the web form sends them.
 OPTIONS = (
     ("wait", "0s", "Pause of an EchoUser between two messages: 1s, or a range as in 1s-3s."),
     ("payload-size", "64", "Size of a message, or a range of sizes: 64-16KiB."),
@@ -51,5 +51,5 @@ def add_options(parser: Any) -> None:
 
 
 def variable(name: str) -> str:
-    """The variable of the environment that sets an option."""
+    """The environment variable that sets an option."""
     return f"{PREFIX}_{name.upper().replace('-', '_')}"

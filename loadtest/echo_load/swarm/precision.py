@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 from echo_load.measure.histogram import LatencyHistogram
 
-# Under which the histograms travel in a worker's report.
+# The key of the histograms in a worker's report.
 _FIELD = "echoswarm_histograms"
-# Times that are kept before they are sorted.
+# How many times are kept before they are sorted.
 _FOLD_AT = 4096
 _SIGNIFICANT_DIGITS = 3
 
@@ -45,7 +45,7 @@ class Precision:
 
     def __init__(self, environment: Any) -> None:
         self._histograms: dict[Key, LatencyHistogram] = {}
-        # What a worker has not reported yet is kept apart from what it has.
+        # Times that have not been sorted into the histograms yet.
         self._noted: defaultdict[Key, array[int]] = defaultdict(lambda: array("q"))
         events = environment.events
         events.request.add_listener(self._on_request)
@@ -64,7 +64,7 @@ class Precision:
         return iter(sorted(self._histograms.items()))
 
     def named(self, name: str) -> LatencyHistogram:
-        """The times of all requests of a name."""
+        """The times of all requests with a name."""
         together = LatencyHistogram()
         for (_, other), times in self.items():
             if other == name:
@@ -87,7 +87,7 @@ class Precision:
         exception: object = None,
         **_: object,
     ) -> None:
-        # Of what failed there is no response time: a timeout would only show itself.
+        # Failures have no response time: that of a timeout would only be the timeout.
         if response_time is None or exception is not None:
             return
         noted = self._noted[request_type, name]

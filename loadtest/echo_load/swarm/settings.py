@@ -22,7 +22,7 @@ STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for user
 
 _CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 DEFAULT_BLOCK_CONNECTIONS = 100
-# What thresholds can be about: locust counts no more, and knows when a message was due, not sent.
+# What thresholds can limit: locust counts nothing else, and measures no service times.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
     | {"connections_failed"}
@@ -32,7 +32,7 @@ _MEASURED_TIMES = ("response.", "connect.")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options, read.
+    """The parsed options.
 
     Attributes:
         wait: seconds that a user waits between two messages, from and to.
@@ -95,10 +95,10 @@ class Settings:
         )
 
     def plan(self, target: Endpoint, engine: EngineName | None = None) -> Plan:
-        """Return the plan of a block of connections, or the part of it that a single one needs.
+        """Return the plan of a block of connections; a single one needs only a part of it.
 
         Raises:
-            InvalidValueError: it cannot.
+            InvalidValueError: the options do not go together.
         """
         with errors_name_flags():
             return Plan(
@@ -113,7 +113,7 @@ class Settings:
             )
 
 
-# A year: locust ends its users, not they themselves.
+# A year: users do not end by themselves, locust ends them.
 _WITHOUT_END = 365 * 24 * 3600.0
 
 

@@ -7,15 +7,15 @@ from locust import LoadTestShape
 from echo_load.plan.stages import StagePlan
 from echo_load.swarm.settings import STRESS_STAGES, Settings
 
-# Users a second where the number is to be another at once.
+# Users per second where the number is to change at once.
 _AT_ONCE = 1000.0
 
 
 class StagesShape(LoadTestShape):
-    """The stages that `--stages` says, as `echo-load run` reads them, of users."""
+    """The stages of `--stages`, parsed as by `echo-load run`, as numbers of users."""
 
     def tick(self) -> tuple[int, float] | None:
-        """The users that there are to be now, and how fast they come; None at the end."""
+        """The number of users wanted now, and the spawn rate; None at the end."""
         seconds: float = self.get_run_time()  # type: ignore[no-untyped-call]  # locust's
         return users_at(self.stages(), seconds)
 

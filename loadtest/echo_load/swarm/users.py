@@ -28,7 +28,7 @@ _FOLD_SECONDS = 0.25
 
 
 class _User(User):
-    """A user that may be told to stop more than once, as where several of them end the test."""
+    """A user that may be told to stop more than once, as when several of them end the test."""
 
     abstract = True
 
@@ -42,7 +42,7 @@ class _User(User):
 class EchoUser(_User):
     """One connection; `connect`, `message` and `close` are requests of their own.
 
-    Every reply is checked. It has no task: inherit from it and write your own, which use
+    Every reply is checked. It has no task: inherit from it and write your own tasks, which use
     `self.client`; `self.client.echo()` sends a message and compares what comes back.
     """
 
@@ -55,11 +55,11 @@ class EchoUser(_User):
 
     @classmethod
     def check(cls, settings: Settings, endpoint: Endpoint) -> None:
-        """Look at the options before there is a user.
+        """Check the options before there is a user.
 
         Raises:
             InvalidValueError: they do not go together.
-            TlsFileError: a file for TLS is not what it should be.
+            TlsFileError: a file for TLS is invalid.
         """
         settings.plan(endpoint).payload(0)
         if endpoint.scheme == "tls":
@@ -76,11 +76,11 @@ class EchoUser(_User):
 
 
 class EchoBlockUser(_User):
-    """A block of connections that the hub engine drives: the figures of many users, in one.
+    """A block of connections that the hub engine drives: the load of many users in one.
 
-    What its connections do is folded into locust's statistics in batches, `connect` and `message`,
-    and is checked and timed as `echo-load run` does. Listeners to locust's `request` event do not
-    hear of it.
+    What its connections do is checked and timed as in `echo-load run`, and folded into locust's
+    statistics in batches, as `connect` and `message`. Listeners to locust's `request` event are not
+    called for it.
     """
 
     abstract = True
@@ -91,10 +91,10 @@ class EchoBlockUser(_User):
 
     @classmethod
     def check(cls, settings: Settings, endpoint: Endpoint) -> None:
-        """Look at the options before there is a user.
+        """Check the options before there is a user.
 
         Raises:
-            InvalidValueError: they do not go together, or the hub engine does not speak that.
+            InvalidValueError: they do not go together, or the hub engine does not speak the scheme.
         """
         if endpoint.scheme not in SPOKEN["hub"]:
             raise InvalidValueError(
@@ -124,7 +124,7 @@ class EchoBlockUser(_User):
             fold(self.environment, precision_of(self.environment), method, *taken())
 
         def forget(**_: object) -> None:
-            """Drop what was measured before locust's statistics began anew."""
+            """Drop what was measured before locust's statistics were reset."""
             taken()
 
         events: Any = self.environment.events
@@ -142,7 +142,7 @@ class EchoBlockUser(_User):
                 gevent.sleep(_FOLD_SECONDS)
                 note()
                 if self._state == LOCUST_STATE_STOPPING:
-                    # What is under way has until its timeout to come back.
+                    # What is in flight has until its timeout to come back.
                     share.end_ns.value = min(share.end_ns.value, time.monotonic_ns())
         finally:
             share.end_ns.value = 0

@@ -43,7 +43,7 @@ def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
             ),
         },
         errors=_failed_kinds(stats),
-        # Of other requests than messages only those are attempts that failed.
+        # Requests other than messages count as attempts only if they failed.
         attempts=sum(one.num_requests for one in stats.entries.values() if one.name == "message")
         + sum(one.occurrences for one in stats.errors.values() if one.name != "message"),
     )
@@ -51,7 +51,7 @@ def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
 
 
 def conclude(environment: Any, precision: Precision) -> None:
-    """Say at the end what was measured and which thresholds were crossed; set the exit code."""
+    """Log at the end what was measured and which thresholds were crossed; set the exit code."""
     table = text_table(precision)
     if len(table.splitlines()) > 1:
         logger.info("response times in microseconds\n%s", table)
@@ -76,12 +76,12 @@ def conclude(environment: Any, precision: Precision) -> None:
     elif not all(one.passed for one in results):
         environment.process_exit_code = int(ExitCode.THRESHOLD)
     elif environment.stats.errors:
-        # Thresholds say how many there may be, and they were kept.
+        # Thresholds limit the number of errors, and they were kept.
         environment.process_exit_code = int(ExitCode.OK)
 
 
 def generator_bound(environment: Any) -> str | None:
-    """Say what to do where the processor of a worker was the limit, and not the target; or None."""
+    """Return advice if a processor of the swarm was the limit, not the target; None otherwise."""
     runner = environment.runner
     if not (runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted):
         return None
@@ -92,7 +92,7 @@ def generator_bound(environment: Any) -> str | None:
 
 
 def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str, str]]:
-    """Return each condition with the figure so far and whether that is right, a row each."""
+    """Return a row per condition: the condition, the figure so far, and whether that is right."""
     found = [
         (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
         for one in judged(environment, precision)
@@ -107,12 +107,12 @@ def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str,
 
 
 def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[str]:
-    """Why a swarm failed, a line each; none if it did not.
+    """The reasons why a swarm failed, a line each; none if it did not.
 
     Args:
         environment: locust's.
         precision: its histograms.
-        at_end: there has been a test, and what has not come by now has not come.
+        at_end: there was a test, and what has not come back by now will not.
     """
     found = [str(one["msg"]) for one in environment.runner.exceptions.values()]
     answered = any(times.count for (_, name), times in precision.items() if name not in _AROUND)

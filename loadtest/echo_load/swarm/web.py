@@ -33,10 +33,10 @@ _FIELDS = (
 
 
 class Check(Protocol):
-    """Raises an `EchoswarmError` where options are not what they should be."""
+    """Raises an `EchoswarmError` if options are invalid."""
 
     def __call__(self, environment: Any, options: Namespace, *, hosts_needed: bool) -> None:
-        """Look at them."""
+        """Check the options."""
 
 
 def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) -> None:
@@ -44,9 +44,9 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
 
     Args:
         web_ui: locust's.
-        environment: of the master, or of a process that is alone.
+        environment: locust's, that of the master or of a single process.
         precision: its histograms.
-        check: looks at what the form says.
+        check: checks the options in the form.
     """
     base = (environment.parsed_options.web_base_path or "").rstrip("/")
     web_ui.template_args |= {
@@ -84,7 +84,7 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
         try:
             check(environment, options, hosts_needed=True)
         except EchoswarmError as error:
-            # As locust answers what it does not like itself.
+            # As locust itself answers an invalid form.
             return jsonify(success=False, message=str(error), host=environment.host)
         return None
 
@@ -108,5 +108,5 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
 
 
 def _sortable(row: tuple[str, ...]) -> tuple[str, ...]:
-    """A row whose figures are in order as text, which is how the page compares them."""
+    """A row whose figures sort correctly as text, which is how the page compares them."""
     return (*row[:2], *(figure.rjust(_WIDEST_FIGURE) for figure in row[2:]))

@@ -4,7 +4,7 @@ from echo_core.interrupts import quit_on_interrupt
 
 
 def main() -> None:
-    """Run `echo-load` with the arguments of this process; it ends with this."""
+    """Run `echo-load` with the arguments of this process, then exit."""
     quit_on_interrupt()
     from echo_core.command_line import program
     from echo_load.cli import echo_load

@@ -6,7 +6,7 @@ from echo_core.errors import EchoswarmError, ExitCode
 
 
 class LoadError(EchoswarmError):
-    """The root of the load tester's errors."""
+    """The base class of the load tester's errors."""
 
 
 class GeneratorError(LoadError):
@@ -20,17 +20,17 @@ class LocalServerError(LoadError):
 
 
 class OutputError(LoadError):
-    """A file that was asked for cannot be written."""
+    """A requested file cannot be written."""
 
     exit_code = ExitCode.USAGE
 
 
 class LostReportError(LoadError):
-    """The test was run, and something that was to be printed or written of it cannot be.
+    """The test ran, but part of its report cannot be printed or written.
 
     Args:
-        message: what, and why.
-        verdict: what the command exits with otherwise; a passed test exits with 1.
+        message: what was lost, and why.
+        verdict: the exit code without this error; 0 becomes 1.
     """
 
     def __init__(self, message: str, verdict: ExitCode = ExitCode.OK) -> None:
@@ -39,11 +39,11 @@ class LostReportError(LoadError):
 
 
 class AdminError(LoadError):
-    """The counters of the server cannot be read."""
+    """The server's counters cannot be read."""
 
 
 class ResultFileError(LoadError):
-    """A file is no result of a test, or one that cannot be read here."""
+    """A file is not a result, has another schema, or cannot be read."""
 
     exit_code = ExitCode.USAGE
 
@@ -55,6 +55,6 @@ class IncomparableError(LoadError):
 
 
 class MetricsError(LoadError):
-    """The figures cannot be served where it was asked for."""
+    """The figures cannot be served at the requested address."""
 
     exit_code = ExitCode.USAGE

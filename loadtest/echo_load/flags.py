@@ -1,4 +1,4 @@
-"""Names of plans' fields as options of the command line, in errors."""
+"""Option names instead of plan field names in error messages."""
 
 import re
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 from echo_core.errors import InvalidValueError
 
-# Of fields whose options have other names.
+# Fields whose options have other names.
 _FLAGS = {"source_ips": "--source-ip", "ip_version": "-4/-6", "staged_rate": "--rate"}
 
 
 @contextmanager
 def errors_name_flags() -> Iterator[None]:
-    """Let errors that name `fields` of a plan name the options of the command line instead.
+    """Make errors raised in the block name command-line options instead of plan `fields`.
 
     Raises:
-        InvalidValueError: as in the block, with other names.
+        InvalidValueError: as raised in the block, with option names.
     """
     try:
         yield

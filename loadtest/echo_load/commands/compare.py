@@ -1,4 +1,4 @@
-"""`echo-load compare`: is it better, worse, the same, or can that not be told?"""
+"""`echo-load compare`: whether results are better, worse, no different, or too noisy to tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`echo-load hold`: many connections, kept open, and proven alive."""
+"""`echo-load hold`: many connections, kept open and probed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what becomes of them."""
+"""Options shared by several commands, and running the plan made from them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in this order in the help."""
+    """One decorator for several options, listed in this order in the help."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -178,7 +178,7 @@ prometheus_option = click.option(
     metavar="[HOST:]PORT",
     help="Serve the figures for Prometheus while the test lasts.",
 )
-# What every command that tests has.
+# Common to every command that runs a test.
 test_options = together(verdict_options, result_options, report_options, prometheus_option)
 
 
@@ -199,7 +199,7 @@ payload_size_option = click.option(
 
 @dataclass(frozen=True)
 class Reporting:
-    """The options of a command that say how to report, by their names."""
+    """The reporting options of a command, by name."""
 
     reconcile: str | None
     json: bool
@@ -211,7 +211,7 @@ class Reporting:
 
 
 def parted(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
-    """Part the options of a command that tests into fields of a plan and how to report.
+    """Split a test command's options into plan fields and reporting options.
 
     Raises:
         click.UsageError: -4 and -6 are both given.
@@ -233,15 +233,15 @@ def parted(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
 
 
 def inputs(*paths: Path | str | None) -> list[Path | str]:
-    """The files that a command reads: these, and that of its settings."""
+    """The files that a command reads: `paths` and its settings file."""
     return [path for path in (*paths, settings.config_file()) if path is not None]
 
 
 def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
-    """Run a plan, show how it goes, report what came of it, and say with which code to exit.
+    """Run a plan, show its progress, report the result, and return the exit code.
 
     Args:
-        name: of the command.
+        name: the command's name.
         plan: what to do.
         reporting: how to report.
     """
@@ -278,7 +278,7 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
                 reconcile=reporting.reconcile,
                 handle_signals=True,
             )
-    # First what does not depend on who reads the screen.
+    # Files first: they do not depend on whoever reads standard output.
     lost = files.write([result], [name])
     if reporting.json:
         output.print_json(result.to_json())

@@ -1,4 +1,4 @@
-"""`echo-load report`: reports of results that were kept."""
+"""`echo-load report`: reports made from saved results."""
 
 from __future__ import annotations
 

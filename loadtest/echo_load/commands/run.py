@@ -17,9 +17,9 @@ from echo_load.commands import options
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bounds import MOST_PIPELINED
 
-# What --rate is where the stages say how high it is.
+# The value of --rate where the stages are the rates.
 _STAGED = "staged"
-# What comes after an option that has no value: the end, or another option, but not -5.
+# What follows an option without a value: the end or another option, but not a number (-5).
 _NOT_A_VALUE = re.compile(r"$|-\D")
 
 
@@ -29,7 +29,7 @@ def _rate(text: str) -> float | str:
 
 
 class _RunCommand(Command):
-    """Takes a --rate without a number, which click would take a negative number for."""
+    """Accepts --rate without a number; click alone would read `--rate -5` as that, too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse a command line."""

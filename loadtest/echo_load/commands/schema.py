@@ -1,4 +1,4 @@
-"""`echo-load schema`: what a result looks like, for programs."""
+"""`echo-load schema`: the JSON Schema of a result."""
 
 from __future__ import annotations
 

@@ -21,20 +21,20 @@ from echo_core.errors import InvalidValueError
 from echo_load.errors import GeneratorError
 from echo_load.swarm.options import INSECURE, OPTIONS, PREFIX, variable
 
-# What locust does where neither its options nor the environment say it.
+# Defaults for locust, unless its options or the environment say otherwise.
 _DEFAULTS = {"LOCUST_WEB_HOST": "127.0.0.1"}
 _USER_DEFAULTS = {"LOCUST_USERS": "100", "LOCUST_SPAWN_RATE": "100"}
 _HEADLESS_DEFAULTS = {"LOCUST_RUN_TIME": "10s"}
 _USERS = ("EchoUser", "EchoBlockUser")
 _HOST = ("-H", "--host")
 _TARGET = re.compile(r"\w+://.*|[^\s/]+:\d+")
-# What locust needs no host for.
+# Options with which locust needs no host.
 _NO_HOST = ("-h", "--help", "-V", "--version", "-l", "--list")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 class _SwarmCommand(click.Command):
-    """Lists what it hands on to the users, which locust's own help does not."""
+    """Its help also lists the options of the users, which locust's own help does not."""
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Options of the users (environment: ECHO_SWARM_...)"):
@@ -93,7 +93,7 @@ def swarm(arguments: tuple[str, ...]) -> int:
 
 
 def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
-    """The target, if there is one, and what is locust's."""
+    """The target, or None, and the other arguments, which are locust's."""
     found = [
         number
         for number, (before, argument) in enumerate(pairwise(["", *arguments]))
@@ -113,7 +113,7 @@ def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
 
 
 def _may_be_target(argument: str, *, first: bool) -> bool:
-    """True if an argument is no option, no value of one, and no name of users."""
+    """Return whether an argument can be a target: no option, option value or user class."""
     if argument.startswith("-") or argument in _USERS:
         return False
     return first or _TARGET.fullmatch(argument) is not None
@@ -124,16 +124,16 @@ def _locust() -> list[str]:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return [
-        # -P: a locust.py of the current folder is a locustfile.
+        # -P: a locust.py in the current folder is a locustfile, not the package.
         *(sys.executable, "-P", "-m", "echo_load.swarm", "-f"),
         f"{spec.submodule_search_locations[0]}/locustfile.py",
     ]
 
 
 def _environment(options: list[str]) -> dict[str, str]:
-    """The environment, and what it does not say."""
+    """The environment, with defaults for what it does not set."""
     defaults = dict(_DEFAULTS)
-    # Stages say how many users there are, and how long.
+    # Stages set the number of users and the run time.
     if not _said(options, "--stages", variable("stages")):
         defaults |= _USER_DEFAULTS
         if _said(options, "--headless", "LOCUST_HEADLESS"):
@@ -142,7 +142,7 @@ def _environment(options: list[str]) -> dict[str, str]:
 
 
 def _said(options: list[str], *names: str) -> bool:
-    """True if one of these is among the options, or in the environment."""
+    """Return whether one of the names is among the options or in the environment."""
     return any(
         name in os.environ or any(one == name or one.startswith(f"{name}=") for one in options)
         for name in names
@@ -150,7 +150,7 @@ def _said(options: list[str], *names: str) -> bool:
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> int:
-    """Run locust to its end; what ends this process ends that one, Ctrl-C reaches it anyhow."""
+    """Run locust to its end; forward SIGTERM and SIGHUP to it (Ctrl-C reaches it directly)."""
     try:
         process = subprocess.Popen(arguments, env=environment)
     except OSError as error:

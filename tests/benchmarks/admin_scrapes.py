@@ -88,7 +88,7 @@ def child(core: int, *arguments: object) -> subprocess.Popen[str]:
 
 @contextmanager
 def scraped(port: int, scrapers: int) -> Iterator[list[int]]:
-    """Scrape while the block runs; the list has how often each did behind it."""
+    """Scrape while the block runs; after it, the yielded list holds the scrapes of each scraper."""
     counts: list[int] = []
     children = [child(GENERATOR_CORE, "scrape", port) for _ in range(scrapers)]
     try:
@@ -98,11 +98,11 @@ def scraped(port: int, scrapers: int) -> Iterator[list[int]]:
 
 
 def measure(port: int, admin_port: int, pid: int, scrapers: int, seconds: float) -> Measured:
-    """Probe once, with so many scrapers."""
+    """Probe once, with this many scrapers."""
     with scraped(admin_port, scrapers) as counts:
         before = cpu_seconds(pid)
         p50, p99 = json.loads(child(SERVER_CORE, "probe", port, seconds).communicate()[0])
-    # Until the last of them was answered.
+    # Read after the last scrape was answered.
     cpu = cpu_seconds(pid) - before
     return Measured(p50, p99, sum(counts), cpu / sum(counts) * 1e6 if counts else 0.0)
 

@@ -39,17 +39,17 @@ TUTORIAL = "the tutorial's loop"
 SOCKET_USER = "locust, a plain socket User"
 ECHO_USER = "locust, EchoUser"
 BLOCK_USER = "locust, EchoBlockUser"
-# Connections of a block.
+# Connections per block.
 BLOCK = 100
 
 
 @dataclass(frozen=True)
 class Generator:
-    """How a generator is started, and where its JSON has the rate.
+    """The command of a generator, and how to read its rate.
 
     Attributes:
-        command: from port, connections and seconds to a program with its arguments
-        rate: from what it printed to messages a second
+        command: returns a program and its arguments for a port, connections and seconds
+        rate: returns messages per second from what the program printed
     """
 
     command: Callable[[int, int, float], list[object]]
@@ -67,7 +67,7 @@ def peer(*program: str) -> Generator:
 
 
 def tutorial() -> Generator:
-    """The tutorial's threads; their messages are `hello 0` and on."""
+    """The tutorial's threads; their messages are `hello 0`, `hello 1` and so on."""
     program = (sys.executable, PEERS / "tutorial_threads.py")
     return Generator(
         lambda port, connections, seconds: [*program, port, connections, WARMUP_SECONDS, seconds],
@@ -76,7 +76,7 @@ def tutorial() -> Generator:
 
 
 def echo_load(*arguments: object) -> Generator:
-    """Our own, in one process that generates; its controller shares the core."""
+    """echo-load with a single generator, whose controller shares the core."""
     return Generator(
         lambda port, connections, seconds: [
             *(sys.executable, "-m", "echo_load", *arguments, f"tcp://127.0.0.1:{port}"),
@@ -88,7 +88,7 @@ def echo_load(*arguments: object) -> Generator:
 
 
 def echo_load_run(engine: str, *arguments: object) -> Generator:
-    """The engine with messages of SIZE bytes, each checked and recorded."""
+    """An engine of echo-load with messages of SIZE bytes, each checked and recorded."""
     return echo_load(
         *("run", "--engine", engine, "--warmup", f"{WARMUP_SECONDS}s", "--payload-size", SIZE),
         *arguments,
@@ -96,12 +96,12 @@ def echo_load_run(engine: str, *arguments: object) -> Generator:
 
 
 def locust(file: Path, users: Callable[[int], int], *options: object) -> Generator:
-    """Users in a locust process, whose statistics begin anew after the warm-up.
+    """Users in a locust process, whose statistics are reset after the warm-up.
 
     Args:
         file: the locustfile.
-        users: how many are so many connections.
-        options: further ones.
+        users: returns the number of users for a number of connections.
+        options: further options of locust.
     """
     program = (sys.executable, "-m", "locust", "-f", f"{file},{PEERS / 'locust_warmup.py'}")
     how = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json")
@@ -110,7 +110,7 @@ def locust(file: Path, users: Callable[[int], int], *options: object) -> Generat
             *(*program, *how, "--host", f"tcp://127.0.0.1:{port}", *options),
             *("--warmup-seconds", WARMUP_SECONDS),
             *("-u", users(connections), "-r", users(connections)),
-            # It takes whole seconds alone.
+            # It accepts only whole seconds.
             *("-t", f"{math.ceil(WARMUP_SECONDS + seconds)}s"),
         ],
         locust_rate,
@@ -118,7 +118,7 @@ def locust(file: Path, users: Callable[[int], int], *options: object) -> Generat
 
 
 def locusts() -> dict[str, Generator]:
-    """A user written by hand, and our own: a connection each, and blocks."""
+    """A plain socket user, and the swarm's users: a connection each, and blocks."""
     package = importlib.util.find_spec("echo_load")
     assert package is not None
     assert package.origin is not None
@@ -134,7 +134,7 @@ def locusts() -> dict[str, Generator]:
 
 
 def locust_rate(entries: Any) -> float:
-    """Messages a second by locust's own statistics, as it divides them itself."""
+    """Messages per second from locust's statistics, divided as locust does it."""
     (entry,) = (entry for entry in entries if entry["name"] == "message")
     seconds = entry["last_request_timestamp"] - entry["start_time"]
     rate: float = entry["num_requests"] / seconds
@@ -150,7 +150,7 @@ def measured(generator: Generator, server: str, connections: int, seconds: float
 def compare(
     generators: dict[str, Generator], server: str, connections: int, options: argparse.Namespace
 ) -> float:
-    """Measure all generators in rounds and print a line for each; returns the hub's rate."""
+    """Measure all generators in rounds, print a line for each, and return the hub's rate."""
     rounds = [
         {
             name: generator.rate(measured(generator, server, connections, options.seconds))
@@ -172,7 +172,7 @@ def compare(
 
 
 def open_loop(server: str, connections: int, rate: int, options: argparse.Namespace) -> None:
-    """Measure how late messages leave that are to leave at a rate."""
+    """Measure how late messages leave in an open loop."""
     generator = echo_load_run("hub", "--rate", rate)
     results = [
         measured(generator, server, connections, options.seconds) for _ in range(options.rounds)

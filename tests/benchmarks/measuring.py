@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes on cores of their own, their figures, ratios with a spread.
+"""Shared by the benchmarks: processes on cores of their own, their figures, ratios with a spread.
 
 The target has core 0 to itself and the generator core 1. Rounds are interleaved, one candidate
 after the other in each, because shared machines change their speed: every figure is divided by that
@@ -42,7 +42,7 @@ def compile_peer(name: str, directory: Path, *libraries: str) -> str:
 
 @contextmanager
 def listening(command: list[str]) -> Iterator[tuple[int, int]]:
-    """Run a server on its core; gives its process id and its port."""
+    """Run a server on its core, and yield its process id and its port."""
     server = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -88,7 +88,7 @@ def generated(command: list[str]) -> Any:
 
 
 def peer_rate(figures: Any) -> float:
-    """Messages a second, as the generators among the peers print them."""
+    """Messages per second, from the output of the peers that generate load."""
     rate: float = figures["messages"] / figures["seconds"]
     return rate
 
@@ -106,7 +106,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_kib(pid: int) -> int:
-    """Memory that a process has in RAM."""
+    """Resident memory of a process, in KiB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1])

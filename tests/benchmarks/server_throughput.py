@@ -72,12 +72,12 @@ def throughput(
         before = sum(map(cpu_seconds, pids))
         rate = peer_rate(generated([program, *map(str, arguments)]))
         cpu = sum(map(cpu_seconds, pids)) - before
-    # The server worked through the warm-up too.
+    # The server also worked during the warm-up.
     return Measured(rate, cpu / (rate * (seconds + WARMUP_SECONDS)) * 1e6)
 
 
 def memory_per_connection(server: list[str], closed_loop: str) -> float:
-    """KiB that a server needs for each of many connections that each echoed once."""
+    """KiB that a server needs per connection, with many that have echoed once."""
     with listening(server) as (pid, port):
         pids = family(pid)
         before = sum(map(resident_kib, pids))
@@ -120,7 +120,7 @@ def compare(
 
 
 def build_go_peer(directory: Path) -> dict[str, list[str]]:
-    """The peer written in Go, on one core, where there is a Go compiler."""
+    """The peer written in Go, on one core, if there is a Go compiler."""
     compiler = shutil.which("go")
     if compiler is None:
         return {}
@@ -151,7 +151,7 @@ def compare_datagrams(directory: Path, options: argparse.Namespace) -> None:
 
 
 def compare_tls(directory: Path, options: argparse.Namespace) -> None:
-    """Measure TLS against asyncio and uvloop, where there are OpenSSL's headers."""
+    """Measure TLS against asyncio and uvloop, if OpenSSL's headers are installed."""
     try:
         generator_program = compile_peer("tls_loop", directory, "-lssl", "-lcrypto")
     except subprocess.CalledProcessError:

@@ -18,7 +18,7 @@ from support.shown_page import LEAST_CONTRAST, SIZES, Shown
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
-    """One that passed, and one with a bit of everything."""
+    """A result that passed, and one with a bit of everything."""
     logs = tmp_path_factory.mktemp("logs")
     with closing(EchoServerProcess("--admin", "127.0.0.1:0", log=logs / "server.log")) as server:
         _, passed = loaded(
@@ -67,7 +67,7 @@ def test_a_report_opens_from_disk_complete_and_readable(
             assert box is not None
             assert box["width"] > 200
             assert box["height"] > 200
-        # Nothing is wider than the screen, but what scrolls by itself.
+        # Nothing is wider than the screen, except elements that scroll by themselves.
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
         verdicts = [one.inner_text() for one in opened.all(".badge:not(.warn)")]
         assert verdicts == [{"passed": "Passed", "failed": "Failed"}[one.verdict] for one in shown]
@@ -152,7 +152,7 @@ def test_a_page_may_be_read_without_a_mouse(
         assert levels[0] == 1
         assert all(after <= before + 1 for before, after in pairwise(levels))
         assert levels.count(1) == 1
-        # What scrolls by itself can be scrolled with keys.
+        # Elements that scroll by themselves can be scrolled with keys.
         for one in opened.all(".scroll"):
             assert one.get_attribute("tabindex") == "0"
         ids = opened.page.evaluate(

@@ -35,7 +35,7 @@ def page(browser: Browser, swarm: Swarm) -> Iterator[Page]:
 
 
 def rows(page: Page) -> dict[str, list[str]]:
-    """The table that is shown, by its second column."""
+    """The rows of the visible table, by their second column."""
     found = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
     return {cells[1]: cells for cells in found if len(cells) > 2}
 
@@ -81,7 +81,7 @@ def test_a_test_from_the_form_to_its_end(page: Page, swarm: Swarm) -> None:
 
 
 def test_columns_are_sorted_by_size(page: Page, swarm: Swarm) -> None:
-    # As text, "90" would come after most of the thousands of messages.
+    # Sorted as text, "90" would come after most counts in the thousands.
     start(page, 90)
     page.get_by_role("tab", name="Microseconds").click()
     until(lambda: figure(rows(page).get("message", ["", "", "0"])[2]) > 1000, "messages")

@@ -34,9 +34,10 @@ class Images:
     """The images under test, and the compose file that names them.
 
     Attributes:
-        override: it gives the services these images, and Prometheus one that can be had.
-        python: what they are based on.
-        prometheus: Prometheus's.
+        override: a compose file that gives the services these images, and Prometheus an available
+            one.
+        python: their base image.
+        prometheus: the image of Prometheus.
     """
 
     override: Path
@@ -69,7 +70,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 @pytest.fixture(scope="module")
 def start_project(images: Images) -> Iterator[StartProject]:
-    """Bring up services under a name of their own; all is removed at the end."""
+    """Bring up services in a project of their own; everything is removed at the end."""
     with ExitStack() as stack:
 
         def start(*up: str, files: tuple[Path, ...] = (), **variables: str) -> Project:

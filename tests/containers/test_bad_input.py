@@ -1,4 +1,4 @@
-"""What a person gets wrong with containers is one clear line."""
+"""Mistakes in the use of containers give one clear line each."""
 
 from __future__ import annotations
 

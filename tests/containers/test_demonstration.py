@@ -1,4 +1,4 @@
-"""All services together, as a person brings them up; the tests are the steps of one story."""
+"""All services together, as a user brings them up; the tests depend on the ones before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def demonstration(start_project: StartProject) -> Project:
 
 
 def ask(project: Project, path: str, **parameters: str) -> Any:
-    """What Prometheus's API answers."""
+    """The answer of Prometheus's API."""
     url = f"{project.url('prometheus', 9090)}/api/v1/{path}?{urlencode(parameters)}"
     return json.loads(fetch(url))["data"]
 
@@ -71,7 +71,7 @@ def test_every_query_of_the_dashboard_returns_data(demonstration: Project) -> No
     silent = set(expressions())
 
     def all_have_answered() -> bool:
-        # One answer is enough: the stress client's figures end with it.
+        # One answer is enough: the stress client's figures disappear when it ends.
         for expression in tuple(silent):
             if ask(demonstration, "query", query=expression)["result"]:
                 silent.remove(expression)

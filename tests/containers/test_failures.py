@@ -42,7 +42,7 @@ def test_a_worker_that_is_killed_costs_its_own_connections(project: Project) -> 
     assert sum(result.totals.errors.values()) > 0
     lost = project.metric("connections_closed_total", reason="worker_died")
     assert 0 < lost < 100
-    # Each that was lost was opened anew, by the server's count and by the client's.
+    # Each lost connection was reopened, by the server's count and by the client's.
     assert project.metric("connections_accepted_total") == 100 + lost
     assert result.totals.connections_opened == 100 + lost
     until(lambda: project.metric("connections_open") == 0, "all to be closed")
@@ -60,7 +60,7 @@ def test_a_server_that_is_killed_comes_back(project: Project) -> None:
         code, result = result_of(client)
     assert code == 1
     assert sum(result.totals.errors.values()) > 0
-    # All are back. Some may have been in the queue of the old server, which took its books along.
+    # All are back. Some may have been in the old server's backlog, whose counters are gone.
     accepted = project.metric("connections_accepted_total")
     assert 100 <= accepted <= result.totals.connections_opened - 100
     assert result.totals.connections_opened == 100 + result.totals.connections_lost
@@ -72,7 +72,7 @@ def test_stopping_drains_within_the_grace_period(project: Project) -> None:
         project.compose("stop", "echo-server")
         state = project.state("echo-server")
         code, result = result_of(client)
-    # Killed at the end of the grace period it would be 137.
+    # If it was killed at the end of the grace period, it would be 137.
     assert state["ExitCode"] == 0
     log = project.logs("echo-server")
     assert '"event": "draining"' in log

@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""The contents of the images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_nobody_is_root(images: Images, target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_program_gets_the_signals(images: Images, target: str) -> None:
-    """No shell stands in between."""
+    """There is no shell in between."""
     (program,) = inspect(images.of(target))["Config"]["Entrypoint"]
     assert program == {"loadtest": "echo-load"}.get(target, f"echo-{target}")
     said = docker("run", "--rm", images.of(target), "--version")
@@ -68,7 +68,7 @@ def test_the_program_gets_the_signals(images: Images, target: str) -> None:
 
 
 def test_the_server_says_whether_it_is_ready(images: Images) -> None:
-    """In one line, wherever its page is."""
+    """The health check prints one line, at whatever address the page is."""
     exposed = inspect(images.of("server"))["Config"]["ExposedPorts"]
     assert {"50007/tcp", "50007/udp", "9607/tcp"} == set(exposed)
     setting = ("--env", "ECHO_SERVER_ADMIN=127.0.0.1:9999")
@@ -87,7 +87,7 @@ def test_the_server_says_whether_it_is_ready(images: Images) -> None:
 
 
 def test_a_server_with_connections_stops_before_it_is_killed(images: Images) -> None:
-    """Docker kills after ten seconds, with 137."""
+    """Docker would kill it after ten seconds, with exit code 137."""
     container = docker("run", "--detach", images.of("server"))
     try:
         until(lambda: "listening" in docker("logs", container), "the server")

@@ -24,7 +24,7 @@ def test_the_reference_is_what_the_commands_say(tmp_path: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -41,7 +41,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def typed(page: Path) -> Iterator[str]:
-    """The command lines of a page: those at a prompt, and those in tables and sentences."""
+    """Yield the command lines of a page: at prompts, in tables and in sentences."""
     text = page.read_text()
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         joined = block.replace("\\\n", " ")
@@ -51,7 +51,7 @@ def typed(page: Path) -> Iterator[str]:
 
 
 def options_of() -> dict[str, set[str]]:
-    """What the reference knows of each command."""
+    """The options of each command in the reference."""
     sections = re.split(r"^## ", REFERENCE.read_text(), flags=re.MULTILINE)[1:]
     return {
         section.partition("\n")[0]: set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", section))
@@ -61,13 +61,13 @@ def options_of() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     "page",
-    # Options of the past are right there.
+    # It may name options that no longer exist.
     [page for page in PAGES if page.name != "CHANGELOG.md"],
     ids=lambda page: str(page.name),
 )
 def test_commands_have_the_options_that_are_shown(page: Path) -> None:
     known = options_of()
-    # Locust's own, of those that are shown.
+    # Options of locust itself that the pages show.
     known["echo-load swarm"] |= {"--headless", "--master", "--worker", "--master-host", "--csv"}
     known["echo-load swarm"] |= {"--html", "--json", "-u", "-t"}
     for line in typed(page):

@@ -1,4 +1,4 @@
-"""The examples of the documentation, run as their texts say."""
+"""The examples of the documentation, run as they say."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_locustfile(echo_server: EchoServerProcess) -> None:
     entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
     assert entries["message"]["num_requests"] > 100
     assert entries["message"]["num_failures"] == 0
-    # They leave and return.
+    # The users disconnect and reconnect.
     assert entries["connect"]["num_requests"] > 10
 
 
@@ -37,7 +37,7 @@ def test_the_search_for_a_rate(echo_server: EchoServerProcess) -> None:
 
 
 def test_the_job_of_continuous_integration(start_server: StartServer, tmp_path: Path) -> None:
-    """That two equal ones can come out as different by chance is in the nature of the thing."""
+    """The candidate is slower, because two equal servers might differ by chance."""
     baseline, candidate = start_server(), start_server("--fault", "delay=20ms")
     job = f'cd "{tmp_path}" && exec sh "{EXAMPLES / "continuous_integration.sh"}"'
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -39,7 +39,7 @@ CONTRAST = """
 
 
 class Shown:
-    """A page that is open, with what the browser complained about and asked the network for."""
+    """An open page, with the browser's complaints and network requests."""
 
     def __init__(self, page: Page, path: Path) -> None:
         self.page = page

@@ -3,8 +3,8 @@
     locust -f locust_user.py,locust_warmup.py --headless -u USERS -r USERS -t SECONDSs --json \
         --host tcp://127.0.0.1:PORT --warmup-seconds WARMUP_SECONDS
 
-locust patches what blocks when it is imported, so each user is a greenlet. Replies are not checked;
-a connection that the server closes is a failure, and locust ends with status 1.
+locust patches blocking calls when it is imported, so each user is a greenlet. Replies are not
+checked; a connection that the server closes is a failure, and locust ends with status 1.
 """
 
 import socket

@@ -1,6 +1,6 @@
-"""Lets locust's statistics begin anew when all users have been there for a while.
+"""Resets locust's statistics when all users have been running for a while.
 
-The option --warmup-seconds says how long; `--reset-stats` would not wait.
+The option --warmup-seconds sets how long; `--reset-stats` would not wait.
 """
 
 from typing import Any

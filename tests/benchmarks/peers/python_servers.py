@@ -19,7 +19,7 @@ def announce(port: int) -> None:
 
 
 def greenlet() -> None:
-    """The textbook way: a StreamServer with a greenlet a connection."""
+    """The textbook way: a StreamServer with a greenlet per connection."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -37,7 +37,7 @@ def greenlet() -> None:
 
 
 def tutorial() -> None:
-    """An accept loop and a greenlet a connection on gevent's sockets, nothing patched."""
+    """An accept loop and a greenlet per connection on gevent's sockets, without patching."""
     import gevent
     from gevent import socket as gevent_socket
 

@@ -1,9 +1,9 @@
-"""The closed loop on uvloop: an asyncio Protocol a connection, replies counted but not checked.
+"""The closed loop on uvloop: an asyncio Protocol per connection, replies counted but not checked.
 
     python uvloop_loop.py PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS
 
-The next message leaves when as many bytes are in as the last one had. Prints one JSON object:
-messages and seconds of the measured time.
+The next message leaves when as many bytes have arrived as the last one had. Prints one JSON object:
+the messages and seconds measured.
 """
 
 import asyncio

@@ -71,7 +71,7 @@ def test_bad_options_are_one_line(options: list[str], line: str) -> None:
 def test_an_interrupt_ends_a_swarm_with_its_figures(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
-    """In the midst of requests, which are neither lost nor counted in part."""
+    """In the middle of requests, which are neither lost nor counted in part."""
     page = tmp_path / "report.html"
     options = ["--headless", "-u", "5", "-t", "60s", "--html", str(page)]
     with started(echo_server.url, *options, until_said=b"All users spawned") as swarm:
@@ -93,7 +93,7 @@ def test_an_interrupt_while_workers_are_waited_for_ends_a_master() -> None:
 
 
 def test_a_page_that_was_opened_and_closed_again_has_not_failed() -> None:
-    """There was no test that could have."""
+    """There was no test that could have failed."""
     port = ["--web-port", str(free_port())]
     with started("127.0.0.1:9", *port, until_said=b"Starting web interface") as swarm:
         until(lambda: is_served(int(port[1])), "the page")
@@ -191,7 +191,7 @@ def test_the_command_lists_its_options() -> None:
     assert ended.returncode == 0
     for option in (b"--payload-size", b"--block-connections", b"--threshold", b"--tls-insecure"):
         assert option in ended.stdout
-    # Locust's own, for which no server is started.
+    # Locust's own help, for which no server is started.
     ended = run([*LOAD, "swarm", "--", "--help"])
     assert ended.returncode == 0
     assert b"--headless" in ended.stdout
@@ -217,7 +217,7 @@ def test_the_command_ends_with_what_it_started(start_server: StartServer) -> Non
         stderr=subprocess.DEVNULL,
         env=environment(),
     )
-    # One that ends before a message has come back has failed.
+    # A swarm that ends before a message has come back has failed.
     until(lambda: server.metric("received_bytes_total") > 64_000, "messages")
     (child,) = psutil.Process(client.pid).children()
     os.kill(client.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""gevent warns where it patches too late: in none of our commands it has to."""
+"""gevent warns if it patches too late: none of our commands causes that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Microseconds through locust: what is merged is what was measured, and resets clear it."""
+"""Microseconds through locust: merged as measured, and cleared by resets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from echo_load.measure.histogram import LatencyHistogram
 from support.processes import run
 
-# Locust patches the process that imports it: what needs it runs in one of its own.
+# Locust patches the process that imports it: code that needs it runs in another.
 MERGE = """
 import locust, json, sys
 import msgpack

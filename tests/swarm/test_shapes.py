@@ -1,4 +1,4 @@
-"""How many users there are to be, when."""
+"""The number of users over time."""
 
 from __future__ import annotations
 

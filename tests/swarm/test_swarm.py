@@ -1,4 +1,4 @@
-"""Locust with echo users: real locusts, real servers."""
+"""Locust with echo users: real locust processes, real servers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_users_sent_is_what_the_server_counted(
         connections = int(rows["TCP", "connect"]["count"])
         assert connections == (5 * 7 if users else 5)
         received = server.metric("received_bytes_total")
-        # What was under way when locust ended its users was not answered any more.
+        # Messages in flight when locust ended its users were no longer answered.
         assert 0 <= received - 100 * messages <= 100 * connections
         entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
         assert entries["message"]["num_requests"] == messages
@@ -87,7 +87,7 @@ def test_a_block_keeps_to_a_rate(echo_server: EchoServerProcess) -> None:
 def test_users_that_connect_at_once_do_not_measure_one_another(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
-    """Their messages wait for one another, and their connections are the kernel's work."""
+    """Their messages wait for one another, but connecting is the kernel's work."""
     ended = locust(
         *("--headless", "-u", "200", "-r", "200", "-t", "2s", "--host", echo_server.url),
         *("--csv", "out"),
@@ -144,7 +144,7 @@ def test_users_of_ones_own(echo_server: EchoServerProcess, tmp_path: Path) -> No
     assert ended.returncode == 0, ended.stderr.decode()
     entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
     assert set(entries) == {"connect", "message", "send", "receive", "close"}
-    # What they do is what their own tasks do.
+    # They do what their own tasks do.
     message = entries["message"]
     assert message["total_content_length"] == len(b"mine") * message["num_requests"]
 

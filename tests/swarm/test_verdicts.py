@@ -1,4 +1,4 @@
-"""What a swarm fails for, and by which name."""
+"""Why a swarm fails, and the names of its failures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_rate_of_a_target_that_falls_silent() -> None:
         )
     found = re.search(r"messages_per_second>100 crossed: ([\d.]+) a second", ended.stderr.decode())
     assert found
-    # Twenty in the two or three seconds that locust says it has run.
+    # Twenty messages in the two or three seconds that locust says it ran.
     assert 5 <= float(found[1]) <= 12
 
 
@@ -125,7 +125,7 @@ def silent_server() -> Iterator[int]:
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) -> None:
-    # What says nothing is known to after twice the timeout.
+    # A silent service is recognised after twice the timeout.
     quick = ["-t", "4s", "--timeout", "200ms"]
     if users:
         quick += ["--block-connections", "3"]
@@ -142,7 +142,7 @@ def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) ->
         silence = said(port)
     assert "TCP message: no_reply" in silence
     assert "failed: not one message came back" in silence
-    # So many bytes have a line feed among them, and are a bad request.
+    # This many bytes contain a line feed, and are a bad request.
     quick += ["--payload-size", "4KiB"]
     with http_server() as port:
         assert re.search(r"TCP message: (foreign|truncated)", said(port))
@@ -150,7 +150,7 @@ def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) ->
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_what_is_under_way_at_the_end_is_waited_for_and_counted(users: list[str]) -> None:
-    """A target that falls silent in the midst of it has not passed."""
+    """With a target that falls silent, the swarm does not pass."""
     with Service(silent_after(20)) as service:
         options = ["--timeout", "2s", *(["--block-connections", "5"] if users else [])]
         ended = locust(
@@ -172,7 +172,7 @@ def test_errors_that_a_threshold_allows_do_not_fail_a_swarm(start_server: StartS
     said = allowed.stderr.decode()
     assert (allowed.returncode, "threshold errors<50% kept: " in said) == (0, True), said
     assert "message: closed" in said
-    # Once a kind with its cause, which locust's tables do not have.
+    # Once per kind with its cause, which locust's tables lack.
     assert said.count("the first closed of message: the server closed the connection") == 1
     assert locust(*SHORT, *host).returncode == 1
 
@@ -180,7 +180,7 @@ def test_errors_that_a_threshold_allows_do_not_fail_a_swarm(start_server: StartS
 def test_a_worker_that_cannot_run_its_users_fails_the_test(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    """It has no such file where it runs."""
+    """The folder in which the worker runs does not have the file."""
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
     port = ("--master-port", str(free_port()))

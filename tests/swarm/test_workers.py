@@ -55,7 +55,7 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
     metrics = swarm.metrics()
     assert metrics["echo_swarm_users",] == 1000
     assert metrics["echo_swarm_workers",] == 2
-    # Shown before there is any.
+    # Shown before any has occurred.
     for name, kind in (("connect", "refused"), ("message", "no_reply"), ("message", "corrupt")):
         assert metrics[("echo_swarm_failures_total", *sorted(("TCP", name, kind)))] == 0
     count = metrics["echo_swarm_response_time_seconds_count", "TCP", "message"]
@@ -67,7 +67,7 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
         return {row["request"]: row for row in extended["data"]}
 
     until(lambda: figure(rows()["connect"]["count"]) == 1000, "all connections")
-    # What comes of the thresholds is there while it runs.
+    # The state of thresholds is shown during the test.
     assert metrics["echo_swarm_threshold_kept", "p99<1h"] == 1
     assert metrics["echo_swarm_threshold_kept", "p50<1us"] == 0
     assert ("echo_swarm_generator_bound",) in metrics
@@ -97,7 +97,7 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
         "it to get its share",
     )
     swarm.post("/stop")
-    # Locust waits a minute for the worker that is missing before it says that it has stopped.
+    # Locust waits a minute for the missing worker before it reports that it has stopped.
     until(lambda: swarm.stats()["user_count"] == 0, "the end")
 
 

@@ -45,7 +45,7 @@ def test_what_is_not_used_is_not_imported() -> None:
     loaded = f"print(sorted({heavy} & set(sys.modules)))"
     assert python(f"import sys, echo_load; {loaded}") == "[]"
     assert python(f"import sys, echo_load.cli; {loaded}") == "[]"
-    # What describes a test needs neither what generates the load nor what measures it.
+    # A plan imports neither what generates load nor what measures it.
     assert python(f"import sys; from echo_load import Plan; {loaded}") == "['msgspec']"
     assert "gevent" not in python(f"import sys; from echo_load import run; {loaded}")
 

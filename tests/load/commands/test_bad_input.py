@@ -16,7 +16,7 @@ TLS = "tls://127.0.0.1:9"
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
-    """Exit code and the one line of a command that must not begin."""
+    """The exit code and the only line of a command that must be refused."""
     before, sys.argv = sys.argv, ["echo-load", *arguments]
     try:
         with pytest.raises(SystemExit) as ended:
@@ -145,7 +145,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--payload-file", "/nowhere"], "--payload-file /nowhere: No such file or directory"),
         (["--payload-file", "/dev/null"], "--payload-file /dev/null is empty or too large"),
         (["--payload-file", "/"], "--payload-file: File '/' is a directory"),
-        # Where to, where from, and how.
+        # Targets, sources and transports.
         (["nosuch://x"], "the scheme 'nosuch' is not supported; write tcp://HOST:PORT"),
         (["127.0.0.1:99999"], "'99999' is not a port between 0 and 65535"),
         (["127.0.0.1:0"], "'127.0.0.1:0': nothing can be reached at port 0; write HOST:PORT"),

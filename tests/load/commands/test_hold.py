@@ -1,4 +1,4 @@
-"""`echo-load hold`: many connections kept open, each proven alive."""
+"""`echo-load hold`: many connections, kept open and probed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_other_transports(start_server: StartServer, tmp_path: Path, scheme: str
         *("hold", server.url, "-c", "500", "--cycle", "300ms", "--reconcile", server.admin)
     )
     all_held(result, 500)
-    # There is no TCP that could have sent anything again.
+    # Without TCP there are no retransmits to count.
     assert result.totals.retransmits is None
     assert {stage.retransmits for stage in result.stages} == {None}
     assert result.reconciliation is not None
@@ -88,9 +88,9 @@ def test_connections_that_the_server_closes_for_being_idle(start_server: StartSe
     code, result = loaded("hold", server.url, "-c", "50", "-d", "1s", "--cycle", "10s")
     totals = result.totals
     assert code == 1
-    # A probe that meets the end on its way is answered with a reset.
+    # A probe that crosses the close on the way is answered with a reset.
     assert set(totals.errors) <= {"closed", "reset"}
     assert sum(totals.errors.values()) == totals.connections_lost
-    # Those whose turn came before they were closed have shown that they were alive.
+    # Connections that were probed before they were closed have stayed open.
     assert 0 < totals.connections_lost <= 50
     assert totals.connections_opened == 50

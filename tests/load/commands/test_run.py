@@ -53,7 +53,7 @@ DEBUG = ("--log-level", "debug")
 
 
 def passed(*arguments: str) -> Result:
-    """The result of a run in which all went well, and whose figures agree."""
+    """The result of a run that must pass, and whose figures must agree."""
     code, result = loaded("run", *arguments)
     assert (code, result.reasons) == (0, [])
     assert result.passed
@@ -67,7 +67,7 @@ def passed(*arguments: str) -> Result:
 
 
 def agree(result: Result) -> None:
-    """The figures of a result do not contradict each other."""
+    """Check that the figures of a result do not contradict each other."""
     totals = result.totals
     assert totals.messages == sum(second.messages for second in result.series)
     for name in ("messages", "connections_opened", "connections_failed", "connections_lost"):
@@ -262,7 +262,7 @@ def test_one_ip_version_only(start_server: StartServer, option: str, host: str) 
 
 
 def open_at_once(log: str) -> int:
-    """The most connections that were open at once, as a server's log says."""
+    """The largest number of connections open at once, from a server's log."""
     now = most = 0
     for line in log.splitlines():
         now += ("connection accepted" in line) - ("connection closed" in line)
@@ -279,7 +279,7 @@ def test_stages_of_connections(start_server: StartServer, engine: str) -> None:
     names = [stage.name for stage in result.stages]
     assert names == ["2-6 connections", "6 connections", "6-1 connections", "3 connections"]
     assert all(stage.messages for stage in result.stages)
-    # Two from the beginning, four more, and two again after all but one were closed.
+    # Two at the beginning, four more, and two again after all but one were closed.
     assert result.totals.connections_opened == 8
     assert result.stages[0].connections_opened in {5, 6}
     until(lambda: server.log().count("connection closed") == 8, "all to be closed")
@@ -292,7 +292,7 @@ def test_a_traffic_light(start_server: StartServer) -> None:
     green, red = result.stages
     assert (green.name, red.name) == ("4 connections", "0 connections")
     assert green.connections_opened + red.connections_opened == 12
-    # Messages leave until it is noticed that it is red.
+    # Some messages leave before the change to red is noticed.
     assert red.messages < green.messages
     assert open_at_once(server.log()) == 4
 
@@ -350,7 +350,7 @@ def test_stages_of_rates() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_rate_is_shared_as_the_connections_are(start_server: StartServer, engine: str) -> None:
-    """By two processes, of which one has two connections and the other one."""
+    """By two processes, one with two connections and one with a single one."""
     result = passed(
         *(start_server().url, "--engine", engine, "-c", "3", "--processes", "2"),
         *("--rate", "240", "-n", "240"),
@@ -373,7 +373,7 @@ def test_arrivals_at_random() -> None:
 def test_results_are_as_the_schema_says() -> None:
     process = run([*LOAD, "run", "-c", "2", "-n", "20", "--json"])
     result = msgspec.json.decode(process.stdout, type=Result)
-    # Nothing is in it that the types do not know.
+    # It contains nothing that is not in the types.
     assert json.loads(result.to_json()) == json.loads(process.stdout)
     assert (result.schema, result.command) == (SCHEMA, "run")
     assert result.plan.connections == 2
@@ -415,7 +415,7 @@ def test_every_failure_has_its_name(unused_port: int, engine: str) -> None:
     }
     assert (totals.connections_opened, totals.connections_failed) == (count - 1, 1)
     assert (code, totals.connections_lost) == (1, 6)
-    # What came in pieces was right.
+    # The reply that came in pieces was right.
     assert result.spread.most == 2
     assert {name for name in totals.errors if name in " ".join(result.reasons)} == set(
         totals.errors
@@ -491,7 +491,7 @@ def test_memory_stays_flat_whatever_comes(engine: str) -> None:
         )
 
         def resident() -> int:
-            """Of all generators, once so much more has been sent to them."""
+            """The resident memory of all generators, once this much more has been sent to them."""
             goal = floods.bytes_sent + (150 << 20)
             until(lambda: floods.bytes_sent > goal, "the flood to rise")
             children = psutil.Process(client.pid).children()
@@ -529,7 +529,7 @@ def test_a_number_of_messages_is_not_waited_for_when_the_target_is_gone_for_good
 def test_a_number_of_messages_holds_over_all_rounds_of_stages(
     start_server: StartServer, target: str
 ) -> None:
-    """Also where the next round begins before a socket of the last one is closed."""
+    """Also if the next round begins before a socket of the last one is closed."""
     server = start_server("--listen", f"{target}://127.0.0.1:0", ECHO_SERVER_PORT="")
     code, result = loaded(
         *("run", server.url, "--stages", "4/150ms,0/50ms", "--loop"),

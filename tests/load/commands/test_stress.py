@@ -130,7 +130,7 @@ def test_wrong_bytes_are_corrupt() -> None:
 
 
 def test_what_comes_twice_is_duplicated_and_ends_a_connection() -> None:
-    """There is no telling where the next reply begins."""
+    """It is unknown where the next reply begins."""
     with Service(doubled) as service:
         code, result = stressed(service.target, "-c", "5", "-d", "300ms")
     assert code == 1
@@ -244,7 +244,7 @@ def test_ctrl_c_with_a_thousand_threads_blocked(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_quits_at_once() -> None:
-    """With the first one still being obeyed: its generator is stopped and cannot answer."""
+    """The first one is still in progress: the generator is suspended and cannot answer."""
     client = subprocess.Popen(
         [*STRESS, "-c", "5", "-d", "60s"],
         stdout=subprocess.PIPE,
@@ -255,7 +255,7 @@ def test_a_second_ctrl_c_quits_at_once() -> None:
     generator.suspend()
 
     def quits() -> bool:
-        # Two that come together may be seen as one; the next one then is the second.
+        # Two signals close together may be delivered as one; then the next is the second.
         client.send_signal(signal.SIGINT)
         return client.poll() is not None
 

@@ -1,4 +1,4 @@
-"""What users have around them: proxies, settings of other programs, files in the folder."""
+"""Surroundings of a user: proxies, settings of other programs, files in the folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from support.processes import DEADLINE, StartServer, environment, run
 
-# As installed: `python -m` itself looks for modules in the current folder.
+# The installed script: `python -m` itself imports modules from the current folder.
 ECHO_LOAD = Path(sys.executable).with_name("echo-load")
 QUICK = ("-c", "2", "-d", "300ms")
 

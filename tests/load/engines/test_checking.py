@@ -31,7 +31,7 @@ def stream(under_way: deque[UnderWay]) -> bytes:
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
-    """The data, cut at these places."""
+    """The data, cut at these offsets."""
     bounds = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[begin:end] for begin, end in pairwise(bounds)]
 
@@ -80,7 +80,7 @@ MESSAGES = [PAYLOAD.message(CONNECTION, number) for number in range(6)]
 @pytest.mark.parametrize(
     ("received", "completed", "said"),
     [
-        # The third message is missing, comes twice, changes places, is another connection's.
+        # The third message is missing, duplicated, reordered, or another connection's.
         (MESSAGES[:2] + MESSAGES[3:], 2, "reordered"),
         ([*MESSAGES[:3], MESSAGES[2], *MESSAGES[3:]], 3, "duplicated"),
         ([*MESSAGES[:2], MESSAGES[3], MESSAGES[2], *MESSAGES[4:]], 2, "reordered"),

@@ -20,7 +20,7 @@ ADDRESS = Address(socket.AF_INET, ("127.0.0.1", 7), "udp")
 
 
 class Exchanged:
-    """A connection on which datagrams leave, come back, and do not.
+    """A connection on which datagrams leave, and come back or are lost.
 
     Message n leaves at the instant n.
     """
@@ -38,7 +38,7 @@ class Exchanged:
             self.connection.sequence += 1
 
     def take(self, data: bytes) -> int | None:
-        """The number of the message that a datagram is the reply to."""
+        """Take a datagram, and return the number of the message that it answers."""
         found = take(self.payload, self.connection, data, self.counts)
         return None if found is None else found.sequence
 
@@ -129,7 +129,7 @@ def test_a_lost_one_that_comes_late_is_not_lost_any_more(start: Start) -> None:
     # Late, and behind a later one.
     assert one.come(2, 1) == [2, None]
     assert one.said == {"timeout": 1, "reordered": 1}
-    # What was late comes again.
+    # The late ones come again.
     assert one.come(0, 1) == [None, None]
     assert one.said == {"timeout": 1, "reordered": 1, "duplicated": 2}
     assert one.waiting == [3]
@@ -138,7 +138,7 @@ def test_a_lost_one_that_comes_late_is_not_lost_any_more(start: Start) -> None:
 def test_so_many_lost_ones_are_waited_for(start: Start) -> None:
     one = start(sent=2000)
     assert one.expire(2000) == 2000
-    # The oldest was given up: nobody can tell any more that it did not come before.
+    # The oldest is forgotten: it can no longer be told from a duplicate.
     assert one.come(0, 1999) == [None, None]
     assert one.said == {"lost": 1999, "duplicated": 1, "timeout": 1}
 
@@ -164,7 +164,7 @@ def test_one_cut_within_its_stamp_is_taken_for_the_oldest(start: Start) -> None:
     one = start(sent=2)
     assert one.take(PAYLOAD.message(NUMBER, 0)[:10]) == 0
     assert one.said == {"truncated": 1}
-    # An empty datagram is a first part of any.
+    # An empty datagram is a first part of any message.
     assert one.take(b"") == 1
     assert one.said == {"truncated": 2}
 

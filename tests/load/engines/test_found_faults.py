@@ -1,4 +1,4 @@
-"""Each kind of fault that the server injects is found again, one by one."""
+"""Each kind of fault that the server injects is detected."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ENDING = (("truncate", "truncated"), ("close", "closed"), ("reset", "reset"))
 
 
 def injected(server: EchoServerProcess, kind: str) -> float:
-    """How often a fault struck; it must have, and no other."""
+    """How often a fault was injected; it must have been, and no other."""
     of_kind = server.metric("faults_injected_total", kind=kind)
     assert of_kind == server.metric("faults_injected_total") > 0
     return of_kind
 
 
 def at_least(latency: Latency, seconds: float) -> int:
-    """How many of the latencies are that long, give or take the histogram's three digits."""
+    """How many of the latencies are at least that long, to the histogram's three digits."""
     histogram = HdrHistogram.decode(latency.histogram)
     lowest = 0.99 * seconds * 1e9
     found: int = sum(
@@ -38,7 +38,7 @@ def at_least(latency: Latency, seconds: float) -> int:
 
 
 def seed_for(fault: str, connections: Sequence[int], *, never: Iterable[int]) -> int:
-    """A seed with which a fault strikes, but never one of these reads of a connection.
+    """A seed with which a fault is injected, but never at these reads of a connection.
 
     Args:
         fault: the option.
@@ -62,7 +62,7 @@ def seed_for(fault: str, connections: Sequence[int], *, never: Iterable[int]) ->
 
 
 def whole(result: Result, messages: int) -> None:
-    """Nothing but latency is wrong."""
+    """Check that nothing but latency is wrong."""
     totals = result.totals
     assert (totals.messages, totals.errors) == (messages, {})
     assert totals.bytes_sent == totals.bytes_received == 64 * messages
@@ -94,7 +94,7 @@ def test_what_ends_a_connection(
     strikes, totals = injected(server, kind), result.totals
     assert totals.errors == {error: strikes}
     assert (code, totals.connections_lost, totals.messages) == (1, strikes, 200 - strikes)
-    # One that is struck at its last message is not opened anew.
+    # A connection that is lost at its last message is not reopened.
     assert 20 < totals.connections_opened <= 20 + strikes
     assert totals.connections_opened == server.metric("connections_accepted_total")
 
@@ -120,9 +120,9 @@ def test_delayed(start_server: StartServer, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_stalled(start_server: StartServer, engine: str) -> None:
-    """The reply passes, and the message after it waits: the last must not be struck.
+    """The reply passes, and the message after it waits: the last must not be stalled.
 
-    It waits for what is left of the stall when it is sent, which on a busy machine is less.
+    It waits for the rest of the stall when it is sent, which is shorter on a busy machine.
     """
     fault = "stall=1s@10%"
     seed = seed_for(fault, [5] * 20, never=[4])
@@ -144,7 +144,7 @@ def test_dropped_datagrams(start_server: StartServer) -> None:
 def test_an_open_loop_goes_on_when_every_connection_has_lost_a_datagram(
     start_server: StartServer,
 ) -> None:
-    """No reply comes then that would send what is due."""
+    """No reply comes then to trigger the sending of due messages."""
     server = start_server(*UDP, "--fault", "drop@50%", *ADMIN)
     _, result = loaded(
         *("run", server.url, "-c", "2", "--rate", "1000", "-n", "40", "--timeout", "250ms")
@@ -190,12 +190,12 @@ def test_wrong_datagrams(start_server: StartServer, kind: str, error: str) -> No
 
 @pytest.mark.parametrize("pipeline", ["1", "8"])
 def test_reordered_datagrams(start_server: StartServer, pipeline: str) -> None:
-    """One that is overtaken: the next must come, and not be held back itself."""
+    """A datagram is overtaken: the next must come, and not be held back itself."""
     fault = "reorder@10%"
     seed = seed_for(fault, [60], never=[59])
     server = start_server(*UDP, "--fault", fault, "--fault-seed", str(seed), *ADMIN)
-    # With one under way the next leaves when this one counts as lost, which must be before the
-    # server lets it go: after 100 ms. With several under way nothing has to time out.
+    # With one in flight, the next leaves when this one counts as lost, which must be before the
+    # server releases it: after 100 ms. With several in flight, nothing has to time out.
     timeout = "50ms" if pipeline == "1" else "10s"
     code, result = loaded(
         *("run", server.url, "-c", "1", "-n", "60", "--pipeline", pipeline, "--timeout", timeout)

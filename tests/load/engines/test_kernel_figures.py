@@ -1,4 +1,4 @@
-"""What the kernel knows of connections: how long they took to open, what was sent again."""
+"""The kernel's figures of connections: the time to open them, and retransmits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.processes import DEADLINE, EchoServerProcess, environment, loaded
 
 # asm-generic/socket.h; Python does not name it.
 _SO_ATTACH_FILTER = 26
-# linux/filter.h: an instruction that lets nothing of a segment through.
+# linux/filter.h: an instruction that accepts no byte of a segment.
 _RETURN = 0x06
 
 
@@ -52,7 +52,7 @@ def test_what_was_sent_again_where_nothing_ever_came_back(engine: str) -> None:
     assert result.latency_us.kernel.count == 4
 
 
-# A process of its own, because of the loop that is held up.
+# In a process of its own, because it blocks the event loop.
 HELD_UP = """
 import sys, time
 import gevent

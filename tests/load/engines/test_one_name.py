@@ -1,4 +1,4 @@
-"""What goes wrong has the same name in all engines."""
+"""Failures have the same name in all engines."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_client_certificate_that_is_missing(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_connection_that_opens_after_its_stage_sends_nothing(tmp_path: Path, engine: str) -> None:
-    """The queue of the target has no room until the stage is over."""
+    """The backlog of the target has no space until the stage is over."""
     path = f"{tmp_path}/echo"
     late: list[bytes] = []
     listener = socket.socket(socket.AF_UNIX)

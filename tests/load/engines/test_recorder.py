@@ -24,7 +24,7 @@ def recorder(stages: str = "1/2s,2/2s", *, loop: bool = False) -> Recorder:
 
 
 def note(made: Recorder, due_ms: int, sent_ms: int | None, reply_ms: int) -> None:
-    """Note a round trip, in milliseconds from the first stage; without `sent_ms` a closed loop."""
+    """Record a round trip, in ms since the first stage; without `sent_ms` of a closed loop."""
     sent = due_ms if sent_ms is None else sent_ms
     made.times.service.append((reply_ms - sent) * MS)
     if sent_ms is not None:
@@ -33,7 +33,7 @@ def note(made: Recorder, due_ms: int, sent_ms: int | None, reply_ms: int) -> Non
 
 
 def maxima(snapshot: Snapshot) -> dict[tuple[int, int], tuple[int, int]]:
-    """Of each stage and second how many response times there are, and the longest in ms."""
+    """The number of response times and the longest in ms, by stage and second."""
     return {
         key: (one.count, one.max_ns // MS) for key, one in snapshot.response.items() if one.count
     }
@@ -44,14 +44,14 @@ def test_a_closed_loop_is_sorted_by_stage_and_second() -> None:
     for due, reply in [(0, 5), (990, 1001), (1500, 1503), (1998, 2007), (2000, 2001), (3000, 3999)]:
         note(made, due, None, reply)
     snapshot = made.take(Counts(messages=6))
-    # The stage is that in which a message was due, the second that of its reply.
+    # The stage is the one in which a message was due, the second the one of its reply.
     assert maxima(snapshot) == {(0, 0): (1, 5), (0, 1): (2, 11), (0, 2): (1, 9)} | {
         (1, 2): (1, 1),
         (1, 3): (1, 999),
     }
     assert snapshot.counts == Counts(messages=6)
     assert snapshot.last_reply == {0: 2.007, 1: 3.999}
-    # When it left is when it was due.
+    # In a closed loop, a message is due when it leaves.
     assert all(measured.service.count == 0 for measured in snapshot.measured.values())
 
 

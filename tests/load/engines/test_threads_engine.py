@@ -60,7 +60,7 @@ def answered(engine: ThreadsEngine) -> int:
 
 @pytest.fixture(autouse=True)
 def restored_switch_interval() -> Iterator[None]:
-    """The engine sets what suits a process of its own."""
+    """The engine changes the switch interval, which suits a process of its own."""
     before = sys.getswitchinterval()
     yield
     sys.setswitchinterval(before)
@@ -134,7 +134,7 @@ def test_what_is_overdue_is_counted() -> None:
 
 
 def test_so_many_connects_are_in_flight_at_once() -> None:
-    """Against a listener whose queue is full, connects stay in flight until they time out."""
+    """Against a listener with a full backlog, connects stay in flight until they time out."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -174,7 +174,7 @@ def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyP
 
 
 class BrokenPayload(HelloPayload):
-    """One whose messages cannot be made."""
+    """A payload whose messages cannot be made."""
 
     def head(self, connection: int) -> bytes:
         raise ArithmeticError(f"connection {connection}")

@@ -44,7 +44,7 @@ def test_it_is_ready_at_the_instant_and_not_before(timer: InstantTimer) -> None:
 def test_the_last_instant_counts(timer: InstantTimer) -> None:
     timer.set(1)
     assert is_ready(timer, DEADLINE)
-    # It stays ready until it is set anew, and then nothing of it is left.
+    # It stays ready until it is set again, and then the last instant is forgotten.
     assert is_ready(timer)
     timer.set(NEVER)
     assert not is_ready(timer)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from echo_load.measure.histogram import HIGHEST_NS, LatencyHistogram
 
-# Nothing, no base64, without counts, and with counts beyond the last.
+# Empty, not base64, without counts, and with counts beyond the last.
 NO_HISTOGRAMS = (
     "",
     "nonsense",
@@ -69,7 +69,7 @@ def test_one_late_reply_of_sixty_is_their_p99() -> None:
     merged.merge(LatencyHistogram.unpack(recorded(*times[30:]).pack()))
     for one in (whole, merged, LatencyHistogram.decode(whole.encode())):
         assert one.percentiles_us([98, 99, 99.9]) == pytest.approx([1000, 1e6, 1e6], rel=1e-3)
-    # As many as the percentile says, to the last one.
+    # Exactly 59 of 60.
     assert whole.percentiles_us([100 * 59 / 60])[0] == pytest.approx(1000, rel=1e-3)
 
 

@@ -16,7 +16,7 @@ from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 
 INF = math.inf
-# Of whole numbers, so that all integrals are exact.
+# Whole numbers, so that all integrals are exact.
 levels = st.integers(0, 40)
 some_stages = st.lists(st.tuples(levels, levels, st.integers(1, 6)), min_size=1, max_size=4).map(
     lambda rows: tuple(StagePlan(first=a, last=b, duration=s) for a, b, s in rows)
@@ -24,7 +24,7 @@ some_stages = st.lists(st.tuples(levels, levels, st.integers(1, 6)), min_size=1,
 
 
 def timeline(text: str, *, loop: bool = False, seconds: float | None = None) -> Timeline:
-    """Stages on the clock; without `seconds` until they are over, or for ever."""
+    """The timeline of some stages; without `seconds` until they are over, or for ever."""
     stages = parse_stages(text, rates=True)
     if seconds is None:
         seconds = INF if loop else sum(stage.duration or 0 for stage in stages)
@@ -174,7 +174,7 @@ def test_what_a_plan_and_its_stages_are_called(
     assert plan.description == description
 
 
-# Stages on the clock.
+# Stages over time.
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_stages_that_are_reopened_end_one_by_one() -> None:
     assert [part.seconds for part in parts] == [2, 1]
 
 
-# Connections that come and go.
+# Lifetimes of connections.
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_steady_rate_is_exactly_even(rate: int, count: int) -> None:
     stages = (StagePlan(first=rate, last=rate, duration=None),)
     line = Timeline(stages, loop=False, seconds=INF)
     instants = list(islice(schedule(line), count))
-    # To the nanosecond, and nothing adds up.
+    # To the nanosecond, and errors do not add up.
     assert all(abs(due - n * 1_000_000_000 / rate) <= 1 for n, due in enumerate(instants))
 
 
@@ -325,7 +325,7 @@ def test_generators_share_a_schedule_as_they_share_the_connections(
     parts = [list(schedule(line, turns=own, of=connections)) for own in turns]
     everything = list(schedule(line))
     assert sorted(chain(*parts)) == everything
-    # The messages go round the connections.
+    # Messages go to the connections in turn.
     for own, part in zip(turns, parts, strict=True):
         assert part == [due for n, due in enumerate(everything) if n % connections in own]
 
@@ -411,7 +411,7 @@ def test_random_arrivals_have_the_rate_and_the_distances_of_a_poisson_process(
     # Within four standard deviations: the square root of the mean. The seed is fixed.
     assert abs(len(steady) - 50_000) < 4 * 50_000**0.5
     assert abs(len(everything) - 100_000) < 4 * 100_000**0.5
-    # Distances are exponential: as widely spread as long, one in e**e over e times the mean.
+    # Intervals are exponential: deviation equals mean, and one in e**e exceeds e times the mean.
     gaps = np.diff(steady)
     assert gaps.std() / gaps.mean() == pytest.approx(1, abs=0.03)
     assert (gaps > math.e * gaps.mean()).mean() == pytest.approx(math.exp(-math.e), rel=0.1)

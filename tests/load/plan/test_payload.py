@@ -155,7 +155,7 @@ def test_another_message_of_the_connection_is_duplicated_or_reordered(
     assume(due != other)
     said = "duplicated" if other < due else "reordered"
     whole = payload.message(connection, other)
-    # On a stream it comes with what follows it, and cut to the size of what is due.
+    # On a stream it comes with what follows it, cut to the size of the message that is due.
     stream = whole + payload.message(connection, other + 1)
     for got in (whole, stream[: len(payload.message(connection, due))]):
         assert payload.diagnose(connection, due, got) == said
@@ -216,7 +216,7 @@ def test_pickled_payloads_make_the_same_messages(
 ) -> None:
     before = len(pickle.dumps(payload))
     messages = [payload.message(connection, number) for number in numbers]
-    # What was made is left behind.
+    # The tails made so far are not pickled.
     assert len(pickle.dumps(payload)) == before
     copy = pickle.loads(pickle.loads(pickle.dumps(pickle.dumps(payload))))
     assert [copy.message(connection, number) for number in numbers] == messages

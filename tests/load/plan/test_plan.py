@@ -129,7 +129,7 @@ def test_what_is_read_is_checked_too() -> None:
         msgspec.json.decode(b'{"connections": 0}', type=Plan)
 
 
-# What holds where nothing was said.
+# Defaults.
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_what_a_warm_up_is(
     assert (warm_up.reply_timeout, warm_up.warmup, warm_up.repeat) == (7.0, 0, 1)
 
 
-# What is sent.
+# Payloads.
 
 
 def test_payloads(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_generators_share_the_messages_that_are_due(generators: int, messages: i
         schedule = part.schedule()
         assert schedule is not None
         due += schedule
-        # The rate limits, and no connection does.
+        # The rate sets the limit, not the connections.
         assert part.quota(1) is None
         assert part.lifetimes is None
     most = 2000
@@ -372,7 +372,7 @@ def test_counts_are_added_and_taken_apart() -> None:
     after.errors["lost"] -= 1
     gained = after.since(before)
     assert (gained.opened, gained.messages, gained.bytes_sent, gained.retransmits) == (1, 4, 0, 1)
-    # A datagram that was held for lost came late.
+    # A datagram that counted as lost came late.
     assert gained.errors == {"timeout": 1, "lost": -1}
     before.add(gained)
     assert before == after

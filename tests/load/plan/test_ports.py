@@ -66,13 +66,13 @@ def test_a_target_that_is_named_twice_has_no_more_ports() -> None:
 
 
 def test_a_port_stays_taken_for_a_minute_and_on_the_loopback_for_a_second() -> None:
-    """Where the kernel has its defaults."""
+    """That is so with the kernel's defaults."""
     reuse = int(Path("/proc/sys/net/ipv4/tcp_tw_reuse").read_text())
     assert time_wait_seconds(loopback=False) == (1.0 if reuse == 1 else 60.0)
     assert time_wait_seconds(loopback=True) == (60.0 if reuse == 0 else 1.0)
 
 
-# Ports that the connections leave, and what a test may close in a minute.
+# Ports that 10 connections leave: a test may close this many connections in a minute.
 LEFT = PORTS - 10
 A_MINUTE = LEFT / 60
 

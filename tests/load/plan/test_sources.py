@@ -39,7 +39,7 @@ def test_no_more_addresses_are_tried_than_help() -> None:
         ("127.0.0.256", "'127.0.0.256' is neither an address nor a network"),
         ("127.0.0.1/33", "'127.0.0.1/33' is neither an address nor a network"),
         ("127.0.1.1/24", r"has host bits set\); write it as in 127\.0\.1\.1 or 127\.0\.1\.0/24"),
-        # RFC 5737 and RFC 3849: no machine has these.
+        # Documentation addresses that no machine has (RFC 5737 and RFC 3849).
         ("192.0.2.1", r"192\.0\.2\.1 is not an address of this machine \(.+\)"),
         ("127.0.0.0/30,", "is neither an address nor a network"),
         ("2001:db8::1", "2001:db8::1 is not an address of this machine"),
@@ -58,7 +58,7 @@ def test_generators_by_cores_and_by_descriptors() -> None:
     assert processes_for(Plan(connections=100_001), 1000 + SPARE_DESCRIPTORS) == max(half, 101)
     assert processes_for(Plan(connections=500, processes=8), 1000) == 8
     assert processes_for(Plan(connections=5, processes=8), 1000) == 5
-    # With no descriptors to speak of, too.
+    # Also with hardly any descriptors.
     assert processes_for(Plan(connections=5), SPARE_DESCRIPTORS) == 5
     assert processes_for(Plan(connections=5), SPARE_DESCRIPTORS - 1) == 5
 

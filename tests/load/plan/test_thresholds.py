@@ -1,4 +1,4 @@
-"""What a test has to keep to: read, judged, and what becomes of it when it is crossed."""
+"""Thresholds: parsed, judged, and the consequences of crossing them."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_what_to_abort_on_is_written_either_way_round(text: str, kept: str) -> N
     assert limit.aborts
     judged, other = limit.judge(HUNDRED), Threshold.parse_abort(kept).judge(HUNDRED)
     assert (judged.passed, judged.value) == (other.passed, other.value)
-    # It is shown as it was typed.
+    # It is shown as it was given.
     assert judged.name == f"--abort-on {text}"
 
 
@@ -240,7 +240,7 @@ def test_a_threshold_on_errors_says_how_many_there_may_be(start_server: StartSer
     assert (code, result.verdict, result.reasons) == (0, "passed", [])
     code, result = loaded(*arguments, "--threshold", "errors<0.1%")
     assert (code, result.verdict) == (99, "crossed")
-    # Which kinds of loss there may be says nothing of resets.
+    # A threshold on loss does not tolerate resets.
     code, result = loaded(*arguments, "--threshold", "loss<50%")
     assert (code, result.verdict) == (1, "failed")
 

@@ -1,4 +1,4 @@
-"""Results in the forms of other tools."""
+"""Results in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.processes import StartServer, loaded
 
 @pytest.fixture
 def result(start_server: StartServer) -> Result:
-    """Of a test of more than a second, with errors."""
+    """The result of a test of more than a second, with errors."""
     url = start_server("--fault", "reset@1%", "--fault", "corrupt@1%").url
     _, result = loaded("run", url, "-c", "4", "--rate", "1k", "-d", "2s")
     return result

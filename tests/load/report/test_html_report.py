@@ -37,7 +37,7 @@ CHARTS = {
 
 
 class Page(HTMLParser):
-    """The text of a page, and what its scripts are."""
+    """The text and the scripts of a page."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Page(HTMLParser):
         return figures
 
     def row(self, name: str) -> list[str]:
-        """The cells of the first row of a table that is called so."""
+        """The cells of the first table row with this name."""
         said = [text for text in self.text if text]
         place = said.index(name)
         return said[place + 1 : place + 3]
@@ -80,7 +80,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def closed(start_server: StartServer) -> Result:
-    """Of a closed loop that passed, reconciled."""
+    """The result of a closed loop that passed and was reconciled."""
     server = start_server("--admin", "127.0.0.1:0")
     _, result = loaded("run", server.url, "-c", "3", "-n", "300", "--reconcile", server.admin)
     return result
@@ -88,7 +88,7 @@ def closed(start_server: StartServer) -> Result:
 
 @pytest.fixture
 def failed(start_server: StartServer) -> Result:
-    """Of an open loop that failed and crossed a threshold."""
+    """The result of an open loop that failed and crossed a threshold."""
     url = start_server("--fault", "corrupt@20%").url
     _, result = loaded(
         *("run", url, "-c", "3", "-r", "500", "-d", "1s", "--threshold", "p50<1us"),
@@ -148,7 +148,7 @@ def test_several_runs_are_laid_over_one_another(closed: Result, failed: Result) 
         "run-1",
         "run-1",
     ]
-    # Nor are they told apart by their colours alone.
+    # They are not distinguished by their colours alone.
     for name in ("throughput", "percentiles", "connections", "spread"):
         symbols = [trace["marker"]["symbol"] for trace in figures[name]["data"]]
         assert symbols == ["circle", "square"], name
@@ -166,7 +166,7 @@ def test_names_and_targets_are_text_and_nothing_else(failed: Result) -> None:
         assert len(page.scripts) == 3
         assert "<" not in page.scripts[0]
         shown = page.figures["distribution"]["data"][0]["name"]
-        # plotly.js takes what it is given for markup.
+        # plotly.js reads it as markup.
         assert "<" not in shown
         assert evil.endswith(html.unescape(shown).removeprefix("…"))
         assert page.says(evil)
@@ -186,7 +186,7 @@ def test_a_page_loads_nothing(closed: Result) -> None:
     )
     assert policy is not None
     assert policy.startswith("default-src 'none';")
-    # No script runs but those of the page, as they are.
+    # Only the page's own, unchanged scripts may run.
     scripts = [f"'sha256-{_digest(script)}'" for script in page.scripts[1:]]
     assert f"script-src {' '.join(scripts)};" in policy
 
@@ -255,7 +255,7 @@ def test_no_line_is_drawn_through_a_gap(closed: Result) -> None:
     (trace,) = chart(result, "throughput").data
     assert (trace["x"], trace["y"]) == ([0, 1, 4.5, 5, 6], [100, 100, None, 100, 100])
     assert "fill" not in trace
-    # Nor where there was no reply: a logarithm knows no 0.
+    # Nor where there was no reply: a logarithmic axis has no 0.
     assert chart(result, "response-over-time").data[0]["y"] == [0.001, 0.001, None, 0.001, None]
 
 
@@ -281,7 +281,7 @@ def test_a_line_goes_through_stages_of_the_same_connections(
     result = msgspec.structs.replace(closed, series=series, plan=plan)
     (trace,) = chart(result, "connections").data
     assert (None in trace["y"]) is broken
-    # What has no neighbour is seen all the same.
+    # A point without a neighbour is visible, too.
     assert "markers" in trace["mode"]
 
 
@@ -311,13 +311,13 @@ def test_stages_and_repeats_are_shaded_in_turns_and_numbered(closed: Result) -> 
         "p99&lt;5ms",
     ]
     assert shapes[-1]["y0"] == shapes[-1]["y1"] == 0.005
-    # The axis holds the threshold, though nothing was as slow.
+    # The axis covers the threshold, though nothing was as slow.
     low, high = chart(result, "response-over-time").layout["yaxis"]["range"]
     assert low <= -3
     assert 10**high >= 0.005
     page = Page(render([result], ["run"]))
     assert page.says("1.1 up")
-    # Runs of other stages have none in common.
+    # Runs with different stages have no parts in common.
     other = msgspec.structs.replace(result, series=series[:6])
     layout = Page(render([result, other], ["a", "b"])).figures["throughput"]["layout"]
     assert layout["shapes"] == []
@@ -329,7 +329,7 @@ def test_a_long_test_is_thinned_out_and_keeps_its_peaks(closed: Result) -> None:
     (trace,) = chart(result, "throughput").data
     assert len(trace["x"]) <= 1500
     assert set(trace["y"]) == {100}
-    # More than a screen could show apart have few markers.
+    # With more points than a screen can separate, there are few markers.
     assert trace["marker"]["maxdisplayed"] == 12
     p99 = next(one for one in chart(result, "response-over-time").data if one["name"] == "p99")
     assert max(p99["y"]) == 5.0
@@ -350,7 +350,7 @@ def test_times_are_marked_as_people_say_them() -> None:
     axis = axes.of_times([87e-6, 0.004, None, 0])
     assert axis["ticktext"] == ["50 µs", "100 µs", "200 µs", "500 µs", "1 ms", "2 ms", "5 ms"]
     assert axes.of_times([20e-6, 2.0])["ticktext"] == ["100 µs", "1 ms", "10 ms", "100 ms", "1 s"]
-    # One value alone stands between two marks.
+    # A single value is between two marks.
     assert axes.of_times([0.001])["ticktext"] == ["1 ms", "2 ms"]
     assert axes.of_times([]) == {"type": "log"}
 

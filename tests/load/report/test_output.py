@@ -1,4 +1,4 @@
-"""Results outlive whoever reads the screen."""
+"""Results are kept when the reader of the output disappears."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_off_a_terminal_a_line_says_when_a_stage_begins_and_ends(
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])
 def test_any_encoding(start_server: StartServer, tmp_path: Path, encoding: str) -> None:
-    """Also with names that are markup to others, and with bytes that are no text at all."""
+    """Also with names that look like markup, and with bytes that are not text."""
     folder = tmp_path / "[bold]:100: µ"
     folder.mkdir()
     payload = os.fsencode(folder) + b"/payload \xff"
@@ -185,7 +185,7 @@ def test_a_closed_standard_output_costs_one_line_and_not_the_result(
 def test_a_signal_to_the_whole_group_still_gives_a_result(
     echo_server: EchoServerProcess, number: signal.Signals
 ) -> None:
-    """As `timeout`, a service manager or a closed terminal sends it."""
+    """`timeout`, a service manager or a closed terminal sends it like that."""
     client = subprocess.Popen(
         [*LOAD, "run", echo_server.url, "-c", "3", "-d", "60s", "--processes", "2", "--json"],
         stdout=subprocess.PIPE,

@@ -33,7 +33,7 @@ Figures = dict[tuple[str, str], float]
 
 @contextmanager
 def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A test under way, and where its metrics are."""
+    """A running test, and the URL of its metrics."""
     client = subprocess.Popen(
         [*LOAD, *arguments, "--prometheus", "0"],
         stdout=subprocess.PIPE,
@@ -90,7 +90,7 @@ def test_figures_grow_while_a_test_runs_and_are_those_of_its_result(
     assert len(set(messages)) > 4
     assert 0 < messages[-1] <= result.totals.messages
     opened = [figures["echo_load_connections_opened_total", ""] for figures in seen]
-    # Of both stages of both repeats, one on top of the other.
+    # The sum over both stages of both repeats.
     assert {3, 8, 11, 16} <= set(opened)
     doing = {
         labels for figures in seen for found, labels in figures if found == "echo_load_running"
@@ -103,7 +103,7 @@ def test_figures_grow_while_a_test_runs_and_are_those_of_its_result(
 
 
 def test_what_is_shown_is_what_was_measured(echo_server: EchoServerProcess) -> None:
-    """Once nothing moves any more: the service is gone, and 100 messages had been answered."""
+    """Once the figures no longer change: the service is gone, after answering 100 messages."""
     with running("run", echo_server.url, "-c", "2", "-d", "60s", "--rate", "100") as (_, url):
         until(lambda: scrape(url)["echo_load_messages_total", ""] >= 100, "messages")
         assert scrape(url)["echo_load_connections_open", ""] == 2

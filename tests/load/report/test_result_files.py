@@ -1,4 +1,4 @@
-"""Results and reports as files: read again, refused, found unwritable before the test."""
+"""Result and report files: read again, refused, or found unwritable before the test."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_series_is_of_one_result(kept: Path, tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_found_before_the_test(
     tmp_path: Path, option: str
 ) -> None:
-    # Nobody listens there: a test that began would fail, with exit code 1.
+    # Nothing listens there: a test that began would fail with exit code 1.
     test = ("run", "127.0.0.1:9", *SHORT)
     missing = tmp_path / "missing" / "report"
     assert complaint(*test, option, missing).endswith(
@@ -149,7 +149,7 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(
     page = tmp_path / "report.html"
     page.write_text("the one before")
     test = [*LOAD, "run", start_server().url, *SHORT, "--html", str(page)]
-    # As on a disk that has room for the beginning of it.
+    # As on a disk that has space for its beginning only.
     ended = run(["prlimit", "--fsize=100000", *test])
     assert ended.returncode == 1
     assert f"cannot write {page}: File too large" in ended.stderr.decode()

@@ -1,4 +1,4 @@
-"""Comparisons: what is said of differences, and how often it is wrong."""
+"""Comparisons: their verdicts, and how often these are wrong."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Noise = np.ndarray[Any, np.dtype[np.float64]]
 
 REPEATS = 5
 TRIALS = 400
-# What `echo-load run -c 100 -d 3s --repeat 40` measured on a machine of two cores that was left
-# alone, each figure as a share of its median, a row a repeat.
+# What `echo-load run -c 100 -d 3s --repeat 40` measured on an otherwise idle machine of two cores,
+# each figure as a share of its median, a row per repeat.
 FIGURES = ("messages", "response p50", "response p99", "response p99.9", "connect p50")
 REAL_NOISE = np.array(
     json.loads((Path(__file__).parent / "real_noise.json").read_text(encoding="utf-8"))
 )
-# In the middle of it, for 27 seconds, something else took a fifth of the machine.
+# Without the 27 seconds in the middle in which another program took a fifth of the machine.
 QUIET_NOISE = np.delete(REAL_NOISE, range(28, 37), axis=0)
 
 
 def trial(noise: Noise, random: np.random.Generator, *, faster: float = 1.0) -> list[Change]:
-    """Compare repeats drawn from real ones, of which the second side is so many times as fast.
+    """Compare repeats drawn from real ones, with the second side this many times as fast.
 
-    A repeat is drawn with all its figures, because these go up and down together.
+    A repeat is drawn with all its figures, because these vary together.
     """
     drawn = noise[random.integers(len(noise), size=(2, REPEATS))]
     drawn[1, :, 0] *= faster
@@ -67,7 +67,7 @@ def test_a_change_of_ten_percent_is_found(faster: float, verdict: str) -> None:
 
 
 def test_a_disturbance_is_no_change_but_noise() -> None:
-    """One that strikes some repeats of both sides hides a change of 10 %, and is said to."""
+    """If it affects some repeats of both sides, a change of 10 % is reported as too noisy."""
     random = np.random.default_rng(862)
     trials = [trial(REAL_NOISE, random, faster=1.1)[0] for _ in range(TRIALS)]
     assert all(change.verdict != "worse" for change in trials)
@@ -120,7 +120,7 @@ def test_noise_says_how_many_repeats_would_tell() -> None:
     assert change.verdict == "too noisy"
     assert change.repeats_to_tell is not None
     assert change.repeats_to_tell > 100
-    # So many, with the same noise, do.
+    # That many, with the same noise, are enough.
     copies = change.repeats_to_tell // 5 + 1
     assert one(noisy * copies, noisy[::-1] * copies).verdict == "no difference"
 
@@ -163,7 +163,7 @@ def test_many_ways_are_drawn_and_always_the_same() -> None:
 
 @pytest.fixture
 def result(start_server: StartServer, tmp_path: Path) -> Result:
-    """Of a real test, with five repeats."""
+    """The result of a real test, with five repeats."""
     path = tmp_path / "real.json"
     ended = run(
         [*LOAD, "run", start_server().url, "-c", "2", "-n", "20", "--repeat", "5", "-o", str(path)]
@@ -173,7 +173,7 @@ def result(start_server: StartServer, tmp_path: Path) -> Result:
 
 
 def slower(result: Result, times: float) -> Result:
-    """A result all of whose response times are so many times as long."""
+    """A result with all response times multiplied."""
     repeats = []
     for repeat in result.repeats:
         stages = []
@@ -201,7 +201,7 @@ def test_results_are_compared_with_the_first(result: Result, tmp_path: Path) -> 
     assert same.verdict in {"no difference", "too noisy"}
     assert slow.verdict == "worse"
     verdicts = {change.figure: change.verdict for change in slow.changes}
-    # The highest percentiles of short runs vary too much to be told, on a busy machine.
+    # On a busy machine, the highest percentiles of short runs vary too much to tell.
     assert verdicts["response p50"] == "worse"
     assert {verdicts[f"response {name}"] for name in ("p99", "p99.9")} <= {"worse", "too noisy"}
     assert verdicts["failed"] == "no difference"

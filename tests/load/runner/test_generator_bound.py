@@ -1,4 +1,4 @@
-"""The self-check: a generator that is starved says so, and one that is not does not."""
+"""The self-check: a starved generator says so, and no other does."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from support.processes import DEADLINE, LOAD, environment
 pytestmark = pytest.mark.alone
 
 BURN = (sys.executable, "-S", "-c", "while True: pass")
-# Beside these a process gets a third of its core.
+# Next to these, a process gets a third of its core.
 BURNERS = 2
 ATTEMPTS = 10
 
 
 def generated(target: str, *arguments: str, core: int | None = None) -> Any:
-    """What a run, on one core only if one is given, says of its generators."""
+    """The `generator` of a run's result; with `core`, the run has only that core."""
 
     def stay() -> None:
         if core is not None:
@@ -47,7 +47,7 @@ def generated(target: str, *arguments: str, core: int | None = None) -> Any:
 
 @contextmanager
 def burning(core: int) -> Iterator[None]:
-    """Programs that want all of a core."""
+    """Run programs that use all of a core."""
     with ExitStack() as stack:
         for _ in range(BURNERS):
             burner = stack.enter_context(
@@ -76,9 +76,9 @@ def test_a_starved_generator_says_so(load: Sequence[str]) -> None:
 
 
 def said_without_cause(service: KnownDelays, *arguments: str) -> list[str]:
-    """What a generator with time to spare says that this machine did not bring about.
+    """The findings of a generator with time to spare, unless this machine caused them.
 
-    One that wakes two idle programs late wakes a generator late as well, which then has to say so.
+    A machine that wakes two idle programs late also wakes a generator late, which has to say so.
     """
     with service, IdleRoundTrips() as idle:
         generator = generated(service.target, *arguments)
@@ -93,7 +93,7 @@ def said_without_cause(service: KnownDelays, *arguments: str) -> list[str]:
     ("service", "arguments"),
     [
         pytest.param(KnownDelays, ["-c", "2", "--rate", "50"], id="idle"),
-        # What is due while no connection is free leaves late, which is the target's doing.
+        # Messages due while no connection is free leave late, which is the target's fault.
         pytest.param(
             partial(KnownDelays, stall=0.3, period=0.6), ["-c", "1", "--rate", "100"], id="stalled"
         ),
@@ -102,7 +102,7 @@ def said_without_cause(service: KnownDelays, *arguments: str) -> list[str]:
 def test_a_generator_with_time_to_spare_is_not_the_limit(
     service: Callable[[], KnownDelays], arguments: Sequence[str]
 ) -> None:
-    """Another program may be in its way; not each time."""
+    """Another program may disturb it, but not every time."""
     findings = []
     for _ in range(ATTEMPTS):
         found = said_without_cause(service(), *arguments, "-d", "1s")

@@ -1,4 +1,4 @@
-"""What was sent and received, against what the server says it received and sent."""
+"""Reconciliation of the generators' counts with the server's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_server_whose_page_is_named(
 
 def test_several_workers(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
-    # What went before does not count.
+    # Earlier messages do not count.
     loaded("run", server.url, *LOADS)
     code, found, _ = reconciled(server.url, *LOADS, "--reconcile", server.admin)
     balanced(found, "bytes", 500 * 64)
@@ -113,7 +113,7 @@ def test_another_server_than_the_one_that_was_tested(start_server: StartServer) 
 
 
 def test_somebody_else_on_the_same_server(start_server: StartServer) -> None:
-    """Who talks to it in the middle of the test."""
+    """Another client uses it in the middle of the test."""
     server = start_server(*ADMIN)
     with server.connect() as other:
 
@@ -156,7 +156,7 @@ def web_page(content: bytes, status: int = 200) -> Iterator[str]:
 
 
 def refused(page: str, target: str = "127.0.0.1:9") -> str:
-    """What is said of a page that cannot be reconciled with, before anything is sent."""
+    """The error for a page that cannot be used, before anything is sent."""
     result = run([*LOAD, "run", target, "-n", "1", "--reconcile", page])
     assert result.returncode == 1
     assert not result.stdout

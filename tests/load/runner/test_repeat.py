@@ -77,7 +77,7 @@ def test_each_second_has_its_figures(start_server: StartServer) -> None:
 
 
 def test_connections_rise_and_fall_with_their_stages(start_server: StartServer) -> None:
-    """Each stage has a first second whose end a busy machine may see late."""
+    """A busy machine may notice the end of each stage's first second late."""
     code, result = loaded(
         *("run", start_server().url, "--stages", "2/2s,20/2s,5/2s", "--payload-size", "1")
     )

@@ -15,7 +15,7 @@ CORES = os.cpu_count() or 1
 
 
 def times(*microseconds: float) -> LatencyHistogram:
-    """A histogram; the last time is that of two in a hundred."""
+    """A histogram in which two of a hundred have the last time."""
     histogram = LatencyHistogram()
     values = [*microseconds[:1]] * 98 + [*microseconds[-1:]] * 2
     histogram.record_values((np.array(values) * 1e3).astype(np.int64))
@@ -46,7 +46,7 @@ MORE_MACHINES = (
     f"generate from more machines: this one has {format_count(CORES, 'core')} for "
     f"{format_count(CORES, 'process')}"
 )
-# Not all of the time.
+# Busy, but not all of the time.
 BUSY = [Usage(10, 8, 0)]
 
 
@@ -64,9 +64,9 @@ def test_nothing_is_found_where_there_was_nothing() -> None:
             [Usage(10, 9, 0.5)],
             ["a generator was busy 90% of the time and waited for a processor 5% of it"],
         ),
-        # Clocks are read one after the other.
+        # The clocks are read one after the other: it may be more than 100 %.
         ([Usage(10, 10.2, 0)], ["a generator was busy 100% of the time"]),
-        # The others were idle; the one was not.
+        # One was busy while another was idle.
         ([Usage(10, 1, 0), Usage(10, 9.9, 0)], ["a generator was busy 99% of the time"]),
         ([Usage(10, 1, 0.99)], []),
     ],
@@ -83,13 +83,13 @@ def test_waiting_is_not_cured_with_more_generators() -> None:
     waited = "a generator waited for a processor 10% of the time"
     assert found(WAITED, processes=1) == [waited, OTHERS]
     assert found(WAITED, processes=1, engine="threads") == [waited, OTHERS]
-    # What else runs is the server that was started for it, or too many generators.
+    # The processor went to the server started for the test, or to too many generators.
     own = found(WAITED, processes=1, targets=())
     assert own[-1].startswith("test an echo-server on another machine: here it shares ")
     assert found(WAITED, processes=CORES + 1)[-1].startswith(
         f"lower --processes, which is {CORES + 1}; this machine has "
     )
-    # Busy all the time, and mostly with waiting.
+    # Busy all the time, but mostly waiting.
     assert found([Usage(10, 3, 7)]) == [
         "a generator was busy 30% of the time and waited for a processor 70% of it",
         OTHERS,
@@ -97,7 +97,7 @@ def test_waiting_is_not_cured_with_more_generators() -> None:
 
 
 def test_late_without_being_busy_is_not_cured_with_more_generators() -> None:
-    """Also not with another engine."""
+    """Nor with another engine."""
     woken_late = (
         "the generators had processor time to spare and were woken late, as on virtual machines "
         "and busy ones; generate from another machine"
@@ -113,7 +113,7 @@ def test_late_without_being_busy_is_not_cured_with_more_generators() -> None:
     [
         (950, 100, []),
         (1050, 100, ["messages left late, 1 % of them by 1.05ms or more"]),
-        # What is measured is so much longer that this does not distort it.
+        # Response times are so much longer that this does not distort them.
         (1050, 20_000, []),
         (3000, 20_000, ["messages left late, 1 % of them by 3ms or more"]),
     ],

@@ -1,4 +1,4 @@
-"""A test lasts as long as it was told, and its rates are of that time."""
+"""A test lasts as long as requested, and its rates are based on that time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def all_end_after_one() -> Behaviour:
 
 
 def has_the_rate_of(totals: Totals, seconds: float) -> bool:
-    """Whether it took so long, or little longer, and its rate is of that time."""
+    """Return whether it took that long, or little longer, and its rate is based on that time."""
     rate = totals.messages / totals.seconds
     return seconds <= totals.seconds < seconds + 1 and totals.messages_per_second == rate
 
@@ -81,7 +81,7 @@ def test_connections_that_are_lost_while_nothing_is_due(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_where_no_connection_is_left_nothing_is_waited_for(engine: str) -> None:
-    """The figures are those of the whole time."""
+    """The figures are those of the whole planned time."""
     begin = time.monotonic()
     with Service(all_end_after_one()) as service:
         _, result = loaded(

@@ -1,7 +1,7 @@
-"""What `echo-load run` says of services whose delays are known.
+"""The figures of `echo-load run` for services with known delays.
 
-No other test asserts a time; that these figures are true can be shown in no other way. A round
-trip wakes four sleepers, and how late a busy machine wakes a sleeper is nobody's error. So
+No other test asserts a time; these figures cannot be proven right in any other way. A round trip
+wakes four sleepers, and it is no error if a busy machine wakes a sleeper late. So
 
 - a figure is compared with what the service kept to, not with what it was told to;
 - no figure may be less than that: nothing can make a round trip shorter than the service was;
@@ -44,7 +44,7 @@ def loaded(target: str, *arguments: object, code: int = 0) -> Any:
 
 
 def at(percentile: float, nanoseconds: Sequence[int]) -> float:
-    """The microseconds that so many percent do not exceed; as the result has them."""
+    """A percentile in microseconds, computed as for the result."""
     rank = max(1, int(percentile / 100 * len(nanoseconds) + 0.5))
     return sorted(nanoseconds)[rank - 1] / 1e3
 
@@ -54,8 +54,8 @@ class Machine:
     """How late the machine woke programs, in nanoseconds.
 
     Attributes:
-        wakes: the service, from the instant until which it slept.
-        round_trips: two idle programs, from the instant at which one was to ask the other one.
+        wakes: delays of the service, from the instant until which it was to sleep.
+        round_trips: those of two idle programs, from the instant at which one was to ask the other.
     """
 
     wakes: Sequence[int]
@@ -64,7 +64,8 @@ class Machine:
     def excess(self, percentile: float) -> float:
         """The microseconds by which it may lengthen a round trip.
 
-        Sums are drawn: where one in five sleepers is woken late, so is one round trip in two.
+        Sums are drawn at random: if one in five sleepers is woken late, so is one round trip in
+        two.
         """
         draw = random.Random(0).choices
         sums = map(sum, zip(*(draw(part, k=SUMS) for part in self._parts), strict=True))
@@ -83,14 +84,14 @@ def beyond(
     *,
     queued: float = 0.0,
 ) -> list[str]:
-    """The percentiles that are too much by more than may be; none may be too little.
+    """The percentiles that are higher than allowed; none may be lower than expected.
 
     Args:
         figures: what was measured, in microseconds.
         expectations: what the service did, in nanoseconds.
-        machine: what it did to programs at that time.
-        names: of the percentiles.
-        queued: microseconds that the service took to work off what had queued up.
+        machine: how late it woke programs at that time.
+        names: the names of the percentiles.
+        queued: microseconds that the service took to work off its queue.
     """
     assert figures["count"] == len(expectations)
     found = []
@@ -105,7 +106,7 @@ def beyond(
 
 
 def once_true(measure: Callable[[], list[str]]) -> None:
-    """Measure until nothing is beyond what may be."""
+    """Measure again until nothing is beyond what is allowed."""
     found = [measure()]
     while found[-1] and len(found) < ATTEMPTS:
         found.append(measure())
@@ -117,8 +118,8 @@ def once_true(measure: Callable[[], list[str]]) -> None:
     "pacing",
     [
         pytest.param(["-c", 4], id="closed"),
-        # At even distances every answer would come when the next message is due, and the service
-        # would spin for the one while the generator is to wake up for the other.
+        # At even intervals, every reply would come when the next message is due, and the service
+        # would spin for the one while the generator has to wake up for the other.
         pytest.param(["-c", 10, "--rate", 100, "--arrivals", "poisson"], id="open"),
     ],
 )
@@ -142,12 +143,12 @@ def test_a_service_that_takes_10_ms_is_said_to(engine: str, pacing: list[object]
 
 @dataclass(frozen=True)
 class Known:
-    """What comes of stalls, by hand: what is due in one is answered at its end, all else at once.
+    """Expected effects of stalls: messages due in one are answered at its end, others at once.
 
     Attributes:
         responses: response times in nanoseconds.
-        queued: microseconds until the last one that was due in a stall had come after its end: a
-            service takes its time for hundreds at once.
+        queued: microseconds from the end of a stall until its last message was answered: a service
+            needs time for hundreds at once.
         kept_from_leaving: how many messages found no connection free when they were due.
     """
 
@@ -159,7 +160,7 @@ class Known:
 def known(kept: Kept, rate: int, connections: int) -> Known:
     arrivals = sorted(kept.arrivals)
     gap = 1e9 / rate
-    # When the first was due: none came before it was.
+    # When the first was due: no message arrives before it is due.
     origin = min(arrival - number * gap for number, arrival in enumerate(arrivals))
     dues = [int(origin + number * gap) for number in range(len(arrivals))]
     responses, queued = [], [0]
@@ -178,9 +179,9 @@ def known(kept: Kept, rate: int, connections: int) -> Known:
 def test_a_stall_is_felt_by_all_that_was_due_in_it(
     engine: str, connections: int, rate: int
 ) -> None:
-    """Free of coordinated omission: one in five is due in a stall, and late by what is left of it.
+    """Response times are free of coordinated omission: one in five is due in a stall and late.
 
-    Service times are not: who had no connection that was free did not wait in them.
+    Service times are not: they leave out the time in which no connection was free.
     """
 
     def measure() -> list[str]:
@@ -196,10 +197,10 @@ def test_a_stall_is_felt_by_all_that_was_due_in_it(
         found = beyond(
             response, by_hand.responses, machine, list(PERCENTILES), queued=by_hand.queued
         )
-        # Altogether by hand: the delays of those that are due in a stall lie evenly in it.
+        # Calculated by hand: the delays of messages due in a stall are spread evenly over it.
         evenly = {"p90": STALL - 0.1 * PERIOD, "p99": STALL - 0.01 * PERIOD, "max": STALL}
         found += [name for name, time in evenly.items() if abs(response[name] - time * 1e6) > 2e4]
-        # Those that the service kept from leaving did not leave late by the generator's fault.
+        # Messages that the service kept from leaving did not leave late through the generator.
         lateness = result["generator"]["lateness_us"]
         if lateness["count"] > result["totals"]["messages"] - 0.9 * by_hand.kept_from_leaving:
             found.append("lateness")

@@ -137,7 +137,7 @@ def test_users_speak_tls_and_unix_sockets_too(start_server: StartServer, tmp_pat
         assert entries[method, "message"]["num_requests"] > 5
 
 
-def test_users_of_ones_own(echo_server: EchoServerProcess, tmp_path: Path) -> None:
+def test_custom_users(echo_server: EchoServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
     ended = locust(*SHORT[:-1], "30s", "--host", echo_server.url, "--json", file=file)

@@ -50,7 +50,7 @@ def test_what_is_not_used_is_not_imported() -> None:
     assert "gevent" not in python(f"import sys; from echo_load import run; {loaded}")
 
 
-def test_names_that_there_are_and_that_there_are_not() -> None:
+def test_names_of_the_package() -> None:
     assert (
         python(
             "import echo_load\n"

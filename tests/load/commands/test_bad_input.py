@@ -216,7 +216,7 @@ def test_other_commands(
     assert code == 2
 
 
-def test_a_configuration_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "load.toml"
     for content, said in (
         ("connections", "is not TOML"),

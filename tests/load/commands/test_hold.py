@@ -50,7 +50,7 @@ def test_other_transports(start_server: StartServer, tmp_path: Path, scheme: str
     assert (code, result.reconciliation.balanced) == (0, True)
 
 
-def test_what_is_said_of_it(start_server: StartServer) -> None:
+def test_the_tables_and_the_verdict(start_server: StartServer) -> None:
     server = start_server()
     result = run([*LOAD, "hold", server.url, "-c", "20", "-d", "200ms", "--cycle", "100ms"])
     assert result.returncode == 0

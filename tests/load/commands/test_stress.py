@@ -203,7 +203,7 @@ def test_ctrl_c_reports_what_was_measured(number: signal.Signals) -> None:
     assert "50 connections" in output
 
 
-def test_ctrl_c_while_the_generators_are_born() -> None:
+def test_ctrl_c_while_the_generators_start() -> None:
     """The terminal sends it to all processes of the group at any time."""
     client = subprocess.Popen(
         [*STRESS, "-c", "50", "-d", "60s", "--processes", "4"],

@@ -58,14 +58,14 @@ def test_a_generator_imports_nothing_that_gevent_has_to_patch_first() -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "stress"])
-def test_modules_of_the_current_folder_are_none_of_ours(tmp_path: Path, command: str) -> None:
+def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, command: str) -> None:
     for name in ("random", "socket", "queue", "selectors", "gevent", "json", "echo_server"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current folder')\n")
     ended = run_in(tmp_path, command, *QUICK)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-def test_a_locust_of_the_current_folder_is_none_of_ours(tmp_path: Path) -> None:
+def test_a_locust_of_the_current_folder_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "locust.py").write_text("raise SystemExit('a file of the current folder')\n")
     ended = run_in(tmp_path, "swarm", "--headless", "-u", "1", "-t", "1s")
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -135,7 +135,7 @@ def test_a_lost_one_that_comes_late_is_not_lost_any_more(start: Start) -> None:
     assert one.waiting == [3]
 
 
-def test_so_many_lost_ones_are_waited_for(start: Start) -> None:
+def test_only_the_latest_lost_ones_are_waited_for(start: Start) -> None:
     one = start(sent=2000)
     assert one.expire(2000) == 2000
     # The oldest is forgotten: it can no longer be told from a duplicate.

@@ -41,7 +41,7 @@ def loses_everything(connection: socket.socket, over: Event) -> None:
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads", "greenlets"])
-def test_what_was_sent_again_where_nothing_ever_came_back(engine: str) -> None:
+def test_retransmits_where_nothing_ever_came_back(engine: str) -> None:
     with Service(loses_everything) as service:
         _, result = loaded(
             *("run", service.target, "--engine", engine, "-c", "4", "-n", "4"),

@@ -114,7 +114,7 @@ def test_stages(text: str, rates: bool, stages: list[tuple[float, float, float]]
         ("5/1s\nx/2s", "is not a"),
     ],
 )
-def test_what_is_no_stage(text: str, said: str, rates: bool) -> None:
+def test_invalid_stages_are_refused(text: str, said: str, rates: bool) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_stages(text, rates=rates)
     assert said in str(caught.value)
@@ -258,11 +258,11 @@ def test_stages_that_are_reopened_end_one_by_one() -> None:
         (timeline("0-10/10s,10-0/10s", loop=True, seconds=45), 5, [(5, 15), (25, 35), (45, INF)]),
     ],
 )
-def test_lives(line: Timeline, number: int, lifetimes: list[tuple[float, float]]) -> None:
+def test_lifetimes(line: Timeline, number: int, lifetimes: list[tuple[float, float]]) -> None:
     assert list(line.lifetimes(number)) == lifetimes
 
 
-def test_lives_without_end_come_one_by_one() -> None:
+def test_endless_lifetimes_come_one_by_one() -> None:
     line = timeline("10/1s,20/1s", loop=True)
     assert list(islice(line.lifetimes(15), 3)) == [(1, 2), (3, 4), (5, 6)]
 

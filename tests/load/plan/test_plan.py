@@ -194,7 +194,7 @@ def test_how_long_a_reply_may_take(fields: dict[str, Any], seconds: float) -> No
         ({"rate": 1.0}, 100, True, "1 msg/s on 100 connections"),
     ],
 )
-def test_what_stages_are_of(
+def test_connections_loop_and_stage_names_of_plans(
     fields: dict[str, Any], connections: int, open_loop: bool, name: str
 ) -> None:
     plan = Plan(**fields)
@@ -210,7 +210,7 @@ def test_what_stages_are_of(
         ({"messages": 1}, 100, None),
     ],
 )
-def test_without_stages_it_is_one(
+def test_without_stages_there_is_a_single_one(
     fields: dict[str, Any], level: float, duration: float | None
 ) -> None:
     assert Plan(**fields).run_stages == (StagePlan(first=level, last=level, duration=duration),)

@@ -45,7 +45,7 @@ def test_no_more_addresses_are_tried_than_help() -> None:
         ("2001:db8::1", "2001:db8::1 is not an address of this machine"),
     ],
 )
-def test_what_is_no_source(source: str, said: str) -> None:
+def test_invalid_sources_are_refused(source: str, said: str) -> None:
     with pytest.raises(InvalidValueError, match=f"^`source_ips`: .*{said}"):
         source_addresses(Plan(source_ips=("127.0.0.1", source)))
 

@@ -137,7 +137,7 @@ def test_a_rate_is_written_for_people(rate: float, written: str) -> None:
         ("messages_per_second>1ms", "'messages_per_second>1ms': '1ms' is not a rate"),
     ],
 )
-def test_what_is_no_threshold_is_said_to_be_none(text: str, said: str) -> None:
+def test_invalid_thresholds_are_refused(text: str, said: str) -> None:
     with pytest.raises(InvalidValueError) as refused:
         Threshold.parse(text)
     assert str(refused.value).startswith(said)

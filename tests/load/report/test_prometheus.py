@@ -214,13 +214,13 @@ def test_a_port_that_is_taken_is_found_before_the_test() -> None:
         ("http://localhost:9100/", "localhost:9100"),
     ],
 )
-def test_where_to_serve_is_read(text: str, location: str) -> None:
+def test_addresses_to_serve_on(text: str, location: str) -> None:
     assert parse_listen(text).location == location
 
 
 @pytest.mark.parametrize(
     "text", ["", "localhost", "::1", "70000", "localhost:http", "unix:///x", "udp://h:1", "-1"]
 )
-def test_where_not_to_serve_is_refused(text: str) -> None:
+def test_invalid_addresses_to_serve_on_are_refused(text: str) -> None:
     with pytest.raises(InvalidValueError, match="is not PORT or HOST:PORT"):
         parse_listen(text)

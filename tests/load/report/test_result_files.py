@@ -70,7 +70,7 @@ def test_what_is_no_whole_result_is_refused(kept: Path, command: str) -> None:
     assert said().endswith(f"error: cannot read {kept}: Is a directory")
 
 
-def test_a_histogram_that_is_none_is_refused(kept: Path, tmp_path: Path) -> None:
+def test_an_invalid_histogram_is_refused(kept: Path, tmp_path: Path) -> None:
     changed = json.loads(kept.read_bytes())
     changed["latency_us"]["response"]["histogram"] = "nonsense"
     kept.write_text(json.dumps(changed))

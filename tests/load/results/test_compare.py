@@ -48,7 +48,7 @@ def trial(noise: Noise, random: np.random.Generator, *, faster: float = 1.0) -> 
 
 
 @pytest.mark.parametrize("noise", [QUIET_NOISE, REAL_NOISE], ids=["quiet", "disturbed"])
-def test_of_two_equal_results_hardly_ever_a_difference_is_said(noise: Noise) -> None:
+def test_equal_results_are_hardly_ever_called_different(noise: Noise) -> None:
     random = np.random.default_rng(862)
     wrong = sum(
         any(change.verdict in {"better", "worse"} for change in trial(noise, random))

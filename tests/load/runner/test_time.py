@@ -115,7 +115,7 @@ def test_held_connections_that_the_server_drops(start_server: StartServer) -> No
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pacing", [[], ["--rate", "1k"]])
-def test_the_rate_of_a_target_that_silent_after(engine: str, pacing: Sequence[str]) -> None:
+def test_the_rate_of_a_target_that_falls_silent(engine: str, pacing: Sequence[str]) -> None:
     with Service(silent_after(50)) as service:
         code, result = loaded(
             *("run", service.target, "--engine", engine, "-c", "2", "-d", "2s", *pacing),

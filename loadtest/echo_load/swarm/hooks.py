@@ -156,7 +156,7 @@ def _on_test_start(environment: Environment, **_: object) -> None:
     assert environment.parsed_options is not None
     if _is_sound(environment, hosts_needed=True):
         if not environment.parsed_options.stop_timeout:
-            # By then all that is in flight has come back, or has failed as what it is.
+            # By then all that is in flight has come back, or has failed with its own kind.
             timeout = Settings.of(environment.parsed_options).timeout
             environment.stop_timeout = 2 * timeout + _SPARE_SECONDS
     elif isinstance(environment.runner, WorkerRunner):

@@ -1,7 +1,7 @@
 """The fast engine: connections in one epoll set that gevent's hub watches.
 
-The work for each message is in `exchange`; here is the work for each connection, and that which is
-done from time to time.
+The work for each message is in `exchange`; here is the work for each connection, and the periodic
+work.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class HubEngine:
 
     Args:
         share: what it has to do.
-        recorder: where times are noted.
+        recorder: where times are recorded.
     """
 
     def __init__(self, share: Share, recorder: Recorder) -> None:

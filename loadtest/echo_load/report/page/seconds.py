@@ -22,7 +22,7 @@ class Points(NamedTuple):
     Attributes:
         x: seconds.
         y: the figure; None where the line is to break.
-        widths: how many seconds each point stands for.
+        widths: how many seconds each point represents.
     """
 
     x: list[Number]

@@ -28,7 +28,14 @@ def outcomes(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+# These need the machine for themselves, or there is no moment at which they can be watched.
+ALONE = {"servers", "clients"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.alone if name in ALONE else ()) for name in NAMES],
+)
 def test_every_experiment_runs(name: str) -> None:
     (outcome,) = outcomes("--quick", name)
     assert outcome["verdict"] in {"holds", "holds within a limit", "does not hold"}, outcome

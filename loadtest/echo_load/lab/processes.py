@@ -17,6 +17,7 @@ from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.synchronize import Barrier, Lock
 from typing import Any, Protocol, cast
 
+from echo_load.errors import LoadError
 from echo_load.lab.experiment import (
     CannotRunError,
     Chapter,
@@ -60,6 +61,9 @@ class Worker(Protocol):
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end."""
 
+    def is_alive(self) -> bool:
+        """Return whether it has started and not ended."""
+
 
 def _start_and_join(make: Callable[[], Worker]) -> float:
     """Return the seconds that starting and joining a process or a thread takes."""
@@ -67,6 +71,8 @@ def _start_and_join(make: Callable[[], Worker]) -> float:
     worker = make()
     worker.start()
     worker.join(_DEADLINE)
+    if worker.is_alive():
+        raise LoadError(f"a process or a thread did not end within {_DEADLINE:.0f} s")
     return time.perf_counter() - began
 
 
@@ -115,7 +121,8 @@ def append_elsewhere(quick: bool) -> Iterator[Figure]:
         process = _context(method).Process(target=append, args=(words,))
         process.start()
         process.join(_DEADLINE)
-        assert process.exitcode == 0
+        if process.exitcode != 0:
+            raise LoadError(f"the process ended with exit code {process.exitcode}")
         yield Figure("the parent sees the change", ("child" in words,), "yes/no", method)
 
 
@@ -174,7 +181,8 @@ def _measured(
         for _ in range(10):
             answer = exchange(_LARGE)
         throughputs.append(2 * 10 * len(_LARGE) / (time.perf_counter() - began))
-        assert answer == _LARGE
+        if answer != _LARGE:
+            raise LoadError("what came back is not what was sent")
     return tuple(latencies), tuple(throughputs)
 
 

@@ -45,8 +45,10 @@ def took(together: float, in_turn: float) -> Forged:
     ]
 
 
-def styles(target: float, subclass: float, stays: float) -> Forged:
+def styles(target: float, subclass: float, stays: float, own: float = 1) -> Forged:
     return [
+        ("ran in a thread of its own", "target", 1),
+        ("ran in a thread of its own", "subclass", own),
         ("start and join", "target", target),
         ("start and join", "subclass", subclass),
         ("run() called directly stays in the calling thread", "", stays),
@@ -234,6 +236,7 @@ CASES: list[tuple[str, Forged, str, str]] = [
     ("thread-styles", styles(4e-5, 5e-5, 1), HOLDS, "40 µs"),
     ("thread-styles", styles(4e-5, 9e-5, 1), DOES_NOT, "90 µs"),
     ("thread-styles", styles(4e-5, 4e-5, 0), DOES_NOT, "left the calling thread"),
+    ("thread-styles", styles(4e-5, 4e-5, 1, own=0), DOES_NOT, "ran: target;"),
     ("thread-daemon", daemons(0, 1), HOLDS, "321 ms"),
     ("thread-daemon", daemons(1, 1), DOES_NOT, "100 %"),
     ("thread-daemon", daemons(0, 0), DOES_NOT, "0 %"),

@@ -199,8 +199,9 @@ def judge_styles(figures: Figures) -> Conclusion:
     stays = figures.median("run() called directly stays in the calling thread")
     return Conclusion.when(
         len(own) == 2 and bool(stays) and 1 / 1.5 < target / subclass < 1.5,
-        f"with a thread of their own ran: {' and '.join(own) or 'neither'}; a start and a join took "
-        f"at best {written(target, 's')} with a target and {written(subclass, 's')} as a subclass; "
+        f"with a thread of their own ran: {' and '.join(own) or 'neither'}; a start and a join "
+        f"took at best {written(target, 's')} with a target and {written(subclass, 's')} as a "
+        "subclass; "
         "`run()` called directly instead of `start()` "
         + ("starts no thread." if stays else "left the calling thread."),
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_client.errors import StreamError
+from echo_client.ip_options import ip_options, ip_version
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
 from echo_core.command_line.arguments import Command, refuse_unused
@@ -36,8 +37,7 @@ def _ip_address(text: str) -> str:
 @click.option(
     "--port", type=option_types.TARGET_PORT, default=DEFAULT_PORT, help="Port to connect to."
 )
-@click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only.")
-@click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only.")
+@ip_options
 @click.option(
     "--source-ip",
     type=option_types.Parsed("ip", _ip_address),
@@ -94,10 +94,9 @@ def echo_client(
         refuse_unused(
             context, ("ipv4", "ipv6", "source_ip"), f"is for networks, and not for {endpoint}"
         )
-    if ipv4 and ipv6:
-        raise click.UsageError("-4 and -6 leave no address to connect to")
+    asked = ip_version(ipv4=ipv4, ipv6=ipv6)
     version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
-    if version and (ipv4, ipv6)[version == 4]:
+    if version and asked not in {version, None}:
         raise click.UsageError(f"{endpoint} is an IPv{version} address; leave out -4 and -6")
 
     from echo_client.connection import EchoConnection
@@ -111,7 +110,7 @@ def echo_client(
         connect_timeout=connect_timeout,
         tls=options,
         source=source_ip,
-        ip_version=4 if ipv4 else 6 if ipv6 else None,
+        ip_version=asked,
     )
     if sys.stdin.isatty() and sys.stdout.isatty():
         from echo_client.repl import Repl

@@ -186,7 +186,7 @@ refused("[::1]:7")
     ("arguments", "said"),
     [
         (["--source-ip", "here", "127.0.0.1:1"], "--source-ip: 'here' is not an IP address"),
-        (["-4", "-6", "127.0.0.1:1"], "-4 and -6 leave no address to connect to"),
+        (["-4", "-6", "127.0.0.1:1"], "-4 and -6 leave no address; give one of them"),
         (["-4", "unix:///x"], "--ipv4 is for networks, and not for unix:///x"),
         (["--source-ip", "::1", "unix:///x"], "--source-ip is for networks, and not for"),
     ],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from echo_client.ip_options import ip_options, ip_version
 from echo_client.tls import TlsOptions
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
@@ -78,8 +79,7 @@ connecting_options = together(
         multiple=True,
         help="Connect from these addresses in turn; separated by commas, or repeatable.",
     ),
-    click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only."),
-    click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only."),
+    ip_options,
     tls_options,
 )
 
@@ -216,15 +216,13 @@ def parted(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
     Raises:
         click.UsageError: -4 and -6 are both given.
     """
-    if options["ipv4"] and options["ipv6"]:
-        raise click.UsageError("-4 and -6 leave no address; give one of them")
     reporting = {field.name: options[field.name] for field in fields(Reporting)}
     tls = {field.name: options[f"tls_{field.name}"] for field in fields(TlsOptions)}
     renamed = {"ipv4", "ipv6", "source_ip", "threshold", *(f"tls_{name}" for name in tls)}
     same = {name: options[name] for name in options.keys() - reporting.keys() - renamed}
     plan_fields = {
         **same,
-        "ip_version": 4 if options["ipv4"] else 6 if options["ipv6"] else None,
+        "ip_version": ip_version(ipv4=options["ipv4"], ipv6=options["ipv6"]),
         "source_ips": tuple(one for text in options["source_ip"] for one in text.split(",")),
         "thresholds": options["threshold"],
         "tls": TlsOptions(**tls),

@@ -31,14 +31,14 @@ class End(NamedTuple):
         aborted: a threshold did.
         failure: how the server that was started for it failed; None if it did not.
         missing: parts that were not run, of all repeats.
-        stages: how many parts were planned.
+        parts: how many were planned: stages if each has its own connections, otherwise repeats.
     """
 
     interrupted: bool
     aborted: bool
     failure: str | None
     missing: int
-    stages: int
+    parts: int
 
 
 def tolerated(plan: Plan, kind: str) -> bool:
@@ -101,7 +101,8 @@ def judge(
         # The threshold says why, and what was in flight is missing from the balance.
         pass
     elif end.missing:
-        failures.append(f"{end.missing} of {end.stages} stages not run")
+        parts = "stages" if plan.reopen else "repeats"
+        failures.append(f"{end.missing} of {end.parts} {parts} not run")
     elif reconciliation is not None and (failures or not totals.errors):
         # What was lost to a tolerated error is missing from the balance, too.
         failures += reconciliation.differences

@@ -277,7 +277,7 @@ class _TestRun:
                 aborted=self._aborted,
                 failure=failure,
                 missing=len(self.parts) - len(tallies),
-                stages=len(self.parts),
+                parts=len(self.parts),
             ),
         )
         return Result(

@@ -216,6 +216,12 @@ def test_churn(start_server: StartServer, engine: str, pacing: list[str]) -> Non
     assert result.spread.most == 60
 
 
+def test_repeats_that_were_not_run_are_called_so(unused_port: int) -> None:
+    code, result = loaded("run", f"127.0.0.1:{unused_port}", "-c", "2", "--repeat", "3")
+    assert code == 1
+    assert result.reasons[-1] == "2 of 3 repeats not run"
+
+
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_connections_are_opened_no_faster_than_asked(engine: str) -> None:
     begin = time.monotonic()

@@ -95,7 +95,7 @@ def listed(chapters: Sequence[Chapter]) -> RenderableType:
 
 
 def shown(outcome: Outcome) -> RenderableType:
-    """The outcome of an experiment: its verdict, claim, statement and figures."""
+    """The outcome of an experiment: its verdict, claim, method, statement and figures."""
     mark, style = _STYLES[outcome.status]
     experiment = outcome.experiment
     head = Text.assemble(
@@ -103,6 +103,7 @@ def shown(outcome: Outcome) -> RenderableType:
     )
     said: list[RenderableType] = [
         Text(f"“{experiment.claim}”", style="italic"),
+        Text(experiment.method, style="dim"),
         Text(sentence(outcome.statement)),
     ]
     if len(outcome.figures):

@@ -64,7 +64,10 @@ def bound_a_queue(_quick: bool) -> Iterator[Figure]:
 def judge_bounds(figures: Figures) -> Conclusion:
     """Both must have been raised, and not too early."""
     raised = {one.name: one.median for one in figures}
-    full, empty = raised.get("Full after", 0.0), raised.get("Empty after", 0.0)
+    full, empty = raised.get("Full after"), raised.get("Empty after")
+    if full is None or empty is None:
+        missing = "Full" if full is None else "Empty"
+        return Conclusion("does not hold", f"{missing} was not raised within its timeout of 50 ms")
     return Conclusion.when(
         full >= 0.049 and empty >= 0.049 and bool(raised["a put went on once there was room"]),
         f"a put into a full queue raised Full after {written(full, 's')}, a get from an empty one "

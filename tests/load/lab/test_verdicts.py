@@ -71,13 +71,15 @@ def timers(after: float, fired: float, cancelled: float) -> Forged:
     ]
 
 
-def lost(at_once: float, in_steps: float, locked: float) -> Forged:
+def lost(at_once: float, in_steps: float, locked: float, with_call: float = 0) -> Forged:
     return [
         ("lost", "+= 1, no lock", 0),
         ("lost", "+= 1 many times, no lock", at_once),
+        ("lost", "+= one(), no lock", with_call),
         ("lost", "read, pause, write, no lock", in_steps),
         ("lost", "+= 1, lock", 0),
         ("lost", "+= 1 many times, lock", 0),
+        ("lost", "+= one(), lock", 0),
         ("lost", "read, pause, write, lock", locked),
     ]
 
@@ -94,9 +96,10 @@ def inside(most: float, raised: float) -> Forged:
     return [("most inside at once", "", most), ("ValueError at one release too many", "", raised)]
 
 
-def crossed(alone: float, locked: float) -> Forged:
+def crossed(alone: float, locked: float, crossings: float = 400, careful: float = 380) -> Forged:
     return [
-        ("crossings", "event alone", 400),
+        ("crossings", "event alone", crossings),
+        ("crossings", "event and lock", careful),
         ("on red", "event alone", alone),
         ("on red", "event and lock", locked),
     ]
@@ -223,7 +226,7 @@ def cores(one: float, two: float) -> Forged:
 CASES: list[tuple[str, Forged, str, str]] = [
     ("thread-start", started(5e-5, 1000), HOLDS, "50 µs"),
     ("thread-start", started(5e-5, 999), DOES_NOT, "999 threads"),
-    ("thread-start", started(0.006, 1000), DOES_NOT, "6 ms"),
+    ("thread-start", started(0.06, 1000), DOES_NOT, "60 ms"),
     ("thread-names", named(10, 0), HOLDS, "10 of 10"),
     ("thread-names", named(0, 10), LIMIT, "10 of 10"),
     ("thread-names", named(0, 3), DOES_NOT, "3 of 10"),
@@ -243,9 +246,12 @@ CASES: list[tuple[str, Forged, str, str]] = [
     ("timer", timers(0.0512, 1, 0), HOLDS, "51.2 ms"),
     ("timer", timers(0.0312, 1, 0), DOES_NOT, "31.2 ms"),
     ("timer", timers(0.0512, 2, 0), DOES_NOT, "51.2 ms"),
+    ("timer", timers(9.0, 1, 0), DOES_NOT, "9 s"),
+    ("timer", timers(0.05, 0, 0)[1:], DOES_NOT, "none"),
     ("timer", timers(0.0512, 1, 1), DOES_NOT, "fired 1 time"),
     ("lock", lost(0, 0, 0), HOLDS, "0 %"),
     ("lock", lost(0, 0.87, 0), LIMIT, "87 %"),
+    ("lock", lost(0, 0, 0, with_call=0.34), LIMIT, "`+= one()` 34 %"),
     ("lock", lost(0.03, 0.87, 0), DOES_NOT, "3 %"),
     ("lock", lost(0, 0, 0.5), DOES_NOT, "50 %"),
     ("rlock", nested(0, 1), HOLDS, "123 ms"),
@@ -256,12 +262,16 @@ CASES: list[tuple[str, Forged, str, str]] = [
     ("semaphore", inside(5, 0), DOES_NOT, "went unnoticed"),
     ("event", crossed(0, 0), HOLDS, "0 of 400"),
     ("event", crossed(30, 0), LIMIT, "30 of 400"),
-    ("event", crossed(30, 2), DOES_NOT, "crossing 2"),
+    ("event", crossed(30, 2), DOES_NOT, "crossing 2 of 380"),
+    ("event", crossed(0, 0, 0, 0), DOES_NOT, "0 of 0"),
+    ("event", crossed(30, 0, careful=0), DOES_NOT, "crossing 0 of 0"),
     ("queue-orders", ordered(10, 10, 10), HOLDS, "Queue 10 of 10"),
     ("queue-orders", ordered(10, 10, 9), DOES_NOT, "PriorityQueue 9 of 10"),
     ("queue-bounds", bounded(0.0501, 0.0502, 1), HOLDS, "50.2 ms"),
     ("queue-bounds", bounded(0.0501, 0.001, 1), DOES_NOT, "1 ms"),
     ("queue-bounds", bounded(0.0501, 0.0502, 0), DOES_NOT, "50.1 ms"),
+    ("queue-bounds", bounded(0.0501, 0.0502, 1)[1:], DOES_NOT, "Full was not raised"),
+    ("queue-bounds", bounded(0.0501, 0.0502, 1)[:-1], DOES_NOT, "Empty was not raised"),
     ("queue-join", queue_joined(50, 1), HOLDS, "50 of 50"),
     ("queue-join", queue_joined(49, 1), DOES_NOT, "49 of 50"),
     ("queue-join", queue_joined(50, 0), DOES_NOT, "went unnoticed"),

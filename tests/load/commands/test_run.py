@@ -476,8 +476,11 @@ def test_a_target_that_dies_and_comes_back(start_server: StartServer, engine: st
     result = msgspec.json.decode(output, type=Result)
     totals = result.totals
     assert (client.returncode, result.verdict) == (130, "interrupted")
-    assert (totals.connections_opened, totals.connections_lost) == (10, 5)
-    assert totals.errors.pop("reset", 0) + totals.errors.pop("closed", 0) == 5
+    # One that is lost first may be opened again in the queue of the listener that is about to end.
+    lost = totals.connections_lost
+    assert 5 <= lost <= 10
+    assert totals.connections_opened == lost + 5
+    assert totals.errors.pop("reset", 0) + totals.errors.pop("closed", 0) == lost
     assert set(totals.errors) <= {"refused"}
     assert totals.messages > 0
 

@@ -45,6 +45,9 @@ ALL_LIMITS = (
     *("--rate-limit", "100GB", "--access-log", "--access-log-sample", "1%"),
     *("--admin", "127.0.0.1:0"),
 )
+LARGE_CONNECTIONS = 100
+# The tutorial's server sends once what it received, whole or not, and the peer waits for the rest.
+SMALL_ONLY = {"the tutorial's server"}
 CHURN_PLACES = 64
 PYTHON_PEERS = {
     "uvloop Protocol": "uvloop",
@@ -185,6 +188,7 @@ def main() -> None:
     """Measure and print."""
     parser = option_parser(__doc__, [100, 1000, 5000])
     parser.add_argument("--size", type=int, nargs="+", default=[64])
+    parser.add_argument("--large-size", type=int, nargs="*", default=[16384, 262144, 1048576])
     parser.add_argument("--no-memory", action="store_true")
     options = parser.parse_args()
 
@@ -205,6 +209,10 @@ def main() -> None:
             for connections in options.connections:
                 print(f"\n{connections} connections, {size} bytes, {options.rounds} rounds")
                 compare(servers, closed_loop, connections, options, size=size, what="msg")
+        fast = {name: server for name, server in servers.items() if name not in SMALL_ONLY}
+        for size in options.large_size:
+            print(f"\n{LARGE_CONNECTIONS} connections, {size} bytes, {options.rounds} rounds")
+            compare(fast, closed_loop, LARGE_CONNECTIONS, options, size=size, what="msg")
         print(f"\n{CHURN_PLACES} connections opened, echoed on and closed again and again")
         compare(servers, connect_cycles, CHURN_PLACES, options, size=64, what="cycles")
         compare_datagrams(Path(directory), options)

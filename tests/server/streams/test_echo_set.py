@@ -96,7 +96,7 @@ both_kinds = pytest.mark.parametrize("make_set", [epoll_set, WatcherSet])
 def test_echoes_stalls_resumes_and_ends(make_set: MakeDescriptorSet) -> None:
     with serving(of(make_set)) as server, server.connect() as witness, ExitStack() as stack:
         assert echoes(witness)
-        for size in (1, 2048, 2049, 65536, 8 << 20):
+        for size in (1, 2048, 2049, 65536, 65537, 262144, 262145, 8 << 20):
             sent = bytes(range(256)) * (size // 256) + bytes(size % 256)
             connection = stack.enter_context(server.connect())
             sender = threading.Thread(target=connection.sendall, args=(sent,))

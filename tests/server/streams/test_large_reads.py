@@ -1,0 +1,192 @@
+"""Reads that fill the buffer: how much is received at once, sent at once, and kept."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import termios
+import threading
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from echo_core.epoll_set import READABLE, WRITABLE
+from echo_server.metrics.counters import Counter, CounterTable
+from echo_server.streams.connection import Connection
+from echo_server.streams.echo_set import BUFFER_SIZE, LARGEST_READ, EchoSet
+from support.processes import (
+    DEADLINE,
+    EchoServerProcess,
+    echoes,
+    receive_exactly,
+    receive_to_end,
+    until,
+)
+
+
+class Stepped:
+    """An echo set that is told by hand what is ready, because the hub never runs."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.ended: list[Counter] = []
+        self.counters = CounterTable.create().row(0)
+        self.echo_set = EchoSet(self.counters, lambda _, reason: self.ended.append(reason))
+        stack.callback(self.echo_set.close)
+
+    def connect(self, kind: type[Connection] = Connection) -> tuple[socket.socket, Connection]:
+        """A client, and the connection that the echo set has of it."""
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            client = self._stack.enter_context(socket.create_connection(listener.getsockname()))
+            accepted, _ = listener.accept()
+        connection = kind(fileno=accepted.detach())
+        connection.setblocking(False)
+        connection.sockaddr = ""
+        self.echo_set.add(connection)
+        client.settimeout(DEADLINE)
+        return client, connection
+
+    def step(self, connection: Connection, events: int = READABLE) -> None:
+        """Serve a connection once."""
+        self.echo_set.echo([(connection.fileno(), events)])
+
+    def count(self, counter: Counter) -> int:
+        return self.counters.cells[counter]
+
+
+def send_whole(client: socket.socket, connection: Connection, data: bytes) -> None:
+    """Send, and wait until all of it can be received at once."""
+    client.sendall(data)
+
+    def there() -> int:
+        waiting = array("i", [0])
+        fcntl.ioctl(connection.fileno(), termios.FIONREAD, waiting)
+        return waiting[0]
+
+    until(lambda: there() == len(data), "the bytes to arrive")
+
+
+@pytest.fixture
+def stepped() -> Iterator[Stepped]:
+    with ExitStack() as stack:
+        yield Stepped(stack)
+
+
+@pytest.mark.parametrize("size", [BUFFER_SIZE - 1, BUFFER_SIZE, BUFFER_SIZE + 1, 150_000])
+def test_what_is_there_is_read_at_once(stepped: Stepped, size: int) -> None:
+    client, connection = stepped.connect()
+    sent = os.urandom(size)
+    send_whole(client, connection, sent)
+    stepped.step(connection)
+    assert stepped.count(Counter.RECEIVED_BYTES) == connection.received == size
+    received = bytearray()
+    while len(received) < size:
+        # How much of it the socket's buffer takes at once is up to the kernel.
+        received += client.recv(size)
+        if connection.unsent:
+            stepped.step(connection, WRITABLE)
+    assert received == sent
+    assert stepped.count(Counter.READS) == 1
+
+
+class Endless(Connection):
+    """It has always more to receive than there is room for."""
+
+    __slots__ = ()
+
+    def recv_into(self, buffer: Any, *_: Any) -> int:
+        return len(buffer)
+
+
+def test_one_connection_gets_a_bounded_share_of_a_turn(stepped: Stepped) -> None:
+    _, endless = stepped.connect(Endless)
+    client, connection = stepped.connect()
+    send_whole(client, connection, b"small")
+    stepped.echo_set.echo([(endless.fileno(), READABLE), (connection.fileno(), READABLE)])
+    assert endless.received == LARGEST_READ
+    assert len(endless.unsent) < LARGEST_READ
+    assert receive_exactly(client, 5) == b"small"
+
+
+@pytest.mark.parametrize("size", [BUFFER_SIZE, BUFFER_SIZE + 1])
+def test_an_end_behind_a_full_buffer(stepped: Stepped, size: int) -> None:
+    client, connection = stepped.connect()
+    sent = os.urandom(size)
+    send_whole(client, connection, sent)
+    client.shutdown(socket.SHUT_WR)
+    stepped.step(connection)
+    assert not stepped.ended
+    assert receive_exactly(client, size) == sent
+    stepped.step(connection)
+    assert stepped.ended == [Counter.CLOSED_END_OF_STREAM]
+    assert receive_to_end(client) == b""
+
+
+class TimesOut(Connection):
+    """Its second receive fails, as where the path broke behind the first."""
+
+    __slots__ = ("_received",)
+
+    def recv_into(self, buffer: Any, *arguments: Any) -> int:
+        if hasattr(self, "_received"):
+            raise TimeoutError(errno.ETIMEDOUT, "timed out")
+        self._received = True
+        return super().recv_into(buffer, *arguments)
+
+
+def test_a_failure_behind_a_full_buffer(stepped: Stepped) -> None:
+    client, connection = stepped.connect(TimesOut)
+    send_whole(client, connection, bytes(100_000))
+    stepped.step(connection)
+    assert stepped.ended == [Counter.CLOSED_TIMED_OUT]
+    assert stepped.count(Counter.RECEIVED_BYTES) == connection.received == BUFFER_SIZE
+    assert stepped.count(Counter.SENT_BYTES) == 0
+    assert len(connection.unsent) == BUFFER_SIZE
+
+
+def test_a_rate_limit_bounds_the_read() -> None:
+    counters = CounterTable.create().row(0)
+    for burst in (1000, BUFFER_SIZE - 1, BUFFER_SIZE, 100_000):
+        echo_set = EchoSet(counters, lambda *_: None, rate_limit=burst * 10)
+        assert len(echo_set._buffer) + len(echo_set._rest) == burst + 1
+        echo_set.close()
+
+
+def test_large_messages_beside_small_ones(echo_server: EchoServerProcess) -> None:
+    """Some are read slowly; every byte comes back to whom it belongs to."""
+    messages, failures = 6, []
+
+    def exchange(connection: socket.socket, piece: int) -> None:
+        sent = os.urandom(messages << 20)
+        sender = threading.Thread(target=connection.sendall, args=(sent,))
+        sender.start()
+        received = bytearray()
+        while len(received) < len(sent) and (data := connection.recv(piece)):
+            received += data
+        sender.join(DEADLINE)
+        if received != sent:
+            failures.append(piece)
+
+    with ExitStack() as stack:
+        witness = stack.enter_context(echo_server.connect())
+        exchanges = [
+            threading.Thread(
+                target=exchange, args=(stack.enter_context(echo_server.connect()), piece)
+            )
+            for piece in (1000, 65536, 65536, 1 << 20)
+        ]
+        for one in exchanges:
+            one.start()
+        number = 0
+        while any(one.is_alive() for one in exchanges):
+            assert echoes(witness, b"small message %d" % number)
+            number += 1
+        assert not failures

@@ -120,7 +120,7 @@ _FAMILIES = (
     _sum("connections_accepted", "Connections that were let in.", Counter.ACCEPTED),
     _sum("received_bytes", "Bytes received.", Counter.RECEIVED_BYTES),
     _sum("sent_bytes", "Bytes sent back.", Counter.SENT_BYTES),
-    _sum("reads", "Reads that brought data, of one receive call or of two.", Counter.READS),
+    _sum("reads", "Receive calls that brought data.", Counter.READS),
     _sum("writes", "Send calls.", Counter.READS, Counter.EXTRA_WRITES),
     _sum("datagrams_received", "Datagrams received.", Counter.DATAGRAMS_RECEIVED),
     _sum("datagrams_sent", "Datagrams sent back.", Counter.DATAGRAMS_SENT),

@@ -29,6 +29,7 @@ class Connection(_socket.socket):
         sockaddr: the address at the other end, as accept(2) gave it.
         address: the IP address that it is counted under, where there is a limit for each; or "".
         accepted_at: when it was accepted, in seconds of the monotonic clock.
+        buffer: what it is received into: a larger one while its reads are large.
         received: bytes received.
         unsent: bytes received and not sent back; empty while the connection is read.
         watched: the events that the echo set watches: readable, writable, or none.
@@ -44,6 +45,7 @@ class Connection(_socket.socket):
         "accepted_at",
         "address",
         "allowance",
+        "buffer",
         "idle_sweeps",
         "progress",
         "received",
@@ -57,6 +59,7 @@ class Connection(_socket.socket):
     sockaddr: object
     address: str
     accepted_at: float
+    buffer: memoryview
     received: int
     unsent: bytes | memoryview
     watched: int

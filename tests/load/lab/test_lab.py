@@ -105,6 +105,19 @@ def test_what_cannot_run_here_says_so_and_does_not_hold(
     assert (outcome["verdict"], outcome["statement"]) == ("cannot run here", said)
 
 
+def little_for_a_pool() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+
+
+def test_a_program_that_fails_gives_no_figure() -> None:
+    (outcome,) = limited_outcomes(little_for_a_pool, "pool-join")
+    assert (outcome["verdict"], outcome["statement"]) == (
+        "broke",
+        "LoadError: the program failed: OSError: [Errno 24] Too many open files",
+    )
+    assert outcome["figures"] == []
+
+
 def one_core() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 

@@ -114,8 +114,9 @@ def run(
         for outcome in laboratory.outcomes(chosen, screen.began):
             outcomes.append(outcome)
             screen.ended(outcome)
-    screen.finished(outcomes, len(chosen))
-    lost = files.write(makers)
+        screen.finished(outcomes, len(chosen))
+        # An interruption does not cost what was measured.
+        lost = files.write(makers)
     if json:
         screen.output.print_json(to_json(outcomes, started_at, quick=quick))
     code = ExitCode.FAILED if any(one.status == "broke" for one in outcomes) else ExitCode.OK

@@ -1,8 +1,8 @@
 """`python -m echo_load.lab CHAPTER NAME SCALE`: measures one experiment, in a process of its own.
 
-What is measured is written to standard output, a line of JSON each: a figure, or why the
-experiment cannot run here; a last line says that it has ended. Whatever an experiment prints goes
-nowhere.
+What is measured is written to standard output, a line of JSON for each figure. A last line says
+that the experiment has ended, why it cannot run here, or with what error it broke. Whatever an
+experiment prints is dropped.
 """
 
 from __future__ import annotations
@@ -11,23 +11,47 @@ import ctypes
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
+from typing import TextIO
 
 from echo_load.lab.experiment import CannotRunError, Chapter
+from echo_load.lab.experiment_process import FOLDER_PREFIX
+from echo_load.lab.started_processes import end_others
 
 _PR_SET_PDEATHSIG = 1
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSYS})
 _NO_THREAD = "can't start new thread"
+_PARENT_ENDED = signal.SIGHUP
 
 
 def _end_with_parent() -> None:
-    """Let the kernel end this process when its parent has ended (prctl(2))."""
+    """Let the kernel tell this process when its parent has ended, and end it (prctl(2))."""
+    signal.signal(_PARENT_ENDED, _end_all)
     with suppress(AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _PARENT_ENDED)
+
+
+def _end_all(_number: int, _frame: object) -> None:
+    """End all that was started here, remove the temporary files, and end."""
+    end_others()
+    folder = Path(tempfile.gettempdir())
+    if folder.name.startswith(FOLDER_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def _report(lines: TextIO, kind: type[BaseException], error: BaseException) -> None:
+    """Write why an experiment broke."""
+    message = str(error)
+    said = f"{kind.__name__}: {message}" if message else kind.__name__
+    print(json.dumps({"broke": said}), file=lines, flush=True)
 
 
 def _shortage(error: BaseException) -> str | None:
@@ -52,9 +76,13 @@ def main(chapter: str, name: str, scale: str) -> None:
     _end_with_parent()
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.excepthook = lambda kind, error, _traceback: _report(lines, kind, error)
     found: Chapter = import_module(f"echo_load.lab.{chapter}").CHAPTER
     experiment = next(one for one in found.experiments if one.name == name)
     try:
+        if "multiprocessing" in sys.modules:
+            # It starts with the first semaphore, which would remain if all were ended meanwhile.
+            import_module("multiprocessing.resource_tracker").ensure_running()
         for figure in experiment.measure(scale == "quick"):
             values = [float(value) for value in figure.values]
             print(json.dumps({"figure": {**asdict(figure), "values": values}}), file=lines)

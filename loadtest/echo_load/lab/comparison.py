@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections import defaultdict
@@ -9,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
-
-import psutil
 
 from echo_client.failure_kinds import MISMATCHES, FailureKind
 from echo_core.errors import InvalidValueError
@@ -244,10 +243,8 @@ def generate_in_each_way(quick: bool) -> Iterator[Figure]:
         for name, client in [*_CLIENTS.items()] * _repeats(quick):
             if name in samples.unable:
                 continue
-            with serving("hub", cores.server) as (target, pid):
-                watch = _Watch(
-                    _seconds(quick), cores.server, partial(_children_but, pid), "beginning"
-                )
+            with serving("hub", cores.server) as (target, _):
+                watch = _Watch(_seconds(quick), cores.server, generators, "beginning")
                 result = _run(target, size, client, watch, cores.client, quick)
                 if result is None:
                     samples.unable.add(name)
@@ -292,8 +289,9 @@ def _repeats(quick: bool) -> int:
     return 1 if quick else _REPEATS
 
 
-def _children_but(server: int) -> list[int]:
-    return [one.pid for one in psutil.Process().children() if one.pid != server]
+def generators() -> list[int]:
+    """Return the ids of this process's generators; not those of a server and a resource tracker."""
+    return [one.pid for one in multiprocessing.active_children() if one.pid is not None]
 
 
 def _run(

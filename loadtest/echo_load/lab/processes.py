@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.synchronize import Barrier, Lock
 from typing import Any, Protocol, cast
@@ -43,6 +44,20 @@ def _context(method: str) -> SpawnContext:
         raise CannotRunError(f"this system does not start processes by {method}")
     # All contexts have the same names.
     return cast("SpawnContext", multiprocessing.get_context(method))
+
+
+def _join(*processes: BaseProcess) -> None:
+    """Wait for processes.
+
+    Raises:
+        LoadError: one has not ended in time, or has failed: what it has not done is no figure.
+    """
+    for process in processes:
+        process.join(_DEADLINE)
+        if process.exitcode is None:
+            raise LoadError(f"a process did not end within {_DEADLINE:.0f} s")
+        if process.exitcode != 0:
+            raise LoadError(f"a process ended with exit code {process.exitcode}")
 
 
 # Start.
@@ -120,9 +135,7 @@ def append_elsewhere(quick: bool) -> Iterator[Figure]:
         words = ["parent"]
         process = _context(method).Process(target=append, args=(words,))
         process.start()
-        process.join(_DEADLINE)
-        if process.exitcode != 0:
-            raise LoadError(f"the process ended with exit code {process.exitcode}")
+        _join(process)
         yield Figure("the parent sees the change", ("child" in words,), "yes/no", method)
 
 
@@ -295,8 +308,7 @@ def share_by_manager(_quick: bool) -> Iterator[Figure]:
         processes = [context.Process(target=note, args=(numbers, pids)) for _ in range(10)]
         for process in processes:
             process.start()
-        for process in processes:
-            process.join(_DEADLINE)
+        _join(*processes)
         yield Figure("the dict has both keys", (dict(numbers) == {"1": 1, "2": 2},), "yes/no")
         yield Figure("different process ids in the list", (len(set(pids)),))
 
@@ -356,8 +368,7 @@ def _torn(context: SpawnContext, lock: Lock | None, at_once: bool) -> float:
     os.close(writing)
     with open(reading, "rb") as pipe:  # noqa: PTH123  # a descriptor
         lines = pipe.read().splitlines()
-    for writer in writers:
-        writer.join(_DEADLINE)
+    _join(*writers)
     whole = sum(len(line) == 30 and len(set(line)) == 1 for line in lines)
     return 1 - whole / (len(writers) * _LINES)
 
@@ -448,11 +459,13 @@ def end_with_a_pool(quick: bool) -> Iterator[Figure]:
         for _ in range(1 if quick else 3):
             ended = subprocess.run(
                 [sys.executable, "-I", "-c", _PROGRAM.format(ending=ending)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                capture_output=True,
                 check=False,
                 timeout=_DEADLINE,
             )
+            if ended.returncode != 0:
+                said = ended.stderr.decode(errors="backslashreplace").strip().splitlines()
+                raise LoadError(f"the program failed: {said[-1] if said else ended.returncode}")
             done.append(len(ended.stdout.split()))
         yield Figure("tasks done of ten", tuple(done), "", kind)
 

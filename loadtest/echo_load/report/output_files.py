@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO, cast
 
 from echo_load.errors import OutputError
+from echo_load.runner.generator import STOP_SIGNALS
 
 
 class OutputFiles:
@@ -48,7 +53,9 @@ class OutputFiles:
         lost = []
         for path, make in makers:
             try:
-                self._write(path, make())
+                # Nobody may read a pipe: writing to it can be interrupted.
+                with nullcontext() if path in self._pipes else _stop_signals_deferred():
+                    self._write(path, make())
             except OSError as error:
                 lost.append(f"cannot write {path}: {error.strerror}")
         return lost
@@ -91,6 +98,33 @@ def _open_fifo(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return cast("BinaryIO", os.fdopen(descriptor, "wb", buffering=0))
+
+
+@contextmanager
+def _stop_signals_deferred() -> Iterator[None]:
+    """Let stop signals that arrive in the block take effect after it.
+
+    A file would be cut off, or its new content be lost.
+    """
+    arrived: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+
+    # Only the main thread can handle signals.
+    numbers = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {
+        number: signal.signal(number, note)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for one in dict.fromkeys(arrived):
+            signal.raise_signal(one)
 
 
 def _try_to_open(path: Path) -> None:

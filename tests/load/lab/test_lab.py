@@ -8,25 +8,18 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from echo_load.lab.catalogue import chapters
+from support.labs import LAB, Traces, experiment_of, limited_outcomes, outcomes, started
 from support.processes import LOAD, environment, run, until
 
 NAMES = [one.name for chapter in chapters() for one in chapter.experiments]
-LAB = (*LOAD, "lab", "run")
-
-
-def outcomes(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
-    ended = run([*LAB, "--json", *arguments])
-    assert ended.returncode == code, ended.stderr.decode()
-    found: list[dict[str, Any]] = json.loads(ended.stdout)["experiments"]
-    return found
-
 
 # These need the machine for themselves, or there is no moment at which they can be watched.
 ALONE = {"servers", "clients"}
@@ -83,7 +76,7 @@ def test_chapters_and_experiments_are_run_in_the_order_of_the_tutorial(tmp_path:
         (["measure"], "No such command 'measure'"),
     ],
 )
-def test_bad_input(arguments: list[str], said: str) -> None:
+def test_bad_input_is_refused_in_one_line_that_names_it(arguments: list[str], said: str) -> None:
     ended = run([*LOAD, "lab", *arguments])
     (line,) = ended.stderr.decode().splitlines()
     assert (ended.returncode, ended.stdout) == (2, b"")
@@ -105,18 +98,24 @@ def few_descriptors() -> None:
         ("process-exchange", few_descriptors, "Too many open files"),
     ],
 )
-def test_what_cannot_run_here_says_so_and_does_not_hold(name: str, limit: Any, said: str) -> None:
-    ended = subprocess.run(
-        [*LAB, "--quick", name, "--json"],
-        capture_output=True,
-        preexec_fn=limit,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    (outcome,) = json.loads(ended.stdout)["experiments"]
+def test_what_cannot_run_here_says_so_and_does_not_hold(
+    name: str, limit: Callable[[], None], said: str
+) -> None:
+    (outcome,) = limited_outcomes(limit, name)
     assert (outcome["verdict"], outcome["statement"]) == ("cannot run here", said)
+
+
+def little_for_a_pool() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+
+
+def test_a_program_that_fails_gives_no_figure() -> None:
+    (outcome,) = limited_outcomes(little_for_a_pool, "pool-join")
+    assert (outcome["verdict"], outcome["statement"]) == (
+        "broke",
+        "LoadError: the program failed: OSError: [Errno 24] Too many open files",
+    )
+    assert outcome["figures"] == []
 
 
 def one_core() -> None:
@@ -135,18 +134,6 @@ def test_cores_need_two() -> None:
     assert ended.returncode == 0
     assert "has one core" in ended.stdout.decode()
     assert ended.stdout.decode().rstrip().endswith("1 cannot run here.")
-
-
-def started(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*LAB, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
-    )
-
-
-def experiment_of(lab: subprocess.Popen[bytes]) -> psutil.Process | None:
-    """The process of the experiment that a lab runs."""
-    children = psutil.Process(lab.pid).children()
-    return next((one for one in children if "echo_load.lab" in one.cmdline()), None)
 
 
 def test_an_experiment_that_breaks_is_a_failure() -> None:
@@ -200,3 +187,52 @@ def test_nothing_else_imports_it() -> None:
     )
     ended = run([sys.executable, "-c", program])
     assert (ended.returncode, ended.stdout) == (0, b"[]\n"), ended.stderr
+
+
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    # The path of a unix socket below tmp_path would be too long.
+    with tempfile.TemporaryDirectory() as folder:
+        yield Traces(Path(folder))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_remains_after_a_run_was_ended(number: signal.Signals, traces: Traces) -> None:
+    with started("process-exchange", **traces.settings) as lab:
+        until(traces.named, "a semaphore")
+        lab.send_signal(number)
+        lab.communicate(timeout=60)
+    until(lambda: not traces.all(), "the end of all")
+
+
+def test_nothing_remains_after_a_second_interruption(traces: Traces) -> None:
+    with started("process-exchange", **traces.settings) as lab:
+        until(traces.named, "a semaphore")
+        until(lambda: interrupted(lab), "the end")
+        lab.communicate(timeout=60)
+    assert lab.returncode == 130
+    until(lambda: not traces.all(), "the end of all")
+
+
+def interrupted(lab: subprocess.Popen[bytes]) -> bool:
+    """Interrupt a run unless it has ended."""
+    lab.send_signal(signal.SIGINT)
+    return lab.poll() is not None
+
+
+def test_nothing_remains_after_an_experiment_that_broke(traces: Traces) -> None:
+    with started("process-exchange", **traces.settings) as lab:
+        until(traces.named, "a semaphore")
+        experiment = experiment_of(lab)
+        assert experiment is not None
+        experiment.kill()
+        lab.communicate(timeout=60)
+    assert lab.returncode == 1
+    assert traces.all() == []
+
+
+def test_nothing_remains_after_a_run(traces: Traces) -> None:
+    with started("--quick", "process-exchange", **traces.settings) as lab:
+        lab.communicate(timeout=60)
+    assert lab.returncode == 0
+    assert traces.all() == []

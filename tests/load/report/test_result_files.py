@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from echo_load.report.output_files import OutputFiles
 from echo_load.results.result import load_result
 from support.processes import DEADLINE, LOAD, StartServer, environment, run, until
 
@@ -159,6 +161,22 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(
     assert run(test).returncode == 0
     assert page.stat().st_size > 100_000
     assert page.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_signal_while_a_file_is_written_waits_for_its_end(tmp_path: Path, existed: bool) -> None:
+    path = tmp_path / "result.json"
+    if existed:
+        path.write_text("the one before")
+
+    def make() -> bytes:
+        signal.raise_signal(signal.SIGINT)
+        return b"whole"
+
+    with pytest.raises(KeyboardInterrupt):
+        OutputFiles([path]).write([(path, make)])
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_pipe_with_a_name(start_server: StartServer, tmp_path: Path) -> None:

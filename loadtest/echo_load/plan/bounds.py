@@ -1,4 +1,4 @@
-"""The bounds of a plan's numbers, shared with the options of the command line."""
+"""Bounds of the numbers in a plan, which the options of the command line share."""
 
 MOST_CONNECTIONS = 2_000_000
 MOST_MESSAGES = 10**15

@@ -15,7 +15,7 @@ from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
 from echo_load.results.reconciliation import Reconciliation
-from echo_load.results.result import Generator, Latency, Result, StageResult, Totals
+from echo_load.results.result import GeneratorResult, Latency, Result, StageResult, Totals
 from echo_load.results.verdict import shortcomings
 
 # With more stages, the summary shows only the whole.
@@ -213,7 +213,7 @@ def _reconciled(found: Reconciliation) -> Text:
     )
 
 
-def _generator(generator: Generator) -> Text:
+def _generator(generator: GeneratorResult) -> Text:
     text = Text(
         f"{format_count(generator.processes, 'process')}, {generator.cpu_cores:.2f} cores busy"
     )

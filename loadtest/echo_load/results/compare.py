@@ -143,7 +143,7 @@ def compare(
     """
     _check(baseline, other, names)
     repeats = _repeats(baseline, names[0]), _repeats(other, names[1])
-    changes = judge(_samples(*repeats), margin)
+    changes = compare_figures(_samples(*repeats), margin)
     verdicts = [change.verdict for change in changes]
     order: tuple[ChangeVerdict, ...] = ("worse", "better", "too few repeats", "too noisy")
     return Comparison(
@@ -161,7 +161,7 @@ def to_json(comparisons: Sequence[Comparison]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(comparisons), indent=2) + b"\n"
 
 
-def judge(figures: Sequence[Samples], margin: float = DEFAULT_MARGIN) -> list[Change]:
+def compare_figures(figures: Sequence[Samples], margin: float = DEFAULT_MARGIN) -> list[Change]:
     """Return the change of each figure; all figures must have the same numbers of repeats."""
     if not figures:
         return []

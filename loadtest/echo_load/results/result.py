@@ -132,7 +132,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
 
 
-class Generator(msgspec.Struct, frozen=True, kw_only=True):
+class GeneratorResult(msgspec.Struct, frozen=True, kw_only=True):
     """The resources that the generators used, and whether they were the bottleneck.
 
     Attributes:
@@ -220,7 +220,7 @@ class StageResult(Totals, frozen=True, kw_only=True):
 
     name: str
     latency_us: Latencies
-    generator: Generator
+    generator: GeneratorResult
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,7 +354,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: Latencies
     series: list[Second]
     repeats: list[Repeat]
-    generator: Generator
+    generator: GeneratorResult
     spread: Spread
     reconciliation: Reconciliation | None
     thresholds: list[ThresholdResult]

@@ -80,7 +80,7 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
     return [f"{stage.name}: {'; '.join(found)}" + (f" ({kinds})" if kinds else "")] if found else []
 
 
-def judge(
+def reach_verdict(
     plan: Plan,
     stages: Sequence[StageResult],
     totals: Totals,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from echo_load.errors import IncomparableError
 from echo_load.report.comparison import ComparisonTable
-from echo_load.results.compare import Change, Comparison, Samples, Unit, compare, judge
+from echo_load.results.compare import Change, Comparison, Samples, Unit, compare, compare_figures
 from echo_load.results.result import Repeat, Result, load_result
 from support.processes import LOAD, StartServer, run
 
@@ -44,7 +44,9 @@ def trial(noise: Noise, random: np.random.Generator, *, faster: float = 1.0) -> 
         Samples("stage", name, "us", name == "messages", *drawn[:, :, number].tolist())
         for number, name in enumerate(FIGURES)
     ]
-    return judge([*figures, Samples("stage", "failed", "share", False, [0.0] * 5, [0.0] * 5)])
+    return compare_figures(
+        [*figures, Samples("stage", "failed", "share", False, [0.0] * 5, [0.0] * 5)]
+    )
 
 
 @pytest.mark.parametrize("noise", [QUIET_NOISE, REAL_NOISE], ids=["quiet", "disturbed"])
@@ -83,7 +85,7 @@ def one(
     unit: Unit = "us",
     more_is_better: bool = False,
 ) -> Change:
-    return judge([Samples("stage", "p99", unit, more_is_better, baseline, other)])[0]
+    return compare_figures([Samples("stage", "p99", unit, more_is_better, baseline, other)])[0]
 
 
 STEADY = [100.0, 101.0, 99.0, 100.5, 99.5]
@@ -110,8 +112,8 @@ def test_better_and_worse_depend_on_the_figure() -> None:
 
 def test_a_wider_margin_makes_a_difference_none() -> None:
     samples = [Samples("stage", "p99", "us", False, STEADY, [value * 1.1 for value in STEADY])]
-    assert judge(samples)[0].verdict == "worse"
-    assert judge(samples, 0.2)[0].verdict == "no difference"
+    assert compare_figures(samples)[0].verdict == "worse"
+    assert compare_figures(samples, 0.2)[0].verdict == "no difference"
 
 
 def test_noise_says_how_many_repeats_would_tell() -> None:

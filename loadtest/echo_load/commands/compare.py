@@ -1,4 +1,4 @@
-"""`echo-load compare`: whether results are better, worse, no different, or too noisy to tell."""
+"""`echo-load compare`: compare results, and tell a difference from noise."""
 
 from __future__ import annotations
 

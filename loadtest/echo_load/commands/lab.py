@@ -1,4 +1,4 @@
-"""`echo-load lab`: the claims of the tutorial on threads, processes and coroutines, measured."""
+"""`echo-load lab`: measure the claims of a tutorial on threads, processes and coroutines."""
 
 from __future__ import annotations
 

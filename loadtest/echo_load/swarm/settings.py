@@ -1,4 +1,4 @@
-"""The options of a swarm, parsed."""
+"""The parsed options of a swarm."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from echo_load.plan.plan import EngineName, Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 from echo_load.plan.thresholds import Threshold
 
-# The tutorial's stress test, half a minute each.
+# The stress test of the tutorial.
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
 
 _CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 DEFAULT_BLOCK_CONNECTIONS = 100
-# What thresholds can limit: locust counts nothing else, and measures no service times.
+# Figures that thresholds can limit: locust has no others.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
     | {"connections_failed"}
@@ -32,18 +32,18 @@ _MEASURED_TIMES = ("response.", "connect.")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The parsed options.
+    """The parsed options of a swarm.
 
     Attributes:
-        wait: seconds that a user waits between two messages, from and to.
-        payload_size: bytes of a message, from and to.
-        timeout: seconds that a reply may take.
-        connect_timeout: seconds that opening a connection may take.
-        tls: how TLS is spoken.
-        block_connections: of an EchoBlockUser.
-        rate: messages a second of an EchoBlockUser; None for a closed loop.
-        stages: users over time.
-        thresholds: what has to be kept.
+        wait: shortest and longest pause of an EchoUser between two messages, in seconds.
+        payload_size: smallest and largest size of a message in bytes.
+        timeout: seconds after which a reply is overdue.
+        connect_timeout: seconds after which an attempt to connect fails.
+        tls: options of TLS.
+        block_connections: number of connections of an EchoBlockUser.
+        rate: messages per second of an EchoBlockUser; None for a closed loop.
+        stages: numbers of users over time.
+        thresholds: conditions that the figures have to meet.
     """
 
     wait: tuple[float, float]
@@ -58,10 +58,10 @@ class Settings:
 
     @classmethod
     def of(cls, options: Namespace) -> Settings:
-        """Read locust's options.
+        """Parse the options that locust has read.
 
         Raises:
-            InvalidValueError: one of them is not what it should be; the message names it.
+            InvalidValueError: an option, which the message names, is invalid.
         """
 
         def read(name: str, parse: Any, nothing: Any = None) -> Any:
@@ -95,10 +95,10 @@ class Settings:
         )
 
     def plan(self, target: Endpoint, engine: EngineName | None = None) -> Plan:
-        """Return the plan of a block of connections; a single one needs only a part of it.
+        """Return the plan of an EchoBlockUser; an EchoUser uses a part of it.
 
         Raises:
-            InvalidValueError: the options do not go together.
+            InvalidValueError: options contradict each other.
         """
         with errors_name_flags():
             return Plan(
@@ -113,15 +113,15 @@ class Settings:
             )
 
 
-# A year: users do not end by themselves, locust ends them.
+# A year, because locust stops the users.
 _WITHOUT_END = 365 * 24 * 3600.0
 
 
 def parse_host(host: str | None) -> Endpoint:
-    """The service that `--host` names.
+    """Parse the value of `--host`.
 
     Raises:
-        InvalidValueError: it names none.
+        InvalidValueError: it is missing, or not an endpoint.
     """
     if not host:
         raise InvalidValueError("--host is missing; write it as in --host tcp://HOST:50007")

@@ -1,4 +1,4 @@
-"""gevent warns if it patches too late: none of our commands causes that."""
+"""No command makes gevent warn that it patches too late."""
 
 from __future__ import annotations
 

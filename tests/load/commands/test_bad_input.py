@@ -1,4 +1,4 @@
-"""Bad input: one line that says what is wrong and what would be right, before anything begins."""
+"""Bad input is refused before a test, in one line that says what would be right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TLS = "tls://127.0.0.1:9"
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
-    """The exit code and the only line of a command that must be refused."""
+    """Run a command that must be refused; return its exit code and its only line."""
     before, sys.argv = sys.argv, ["echo-load", *arguments]
     try:
         with pytest.raises(SystemExit) as ended:
@@ -118,7 +118,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--warmup", "-1s"], "--warmup: '-1s' is not a duration; write it as in 10s"),
         (["--timeout", "0"], "--timeout: '0' is not a time above 0; write it as in 10s or 250ms"),
         (["--connect-timeout", "soon"], "--connect-timeout: 'soon' is not a duration"),
-        # What is sent.
+        # Payloads.
         (["--payload-size", "0"], "--payload-size: '0' is not a range of sizes of 1 byte or more"),
         (
             ["--payload-size", "9-5"],
@@ -185,7 +185,9 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         ([TARGET, "--reconcile", "h:port"], "--reconcile: 'h:port' is not http://HOST:PORT"),
     ],
 )
-def test_run(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_of_run_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, line = complaint(["run", *arguments], capsys)
     assert said in line
     assert code == 2
@@ -208,7 +210,7 @@ def test_run(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
         ([], "Missing command"),
     ],
 )
-def test_other_commands(
+def test_invalid_arguments_of_other_commands_are_refused(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, line = complaint(arguments, capsys)
@@ -216,7 +218,9 @@ def test_other_commands(
     assert code == 2
 
 
-def test_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_configuration_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "load.toml"
     for content, said in (
         ("connections", "is not TOML"),
@@ -256,7 +260,9 @@ def test_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[
         ),
     ],
 )
-def test_what_would_run_out_is_foreseen(limit: str, arguments: list[str], said: str) -> None:
+def test_a_lack_of_descriptors_or_ports_is_detected_before_a_test(
+    limit: str, arguments: list[str], said: str
+) -> None:
     program = ["sh", "-c", f'ulimit -n {limit} 2>/dev/null; exec "$@"', "sh"]
     result = run([*program, *LOAD, "run", *arguments])
     (line,) = result.stderr.decode().splitlines()
@@ -267,7 +273,7 @@ def test_what_would_run_out_is_foreseen(limit: str, arguments: list[str], said: 
         assert "add source addresses, as in --source-ip 127.0.1.0/24" in line
 
 
-def test_environment_variables_are_looked_at_the_same_way() -> None:
+def test_environment_variables_are_checked_like_options() -> None:
     result = run([*LOAD, "run"], ECHO_LOAD_STAGES="10/x")
     (line,) = result.stderr.decode().splitlines()
     assert "--stages: stage '10/x': 'x' is not a duration" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -223,9 +224,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def most_connections(self) -> int:
         """The largest number of connections open at once."""
-        if not self.stages or self.staged_rate:
+        return self.connections_of(self.stages)
+
+    def connections_of(self, stages: Collection[StagePlan]) -> int:
+        """Return the largest number of connections that some stages of the plan have open."""
+        if not stages or self.open_loop:
             return self.connections
-        return math.ceil(max(stage.highest for stage in self.stages))
+        return math.ceil(max(stage.highest for stage in stages))
 
     @property
     def reply_timeout(self) -> float:

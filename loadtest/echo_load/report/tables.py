@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_client.failure_kinds import MISMATCHES, FailureKind
-from echo_core.units import format_bytes, format_count
+from echo_core.units import format_count
 from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
+from echo_load.report.checks import checks
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import GeneratorResult, Latency, Result, StageResult, Totals
 from echo_load.results.verdict import shortcomings
@@ -124,7 +125,7 @@ def summary(result: Result) -> Group:
         lines += [Text.assemble((f"{stage.name}  ", "dim"), _speed(stage)) for stage in stages]
     else:
         lines.append(Text(_speed(_whole(result))))
-    lines.append(Text(_checks(result)))
+    lines.append(Text(checks(result)))
     if result.passed:
         lines += [_threshold_line(one) for one in result.thresholds]
     lines += [Text(f"- {reason}", "red") for reason in result.reasons]
@@ -160,25 +161,6 @@ def _speed(stage: StageResult) -> str:
         )
     ]
     return f"{speed}, {', '.join(times)}"
-
-
-def _checks(result: Result) -> str:
-    """Return what was checked, and the errors found, in one line."""
-    totals = result.totals
-    errors = sum(totals.errors.values())
-    counted = (
-        f"{format_count(totals.connections_opened, 'connection')}, "
-        f"{format_count(totals.messages, 'reply')}"
-    )
-    if errors:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(totals.errors.items()))
-        return f"{counted}, {format_count(errors, 'error')} ({kinds})"
-    if not totals.messages:
-        return counted
-    proof = f"{counted}, all byte for byte as sent ({format_bytes(totals.bytes_received)})"
-    if result.reconciliation is not None and result.reconciliation.balanced:
-        proof += ", reconciled"
-    return proof
 
 
 def _threshold_line(one: ThresholdResult) -> Text:

@@ -20,12 +20,11 @@ import msgspec
 import numpy as np
 
 from echo_load.errors import IncomparableError
+from echo_load.plan.bounds import DEFAULT_MARGIN
 from echo_load.results.result import Result, StageResult
 
 SCHEMA = "echoswarm/comparison/1"
 CONFIDENCE = 0.95
-# Relative changes smaller than this are of no interest.
-DEFAULT_MARGIN = 0.05
 # Differences between shares of failed messages that are smaller than this are of no interest.
 _SHARE_MARGIN = 0.0001
 # With fewer repeats per side, there are too few assignments to show a difference.

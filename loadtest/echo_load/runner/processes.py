@@ -68,9 +68,7 @@ class Task:
     @property
     def connections(self) -> int:
         """The largest number of connections open at once."""
-        if self.plan.open_loop or not self.plan.stages:
-            return self.plan.connections
-        return int(-(-max(stage.highest for stage in self.stages) // 1))
+        return self.plan.connections_of(self.stages)
 
     def shares(self, end_ns: c_int64) -> list[Share]:
         """Return the share of each generator."""

@@ -16,8 +16,8 @@ from typing import Any
 import gevent
 from locust.exception import RescheduleTask
 
-from echo_client.addresses import Address
-from echo_client.connection import EchoConnection, resolve
+from echo_client.addresses import Address, resolve
+from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
 from echo_client.failure_kinds import FailureKind
 from echo_client.tls import TlsOptions

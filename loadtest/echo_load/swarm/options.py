@@ -27,6 +27,7 @@ OPTIONS = (
         "Limits that must hold, or else the exit code is 99: p99<5ms,errors<10. Repeatable.",
     ),
 )
+DEFAULTS = {name: default for name, default, _ in OPTIONS}
 # Options that may also be a list in a TOML file.
 REPEATABLE = frozenset({"threshold"})
 PREFIX = "ECHO_SWARM"

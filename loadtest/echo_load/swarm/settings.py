@@ -16,12 +16,13 @@ from echo_load.plan.bounds import MOST_CONNECTIONS
 from echo_load.plan.plan import EngineName, Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 from echo_load.plan.thresholds import Threshold
+from echo_load.swarm.options import DEFAULTS
 
 # The stress test of the tutorial.
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
 
 _CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
-DEFAULT_BLOCK_CONNECTIONS = 100
+DEFAULT_BLOCK_CONNECTIONS: int = _CONNECTIONS.parse(DEFAULTS["block-connections"])
 # Figures that thresholds can limit: locust has no others.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
@@ -66,7 +67,8 @@ class Settings:
 
         def read(name: str, parse: Any, nothing: Any = None) -> Any:
             given = getattr(options, name.replace("-", "_"), None) or ""
-            text = ",".join(given).strip() if isinstance(given, list) else str(given).strip()
+            text = ",".join(given) if isinstance(given, list) else str(given)
+            text = text.strip() or DEFAULTS[name]
             if not text:
                 return nothing
             try:
@@ -75,10 +77,10 @@ class Settings:
                 raise InvalidValueError(f"--{name}: {error}") from error
 
         return cls(
-            wait=read("wait", _durations, (0.0, 0.0)),
-            payload_size=read("payload-size", parse_size_range, (64, 64)),
-            timeout=read("timeout", option_types.POSITIVE_DURATION.parse, 10.0),
-            connect_timeout=read("connect-timeout", option_types.POSITIVE_DURATION.parse, 5.0),
+            wait=read("wait", _durations),
+            payload_size=read("payload-size", parse_size_range),
+            timeout=read("timeout", option_types.POSITIVE_DURATION.parse),
+            connect_timeout=read("connect-timeout", option_types.POSITIVE_DURATION.parse),
             tls=TlsOptions(
                 ca=getattr(options, "tls_ca", None) or None,
                 cert=getattr(options, "tls_client_cert", None) or None,
@@ -86,9 +88,7 @@ class Settings:
                 server_name=getattr(options, "tls_server_name", None) or None,
                 insecure=bool(getattr(options, "tls_insecure", False)),
             ),
-            block_connections=read(
-                "block-connections", _CONNECTIONS.parse, DEFAULT_BLOCK_CONNECTIONS
-            ),
+            block_connections=read("block-connections", _CONNECTIONS.parse),
             rate=read("rate", option_types.RATE.parse),
             stages=read("stages", _stages, ()),
             thresholds=read("threshold", _thresholds, ()),

@@ -119,6 +119,12 @@ def test_a_page_shows_the_plan_and_the_result(closed: Result) -> None:
     assert set(page.figures) == CHARTS - {"errors", "response-and-service"}
 
 
+def test_a_page_counts_a_single_connection_in_the_singular(closed: Result) -> None:
+    one = msgspec.structs.replace(closed.totals, connections_opened=1, messages=1)
+    page = Page(render([msgspec.structs.replace(closed, totals=one)], ["one"]))
+    assert page.says("1 connection, 1 reply, all byte for byte as sent")
+
+
 def test_a_page_shows_why_a_test_did_not_pass(failed: Result) -> None:
     page = Page(render([failed], ["failed"]))
     assert page.says("Failed")

@@ -10,6 +10,7 @@ from echo_core.units import format_bytes, format_count, format_duration
 from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import written_rate, written_time
+from echo_load.report.checks import checks
 from echo_load.results.result import Latencies, Latency, Result
 
 NOTHING = "–"  # noqa: RUF001  # an en dash
@@ -55,19 +56,11 @@ def moment(started_at: str) -> str:
 
 def checked(result: Result) -> str:
     """Return what was checked, and the errors found, in one sentence."""
-    totals = result.totals
-    errors = sum(totals.errors.values())
-    said = f"{totals.connections_opened:,} connections, {totals.messages:,} replies"
-    if errors:
-        return f"{said}, {errors:,} errors ({', '.join(_kinds(result))})."
-    if totals.messages:
-        said += f", all byte for byte as sent ({format_bytes(totals.bytes_received)})"
-        if result.reconciliation is not None and result.reconciliation.balanced:
-            said += ", reconciled"
-    kept = len(result.thresholds)
-    if kept and all(one.passed for one in result.thresholds):
-        said += f"; {kept} threshold{'s' if kept > 1 else ''} kept"
-    return f"{said}."
+    checked = checks(result)
+    kept = sum(one.passed for one in result.thresholds)
+    if kept and kept == len(result.thresholds) and not result.totals.errors:
+        checked += f"; {format_count(kept, 'threshold')} kept"
+    return f"{checked}."
 
 
 def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
@@ -191,10 +184,6 @@ def server(result: Result) -> dict[str, str]:
         name.replace("{", ": ").replace("}", "").replace("_", " "): f"{count:,}"
         for name, count in found.server.items()
     }
-
-
-def _kinds(result: Result) -> list[str]:
-    return [f"{kind} {count}" for kind, count in errors(result).items()]
 
 
 def _stages(asked: Plan) -> str:

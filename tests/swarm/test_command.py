@@ -76,10 +76,10 @@ def test_an_interrupt_ends_a_swarm_with_its_figures(
     options = ["--headless", "-u", "5", "-t", "60s", "--html", str(page)]
     with started(echo_server.url, *options, until_said=b"All users spawned") as swarm:
         os.killpg(swarm.pid, signal.SIGINT)
-        _, said = swarm.communicate(timeout=DEADLINE)
+        _, log = swarm.communicate(timeout=DEADLINE)
     assert swarm.returncode == 0
-    assert b"Traceback" not in said
-    assert b"Shutting down (exit code 0)" in said
+    assert b"Traceback" not in log
+    assert b"Shutting down (exit code 0)" in log
     assert page.stat().st_size > 10_000
 
 
@@ -88,8 +88,8 @@ def test_an_interrupt_ends_a_master_that_waits_for_workers() -> None:
     port = ["--master-bind-port", str(free_port())]
     with started("127.0.0.1:9", *options, *port, until_said=b"Waiting for workers") as master:
         os.killpg(master.pid, signal.SIGINT)
-        _, said = master.communicate(timeout=DEADLINE)
-    assert (master.returncode, b"Traceback" in said) == (130, False)
+        _, log = master.communicate(timeout=DEADLINE)
+    assert (master.returncode, b"Traceback" in log) == (130, False)
 
 
 def test_a_swarm_without_a_test_has_not_failed() -> None:
@@ -98,8 +98,8 @@ def test_a_swarm_without_a_test_has_not_failed() -> None:
     with started("127.0.0.1:9", *port, until_said=b"Starting web interface") as swarm:
         until(lambda: is_served(int(port[1])), "the page")
         os.killpg(swarm.pid, signal.SIGINT)
-        _, said = swarm.communicate(timeout=DEADLINE)
-    assert (swarm.returncode, b"not one message" in said) == (0, False), said.decode()
+        _, log = swarm.communicate(timeout=DEADLINE)
+    assert (swarm.returncode, b"not one message" in log) == (0, False), log.decode()
 
 
 def is_served(port: int) -> bool:
@@ -119,8 +119,8 @@ def test_a_port_in_use_is_refused_in_one_line(options: list[str], line: str) -> 
         port = taken.getsockname()[1]
         ended = run([*LOAD, "swarm", "127.0.0.1:9", *options, str(port)])
     assert ended.returncode in {1, 2}
-    said = ended.stderr.decode()
-    (error,) = [one for one in said.splitlines() if "INFO" not in one]
+    log = ended.stderr.decode()
+    (error,) = [one for one in log.splitlines() if "INFO" not in one]
     assert error.startswith(f"echo-load swarm: error: {line.format(port)}")
 
 
@@ -159,29 +159,29 @@ def test_an_unknown_environment_variable_is_refused() -> None:
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]])
 def test_the_command_starts_a_server_and_a_swarm(users: list[str]) -> None:
     ended = run([*LOAD, "swarm", *users, "--headless", "-u", "3", "-t", "1s", "--threshold=loss<1"])
-    said = ended.stderr.decode()
-    assert ended.returncode == 0, said
-    assert "threshold loss<1 kept: 0" in said
-    assert "MonkeyPatchWarning" not in said
-    assert "Traceback" not in said
+    log = ended.stderr.decode()
+    assert ended.returncode == 0, log
+    assert "threshold loss<1 kept: 0" in log
+    assert "MonkeyPatchWarning" not in log
+    assert "Traceback" not in log
 
 
 def test_the_environment_and_options_override_defaults(
     echo_server: EchoServerProcess,
 ) -> None:
-    def said(*options: str, **settings: str) -> str:
+    def log(*options: str, **settings: str) -> str:
         command = [*LOAD, "swarm", echo_server.url, "--headless", *options]
         ended = run(command, stdin=b"", **settings)
         assert ended.returncode == 0, ended.stderr.decode()
         return ended.stderr.decode()
 
-    default = said()
+    default = log()
     assert '{"EchoUser": 100}' in default
     assert "Run time limit set to 10 seconds" in default
-    stages = said("--stages", "2/1s")
+    stages = log("--stages", "2/1s")
     assert '{"EchoUser": 2}' in stages
     assert "Run time limit" not in stages
-    told = said(LOCUST_USERS="7", LOCUST_RUN_TIME="1s")
+    told = log(LOCUST_USERS="7", LOCUST_RUN_TIME="1s")
     assert '{"EchoUser": 7}' in told
     assert "Run time limit set to 1 seconds" in told
 

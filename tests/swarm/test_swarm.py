@@ -43,9 +43,9 @@ def test_users_echo_without_a_failure_and_in_microseconds(
     assert 0 < float(row["p50_us"]) <= float(row["p99_us"]) <= float(row["max_us"])
     counts = [int(row["count"]) for row in rows.values()]
     assert int(rows["", "Aggregated"]["count"]) == counts[-1] == sum(counts[:-1])
-    said = ended.stderr.decode()
-    assert "response times in microseconds" in said
-    assert re.search(r"^TCP +message +[\d,]+ ", said, re.MULTILINE)
+    log = ended.stderr.decode()
+    assert "response times in microseconds" in log
+    assert re.search(r"^TCP +message +[\d,]+ ", log, re.MULTILINE)
 
 
 def test_users_and_the_server_count_the_same(start_server: StartServer, tmp_path: Path) -> None:
@@ -179,14 +179,14 @@ def test_memory_does_not_grow_with_failures(unused_port: int) -> None:
         process = psutil.Process(client.pid)
         sizes: list[int] = []
 
-        def look() -> bool:
+        def poll() -> bool:
             try:
                 sizes.append(process.memory_info().rss)
             except psutil.Error:
                 return True
             return client.poll() is not None
 
-        until(look, "the end")
+        until(poll, "the end")
     assert client.returncode == 1
     settled = max(sizes[: len(sizes) // 2])
     assert max(sizes) < settled + 4 * 2**20

@@ -50,9 +50,9 @@ def test_injected_faults_are_counted_under_their_kinds(start_server: StartServer
     for users in ([], ["EchoBlockUser", "--block-connections", "5"]):
         ended = locust(*SHORT, "--host", url, "--exit-code-on-error", "7", *users)
         assert ended.returncode == 7
-        said = ended.stdout.decode() + ended.stderr.decode()
+        log = ended.stdout.decode() + ended.stderr.decode()
         for name in ("corrupt", "reset", "truncated", "closed"):
-            assert f"TCP message: {name}" in said
+            assert f"TCP message: {name}" in log
 
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
@@ -132,22 +132,22 @@ def test_services_that_do_not_echo_are_recognised(unused_port: int, users: list[
     if users:
         quick += ["--block-connections", "3"]
 
-    def said(port: int) -> str:
+    def log(port: int) -> str:
         ended = locust(*SHORT, *quick, "--host", f"tcp://127.0.0.1:{port}", *users)
         assert ended.returncode == 1
         lines = ended.stderr.decode().splitlines()
         assert len(lines) < 60, lines
         return ended.stderr.decode()
 
-    assert "TCP connect: refused" in said(unused_port)
+    assert "TCP connect: refused" in log(unused_port)
     with silent_server() as port:
-        silence = said(port)
+        silence = log(port)
     assert "TCP message: no_reply" in silence
     assert "failed: not one message came back" in silence
     # This many bytes contain a line feed, and are a bad request.
     quick += ["--payload-size", "4KiB"]
     with http_server() as port:
-        assert re.search(r"TCP message: (foreign|truncated)", said(port))
+        assert re.search(r"TCP message: (foreign|truncated)", log(port))
 
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
@@ -171,11 +171,11 @@ def test_errors_that_a_threshold_allows_do_not_fail_a_swarm(start_server: StartS
     server = start_server("--fault", "close@2%")
     host = ("--host", server.url)
     allowed = locust(*SHORT, *host, "--threshold", "errors<50%")
-    said = allowed.stderr.decode()
-    assert (allowed.returncode, "threshold errors<50% kept: " in said) == (0, True), said
-    assert "message: closed" in said
+    log = allowed.stderr.decode()
+    assert (allowed.returncode, "threshold errors<50% kept: " in log) == (0, True), log
+    assert "message: closed" in log
     # The cause, which locust's tables do not show, is logged once per kind.
-    assert said.count("the first closed of message: the server closed the connection") == 1
+    assert log.count("the first closed of message: the server closed the connection") == 1
     assert locust(*SHORT, *host).returncode == 1
 
 
@@ -200,13 +200,13 @@ def test_a_worker_that_cannot_run_its_users_fails_the_test(
         env=environment(),
     )
     worker = locust("--worker", *port, cwd=folder)
-    _, said = master.communicate(timeout=DEADLINE)
+    _, log = master.communicate(timeout=DEADLINE)
     reason = f"--tls-ca: {certificates.authority.name}: No such file or directory"
     assert worker.returncode == 2
     assert reason in worker.stderr.decode()
     assert master.returncode == 1
-    assert f"failed: {reason}" in said.decode()
-    assert "failed: not one message came back" in said.decode()
+    assert f"failed: {reason}" in log.decode()
+    assert "failed: not one message came back" in log.decode()
 
 
 BUSY = """

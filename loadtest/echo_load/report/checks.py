@@ -1,4 +1,4 @@
-"""What a test has checked, in words."""
+"""A line of text about what a test has checked."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _HINTS = {
 
 
 class End(NamedTuple):
-    """How a test ended.
+    """The end of a test.
 
     Attributes:
         interrupted: whether a user or a signal stopped it.

@@ -15,7 +15,7 @@ UDP = "udp://127.0.0.1:9"
 TLS = "tls://127.0.0.1:9"
 
 
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
     """Run a command that must be refused; return its exit code and its only line."""
     before, sys.argv = sys.argv, ["echo-load", *arguments]
     try:
@@ -23,17 +23,17 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
             main()
     finally:
         sys.argv = before
-    said = capsys.readouterr()
-    lines = said.err.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
     assert len(lines) == 1, lines
-    assert not said.out
+    assert not printed.out
     assert lines[0].startswith("echo-load")
     assert ": error: " in lines[0]
     return ended.value.code, lines[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         # Stages.
         (["--stages", ""], "--stages: '' is not a stage; write it as in 100/30s or 0-100/10s"),
@@ -186,15 +186,15 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
     ],
 )
 def test_invalid_options_of_run_are_refused(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, line = complaint(["run", *arguments], capsys)
-    assert said in line
+    code, line = refusal(["run", *arguments], capsys)
+    assert expected in line
     assert code == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["hold", "-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
         (["hold", "--cycle", "0"], "--cycle: '0' is not a time above 0; write it as in 10s"),
@@ -211,10 +211,10 @@ def test_invalid_options_of_run_are_refused(
     ],
 )
 def test_invalid_arguments_of_other_commands_are_refused(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, line = complaint(arguments, capsys)
-    assert said in line
+    code, line = refusal(arguments, capsys)
+    assert expected in line
     assert code == 2
 
 
@@ -222,7 +222,7 @@ def test_an_invalid_configuration_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "load.toml"
-    for content, said in (
+    for content, expected in (
         ("connections", "is not TOML"),
         (
             "conections = 5",
@@ -232,13 +232,13 @@ def test_an_invalid_configuration_is_refused(
         ("connections = 0", "--connections: '0' is not a whole number from 1 to 2000000"),
     ):
         file.write_text(content)
-        code, line = complaint(["run", "--config", str(file)], capsys)
-        assert said in line
+        code, line = refusal(["run", "--config", str(file)], capsys)
+        assert expected in line
         assert code == 2
 
 
 @pytest.mark.parametrize(
-    ("limit", "arguments", "said"),
+    ("limit", "arguments", "expected"),
     [
         (
             "500",
@@ -261,12 +261,12 @@ def test_an_invalid_configuration_is_refused(
     ],
 )
 def test_a_lack_of_descriptors_or_ports_is_detected_before_a_test(
-    limit: str, arguments: list[str], said: str
+    limit: str, arguments: list[str], expected: str
 ) -> None:
     program = ["sh", "-c", f'ulimit -n {limit} 2>/dev/null; exec "$@"', "sh"]
     result = run([*program, *LOAD, "run", *arguments])
     (line,) = result.stderr.decode().splitlines()
-    assert said in line
+    assert expected in line
     assert result.returncode == 2
     if "ports" in line:
         assert "(net.ipv4.ip_local_port_range is " in line

@@ -1,4 +1,4 @@
-"""What may surround a command: proxies, other settings, files in the current folder."""
+"""Commands in unusual surroundings: proxies, other settings, files in the current folder."""
 
 from __future__ import annotations
 

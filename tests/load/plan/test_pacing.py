@@ -94,7 +94,7 @@ def test_stages_are_parsed(
 
 @pytest.mark.parametrize("rates", [False, True])
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "'' is not a stage; write it as in 100/30s or 0-100/10s"),
         ("100", "'100' is not a stage"),
@@ -116,10 +116,10 @@ def test_stages_are_parsed(
         ("5/1s\nx/2s", "is not a"),
     ],
 )
-def test_invalid_stages_are_refused(text: str, said: str, rates: bool) -> None:
+def test_invalid_stages_are_refused(text: str, expected: str, rates: bool) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_stages(text, rates=rates)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

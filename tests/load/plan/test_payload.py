@@ -153,12 +153,12 @@ def test_another_message_of_the_connection_is_duplicated_or_reordered(
     payload: StampedPayload, connection: int, due: int, other: int
 ) -> None:
     assume(due != other)
-    said = "duplicated" if other < due else "reordered"
+    kind = "duplicated" if other < due else "reordered"
     whole = payload.message(connection, other)
     # From a stream comes as much as the expected message has, with the beginning of the next one.
     stream = whole + payload.message(connection, other + 1)
     for got in (whole, stream[: len(payload.message(connection, due))]):
-        assert payload.diagnose(connection, due, got) == said
+        assert payload.diagnose(connection, due, got) == kind
 
 
 @given(stamped_payloads(STAMP_BYTES), connections, connections, sequences, sequences)
@@ -190,7 +190,7 @@ SURPLUS: list[tuple[Callable[[Payload], bytes], FailureKind]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "said"), SURPLUS)
+@pytest.mark.parametrize(("make", "kind"), SURPLUS)
 @pytest.mark.parametrize(
     "payload",
     [
@@ -202,9 +202,9 @@ SURPLUS: list[tuple[Callable[[Payload], bytes], FailureKind]] = [
     ],
 )
 def test_surplus_bytes_are_classified(
-    payload: Payload, make: Callable[[Payload], bytes], said: FailureKind
+    payload: Payload, make: Callable[[Payload], bytes], kind: FailureKind
 ) -> None:
-    assert payload.diagnose_surplus(1, 5, make(payload)) == said
+    assert payload.diagnose_surplus(1, 5, make(payload)) == kind
 
 
 def test_surplus_of_an_earlier_message_is_duplicated() -> None:

@@ -95,11 +95,11 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "said"), BAD_PLANS)
-def test_an_invalid_plan_is_refused_in_one_line(fields: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), BAD_PLANS)
+def test_an_invalid_plan_is_refused_in_one_line(fields: dict[str, Any], expected: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         Plan(**fields)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -246,12 +246,12 @@ def test_a_warm_up_has_the_first_level(
 def test_a_plan_makes_its_payload(tmp_path: Path) -> None:
     file = tmp_path / "payload"
     file.write_bytes(b"\0\xff")
-    said = Plan(message="\u00e9").payload(1)
+    payload = Plan(message="\u00e9").payload(1)
     read = Plan(payload_file=str(file)).payload(1)
     sized = Plan(payload_size=(24, 30)).payload(1)
     hello = Plan(hello=True).payload(1)
-    assert (said.message(1, 5), read.message(1, 5)) == (b"\xc3\xa9", b"\0\xff")
-    assert isinstance(said, FixedPayload)
+    assert (payload.message(1, 5), read.message(1, 5)) == (b"\xc3\xa9", b"\0\xff")
+    assert isinstance(payload, FixedPayload)
     assert isinstance(hello, HelloPayload)
     assert isinstance(sized, StampedPayload)
     assert sized.message(1, 5) == StampedPayload(24, 30, 1).message(1, 5)
@@ -264,13 +264,13 @@ def test_an_unusable_payload_file_is_refused(tmp_path: Path) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(LARGEST_PAYLOAD + 1)
-    for path, said in (
+    for path, expected in (
         (tmp_path / "none", "none: No such file"),
         (tmp_path, "Is a directory"),
         (empty, "empty is empty or too large"),
         (large, "large is empty or too large"),
     ):
-        with pytest.raises(InvalidValueError, match=f"^`payload_file` .*{said}"):
+        with pytest.raises(InvalidValueError, match=f"^`payload_file` .*{expected}"):
             Plan(payload_file=str(path)).payload(1)
 
 

@@ -35,7 +35,7 @@ def test_a_port_serves_one_connection_from_a_source_to_a_target() -> None:
     check_ports(Plan(connections=2 * PORTS), [TARGET, OTHER], [])
     check_ports(Plan(connections=6 * PORTS), [TARGET, OTHER], sources)
     check_ports(Plan(connections=2_000_000), [UNIX], sources)
-    for connections, targets, number, said in (
+    for connections, targets, number, expected in (
         (PORTS + 1, [TARGET], 0, f"1 source address has {PORTS} "),
         (3 * PORTS + 1, [TARGET], 3, f"3 source addresses have {PORTS} "),
         (2 * PORTS + 2, [UNIX, OTHER], 1, f"1 source address has {PORTS} "),
@@ -44,7 +44,7 @@ def test_a_port_serves_one_connection_from_a_source_to_a_target() -> None:
         with pytest.raises(InvalidValueError) as caught:
             check_ports(Plan(connections=connections), targets, sources[:number])
         assert f"{needed} connections to {targets[-1][0].endpoint} need" in str(caught.value)
-        assert said in str(caught.value)
+        assert expected in str(caught.value)
         assert f"{FIRST} to {LAST}); add source addresses, as in `source_ips`" in str(caught.value)
 
 

@@ -32,7 +32,7 @@ def test_no_more_addresses_are_checked_than_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
         ("", "'' is neither an address nor a network"),
         ("localhost", "'localhost' is neither an address nor a network"),
@@ -45,8 +45,8 @@ def test_no_more_addresses_are_checked_than_needed() -> None:
         ("2001:db8::1", "2001:db8::1 is not an address of this machine"),
     ],
 )
-def test_invalid_sources_are_refused(source: str, said: str) -> None:
-    with pytest.raises(InvalidValueError, match=f"^`source_ips`: .*{said}"):
+def test_invalid_sources_are_refused(source: str, expected: str) -> None:
+    with pytest.raises(InvalidValueError, match=f"^`source_ips`: .*{expected}"):
         source_addresses(Plan(source_ips=("127.0.0.1", source)))
 
 

@@ -114,7 +114,7 @@ def test_rates_are_formatted_with_at_least_three_digits(rate: float, written: st
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "'' is not a threshold; write it as in p99<5ms, errors<0.1% or"),
         ("p99", "'p99' is not a threshold"),
@@ -137,10 +137,10 @@ def test_rates_are_formatted_with_at_least_three_digits(rate: float, written: st
         ("messages_per_second>1ms", "'messages_per_second>1ms': '1ms' is not a rate"),
     ],
 )
-def test_invalid_thresholds_are_refused(text: str, said: str) -> None:
+def test_invalid_thresholds_are_refused(text: str, expected: str) -> None:
     with pytest.raises(InvalidValueError) as refused:
         Threshold.parse(text)
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(expected)
 
 
 @pytest.mark.parametrize(

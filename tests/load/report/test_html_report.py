@@ -70,11 +70,11 @@ class Page(HTMLParser):
 
     def row(self, name: str) -> list[str]:
         """Return the cells of the first table row with this name."""
-        said = [text for text in self.text if text]
-        place = said.index(name)
-        return said[place + 1 : place + 3]
+        texts = [text for text in self.text if text]
+        place = texts.index(name)
+        return texts[place + 1 : place + 3]
 
-    def says(self, text: str) -> bool:
+    def shows(self, text: str) -> bool:
         return text in " ".join(self.text)
 
 
@@ -100,7 +100,7 @@ def failed(start_server: StartServer) -> Result:
 def test_a_page_shows_the_plan_and_the_result(closed: Result) -> None:
     page = Page(render([closed], ["closed"]))
     totals = closed.totals
-    for said in (
+    for expected in (
         "Passed",
         "3 connections; 300 messages",
         closed.targets[0],
@@ -115,23 +115,23 @@ def test_a_page_shows_the_plan_and_the_result(closed: Result) -> None:
         "closed loop",
         "3 connections",
     ):
-        assert page.says(said), said
+        assert page.shows(expected), expected
     assert set(page.figures) == CHARTS - {"errors", "response-and-service"}
 
 
 def test_a_page_counts_a_single_connection_in_the_singular(closed: Result) -> None:
     one = msgspec.structs.replace(closed.totals, connections_opened=1, messages=1)
     page = Page(render([msgspec.structs.replace(closed, totals=one)], ["one"]))
-    assert page.says("1 connection, 1 reply, all byte for byte as sent")
+    assert page.shows("1 connection, 1 reply, all byte for byte as sent")
 
 
 def test_a_page_shows_why_a_test_did_not_pass(failed: Result) -> None:
     page = Page(render([failed], ["failed"]))
-    assert page.says("Failed")
+    assert page.shows("Failed")
     assert failed.reasons
-    assert all(page.says(reason) for reason in failed.reasons)
-    assert page.says("p50<1us")
-    assert page.says("crossed")
+    assert all(page.shows(reason) for reason in failed.reasons)
+    assert page.shows("p50<1us")
+    assert page.shows("crossed")
     assert set(page.figures) == CHARTS
     errors = page.figures["errors"]["data"]
     assert {trace["name"]: sum(trace["y"]) for trace in errors} == failed.totals.errors
@@ -139,7 +139,7 @@ def test_a_page_shows_why_a_test_did_not_pass(failed: Result) -> None:
 
 def test_several_runs_share_their_charts(closed: Result, failed: Result) -> None:
     page = Page(render([closed, failed], ["before", "after"]))
-    assert page.says("2 runs")
+    assert page.shows("2 runs")
     figures = page.figures
     assert set(figures) == CHARTS
     assert [trace["name"] for trace in figures["throughput"]["data"]] == ["before", "after"]
@@ -175,7 +175,7 @@ def test_names_and_targets_are_never_markup(failed: Result) -> None:
         # plotly.js reads it as markup.
         assert "<" not in shown
         assert evil.endswith(html.unescape(shown).removeprefix("…"))
-        assert page.says(evil)
+        assert page.shows(evil)
 
 
 def test_a_page_loads_nothing(closed: Result) -> None:
@@ -217,8 +217,8 @@ def test_a_test_without_replies_has_a_page(closed: Result) -> None:
         ),
     )
     page = Page(render([empty], ["empty"]))
-    assert page.says("Interrupted")
-    assert page.says("nothing measured")
+    assert page.shows("Interrupted")
+    assert page.shows("nothing measured")
     assert page.figures == {}
     # It does not hide the charts of another result.
     assert set(Page(render([closed, empty], ["one", "none"])).figures) >= {"throughput", "spread"}
@@ -322,7 +322,7 @@ def test_stages_and_repeats_are_shaded_alternately_and_numbered(closed: Result) 
     assert low <= -3
     assert 10**high >= 0.005
     page = Page(render([result], ["run"]))
-    assert page.says("1.1 up")
+    assert page.shows("1.1 up")
     # Runs with different stages have no parts in common.
     other = msgspec.structs.replace(result, series=series[:6])
     layout = Page(render([result, other], ["a", "b"])).figures["throughput"]["layout"]

@@ -74,14 +74,14 @@ def test_figures_grow_during_a_test_and_end_as_those_of_its_result(
         *("-o", str(output)),
     ) as (client, url):
 
-        def look() -> bool:
+        def poll() -> bool:
             try:
                 seen.append(scrape(url))
             except OSError:
                 return client.poll() is not None
             return False
 
-        until(look, "the test to have ended")
+        until(poll, "the test to have ended")
         assert client.wait(DEADLINE) == 0
     result = load_result(output)
     name = "echo_load_messages_total"

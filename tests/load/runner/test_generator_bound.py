@@ -29,7 +29,7 @@ ATTEMPTS = 10
 def generated(target: str, *arguments: str, core: int | None = None) -> Any:
     """Return the field `generator` of a result; with `core`, the run has only that core."""
 
-    def stay() -> None:
+    def pin() -> None:
         if core is not None:
             os.sched_setaffinity(0, {core})
 
@@ -39,7 +39,7 @@ def generated(target: str, *arguments: str, core: int | None = None) -> Any:
         timeout=DEADLINE,
         check=False,
         env=environment(),
-        preexec_fn=stay,
+        preexec_fn=pin,
     )
     assert ended.returncode == 0, ended.stderr.decode()
     return json.loads(ended.stdout)["generator"]

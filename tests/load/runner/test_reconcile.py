@@ -172,7 +172,7 @@ def test_an_unreachable_admin_page_is_refused(unused_port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "said"),
+    ("content", "status", "expected"),
     [
         (b"<html><body>Welcome!</body></html>", 200, "is not a page of an echo-server's metrics"),
         (b"\xff\xfe\x00", 200, "cannot read"),
@@ -181,10 +181,10 @@ def test_an_unreachable_admin_page_is_refused(unused_port: int) -> None:
         (b"", 404, "Not Found"),
     ],
 )
-def test_a_page_of_another_service_is_refused(content: bytes, status: int, said: str) -> None:
+def test_a_page_of_another_service_is_refused(content: bytes, status: int, expected: str) -> None:
     with web_page(content, status) as page:
         line = refused(page)
-    assert said in line
+    assert expected in line
     assert f"{page}/metrics" in line
 
 

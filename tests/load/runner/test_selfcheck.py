@@ -56,7 +56,7 @@ def test_an_unused_generator_has_no_findings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usages", "said"),
+    ("usages", "expected"),
     [
         ([Usage(10, 9.4, 0)], []),
         ([Usage(10, 9.5, 0)], ["a generator was busy 95% of the time"]),
@@ -71,8 +71,8 @@ def test_an_unused_generator_has_no_findings() -> None:
         ([Usage(10, 1, 0.99)], []),
     ],
 )
-def test_a_busy_generator_is_found(usages: list[Usage], said: list[str]) -> None:
-    assert found(usages) == (said and [*said, MORE_MACHINES])
+def test_a_busy_generator_is_found(usages: list[Usage], expected: list[str]) -> None:
+    assert found(usages) == (expected and [*expected, MORE_MACHINES])
 
 
 WAITED = [Usage(10, 1, 0), Usage(10, 1, 1)]
@@ -109,7 +109,7 @@ def test_lateness_without_work_does_not_advise_more_generators() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "slow", "said"),
+    ("late", "slow", "expected"),
     [
         (950, 100, []),
         (1050, 100, ["messages left late, 1 % of them by 1.05ms or more"]),
@@ -118,12 +118,12 @@ def test_lateness_without_work_does_not_advise_more_generators() -> None:
         (3000, 20_000, ["messages left late, 1 % of them by 3ms or more"]),
     ],
 )
-def test_late_messages_are_found(late: float, slow: float, said: list[str]) -> None:
+def test_late_messages_are_found(late: float, slow: float, expected: list[str]) -> None:
     findings = found(BUSY, response=times(50, slow), lateness=times(1, late))
     assert [finding.split(" by ")[0] for finding in findings[:-1]] == [
-        finding.split(" by ")[0] for finding in said
+        finding.split(" by ")[0] for finding in expected
     ]
-    assert findings[-1:] == ([MORE_MACHINES] if said else [])
+    assert findings[-1:] == ([MORE_MACHINES] if expected else [])
 
 
 def test_a_late_event_loop_is_found() -> None:

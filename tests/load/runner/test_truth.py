@@ -51,7 +51,7 @@ def at(percentile: float, nanoseconds: Sequence[int]) -> float:
 
 @dataclass(frozen=True)
 class Machine:
-    """How late the machine woke programs, in nanoseconds.
+    """The delays with which the machine woke programs, in nanoseconds.
 
     Attributes:
         wakes: how late the service woke up from each sleep.

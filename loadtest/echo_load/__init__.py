@@ -1,4 +1,4 @@
-"""The load tester: engines that generate load, and figures that are true.
+"""The load tester of echo services.
 
 From Python:
 

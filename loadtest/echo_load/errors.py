@@ -10,11 +10,11 @@ class LoadError(EchoswarmError):
 
 
 class GeneratorError(LoadError):
-    """A load-generating process ended before its work did."""
+    """A generator could not be started, or ended before its test."""
 
 
 class LocalServerError(LoadError):
-    """The echo-server that the load tester starts did not start."""
+    """The echo-server for a test without targets did not start."""
 
     exit_code = ExitCode.SERVER
 
@@ -29,8 +29,8 @@ class LostReportError(LoadError):
     """The test ran, but part of its report cannot be printed or written.
 
     Args:
-        message: what was lost, and why.
-        verdict: the exit code without this error; 0 becomes 1.
+        message: which part, and why.
+        verdict: exit code that the command would have had; 0 becomes 1.
     """
 
     def __init__(self, message: str, verdict: ExitCode = ExitCode.OK) -> None:
@@ -39,17 +39,17 @@ class LostReportError(LoadError):
 
 
 class AdminError(LoadError):
-    """The server's counters cannot be read."""
+    """The counters of the server cannot be read."""
 
 
 class ResultFileError(LoadError):
-    """A file is not a result, has another schema, or cannot be read."""
+    """A result file cannot be read, is not a result, or has another schema."""
 
     exit_code = ExitCode.USAGE
 
 
 class IncomparableError(LoadError):
-    """Results are of different tests, and cannot be compared."""
+    """Two results are of different tests and cannot be compared."""
 
     exit_code = ExitCode.USAGE
 

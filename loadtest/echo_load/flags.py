@@ -1,4 +1,4 @@
-"""Option names instead of plan field names in error messages."""
+"""Names of options instead of fields of a plan in error messages."""
 
 import re
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 from echo_core.errors import InvalidValueError
 
-# Fields whose options have other names.
+# Fields whose options are not named after them.
 _FLAGS = {"source_ips": "--source-ip", "ip_version": "-4/-6", "staged_rate": "--rate"}
 
 
 @contextmanager
 def errors_name_flags() -> Iterator[None]:
-    """Make errors raised in the block name command-line options instead of plan `fields`.
+    """Replace names of plan fields by those of options in errors raised in the block.
 
     Raises:
-        InvalidValueError: as raised in the block, with option names.
+        InvalidValueError: an error of the block, with the names of options.
     """
     try:
         yield

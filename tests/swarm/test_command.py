@@ -60,7 +60,7 @@ from support.swarms import SHORT, free_port, locust, started
         ),
     ],
 )
-def test_bad_options_are_one_line(options: list[str], line: str) -> None:
+def test_bad_options_are_refused_in_one_line(options: list[str], line: str) -> None:
     ended = locust(*SHORT, *options)
     assert ended.returncode == 2
     (error,) = [one for one in ended.stderr.decode().splitlines() if "error" in one.lower()]
@@ -71,35 +71,35 @@ def test_bad_options_are_one_line(options: list[str], line: str) -> None:
 def test_an_interrupt_ends_a_swarm_with_its_figures(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
-    """In the middle of requests, which are neither lost nor counted in part."""
+    """Requests in progress are not lost, nor counted in part."""
     page = tmp_path / "report.html"
     options = ["--headless", "-u", "5", "-t", "60s", "--html", str(page)]
     with started(echo_server.url, *options, until_said=b"All users spawned") as swarm:
         os.killpg(swarm.pid, signal.SIGINT)
-        _, said = swarm.communicate(timeout=DEADLINE)
+        _, log = swarm.communicate(timeout=DEADLINE)
     assert swarm.returncode == 0
-    assert b"Traceback" not in said
-    assert b"Shutting down (exit code 0)" in said
+    assert b"Traceback" not in log
+    assert b"Shutting down (exit code 0)" in log
     assert page.stat().st_size > 10_000
 
 
-def test_an_interrupt_while_workers_are_waited_for_ends_a_master() -> None:
+def test_an_interrupt_ends_a_master_that_waits_for_workers() -> None:
     options = ["--headless", "--master", "--expect-workers", "1"]
     port = ["--master-bind-port", str(free_port())]
     with started("127.0.0.1:9", *options, *port, until_said=b"Waiting for workers") as master:
         os.killpg(master.pid, signal.SIGINT)
-        _, said = master.communicate(timeout=DEADLINE)
-    assert (master.returncode, b"Traceback" in said) == (130, False)
+        _, log = master.communicate(timeout=DEADLINE)
+    assert (master.returncode, b"Traceback" in log) == (130, False)
 
 
-def test_a_page_that_was_opened_and_closed_again_has_not_failed() -> None:
-    """There was no test that could have failed."""
+def test_a_swarm_without_a_test_has_not_failed() -> None:
+    """The web page was opened and closed again, without a test that could have failed."""
     port = ["--web-port", str(free_port())]
     with started("127.0.0.1:9", *port, until_said=b"Starting web interface") as swarm:
         until(lambda: is_served(int(port[1])), "the page")
         os.killpg(swarm.pid, signal.SIGINT)
-        _, said = swarm.communicate(timeout=DEADLINE)
-    assert (swarm.returncode, b"not one message" in said) == (0, False), said.decode()
+        _, log = swarm.communicate(timeout=DEADLINE)
+    assert (swarm.returncode, b"not one message" in log) == (0, False), log.decode()
 
 
 def is_served(port: int) -> bool:
@@ -114,17 +114,17 @@ def is_served(port: int) -> bool:
         (["--headless", "--master", "--master-bind-port"], "Socket bind failure: Address already"),
     ],
 )
-def test_a_port_that_is_taken_is_one_line(options: list[str], line: str) -> None:
+def test_a_port_in_use_is_refused_in_one_line(options: list[str], line: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run([*LOAD, "swarm", "127.0.0.1:9", *options, str(port)])
     assert ended.returncode in {1, 2}
-    said = ended.stderr.decode()
-    (error,) = [one for one in said.splitlines() if "INFO" not in one]
+    log = ended.stderr.decode()
+    (error,) = [one for one in log.splitlines() if "INFO" not in one]
     assert error.startswith(f"echo-load swarm: error: {line.format(port)}")
 
 
-def test_a_target_may_stand_anywhere(echo_server: EchoServerProcess) -> None:
+def test_a_target_may_be_any_of_the_arguments(echo_server: EchoServerProcess) -> None:
     command = [*LOAD, "swarm", "--headless", "-u", "1", "-t", "1s"]
     assert run([*command, echo_server.url, "EchoUser"]).returncode == 0
     for arguments, error in (
@@ -138,7 +138,7 @@ def test_a_target_may_stand_anywhere(echo_server: EchoServerProcess) -> None:
         assert error in line
 
 
-def test_thresholds_in_a_file(echo_server: EchoServerProcess, tmp_path: Path) -> None:
+def test_thresholds_may_be_in_a_file(echo_server: EchoServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "locust.toml"
     file.write_text('[tool.locust]\nthreshold = ["p99<1h", "p50<1us"]\n')
     ended = locust(*SHORT, "--host", echo_server.url, "--config", str(file))
@@ -147,7 +147,7 @@ def test_thresholds_in_a_file(echo_server: EchoServerProcess, tmp_path: Path) ->
     assert b"threshold p50<1us crossed: " in ended.stderr
 
 
-def test_a_variable_that_is_no_option_is_refused() -> None:
+def test_an_unknown_environment_variable_is_refused() -> None:
     ended = run([*LOAD, "swarm", "--headless"], ECHO_SWARM_RAET="5")
     assert ended.returncode == 2
     assert ended.stderr.decode() == (
@@ -159,29 +159,29 @@ def test_a_variable_that_is_no_option_is_refused() -> None:
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]])
 def test_the_command_starts_a_server_and_a_swarm(users: list[str]) -> None:
     ended = run([*LOAD, "swarm", *users, "--headless", "-u", "3", "-t", "1s", "--threshold=loss<1"])
-    said = ended.stderr.decode()
-    assert ended.returncode == 0, said
-    assert "threshold loss<1 kept: 0" in said
-    assert "MonkeyPatchWarning" not in said
-    assert "Traceback" not in said
+    log = ended.stderr.decode()
+    assert ended.returncode == 0, log
+    assert "threshold loss<1 kept: 0" in log
+    assert "MonkeyPatchWarning" not in log
+    assert "Traceback" not in log
 
 
-def test_the_command_has_defaults_that_the_environment_and_options_change(
+def test_the_environment_and_options_override_defaults(
     echo_server: EchoServerProcess,
 ) -> None:
-    def said(*options: str, **settings: str) -> str:
+    def log(*options: str, **settings: str) -> str:
         command = [*LOAD, "swarm", echo_server.url, "--headless", *options]
         ended = run(command, stdin=b"", **settings)
         assert ended.returncode == 0, ended.stderr.decode()
         return ended.stderr.decode()
 
-    default = said()
+    default = log()
     assert '{"EchoUser": 100}' in default
     assert "Run time limit set to 10 seconds" in default
-    stages = said("--stages", "2/1s")
+    stages = log("--stages", "2/1s")
     assert '{"EchoUser": 2}' in stages
     assert "Run time limit" not in stages
-    told = said(LOCUST_USERS="7", LOCUST_RUN_TIME="1s")
+    told = log(LOCUST_USERS="7", LOCUST_RUN_TIME="1s")
     assert '{"EchoUser": 7}' in told
     assert "Run time limit set to 1 seconds" in told
 
@@ -191,7 +191,7 @@ def test_the_command_lists_its_options() -> None:
     assert ended.returncode == 0
     for option in (b"--payload-size", b"--block-connections", b"--threshold", b"--tls-insecure"):
         assert option in ended.stdout
-    # Locust's own help, for which no server is started.
+    # Locust's own help starts no server.
     ended = run([*LOAD, "swarm", "--", "--help"])
     assert ended.returncode == 0
     assert b"--headless" in ended.stdout
@@ -209,7 +209,7 @@ def test_the_command_takes_a_target(echo_server: EchoServerProcess) -> None:
     ]
 
 
-def test_the_command_ends_with_what_it_started(start_server: StartServer) -> None:
+def test_a_signal_to_the_command_ends_locust_too(start_server: StartServer) -> None:
     server = start_server("--admin", "127.0.0.1:0")
     client = subprocess.Popen(
         [*LOAD, "swarm", server.url, "--headless", "-u", "2", "-t", "10m"],
@@ -217,7 +217,7 @@ def test_the_command_ends_with_what_it_started(start_server: StartServer) -> Non
         stderr=subprocess.DEVNULL,
         env=environment(),
     )
-    # A swarm that ends before a message has come back has failed.
+    # A swarm that ends before its first reply has failed.
     until(lambda: server.metric("received_bytes_total") > 64_000, "messages")
     (child,) = psutil.Process(client.pid).children()
     os.kill(client.pid, signal.SIGTERM)
@@ -225,8 +225,8 @@ def test_the_command_ends_with_what_it_started(start_server: StartServer) -> Non
     assert not child.is_running()
 
 
-def test_every_option_has_the_variable_of_its_name() -> None:
-    """Also a flag."""
+def test_every_option_has_an_environment_variable() -> None:
+    """That includes flags."""
     program = (
         "import echo_load.swarm.locustfile\n"
         "from echo_load.swarm.options import INSECURE, OPTIONS\n"

@@ -1,4 +1,4 @@
-"""gevent warns if it patches too late: none of our commands causes that."""
+"""No command makes gevent warn that it patches too late."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def test_nothing_is_patched_too_late(command: tuple[str, ...], start_server: Sta
         [part.format(target=target) for part in command], stdin=b"x", PYTHONWARNINGS="always"
     )
     assert ended.returncode == 0, ended.stderr.decode()
-    for said in (ended.stderr.decode(), server.log()):
-        assert "MonkeyPatchWarning" not in said
+    for log in (ended.stderr.decode(), server.log()):
+        assert "MonkeyPatchWarning" not in log

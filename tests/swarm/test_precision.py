@@ -1,4 +1,4 @@
-"""Microseconds through locust: merged as measured, and cleared by resets."""
+"""Microseconds of a swarm: merged from the workers, and cleared by resets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from echo_load.measure.histogram import LatencyHistogram
 from support.processes import run
 
-# Locust patches the process that imports it: code that needs it runs in another.
+# Locust monkey-patches the process that imports it, so this code runs in another one.
 MERGE = """
 import locust, json, sys
 import msgpack
@@ -49,7 +49,7 @@ print(json.dumps([before, len(list(merged.items()))]))
 """
 
 
-def test_merged_percentiles_are_those_of_one_process_with_the_same_samples() -> None:
+def test_merged_percentiles_equal_those_of_one_process() -> None:
     random = np.random.default_rng(5)
     samples = [random.lognormal(-2, 1.5, 5000).tolist() for _ in range(3)]
     ended = run([sys.executable, "-c", MERGE], stdin=json.dumps(samples).encode())
@@ -62,7 +62,7 @@ def test_merged_percentiles_are_those_of_one_process_with_the_same_samples() -> 
     assert percentiles == alone.percentiles_us([0, 50, 90, 99, 99.9, 100])
 
 
-def test_a_histogram_survives_being_packed() -> None:
+def test_a_histogram_is_packed_without_loss() -> None:
     histogram = LatencyHistogram()
     histogram.record(array("q", [5, 70_000, 70_001, 3_000_000_000]))
     again = LatencyHistogram.unpack(list(histogram.pack()))

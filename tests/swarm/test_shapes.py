@@ -24,7 +24,7 @@ def users_at(stages: str, *seconds: float) -> list[list[float] | None]:
     return found
 
 
-def test_the_stress_test_of_the_tutorial() -> None:
+def test_the_stress_shape_is_that_of_the_tutorial() -> None:
     assert users_at("", 0, 29.9, 30, 59.9, 60) == [
         [100, 1000.0],
         [100, 1000.0],
@@ -34,7 +34,7 @@ def test_the_stress_test_of_the_tutorial() -> None:
     ]
 
 
-def test_stages_and_ramps() -> None:
+def test_the_number_of_users_follows_stages_and_ramps() -> None:
     assert users_at("0-100/10s,100/30s,100-40/30s", 0, 5, 10, 39, 55, 69.99, 70) == [
         [0, 10.0],
         [50, 10.0],

@@ -1,4 +1,4 @@
-"""Locust with echo users: real locust processes, real servers."""
+"""Locust with echo users, in real processes and on real servers."""
 
 from __future__ import annotations
 
@@ -43,14 +43,12 @@ def test_users_echo_without_a_failure_and_in_microseconds(
     assert 0 < float(row["p50_us"]) <= float(row["p99_us"]) <= float(row["max_us"])
     counts = [int(row["count"]) for row in rows.values()]
     assert int(rows["", "Aggregated"]["count"]) == counts[-1] == sum(counts[:-1])
-    said = ended.stderr.decode()
-    assert "response times in microseconds" in said
-    assert re.search(r"^TCP +message +[\d,]+ ", said, re.MULTILINE)
+    log = ended.stderr.decode()
+    assert "response times in microseconds" in log
+    assert re.search(r"^TCP +message +[\d,]+ ", log, re.MULTILINE)
 
 
-def test_what_users_sent_is_what_the_server_counted(
-    start_server: StartServer, tmp_path: Path
-) -> None:
+def test_users_and_the_server_count_the_same(start_server: StartServer, tmp_path: Path) -> None:
     for users in ([], ["EchoBlockUser", "--block-connections", "7"]):
         server = start_server("--admin", "127.0.0.1:0")
         admin = server.admin
@@ -66,7 +64,7 @@ def test_what_users_sent_is_what_the_server_counted(
         connections = int(rows["TCP", "connect"]["count"])
         assert connections == (5 * 7 if users else 5)
         received = server.metric("received_bytes_total")
-        # Messages in flight when locust ended its users were no longer answered.
+        # Replies to messages in flight when locust stopped its users are not counted.
         assert 0 <= received - 100 * messages <= 100 * connections
         entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
         assert entries["message"]["num_requests"] == messages
@@ -84,10 +82,10 @@ def test_a_block_keeps_to_a_rate(echo_server: EchoServerProcess) -> None:
     assert 0 < entry["num_requests"] <= 2 * 200 * 2
 
 
-def test_users_that_connect_at_once_do_not_measure_one_another(
+def test_users_that_connect_at_once_do_not_delay_one_another(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
-    """Their messages wait for one another, but connecting is the kernel's work."""
+    """Their messages wait for one another, but the kernel establishes connections."""
     ended = locust(
         *("--headless", "-u", "200", "-r", "200", "-t", "2s", "--host", echo_server.url),
         *("--csv", "out"),
@@ -100,7 +98,7 @@ def test_users_that_connect_at_once_do_not_measure_one_another(
 
 
 def test_messages_of_all_sizes_come_back(echo_server: EchoServerProcess) -> None:
-    """Small ones, those that need several reads, and those that need several writes."""
+    """Some need several reads, and some several writes."""
     ended = locust(
         *(*SHORT, "--host", echo_server.url, "--payload-size", "1-4MiB", "--json"),
     )
@@ -110,7 +108,7 @@ def test_messages_of_all_sizes_come_back(echo_server: EchoServerProcess) -> None
     assert entry["total_content_length"] > 4 << 20
 
 
-def test_stages_say_how_many_users_there_are(echo_server: EchoServerProcess) -> None:
+def test_stages_set_the_number_of_users(echo_server: EchoServerProcess) -> None:
     ended = locust("--headless", "--host", echo_server.url, "--stages", "3/1s,9/1s")
     assert ended.returncode == 0, ended.stderr.decode()
     assert re.findall(r'All users spawned: {"EchoUser": (\d+)}', ended.stderr.decode()) == [
@@ -137,25 +135,25 @@ def test_users_speak_tls_and_unix_sockets_too(start_server: StartServer, tmp_pat
         assert entries[method, "message"]["num_requests"] > 5
 
 
-def test_custom_users(echo_server: EchoServerProcess, tmp_path: Path) -> None:
+def test_custom_users_run_their_own_tasks(echo_server: EchoServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
     ended = locust(*SHORT[:-1], "30s", "--host", echo_server.url, "--json", file=file)
     assert ended.returncode == 0, ended.stderr.decode()
     entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
     assert set(entries) == {"connect", "message", "send", "receive", "close"}
-    # They do what their own tasks do.
+    # Only their own tasks were run.
     message = entries["message"]
     assert message["total_content_length"] == len(b"mine") * message["num_requests"]
 
 
-def test_a_test_lasts_as_long_as_it_was_told(echo_server: EchoServerProcess) -> None:
+def test_a_test_lasts_for_its_run_time(echo_server: EchoServerProcess) -> None:
     ended = locust(*SHORT, "--host", echo_server.url, "--json")
     (message,) = [one for one in json.loads(ended.stdout) if one["name"] == "message"]
     assert message["last_request_timestamp"] - message["start_time"] > 0.9 * 2.0
 
 
-def test_figures_begin_anew_where_locusts_do(
+def test_microseconds_are_reset_with_locusts_statistics(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
     ended = locust(
@@ -170,7 +168,7 @@ def test_figures_begin_anew_where_locusts_do(
     assert counts == {name: entry["num_requests"] for name, entry in entries.items()}
 
 
-def test_memory_stays_flat_where_everything_fails(unused_port: int) -> None:
+def test_memory_does_not_grow_with_failures(unused_port: int) -> None:
     load = ("--headless", "-u", "100", "-r", "1000", "-t", "8s")
     with subprocess.Popen(
         [*locust_command(), *load, "--host", f"tcp://127.0.0.1:{unused_port}"],
@@ -181,14 +179,14 @@ def test_memory_stays_flat_where_everything_fails(unused_port: int) -> None:
         process = psutil.Process(client.pid)
         sizes: list[int] = []
 
-        def look() -> bool:
+        def poll() -> bool:
             try:
                 sizes.append(process.memory_info().rss)
             except psutil.Error:
                 return True
             return client.poll() is not None
 
-        until(look, "the end")
+        until(poll, "the end")
     assert client.returncode == 1
     settled = max(sizes[: len(sizes) // 2])
     assert max(sizes) < settled + 4 * 2**20

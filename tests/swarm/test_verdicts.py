@@ -1,4 +1,4 @@
-"""Why a swarm fails, and the names of its failures."""
+"""The verdict on a swarm, and the kinds of its failures."""
 
 from __future__ import annotations
 
@@ -44,19 +44,21 @@ def test_thresholds_decide_the_exit_code(
     assert re.search(r"threshold p50&lt;1us +[\d.]+ [mµ]?s +crossed", told)
 
 
-def test_faults_have_their_names(start_server: StartServer) -> None:
+def test_injected_faults_are_counted_under_their_kinds(start_server: StartServer) -> None:
     faults = ("corrupt", "reset", "truncate", "close")
     url = start_server(*(f"--fault={fault}@2%" for fault in faults)).url
     for users in ([], ["EchoBlockUser", "--block-connections", "5"]):
         ended = locust(*SHORT, "--host", url, "--exit-code-on-error", "7", *users)
         assert ended.returncode == 7
-        said = ended.stdout.decode() + ended.stderr.decode()
+        log = ended.stdout.decode() + ended.stderr.decode()
         for name in ("corrupt", "reset", "truncated", "closed"):
-            assert f"TCP message: {name}" in said
+            assert f"TCP message: {name}" in log
 
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
-def test_the_share_of_errors_is_locusts(start_server: StartServer, users: list[str]) -> None:
+def test_the_share_of_errors_equals_that_of_locust(
+    start_server: StartServer, users: list[str]
+) -> None:
     url = start_server("--fault", "corrupt@50%").url
     ended = locust(*SHORT, "--host", url, "--json", "--threshold", "errors<1%", *users)
     (message,) = (one for one in json.loads(ended.stdout) if one["name"] == "message")
@@ -65,7 +67,7 @@ def test_the_share_of_errors_is_locusts(start_server: StartServer, users: list[s
     assert f"threshold errors<1% crossed: {share * 100:.4g} %" in ended.stderr.decode()
 
 
-def test_the_rate_of_a_target_that_falls_silent() -> None:
+def test_the_rate_includes_the_time_of_silence() -> None:
     with Service(silent_after(20)) as service:
         ended = locust(
             *("--headless", "-u", "1", "-t", "3s", "--host", service.target),
@@ -77,7 +79,7 @@ def test_the_rate_of_a_target_that_falls_silent() -> None:
     assert 5 <= float(found[1]) <= 12
 
 
-def test_a_reply_that_stays_away_has_the_name_that_it_has_everywhere(
+def test_a_missing_reply_has_the_same_kind_as_elsewhere(
     start_server: StartServer,
 ) -> None:
     url = start_server("--fault", "stall=10s@20%").url
@@ -96,7 +98,7 @@ class _Page(BaseHTTPRequestHandler):
         pass
 
 
-def test_failures_in_tasks_of_ones_own_are_in_the_table_and_not_in_the_log(
+def test_failures_in_custom_tasks_are_in_the_table_and_not_in_the_log(
     unused_port: int, tmp_path: Path
 ) -> None:
     file = tmp_path / "own.py"
@@ -124,33 +126,33 @@ def silent_server() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
-def test_what_is_no_echo_service_is_named(unused_port: int, users: list[str]) -> None:
+def test_services_that_do_not_echo_are_recognised(unused_port: int, users: list[str]) -> None:
     # A silent service is recognised after twice the timeout.
     quick = ["-t", "4s", "--timeout", "200ms"]
     if users:
         quick += ["--block-connections", "3"]
 
-    def said(port: int) -> str:
+    def log(port: int) -> str:
         ended = locust(*SHORT, *quick, "--host", f"tcp://127.0.0.1:{port}", *users)
         assert ended.returncode == 1
         lines = ended.stderr.decode().splitlines()
         assert len(lines) < 60, lines
         return ended.stderr.decode()
 
-    assert "TCP connect: refused" in said(unused_port)
+    assert "TCP connect: refused" in log(unused_port)
     with silent_server() as port:
-        silence = said(port)
+        silence = log(port)
     assert "TCP message: no_reply" in silence
     assert "failed: not one message came back" in silence
     # This many bytes contain a line feed, and are a bad request.
     quick += ["--payload-size", "4KiB"]
     with http_server() as port:
-        assert re.search(r"TCP message: (foreign|truncated)", said(port))
+        assert re.search(r"TCP message: (foreign|truncated)", log(port))
 
 
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
-def test_what_is_under_way_at_the_end_is_waited_for_and_counted(users: list[str]) -> None:
-    """With a target that falls silent, the swarm does not pass."""
+def test_messages_in_flight_at_the_end_are_awaited_and_counted(users: list[str]) -> None:
+    """A swarm on a target that falls silent does not pass."""
     with Service(silent_after(20)) as service:
         options = ["--timeout", "2s", *(["--block-connections", "5"] if users else [])]
         ended = locust(
@@ -169,18 +171,18 @@ def test_errors_that_a_threshold_allows_do_not_fail_a_swarm(start_server: StartS
     server = start_server("--fault", "close@2%")
     host = ("--host", server.url)
     allowed = locust(*SHORT, *host, "--threshold", "errors<50%")
-    said = allowed.stderr.decode()
-    assert (allowed.returncode, "threshold errors<50% kept: " in said) == (0, True), said
-    assert "message: closed" in said
-    # Once per kind with its cause, which locust's tables lack.
-    assert said.count("the first closed of message: the server closed the connection") == 1
+    log = allowed.stderr.decode()
+    assert (allowed.returncode, "threshold errors<50% kept: " in log) == (0, True), log
+    assert "message: closed" in log
+    # The cause, which locust's tables do not show, is logged once per kind.
+    assert log.count("the first closed of message: the server closed the connection") == 1
     assert locust(*SHORT, *host).returncode == 1
 
 
 def test_a_worker_that_cannot_run_its_users_fails_the_test(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    """The folder in which the worker runs does not have the file."""
+    """A file for TLS is missing in the folder of the worker."""
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
     port = ("--master-port", str(free_port()))
@@ -198,13 +200,13 @@ def test_a_worker_that_cannot_run_its_users_fails_the_test(
         env=environment(),
     )
     worker = locust("--worker", *port, cwd=folder)
-    _, said = master.communicate(timeout=DEADLINE)
+    _, log = master.communicate(timeout=DEADLINE)
     reason = f"--tls-ca: {certificates.authority.name}: No such file or directory"
     assert worker.returncode == 2
     assert reason in worker.stderr.decode()
     assert master.returncode == 1
-    assert f"failed: {reason}" in said.decode()
-    assert "failed: not one message came back" in said.decode()
+    assert f"failed: {reason}" in log.decode()
+    assert "failed: not one message came back" in log.decode()
 
 
 BUSY = """
@@ -217,7 +219,7 @@ class Busy(EchoUser):
 """
 
 
-def test_a_swarm_that_was_itself_the_limit_says_so(
+def test_a_swarm_that_is_the_bottleneck_reports_it(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
     file = tmp_path / "busy.py"

@@ -1,4 +1,4 @@
-"""A master with its page, and its workers."""
+"""A master with its web page, and its workers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def figure(cell: str) -> int:
     return int(cell.replace(",", ""))
 
 
-def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
+def test_a_swarm_survives_losing_and_gaining_a_worker(swarm: Swarm) -> None:
     first, _ = swarm.worker(), swarm.worker()
     until(
         lambda: "2 workers" in swarm.said() or swarm.said().count("reported as ready") == 2,
@@ -55,7 +55,7 @@ def test_a_swarm_of_workers_loses_one_and_gains_one(swarm: Swarm) -> None:
     metrics = swarm.metrics()
     assert metrics["echo_swarm_users",] == 1000
     assert metrics["echo_swarm_workers",] == 2
-    # Shown before any has occurred.
+    # Kinds are shown before the first failure.
     for name, kind in (("connect", "refused"), ("message", "no_reply"), ("message", "corrupt")):
         assert metrics[("echo_swarm_failures_total", *sorted(("TCP", name, kind)))] == 0
     count = metrics["echo_swarm_response_time_seconds_count", "TCP", "message"]
@@ -113,7 +113,7 @@ def test_a_reset_clears_microseconds_too(swarm: Swarm) -> None:
     assert swarm.stats()["extended_stats"][0]["data"] == []
 
 
-def test_the_form_is_looked_at_before_a_test(echo_server: EchoServerProcess, swarm: Swarm) -> None:
+def test_the_form_is_checked_before_a_test(echo_server: EchoServerProcess, swarm: Swarm) -> None:
     fields = {"user_count": 1, "spawn_rate": 1, "host": echo_server.url}
     for field, value, complaint in (
         ("payload_size", "x", "--payload-size: 'x' is not a size"),

@@ -1,4 +1,4 @@
-"""`echo-load compare`: whether results are better, worse, no different, or too noisy to tell."""
+"""`echo-load compare`: compare results, and tell a difference from noise."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from echo_core.command_line import option_types, program, settings
 from echo_core.command_line.arguments import Command
 from echo_core.errors import ExitCode
 from echo_load.commands import options
+from echo_load.plan.bounds import DEFAULT_MARGIN
 
 
 @click.command(
@@ -23,7 +24,7 @@ from echo_load.commands import options
 @click.option(
     "--margin",
     type=option_types.PERCENTAGE,
-    default="5%",
+    default=f"{DEFAULT_MARGIN:.0%}",
     help="Smallest change that matters, as a share.",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""`echo-load hold`: many connections, kept open and probed."""
+"""`echo-load hold`: keep many connections open, and probe them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def hold(
     """
     with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
-    fields, reporting = options.parted(others)
+    fields, reporting = options.split_options(others)
     with errors_name_flags():
         plan = Plan(
             targets=tuple(map(str, targets)),

@@ -1,4 +1,4 @@
-"""`echo-load lab`: the claims of the tutorial on threads, processes and coroutines, measured."""
+"""`echo-load lab`: measure the claims of a tutorial on threads, processes and coroutines."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def run(
     files = OutputFiles([path for path, _ in makers], options.inputs())
     screen = Screen(Output(sys.stdout), quiet=json)
     interruption = Interruption()
-    laboratory = Laboratory(quick=quick, is_interrupted=lambda: interruption.asked)
+    laboratory = Laboratory(quick=quick, is_interrupted=lambda: interruption.requested)
     with ExitStack() as stack:
         stack.enter_context(interruption.by_signals(laboratory.kill))
         stack.callback(screen.close)
@@ -120,7 +120,7 @@ def run(
     if json:
         screen.output.print_json(to_json(outcomes, started_at, quick=quick))
     code = ExitCode.FAILED if any(one.status == "broke" for one in outcomes) else ExitCode.OK
-    code = ExitCode.INTERRUPTED if interruption.asked else code
+    code = ExitCode.INTERRUPTED if interruption.requested else code
     if screen.output.failure is not None:
         lost.append(screen.output.failure)
     if lost:

@@ -1,4 +1,4 @@
-"""Options shared by several commands, and running the plan made from them."""
+"""Options that several commands share, and the run of a plan made from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def together(*options: Decorator) -> Decorator:
-    """One decorator for several options, listed in this order in the help."""
+    """Return one decorator for several options, which the help lists in this order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -178,12 +178,12 @@ prometheus_option = click.option(
     metavar="[HOST:]PORT",
     help="Serve the figures for Prometheus while the test lasts.",
 )
-# Common to every command that runs a test.
+# Options of every command that runs a test.
 test_options = together(verdict_options, result_options, report_options, prometheus_option)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Return the names of results: their files' stems, or whole paths where stems are equal."""
+    """Return names of results: the stems of their files, or whole paths if stems are equal."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
@@ -199,7 +199,17 @@ payload_size_option = click.option(
 
 @dataclass(frozen=True)
 class Reporting:
-    """The reporting options of a command, by name."""
+    """The reporting options of a command.
+
+    Attributes:
+        reconcile: URL of the target's admin page.
+        json: whether to print the result as JSON.
+        output: file for the result as JSON.
+        html: file for the HTML report.
+        csv: file for the figures of each second.
+        hgrm: file for the percentiles of the response time.
+        prometheus: address on which to serve metrics.
+    """
 
     reconcile: str | None
     json: bool
@@ -210,8 +220,8 @@ class Reporting:
     prometheus: NetworkEndpoint | None
 
 
-def parted(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
-    """Split a test command's options into plan fields and reporting options.
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
+    """Split the options of a test command into fields of a plan and reporting options.
 
     Raises:
         click.UsageError: -4 and -6 are both given.
@@ -231,7 +241,7 @@ def parted(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
 
 
 def inputs(*paths: Path | str | None) -> list[Path | str]:
-    """The files that a command reads: `paths` and its settings file."""
+    """Return the files that a command reads: `paths` and the configuration file."""
     return [path for path in (*paths, settings.config_file()) if path is not None]
 
 
@@ -239,9 +249,9 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
     """Run a plan, show its progress, report the result, and return the exit code.
 
     Args:
-        name: the command's name.
-        plan: what to do.
-        reporting: how to report.
+        name: name of the command.
+        plan: the test.
+        reporting: reporting options of the command.
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
@@ -276,7 +286,7 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
                 reconcile=reporting.reconcile,
                 handle_signals=True,
             )
-    # Files first: they do not depend on whoever reads standard output.
+    # Files first, because the reader of standard output may have gone.
     lost = files.write([result], [name])
     if reporting.json:
         output.print_json(result.to_json())

@@ -1,4 +1,4 @@
-"""`echo-load report`: reports made from saved results."""
+"""`echo-load report`: make reports from saved results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`echo-load run`: any load on any echo service, checked and measured."""
+"""`echo-load run`: load an echo service, check the replies, and measure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from echo_load.commands import options
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bounds import MOST_PIPELINED
 
-# The value of --rate where the stages are the rates.
+# The value of --rate without a number: the stages are rates.
 _STAGED = "staged"
-# What follows an option without a value: the end or another option, but not a number (-5).
+# What may follow an option without a value: nothing, or another option, but not -5.
 _NOT_A_VALUE = re.compile(r"$|-\D")
 
 
@@ -29,15 +29,18 @@ def _rate(text: str) -> float | str:
 
 
 class _RunCommand(Command):
-    """Accepts --rate without a number; click alone would read `--rate -5` as that, too."""
+    """A command whose option --rate needs no number.
+
+    Click alone would take `--rate -5` for --rate without a number.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse a command line."""
+        """Parse the arguments."""
         return super().parse_args(ctx, list(_with_rate(args)))
 
 
 def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments, with a value after each --rate that has none."""
+    """Yield the arguments, with a value after each --rate that has none."""
     for argument, following in pairwise([*arguments, ""]):
         yield argument
         if argument in {"-r", "--rate"} and _NOT_A_VALUE.match(following):
@@ -173,7 +176,7 @@ def run(
                 f"and --{content.replace('_', '-')} both say how large messages are; give one",
                 because=content,
             )
-    fields, reporting = options.parted(others)
+    fields, reporting = options.split_options(others)
     with errors_name_flags():
         plan = Plan(
             targets=tuple(map(str, targets)),

@@ -1,4 +1,4 @@
-"""`echo-load schema`: the JSON Schema of a result."""
+"""`echo-load schema`: print the JSON Schema of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`echo-load stress`: the tutorial's 100 and 1000 connections, checked and measured."""
+"""`echo-load stress`: load an echo service with 100, then 1000 connections."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def stress(
     with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
         from echo_load.plan.stages import StagePlan
-    fields, reporting = options.parted(others)
+    fields, reporting = options.split_options(others)
     with errors_name_flags():
         plan = Plan(
             targets=(str(target),) if target is not None else (),

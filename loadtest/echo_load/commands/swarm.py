@@ -1,4 +1,4 @@
-"""`echo-load swarm`: locust on an echo service, for load from more than one machine."""
+"""`echo-load swarm`: run locust on an echo service, from one or more machines."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ from echo_core.errors import InvalidValueError
 from echo_load.errors import GeneratorError
 from echo_load.swarm.options import INSECURE, OPTIONS, PREFIX, variable
 
-# Defaults for locust, unless its options or the environment say otherwise.
+# Defaults of locust's settings here; its options and the environment override them.
 _DEFAULTS = {"LOCUST_WEB_HOST": "127.0.0.1"}
 _USER_DEFAULTS = {"LOCUST_USERS": "100", "LOCUST_SPAWN_RATE": "100"}
 _HEADLESS_DEFAULTS = {"LOCUST_RUN_TIME": "10s"}
 _USERS = ("EchoUser", "EchoBlockUser")
 _HOST = ("-H", "--host")
 _TARGET = re.compile(r"\w+://.*|[^\s/]+:\d+")
-# Options with which locust needs no host.
+# Options of locust that need no host.
 _NO_HOST = ("-h", "--help", "-V", "--version", "-l", "--list")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 class _SwarmCommand(click.Command):
-    """Its help also lists the options of the users, which locust's own help does not."""
+    """A command whose help also lists the options of the users."""
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Options of the users (environment: ECHO_SWARM_...)"):
-            told = [(f"--{name} TEXT", _told(text, default)) for name, default, text in OPTIONS]
-            formatter.write_dl([*told, (f"--{INSECURE[0]}", INSECURE[1])])
+            described = [
+                (f"--{name} TEXT", _with_default(text, default)) for name, default, text in OPTIONS
+            ]
+            formatter.write_dl([*described, (f"--{INSECURE[0]}", INSECURE[1])])
 
 
-def _told(help_text: str, default: str) -> str:
+def _with_default(help_text: str, default: str) -> str:
     return f"{help_text}  [default: {default}]" if default else help_text
 
 
@@ -80,11 +82,11 @@ def swarm(arguments: tuple[str, ...]) -> int:
         )
     names = [*(name for name, _, _ in OPTIONS), INSECURE[0]]
     refuse_unknown(PREFIX, map(variable, names))
-    target, options = _parted(arguments)
+    target, options = _split_target(arguments)
     with ExitStack() as stack:
         if target is None and not (
-            _said(options, *_HOST, "LOCUST_HOST")
-            or _said(options, "--worker", "LOCUST_MODE_WORKER", *_NO_HOST)
+            _is_set(options, *_HOST, "LOCUST_HOST")
+            or _is_set(options, "--worker", "LOCUST_MODE_WORKER", *_NO_HOST)
         ):
             descriptors = raise_descriptor_limit()
             target = stack.enter_context(LocalServer(descriptors // 2, descriptors)).endpoint
@@ -92,8 +94,8 @@ def swarm(arguments: tuple[str, ...]) -> int:
         return _run([*_locust(), *host, *options], _environment(options))
 
 
-def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
-    """The target, or None, and the other arguments, which are locust's."""
+def _split_target(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
+    """Return the target, or None, and the other arguments, which are for locust."""
     found = [
         number
         for number, (before, argument) in enumerate(pairwise(["", *arguments]))
@@ -113,7 +115,7 @@ def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
 
 
 def _may_be_target(argument: str, *, first: bool) -> bool:
-    """Return whether an argument can be a target: no option, option value or user class."""
+    """Return whether an argument can be a target, not an option, its value or a user class."""
     if argument.startswith("-") or argument in _USERS:
         return False
     return first or _TARGET.fullmatch(argument) is not None
@@ -124,25 +126,25 @@ def _locust() -> list[str]:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return [
-        # -P: a locust.py in the current folder is a locustfile, not the package.
+        # -P: do not import a locust.py of the current folder, which is a locustfile.
         *(sys.executable, "-P", "-m", "echo_load.swarm", "-f"),
         f"{spec.submodule_search_locations[0]}/locustfile.py",
     ]
 
 
 def _environment(options: list[str]) -> dict[str, str]:
-    """The environment, with defaults for what it does not set."""
+    """Return the environment of locust, with defaults for what is not set."""
     defaults = dict(_DEFAULTS)
     # Stages set the number of users and the run time.
-    if not _said(options, "--stages", variable("stages")):
+    if not _is_set(options, "--stages", variable("stages")):
         defaults |= _USER_DEFAULTS
-        if _said(options, "--headless", "LOCUST_HEADLESS"):
+        if _is_set(options, "--headless", "LOCUST_HEADLESS"):
             defaults |= _HEADLESS_DEFAULTS
     return {**defaults, **os.environ}
 
 
-def _said(options: list[str], *names: str) -> bool:
-    """Return whether one of the names is among the options or in the environment."""
+def _is_set(options: list[str], *names: str) -> bool:
+    """Return whether one of these options or environment variables is set."""
     return any(
         name in os.environ or any(one == name or one.startswith(f"{name}=") for one in options)
         for name in names
@@ -150,7 +152,10 @@ def _said(options: list[str], *names: str) -> bool:
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> int:
-    """Run locust to its end; forward SIGTERM and SIGHUP to it (Ctrl-C reaches it directly)."""
+    """Run locust and return its exit code.
+
+    SIGTERM and SIGHUP are forwarded to it; Ctrl-C reaches it directly.
+    """
     try:
         process = subprocess.Popen(arguments, env=environment)
     except OSError as error:

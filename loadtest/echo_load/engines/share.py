@@ -9,7 +9,7 @@ from ctypes import c_int64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from echo_client.connection import Address
+from echo_client.addresses import Address
 from echo_load.plan.pacing import Schedule, Timeline
 from echo_load.plan.payload import Payload
 from echo_load.plan.plan import Plan

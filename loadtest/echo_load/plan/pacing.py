@@ -1,6 +1,6 @@
-"""The instants at which connections are open and messages are due, computed in advance.
+"""The periods in which connections are open and the instants at which messages are due.
 
-Unless stated otherwise, times are seconds since the first stage began.
+Unless stated otherwise, times are in seconds since the first stage began.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from echo_load.plan.stages import StagePlan
 Seconds = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-# Instants computed at once: few enough to be quick, enough to make each one cheap.
+# Number of instants computed at once: small enough not to delay a message, large enough for numpy.
 _BLOCK = 1024
 
 
@@ -28,10 +28,10 @@ class Segment:
     """A period in which a level is constant or changes linearly.
 
     Attributes:
-        begin: when it begins.
-        seconds: its length; may be infinite where the level is constant.
-        first: the level at its beginning.
-        last: the level at its end.
+        begin: its beginning.
+        seconds: its length; may be infinite if the level is constant.
+        first: level at its beginning.
+        last: level at its end.
     """
 
     begin: float
@@ -45,7 +45,7 @@ class Segment:
         return (self.first + self.last) / 2 * self.seconds if self.last or self.first else 0.0
 
     def reached(self, totals: Seconds) -> Seconds:
-        """Return when the integral of the level over the segment reaches these totals."""
+        """Return the instants at which the integral of the level reaches these totals."""
         slope = 0.0 if self.first == self.last else (self.last - self.first) / self.seconds
         root = np.sqrt(np.maximum(self.first**2 + 2 * slope * totals, 0.0))
         divisor = self.first + root
@@ -54,15 +54,15 @@ class Segment:
 
 
 class Timeline:
-    """The stages of a plan, or of one part of it, over time.
+    """Stages that follow one another, with their beginnings and ends.
 
     Args:
-        stages: one after the other.
-        loop: begin again with the first after the last.
-        seconds: when it all ends; infinite if something else ends it.
+        stages: the stages of a plan, or of a part of it.
+        loop: whether the first stage follows the last one.
+        seconds: end of the timeline; infinite if it has none.
 
     Attributes:
-        seconds: when it all ends.
+        seconds: end of the timeline.
     """
 
     def __init__(self, stages: tuple[StagePlan, ...], *, loop: bool, seconds: float) -> None:
@@ -74,7 +74,7 @@ class Timeline:
 
     @classmethod
     def of(cls, plan: Plan, stages: tuple[StagePlan, ...]) -> Timeline:
-        """The timeline of these stages of a plan, which share their connections."""
+        """Return the timeline of some stages of a plan that share their connections."""
         seconds = plan.seconds
         if plan.reopen:
             seconds = sum(stage.duration or math.inf for stage in stages)
@@ -82,11 +82,11 @@ class Timeline:
 
     @property
     def round_seconds(self) -> float:
-        """Seconds of all stages together; may be infinite."""
+        """The length of all stages together; may be infinite."""
         return self._ends[-1]
 
     def stages_at(self, instants: Seconds) -> Indices:
-        """The index of the stage at each instant; -1 before the first."""
+        """Return the index of the stage at each instant; -1 before the first."""
         within = instants % self.round_seconds if self._loop else instants
         found = np.searchsorted(self._ends, within, side="right")
         stages: Indices = np.minimum(found, len(self._stages) - 1)
@@ -94,17 +94,17 @@ class Timeline:
         return stages
 
     def stage_at(self, instant: float) -> int:
-        """The index of the stage at an instant; -1 before the first."""
+        """Return the index of the stage at an instant; -1 before the first."""
         return int(self.stages_at(np.array([instant]))[0])
 
     def segments_begun(self, instant: float) -> int:
-        """Return how many segments have begun at an instant that is not after the end."""
+        """Return the number of segments that have begun by an instant, which is before the end."""
         rounds, within = divmod(instant, self.round_seconds) if self._loop else (0.0, instant)
         ended = int(np.searchsorted(self._ends, within, side="right"))
         return int(rounds) * len(self._stages) + min(ended, len(self._stages) - 1) + 1
 
     def segments(self) -> Iterator[Segment]:
-        """Yield the segments from the beginning, for ever if the timeline has no end."""
+        """Yield the segments in order, without end if the timeline has none."""
         begin = 0.0
         for stage in cycle(self._stages) if self._loop else self._stages:
             seconds = math.inf if stage.duration is None else stage.duration
@@ -114,18 +114,19 @@ class Timeline:
             begin += seconds
 
     def lifetimes(self, number: int) -> Iterator[tuple[float, float]]:
-        """Yield the periods in which a connection is open, if the levels are connections.
+        """Yield the periods in which a connection is open; the levels are numbers of connections.
 
         Connection 7 is open while the level is 7 or more.
 
         Args:
-            number: the connection's number, from 1.
+            number: number of the connection, from 1.
 
         Yields:
-            Beginning and end of each; minus infinity if it is open from the beginning.
+            Beginning and end of each period; the beginning is minus infinity if the connection is
+            open from the start.
         """
         opened: float | None = None
-        # In an endless loop, the period of a connection that never closes would never be yielded.
+        # The period of a connection that never closes would not be yielded in an endless loop.
         always = all(min(stage.first, stage.last) >= number for stage in self._stages)
         for at_first, segment in enumerate(islice(self.segments(), 1 if always else None)):
             if opened is None and segment.first >= number:
@@ -146,22 +147,20 @@ class Timeline:
 
 
 class Schedule:
-    """An iterator over the instants, in nanoseconds, at which one generator's messages are due.
+    """An iterator over the instants at which one generator's messages are due, in nanoseconds.
 
-    The levels of the timeline are messages per second.
-
-    The messages of all generators together are due at even intervals, or as a Poisson process (W.
-    Feller, An Introduction to Probability Theory, volume 1, chapter XVII): a message is due when
-    the integral of the rate reaches the next whole number, or the next arrival of a Poisson process
-    of rate 1.
+    The levels of the timeline are messages per second of all generators together. A message is due
+    when the integral of the rate reaches the next whole number (constant intervals), or the next
+    arrival of a Poisson process of rate 1 (W. Feller, An Introduction to Probability Theory, volume
+    1, chapter XVII).
 
     Args:
-        timeline: the rates.
-        arrivals: even intervals, or random ones.
-        turns: this generator's messages in each round of `of`, one for each of its connections.
-        of: turns in a round, one for each connection of all generators.
-        seed: of the random intervals.
-        messages: how many at most; None for no limit.
+        timeline: rates over time.
+        arrivals: constant intervals, or a Poisson process.
+        turns: turns of this generator in each round, one for each of its connections.
+        of: number of turns in a round, one for each connection of all generators.
+        seed: seed of the random intervals.
+        messages: largest number of messages; None for no limit.
     """
 
     def __init__(
@@ -187,11 +186,11 @@ class Schedule:
         self._now: Iterator[int] = iter(())
 
     def __iter__(self) -> Iterator[int]:
-        """The schedule itself."""
+        """Return the schedule itself."""
         return self
 
     def __next__(self) -> int:
-        """The next instant, in nanoseconds."""
+        """Return the next instant, in nanoseconds."""
         for instant in self._now:
             return instant
         block = next(self._later)
@@ -204,7 +203,7 @@ class Schedule:
         return self._left <= 0
 
     def rest(self, until_ns: int) -> int:
-        """End the iteration, and return how many instants before `until_ns` were left."""
+        """End the iteration; return the number of remaining instants before `until_ns`."""
         left = sum(instant < until_ns for instant in self._now)
         for block in self._later:
             before = int(np.searchsorted(block, until_ns / 1e9))
@@ -231,7 +230,7 @@ class Schedule:
             while position < after:
                 positions = self._positions(position)
                 inside = positions[positions < after]
-                # The last one is the first of the next block; those beyond are drawn again.
+                # The last one begins the next block; those beyond the segment are drawn again.
                 position = float(positions[min(len(inside), _BLOCK)])
                 block = segment.reached(inside[:_BLOCK] - before)
                 if block[-1] >= self._timeline.seconds:

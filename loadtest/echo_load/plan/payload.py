@@ -1,7 +1,7 @@
-"""The messages that are sent to an echo service, and the check of the replies.
+"""The messages that are sent to an echo service, and the diagnosis of wrong replies.
 
-A payload derives every message from the number of its connection and its sequence number: no
-message has to be kept to check its reply, and a wrong reply can be classified.
+A payload computes every message from the number of its connection and its sequence number: no
+message has to be kept until its reply is checked, and a wrong reply can be classified.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from echo_client.failure_kinds import FailureKind
 
 
 class Stamp(NamedTuple):
-    """The header of a message.
+    """The identity of a message.
 
     Attributes:
-        connection: the number of its connection.
-        sequence: its number within that connection, from 0.
+        connection: number of its connection.
+        sequence: number of the message on that connection, from 0.
     """
 
     connection: int
@@ -32,33 +32,34 @@ class Payload(ABC):
     """The messages of a test.
 
     Attributes:
-        largest: bytes of the longest message.
-        tails: by sequence, what follows the head; None where messages are not heads and tails.
+        largest: size of the largest message in bytes.
+        tails: the part of each message that follows the head, by sequence number; None if a
+            message cannot be divided in this way.
     """
 
     largest: int
     tails: Tails | None = None
 
     def head(self, connection: int) -> bytes:  # noqa: ARG002  # subclasses use it
-        """Return the head that all messages of a connection share; a tail follows it."""
+        """Return the beginning that all messages of a connection share."""
         return b""
 
     def message(self, connection: int, sequence: int) -> bytes:
-        """The message with this sequence number on the connection with this number."""
+        """Return a message."""
         assert self.tails is not None
         return self.head(connection) + self.tails[sequence]
 
     def stamp(self, data: bytes) -> Stamp | None:  # noqa: ARG002  # subclasses use it
-        """Read the stamp of a message, or of its first part; None if it has none."""
+        """Return the stamp of a message or of its beginning; None if it has none."""
         return None
 
     def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
-        """Classify bytes that came in place of a message.
+        """Classify bytes that arrived in place of a reply.
 
         Args:
-            connection: the connection that they came on.
-            sequence: the message that was due.
-            got: as many bytes as the message has, or fewer if no more came.
+            connection: number of the connection on which they arrived.
+            sequence: number of the message whose reply was expected.
+            got: as many bytes as the message has, or fewer if no more arrived.
         """
         stamp = self.stamp(got)
         if stamp is None or stamp == (connection, sequence):
@@ -73,11 +74,11 @@ class Payload(ABC):
         return FailureKind.DUPLICATED if stamp.sequence < sequence else FailureKind.REORDERED
 
     def diagnose_surplus(self, connection: int, sequence: int, got: bytes) -> FailureKind:
-        """Classify bytes that came when nothing was due.
+        """Classify bytes that arrived when no reply was expected.
 
         Args:
-            connection: the connection that they came on.
-            sequence: the last message that was sent; -1 if none was.
+            connection: number of the connection on which they arrived.
+            sequence: number of the last message that was sent; -1 if none was.
             got: at least one byte.
         """
         stamp = self.stamp(got)
@@ -94,7 +95,7 @@ class Payload(ABC):
 
 
 class HelloPayload(Payload):
-    """The stress test's messages: `hello 0`, `hello 1` and so on."""
+    """The messages of the stress test: `hello 0`, `hello 1` and so on."""
 
     largest = len("hello ") + 19
 
@@ -103,10 +104,10 @@ class HelloPayload(Payload):
 
 
 class FixedPayload(Payload):
-    """The same message again and again.
+    """The same message every time.
 
     Args:
-        content: the message, at least one byte.
+        content: the message, of at least one byte.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -117,15 +118,15 @@ class FixedPayload(Payload):
 class StampedPayload(Payload):
     """Messages of one size or of many, each with a stamp that identifies it, padded with noise.
 
-    A stamp has 24 bytes: the run, the connection and a checksum of both, the sequence and its
-    checksum. Changing one byte never yields another message's stamp. Shorter messages carry only
-    the end of a stamp, which differs from message to message; a wrong reply to them cannot be told
-    from a corrupt one.
+    A stamp has 24 bytes, big-endian: run (4), connection (4), checksum of both (4), sequence number
+    (8) and its checksum (4). Changing one byte never yields the stamp of another message. Messages
+    of less than 24 bytes carry only the end of a stamp, which differs from message to message; any
+    wrong reply to them counts as corrupt or truncated.
 
     Args:
-        least: bytes of the smallest message, at least 1.
-        most: bytes of the largest message.
-        run: number of the run, up to 32 bits: messages of another run are foreign.
+        least: size of the smallest message in bytes, at least 1.
+        most: size of the largest message in bytes.
+        run: number of the run, of up to 32 bits; messages of another run are foreign.
     """
 
     def __init__(self, least: int, most: int, run: int) -> None:
@@ -138,11 +139,11 @@ class StampedPayload(Payload):
             self.tails = Tails(partial(_numbered, self._noise), most)
 
     def head(self, connection: int) -> bytes:
-        """The run, the connection and their checksum."""
+        """Return the run, the connection and their checksum."""
         return _HEAD.pack(self._run, connection, _check(connection, self._run))
 
     def message(self, connection: int, sequence: int) -> bytes:
-        """The stamp, padded with noise to the size of this message."""
+        """Return the stamp, padded with noise to the size of this message."""
         size = self._least
         if self._sizes > 1:
             mixed = (sequence * _MIX + connection * _MIX_CONNECTION) & _64_BITS
@@ -151,7 +152,7 @@ class StampedPayload(Payload):
         return message[:size] if size >= STAMP_BYTES else message[STAMP_BYTES - size : STAMP_BYTES]
 
     def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
-        """Classify bytes that came in place of a message."""
+        """Classify bytes that arrived in place of a reply."""
         if len(got) >= STAMP_BYTES:
             run, number, check = _HEAD.unpack_from(got)
             if run != self._run and check == _check(number, run):
@@ -159,7 +160,7 @@ class StampedPayload(Payload):
         return super().diagnose(connection, sequence, got)
 
     def stamp(self, data: bytes) -> Stamp | None:
-        """Read the stamp of a message, or of its first part; None if it is not of this run."""
+        """Return the stamp of a message or of its beginning; None if it is not of this run."""
         if len(data) < STAMP_BYTES:
             return None
         _, connection, _ = _HEAD.unpack_from(data)
@@ -170,11 +171,11 @@ class StampedPayload(Payload):
 
 
 class Tails(dict[int, bytes]):
-    """The tails of messages by sequence, made on first use and kept for other connections.
+    """The tails of messages by sequence number, made on first use and kept for other connections.
 
     Args:
-        make: makes the tail of a sequence.
-        size: bytes of a large one; limits how many are kept.
+        make: function that makes the tail of a sequence number.
+        size: size of a large tail in bytes, which limits how many are kept.
     """
 
     def __init__(self, make: Callable[[int], bytes], size: int) -> None:
@@ -190,7 +191,7 @@ class Tails(dict[int, bytes]):
         return tail
 
     def __reduce__(self) -> tuple[type[Tails], tuple[Callable[[int], bytes], int]]:
-        """Pickle without the tails made so far: the other process makes its own."""
+        """Pickle without the tails: the other process makes its own."""
         return Tails, (self._make, self._size)
 
 
@@ -207,18 +208,18 @@ def _numbered(noise: bytes, sequence: int) -> bytes:
 
 
 def _check(number: int, salt: int) -> int:
-    """A 32-bit checksum that any changed byte changes: the middle of a product."""
+    """Return a 32-bit checksum, the middle of a product, that any change of one byte changes."""
     return ((number ^ salt << 13) * _MIX >> 32) & 0xFFFF_FFFF
 
 
-# Run, connection, check; sequence, check.
+# Run, connection, checksum; sequence number, checksum.
 _HEAD = struct.Struct(">III")
 _TAIL = struct.Struct(">QI")
 STAMP_BYTES = _HEAD.size + _TAIL.size
 _BYTES_OF_TAILS = 4 << 20
 _BYTES_OF_ENTRY = 150
-# Sizes that look random but are computed: the fractional parts of multiples of irrational numbers
-# (D. E. Knuth, The Art of Computer Programming, volume 3, section 6.4).
+# Multiplicative hashing, for evenly distributed sizes: the fractional parts of multiples of
+# irrational numbers (D. E. Knuth, The Art of Computer Programming, volume 3, section 6.4).
 _64_BITS = (1 << 64) - 1
 _MIX = 0x9E37_79B9_7F4A_7C15
 _MIX_CONNECTION = 0xC2B2_AE3D_27D4_EB4F

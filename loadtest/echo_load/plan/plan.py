@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -38,43 +39,54 @@ DEFAULT_DATAGRAM_TIMEOUT = 1.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A test from beginning to end. Bad combinations are refused with an `InvalidValueError`.
+    """A complete, immutable description of a test.
 
     Attributes:
-        targets: endpoints, over which the connections are spread in turns; without any, an
-            `echo-server` is started and tested.
-        engine: how connections are driven; None for `hub`, or `greenlets` where a target is TLS.
-        processes: generators that share the connections; None for as many as suit.
-        connections: how many; with stages of connections, these say.
-        duration: seconds to send; None for 10, or until `messages` have been sent, or until the
-            stages are over.
-        messages: how many to send in all, spread evenly over the connections; None for no limit.
-        rate: messages a second in all, sent when they are due (open loop); None for each when the
-            reply to the last is in (closed loop).
-        arrivals: whether messages are due at even distances, or at random ones (Poisson).
-        stages: how the number of connections changes, or the rate where `staged_rate` is set.
-        staged_rate: the stages are rates.
-        loop: begin again with the first stage after the last.
-        reopen: each stage has connections of its own, all open before its first message.
-        warmup: seconds before the first stage, at its first level and with connections of its own,
-            that no figure knows of.
-        pipeline: messages under way at once on a connection.
-        payload_size: bytes of a message, from and to.
-        payload_file: a file that is the message.
-        message: a text that is the message.
-        hello: the messages are `hello 0`, `hello 1` and on.
-        churn: messages after which a connection is closed and opened anew; None for never.
-        reconnect: open a connection that was lost anew.
-        connect_rate: connections opened a second in all, at most; None for no limit.
-        connects_in_flight: connections that a generator opens at once.
-        timeout: seconds that a reply may take; None for 10, or 1 over UDP.
-        connect_timeout: seconds that opening a connection may take.
-        source_ips: addresses to connect from: addresses and networks.
-        ip_version: 4 or 6 only; None for both.
-        tls: how TLS is spoken.
-        repeat: how many times all of this is done, with connections of its own each time.
-        thresholds: what has to be kept, as in `p99<5ms`.
+        targets: URLs of the services to test, such as `tcp://127.0.0.1:50007`; the connections are
+            distributed over them in turn. If empty, an `echo-server` is started, tested and
+            stopped.
+        engine: engine that drives the connections; None for `hub`, or for `greenlets` if a target
+            is `tls://`.
+        processes: number of generator processes, which share the connections; None for half of the
+            cores, or for more if the limit of open descriptors demands it.
+        connections: number of connections; not used if the stages give it.
+        duration: seconds during which messages are sent; None for 10 seconds, or until the stages
+            end or `messages` have been sent.
+        messages: largest number of messages to send in all, divided evenly between the
+            connections; None for no limit.
+        rate: messages per second in all, each sent when it is due (open loop); None to send each
+            message when the reply to the previous one has arrived (closed loop). With
+            `staged_rate` it is the rate of the warm-up.
+        arrivals: with a rate, whether messages are due at constant intervals or as a Poisson
+            process.
+        stages: numbers of connections over time, or rates if `staged_rate` is set.
+        staged_rate: whether the stages are rates, in messages per second.
+        loop: whether the first stage follows the last one, until `duration` is over.
+        reopen: whether each stage has connections of its own, all opened before its first message.
+        warmup: seconds of load before the first stage, at the level with which that begins and on
+            connections of its own; it is not part of the result.
+        pipeline: number of messages in flight at once on each connection.
+        payload_size: smallest and largest size of a message in bytes.
+        payload_file: path of a file whose content is sent as each message.
+        message: text that is sent as each message.
+        hello: whether to send `hello 0`, `hello 1` and so on.
+        churn: number of messages after which a connection is replaced by a new one; None for never.
+        reconnect: whether to reopen a connection that was lost.
+        connect_rate: largest number of connections opened per second in all; None for no limit.
+        connects_in_flight: largest number of connections that one generator opens at once.
+        timeout: seconds after which a reply is overdue; None for 10, or for 1 if a target is
+            `udp://`.
+        connect_timeout: seconds after which an attempt to connect fails.
+        source_ips: local addresses and networks (`127.0.1.0/24`) to connect from, in turn; if
+            empty, the kernel chooses.
+        ip_version: 4 or 6 to use that IP version only; None for both.
+        tls: options of TLS for `tls://` targets.
+        repeat: number of times that the whole test is run, each time on new connections.
+        thresholds: conditions that the figures have to meet, such as `p99<5ms`.
         abort_on: thresholds that end the test as soon as they are crossed.
+
+    Raises:
+        InvalidValueError: a field is out of its range, or fields contradict each other.
     """
 
     targets: tuple[str, ...] = ()
@@ -118,7 +130,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def limits(self) -> tuple[Threshold, ...]:
-        """The parsed thresholds, including those that abort the test."""
+        """The parsed `thresholds` and `abort_on`."""
         return (
             *map(Threshold.parse, self.thresholds),
             *map(Threshold.parse_abort, self.abort_on),
@@ -126,28 +138,28 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """The parsed targets."""
+        """The parsed `targets`."""
         return tuple(parse_target(target) for target in self.targets)
 
     @property
     def driven_by(self) -> EngineName:
-        """The engine; a default if the plan names none."""
+        """The engine, or the default if the plan names none."""
         if self.engine is not None:
             return self.engine
         return "greenlets" if self.speaks("tls") else "hub"
 
     @property
     def open_loop(self) -> bool:
-        """Whether messages leave when they are due, not when the last reply has arrived."""
+        """Whether messages are sent when they are due, not when the previous reply has arrived."""
         return self.rate is not None or self.staged_rate
 
     def stage_name(self, stage: StagePlan) -> str:
-        """The name of a stage: `100 connections`, `10,000 msg/s on 100 connections`."""
+        """Return the name of a stage: `100 connections`, `10,000 msg/s on 100 connections`."""
         return self._named(stage.levels, one=stage.levels == "1")
 
     @property
     def description(self) -> str:
-        """A description of the test in one line."""
+        """The test in one line of text."""
         stages = self.run_stages
         levels = [stage.levels for stage in stages]
         parts = [self._named(", then ".join(levels), one=levels == ["1"])]
@@ -171,7 +183,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def run_stages(self) -> tuple[StagePlan, ...]:
-        """The stages; a single one if the plan has none."""
+        """The stages, or a single one made of the other fields if the plan has none."""
         if self.stages:
             return self.stages
         level = self.connections if self.rate is None else self.rate
@@ -179,7 +191,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of sending; None if only the messages or an interruption end it."""
+        """Seconds during which messages are sent; None if no time is set for the end."""
         if self.duration is not None:
             return self.duration
         if self.stages:
@@ -188,7 +200,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return DEFAULT_SECONDS if self.messages is None else None
 
     def warm_up(self, first: StagePlan) -> Plan:
-        """Return the warm-up of a stage: the level that it begins with, for `warmup` seconds."""
+        """Return the plan of the warm-up of a stage.
+
+        It is `warmup` seconds at the level with which the stage begins.
+        """
         level = first.first or first.highest
         if self.staged_rate and self.rate is not None:
             level = self.rate
@@ -209,31 +224,36 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def most_connections(self) -> int:
         """The largest number of connections open at once."""
-        if not self.stages or self.staged_rate:
+        return self.connections_of(self.stages)
+
+    def connections_of(self, stages: Collection[StagePlan]) -> int:
+        """Return the largest number of connections that some stages of the plan have open."""
+        if not stages or self.open_loop:
             return self.connections
-        return math.ceil(max(stage.highest for stage in self.stages))
+        return math.ceil(max(stage.highest for stage in stages))
 
     @property
     def reply_timeout(self) -> float:
-        """Seconds that a reply may take; a default if the plan has no timeout."""
+        """Seconds after which a reply is overdue: `timeout`, or its default."""
         if self.timeout is not None:
             return self.timeout
         return DEFAULT_DATAGRAM_TIMEOUT if self.speaks("udp") else DEFAULT_TIMEOUT
 
     def payload(self, run: int) -> Payload:
-        """The payload of a run.
+        """Return the payload of a run.
 
         Args:
-            run: a number that distinguishes this run's messages from others', up to 32 bits.
+            run: number of up to 32 bits that distinguishes the messages of this run from those of
+                others.
 
         Raises:
-            InvalidValueError: the file cannot be read, is empty or too large, or a message is too
-                large for a datagram.
+            InvalidValueError: the payload file cannot be read, is empty or too large, or a message
+                is too large for a datagram.
         """
         payload = self._make_payload(run)
         for endpoint in self.endpoints:
             if isinstance(endpoint, NetworkEndpoint) and endpoint.transport == "udp":
-                # A name may resolve to either IP version; an IPv4 datagram holds less.
+                # A name may resolve to either IP version, and an IPv4 datagram holds less.
                 largest = LARGEST_DATAGRAM[endpoint.ip_version or self.ip_version or 4]
                 if payload.largest > largest:
                     raise InvalidValueError(
@@ -261,7 +281,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def uses_tcp(self) -> bool:
-        """Whether a target is reached over TCP, for which the kernel has figures."""
+        """Whether a target is reached over TCP, for which the kernel keeps statistics (tcp(7))."""
         return not self.schemes.isdisjoint({"tcp", "tls"})
 
     def _check_numbers(self) -> None:
@@ -372,7 +392,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  # a path of the user's, not one of ours
+        with open(path, "rb") as file:  # noqa: PTH123  # the message names the path as it was given
             content = file.read(LARGEST_PAYLOAD + 1)
     except OSError as error:
         raise InvalidValueError(f"`payload_file` {path}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Checks before a test that there are enough local ports for its connections."""
+"""A check before a test that there are enough local ports for its connections."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from echo_core.limits import local_ports, time_wait_seconds
 from echo_core.units import format_duration
 from echo_load.plan.plan import Plan
 
-# The least that starting generators and connecting takes, roughly.
+# A low estimate of the time to start generators and to connect.
 _STARTING_SECONDS = 1.0
 
 
 def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Sequence[str]) -> None:
     """Check that there are local ports for all connections of a plan.
 
-    A local port serves one connection from each source address to each target, and none for a
-    while after that was closed (TIME_WAIT).
+    Each local port serves one connection from each source address to each target; after that was
+    closed, the port stays taken for a while (TIME_WAIT, RFC 9293, section 3.6).
+
+    Args:
+        plan: the test.
+        targets: addresses of each target; the first of each is used.
+        sources: local addresses to connect from; empty for the kernel's choice.
 
     Raises:
-        InvalidValueError: there are too few, or a source is of the other IP version.
+        InvalidValueError: there are too few ports, or a source address is of another IP version
+            than its target.
     """
     first, last = local_ports()
     ports = (last - first + 1) * max(1, len(sources))
@@ -66,7 +72,7 @@ def _check_versions(address: Address, sources: Sequence[str]) -> None:
 
 
 def _time_wait_seconds(address: Address) -> float:
-    """Return how many seconds a port stays taken after a connection to an address; 0 over UDP."""
+    """Return for how many seconds a port stays taken after its connection; 0 over UDP."""
     if address.transport == "udp":
         return 0.0
     host = str(address.sockaddr[0]).partition("%")[0]
@@ -74,15 +80,20 @@ def _time_wait_seconds(address: Address) -> float:
 
 
 def _most_taken(plan: Plan, seconds: float) -> float:
-    """The most ports that a test certainly takes at once, if each stays taken for `seconds`."""
+    """Return a lower bound of the ports that a test takes at once.
+
+    Args:
+        plan: the test.
+        seconds: time for which a port stays taken after its connection.
+    """
     churned = plan.most_connections + _churned_within(plan, seconds)
     return max(churned, _most_taken_by_parts(plan, seconds))
 
 
 def _churned_within(plan: Plan, seconds: float) -> float:
-    """The most connections that an open loop closes within `seconds`, after `churn` messages each.
+    """Return the most connections that `churn` closes within this many seconds of an open loop.
 
-    It is 0 for a closed loop, where the number depends on the target.
+    It is 0 for a closed loop, whose number of messages depends on the target.
     """
     if plan.churn is None or not plan.open_loop:
         return 0.0
@@ -94,7 +105,12 @@ def _churned_within(plan: Plan, seconds: float) -> float:
 
 
 def _most_taken_by_parts(plan: Plan, seconds: float) -> int:
-    """The most connections of a part and of those that ended less than `seconds` before it."""
+    """Return the most connections of a part and of the parts shortly before it.
+
+    Args:
+        plan: the test.
+        seconds: largest time between their end and the beginning of the part.
+    """
     parts = _parts(plan)
     most = 0
     for number, (beginning, _) in enumerate(parts):
@@ -109,7 +125,7 @@ def _most_taken_by_parts(plan: Plan, seconds: float) -> int:
 
 
 def _parts(plan: Plan) -> list[tuple[int, float]]:
-    """Connections and seconds of each part of a test that has connections of its own."""
+    """Return the connections and the seconds of each part with connections of its own."""
     parts: list[tuple[int, float]] = []
     for stage in plan.run_stages if plan.reopen else plan.run_stages[:1]:
         if plan.warmup:

@@ -1,6 +1,6 @@
-"""Source addresses of connections, and the number of processes with descriptors for them.
+"""Source addresses of connections, and the number of generators that can open them.
 
-Shortages are found before a test, not in the middle of it.
+Shortages are detected before a test, not in the middle of it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from echo_load.plan.plan import Plan
 
 # Descriptors that a generator needs besides its connections: standard streams, pipes, libraries.
 SPARE_DESCRIPTORS = 64
-# The most source addresses that are tried before a test.
+# Limits the time that checking them takes.
 _MOST_SOURCES = 4096
 
 
 def source_addresses(plan: Plan) -> tuple[str, ...]:
-    """The addresses of a plan's `source_ips`, at most one per connection.
+    """Return the addresses of a plan's `source_ips`, at most one per connection.
 
     Raises:
-        InvalidValueError: one is neither an address nor a network, or is not of this machine.
+        InvalidValueError: one is neither an address nor a network, or no address of this machine.
     """
-    # Without duplicates: the same address twice has no more ports.
+    # A dict, because naming an address twice does not give it more ports.
     found: dict[str, None] = {}
     for text in plan.source_ips:
         try:
@@ -46,14 +46,14 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
 
 
 def processes_for(plan: Plan, descriptors: int) -> int:
-    """Return how many generators share the connections of a plan.
+    """Return the number of generators that share the connections of a plan.
 
-    By default as many as half of the cores, so that the target has the others when it runs on the
-    same machine; more where the descriptor limit demands it.
+    The default is half of the cores, which leaves the others to a target on the same machine, or
+    more if the descriptor limit demands it.
 
     Args:
         plan: the test.
-        descriptors: the most that one process may open.
+        descriptors: number of descriptors that one process may open.
 
     Raises:
         InvalidValueError: the plan asks for fewer than the descriptor limit demands.
@@ -71,10 +71,10 @@ def processes_for(plan: Plan, descriptors: int) -> int:
 
 
 def _hosts(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses of a network, or the single address.
+    """Return the addresses of a network, or a single address.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     if "%" in text:
         # Only addresses have zones.

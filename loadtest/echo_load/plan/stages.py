@@ -14,12 +14,16 @@ _STAGE = re.compile(r"([^/-]+)(?:-([^/-]+))?/([^/]+)")
 
 
 class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A time in which the number of connections, or the rate, stays or changes evenly.
+    """A period in which the number of connections, or the rate, is constant or changes linearly.
 
     Attributes:
-        first: connections, or messages a second, at its beginning.
-        last: the same at its end.
-        duration: seconds; None is without end.
+        first: level at its beginning: a number of connections, or messages per second.
+        last: level at its end.
+        duration: its length in seconds; None for no end.
+
+    Raises:
+        InvalidValueError: a level is negative or infinite, or the duration is not above 0 and
+            finite.
     """
 
     first: float
@@ -46,14 +50,14 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
-    """Parse `0-100/10s,100/30s,100-1000/30s`: levels or ramps, each with its duration.
+    """Parse stages such as `0-100/10s,100/30s`: levels or ramps, each with its duration.
 
     Args:
-        text: at least one stage.
-        rates: the levels are messages per second, and need not be whole.
+        text: one or more stages, separated by commas.
+        rates: whether the levels are messages per second, which need not be whole numbers.
 
     Raises:
-        InvalidValueError: it is not of that form, or all levels are 0.
+        InvalidValueError: the text is not of that form, or all levels are 0.
     """
     parse = parse_rate if rates else parse_count
     stages = []

@@ -1,4 +1,4 @@
-"""Thresholds: conditions on the figures of a test, parsed and judged."""
+"""Thresholds: conditions on the figures of a test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from echo_core.units import parse_count, parse_duration, parse_percentage, parse
 from echo_load.measure.names import DISTRIBUTIONS
 
 if TYPE_CHECKING:
-    # A plan only names what to measure, and should not import what measures it.
+    # Importing a plan should not import numpy.
     from echo_load.measure.histogram import LatencyHistogram
 
 _SHARES = ("errors", "loss")
@@ -28,13 +28,13 @@ _GROWING = (
     "retransmits",
 )
 _RATES = ("messages_per_second",)
-# Figures that are measured over these transports only.
+# Figures that exist over these transports only.
 _MEASURED_OVER = {
     "retransmits": ("tcp", "tls"),
     "kernel": ("tcp", "tls"),
     "handshake": ("tls",),
 }
-# Figures of which more is better.
+# Figures for which more is better.
 _GOOD = frozenset({"messages", "connections_opened", "messages_per_second"})
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -52,16 +52,15 @@ Kind = Literal["time", "share", "count", "rate"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures that thresholds are judged on, of a whole test or of a running one.
+    """The figures that thresholds are judged by, of a running or a complete test.
 
     Attributes:
-        seconds: the time measured.
-        latencies: the distributions by their names, as in a result.
-        counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
-            `retransmits`; None for what is not measured.
-        errors: failures by kind.
-        attempts: the base of error shares: messages that came back, right or wrong, and failures
-            without one.
+        seconds: duration of the test so far.
+        latencies: latency distributions by the names that they have in a result.
+        counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost` and
+            `retransmits`; None for a count that does not exist.
+        errors: number of failures by kind.
+        attempts: denominator of error shares: completed round trips, and failures without one.
     """
 
     seconds: float
@@ -72,16 +71,17 @@ class Figures:
 
 
 class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A threshold and what was measured.
+    """A threshold, the measured value, and whether the threshold was kept.
 
     Attributes:
-        threshold: the condition as it was given: one to be kept, as in `p99<5ms`, or one to stop
-            on, as in `p99>5ms`.
-        aborts: the test was to stop at once when it was crossed.
-        kind: what its value is: a `time` in seconds, a `share` between 0 and 1, a `count`, or a
-            `rate` a second.
-        value: what was measured; None if nothing was.
-        passed: it was kept.
+        threshold: the condition as it was given. With `aborts` it may also be the opposite, the
+            condition on which to stop (`p99>5ms`).
+        aborts: whether crossing it ends the test at once.
+        kind: unit of the value: `time` in seconds, `share` between 0 and 1, `count`, or `rate` per
+            second.
+        value: measured value; None if nothing was measured, in which case the threshold was not
+            kept.
+        passed: whether the threshold was kept.
     """
 
     threshold: str
@@ -92,17 +92,17 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The condition as shown to people, with `--abort-on` if it aborts."""
+        """The condition as shown to users, after `--abort-on` if it aborts."""
         return f"--abort-on {self.threshold}" if self.aborts else self.threshold
 
     @property
     def crossed(self) -> str:
-        """The reason why it did not pass, in words."""
+        """The text of a reason why a test did not pass, if the threshold was crossed."""
         return self.name if self.aborts else f"{self.name} was not kept"
 
     @property
     def measured(self) -> str:
-        """The value as text, with its unit."""
+        """The measured value as text, with its unit."""
         if self.value is None:
             return "nothing measured"
         if self.kind == "time":
@@ -116,15 +116,16 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """One condition, as in `p99<5ms`.
+    """A condition on one figure of a test, such as `p99<5ms`.
 
     Attributes:
         text: the condition as it was given.
-        metric: the figure that it limits, as in `response.p99`.
-        kind: the kind of its limit.
-        relation: the required relation of the figure to the limit: `<`, `<=`, `>` or `>=`.
-        limit: in seconds, a share between 0 and 1, a count, or a rate per second.
-        aborts: the test is to stop at once when it is crossed.
+        metric: name of the figure, such as `response.p99`.
+        kind: unit of the limit: `time` in seconds, `share` between 0 and 1, `count`, or `rate` per
+            second.
+        relation: required relation of the figure to the limit: `<`, `<=`, `>` or `>=`.
+        limit: the limit, in that unit.
+        aborts: whether crossing it ends the test at once.
     """
 
     text: str
@@ -139,7 +140,7 @@ class Threshold:
         """Parse `p99<5ms`, `service.p99.9<=2ms`, `errors<0.1%` or `messages_per_second>10k`.
 
         Raises:
-            InvalidValueError: it is none of these.
+            InvalidValueError: the text is not a threshold.
         """
         match = _FORM.fullmatch(text)
         if match is None:
@@ -154,12 +155,12 @@ class Threshold:
 
     @classmethod
     def parse_abort(cls, text: str) -> Threshold:
-        """Parse a condition to keep (`p99<5ms`), or one to stop on (`p99>5ms`).
+        """Parse a condition to keep (`p99<5ms`), or one on which to stop (`p99>5ms`).
 
-        The direction tells which of the two it is: nobody stops a test because it is fast.
+        The relation shows which of the two it is: no test is stopped because it is fast.
 
         Raises:
-            InvalidValueError: it is neither, or its figure is only known at the end.
+            InvalidValueError: the text is neither, or its figure is only known at the end.
         """
         one = cls.parse(text)
         if one.metric in _GOOD and one.kind == "count":
@@ -172,10 +173,10 @@ class Threshold:
         return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
 
     def check_measured(self, schemes: Collection[str]) -> None:
-        """Check that its figure is measured over one of these schemes.
+        """Check that the figure exists over one of these schemes.
 
         Raises:
-            InvalidValueError: it is not.
+            InvalidValueError: it does not.
         """
         able = _MEASURED_OVER.get(self.metric.partition(".")[0])
         if able is not None and not set(able) & set(schemes):
@@ -185,7 +186,7 @@ class Threshold:
             )
 
     def judge(self, figures: Figures) -> ThresholdResult:
-        """Compare with the figures; where nothing was measured, it was not kept."""
+        """Compare the figure with the limit; if nothing was measured, it was not kept."""
         value = self._value(figures)
         passed = value is not None and _OPERATORS[self.relation](value, self.limit)
         return ThresholdResult(
@@ -208,22 +209,25 @@ class Threshold:
 
 
 def written_rate(rate: float) -> str:
-    """A rate as text: a whole number, or three digits below ten: `12,345`, `0.111`."""
+    """Return a rate as a whole number, or with three digits below ten: `12,345`, `0.111`."""
     return f"{rate:,.0f}" if rate >= 9.995 else f"{rate:.3g}"
 
 
 def written_time(seconds: float) -> str:
-    """A latency as text, to three digits: `87.5 µs`, `4.21 ms`, `1.5 s`."""
+    """Return a time with three digits and its unit: `87.5 µs`, `4.21 ms`, `1.5 s`."""
     unit, amount = "µs", seconds * 1e6
     for larger, factor in (("ms", 1e3), ("s", 1.0)):
-        # What would round to 1000 of one unit is 1 of the next.
+        # A value that would be rounded to 1000 of one unit is 1 of the next.
         if seconds * factor >= 0.9995:
             unit, amount = larger, seconds * factor
     return f"{amount:,.0f} {unit}" if amount >= 99.95 else f"{amount:.3g} {unit}"
 
 
 def _metric(name: str) -> tuple[str, Kind]:
-    """Return the metric of a name and the kind of its limit; for a share a count will do, too."""
+    """Return the full name of a figure and the kind of its limit.
+
+    A figure that is a share may be limited by a count, too.
+    """
     if name in _SHARES:
         return name, "share"
     if name in _GROWING:
@@ -247,7 +251,7 @@ def _metric(name: str) -> tuple[str, Kind]:
 
 
 def _limit(text: str, kind: Kind, written: str) -> tuple[Kind, float]:
-    """The kind and the value of a limit: errors are limited as a share or as a count."""
+    """Return the kind and the value of a limit; that of errors is a share or a count."""
     try:
         if kind == "rate":
             return kind, parse_rate(written)

@@ -34,14 +34,14 @@ class ComparisonTable:
     """The figures of two results and their changes, side by side or, if narrow, stacked.
 
     Args:
-        comparison: that of the two results.
+        comparison: comparison of the two results.
     """
 
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render for a console (rich's protocol)."""
+        """Render the table for a console (rich's protocol)."""
         wide = _table(self._comparison, narrow=False)
         fits = console.measure(wide, options=options.update(max_width=_UNLIMITED)).maximum
         yield wide if fits <= options.max_width else _table(self._comparison, narrow=True)
@@ -57,7 +57,7 @@ def _table(comparison: Comparison, *, narrow: bool) -> Table:
     ]
     interval = f"{CONFIDENCE:.0%} interval"
     table.add_column("figure", style="dim")
-    for head in _parted((names, ["change", interval]), narrow):
+    for head in _as_cells((names, ["change", interval]), narrow):
         table.add_column(head, justify="right", overflow="fold")
     table.add_column("verdict")
     several = len({change.stage for change in comparison.changes}) > 1
@@ -68,19 +68,21 @@ def _table(comparison: Comparison, *, narrow: bool) -> Table:
             table.add_row(Text(stage, style="bold"))
         amounts = [_amount(change, value) for value in (change.baseline, change.other)]
         changed = [f"{_points(change, change.change)} {_unit(change)}", _interval(change)]
-        table.add_row(change.figure, *_parted((amounts, changed), narrow), _verdict(change, narrow))
+        table.add_row(
+            change.figure, *_as_cells((amounts, changed), narrow), _verdict(change, narrow)
+        )
     return table
 
 
-def _parted(pairs: Sequence[Sequence[str]], narrow: bool) -> list[str]:
-    """The texts of pairs as adjacent cells, or each pair as one cell."""
+def _as_cells(pairs: Sequence[Sequence[str]], narrow: bool) -> list[str]:
+    """Return the texts of pairs as adjacent cells, or each pair as one cell if narrow."""
     if narrow:
         return ["\n".join(pair) for pair in pairs]
     return [cell for pair in pairs for cell in pair]
 
 
 def conclusion(comparison: Comparison) -> Text:
-    """The verdict in a line, and its caveats."""
+    """Return the verdict in one line, and its caveats."""
     verdict = comparison.verdict
     counted = [
         f"{sum(change.verdict == one for change in comparison.changes)} {one}"
@@ -103,7 +105,7 @@ def _amount(change: Change, value: float) -> str:
 
 
 def _points(change: Change, value: float) -> str:
-    # A share of messages differs by percentage points.
+    # The difference of two shares is in percentage points.
     return f"{value * 100:+.2f}" if change.unit == "share" else f"{value * 100:+.1f}"
 
 

@@ -1,4 +1,4 @@
-"""The terminal: a live screen on standard error, tables and the verdict on standard output."""
+"""The report on the terminal: a live screen on standard error, tables on standard output."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Output:
     """A standard stream whose failure does not stop a test, but is reported later.
 
     Args:
-        stream: standard output, or standard error.
+        stream: standard output or standard error.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -46,32 +46,32 @@ class Output:
         self._failure: OSError | None = None
 
     def print(self, *parts: RenderableType, wrap: bool = True) -> None:
-        """Print the parts one below the other; without `wrap` lines stay whole."""
+        """Print the parts one below the other, without breaking lines unless `wrap` is set."""
         width = min(self.console.width, _TABLE_WIDTH) if wrap else None
         self.guarded(lambda: self.console.print(*parts, sep="\n", soft_wrap=not wrap, width=width))
 
     def print_json(self, content: bytes) -> None:
-        """Print JSON as it is."""
+        """Print JSON without changes."""
         self.guarded(lambda: click.echo(content, nl=False))
 
     @property
     def failure(self) -> str | None:
-        """Why output was lost; None if none was, or if its reader closed the pipe."""
+        """The reason why output was lost; None if none was, or if its reader closed the pipe."""
         if self._failure is None or isinstance(self._failure, BrokenPipeError):
             return None
         return f"cannot write the output: {self._failure.strerror}"
 
     def check(self) -> None:
-        """Raise an error now if output was lost.
+        """Check that no output was lost.
 
         Raises:
-            LostReportError: something could not be printed.
+            LostReportError: some was.
         """
         if self.failure is not None:
             raise LostReportError(self.failure)
 
     def guarded(self, write: Callable[[], None]) -> None:
-        """Write, unless writing has failed before."""
+        """Call a function that writes to the stream, unless writing has failed before."""
         if self._failure is not None:
             return
         try:
@@ -79,19 +79,19 @@ class Output:
             self._stream.flush()
         except OSError as error:
             self._failure = error
-            # Data left in its buffer would fail again at exit.
+            # At exit, Python would try again to write what is left in the buffer.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class ConsoleReport(Observer):
-    """Shows a test while it runs and afterwards.
+    """The report of a test on the terminal, during and after the test.
 
-    On a terminal a live screen is drawn on standard error; elsewhere there is a line when a stage
-    begins, and one when it has ended.
+    On a terminal a live screen is drawn on standard error; otherwise a line is printed there when a
+    stage begins, and one when it has ended.
 
     Args:
-        output: where its tables go.
-        quiet: print no tables, because the result is printed in another form.
+        output: stream for the tables.
+        quiet: whether to print no tables, because the result is printed in another form.
     """
 
     def __init__(self, output: Output, *, quiet: bool = False) -> None:
@@ -100,13 +100,13 @@ class ConsoleReport(Observer):
         self._err = Output(sys.stderr)
         self._live = LiveScreen(self._err.console)
         self._plan = Plan()
-        # Without a terminal: the current part, and how many of its stages have begun.
+        # Without a terminal: the current part, and the number of its stages that have begun.
         self._tally: Tally | None = None
         self._begun = 0
         self._stage: str | None = None
 
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
-        """Print what is tested, and how."""
+        """Print the targets and a description of the test."""
         self._plan = plan
         said = (
             f"{', '.join(map(str, targets))}: {plan.description}; {plan.driven_by} in "
@@ -119,10 +119,10 @@ class ConsoleReport(Observer):
         if self._err.console.is_terminal:
             self._err.guarded(lambda: self._live.draw(progress))
         else:
-            self._say(progress)
+            self._print_progress(progress)
 
-    def _say(self, progress: Progress) -> None:
-        """Print a line for each stage that has begun or ended since the last call."""
+    def _print_progress(self, progress: Progress) -> None:
+        """Print a line for each stage that has begun or ended since the previous call."""
         tally = progress.tally
         is_new = tally is not self._tally
         if is_new:
@@ -133,13 +133,13 @@ class ConsoleReport(Observer):
             instant = min(progress.elapsed, math.nextafter(tally.timeline.seconds, 0))
             begun = tally.timeline.segments_begun(instant)
             for number in range(self._begun, begun):
-                self._say_end()
+                self._print_end()
                 self._stage = _stage(progress, number)
                 name = tally.plan.stage_name(tally.stages[number % len(tally.stages)])
                 self._err.print(f"{self._stage}: {name}")
             self._begun = begun
 
-    def _say_end(self) -> None:
+    def _print_end(self) -> None:
         if self._tally is None or self._stage is None:
             return
         counts = self._tally.counts
@@ -150,9 +150,9 @@ class ConsoleReport(Observer):
         self._stage = None
 
     def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
-        """Print the figures of stages that have ended; with several repeats, a line each."""
+        """Print the figures of stages that have ended, as one line each if there are repeats."""
         self.close()
-        self._say_end()
+        self._print_end()
         if self._quiet:
             return
         if self._plan.repeat > 1:
@@ -161,7 +161,7 @@ class ConsoleReport(Observer):
             self._print_stages(stages)
 
     def ended(self, result: Result) -> None:
-        """Print what concerns all stages: reconciliation, the generator, the verdict."""
+        """Print what concerns the whole test: reconciliation, generators and verdict."""
         self.close()
         if self._quiet:
             return
@@ -172,7 +172,7 @@ class ConsoleReport(Observer):
         self._output.print(summary(result), wrap=False)
 
     def show(self, result: Result) -> None:
-        """Print a saved result as it was printed after its test."""
+        """Print a saved result as after its test."""
         self._plan = result.plan
         if result.repeats:
             for number, repeat in enumerate(result.repeats, 1):
@@ -202,16 +202,16 @@ def _stage(progress: Progress, number: int) -> str:
 
 
 class _Console(Console):
-    """A console that leaves it to its user what a broken pipe means."""
+    """A console that raises an error when its pipe is broken."""
 
     def on_broken_pipe(self) -> None:
-        """Raise an error instead of ending the program, which rich would do."""
+        """Raise an error; rich would end the program."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console(stream: TextIO) -> Console:
-    """A console on a terminal, or with a fixed width on any other stream."""
-    # Names of files and targets are printed: none of it is markup.
+    """Return a console; on anything but a terminal it has a fixed width."""
+    # Names of files and targets are printed, which must not be taken for markup.
     make = partial(_Console, file=stream, highlight=False, markup=False, emoji=False)
     made = make()
     return made if made.is_terminal else make(width=_PLAIN_WIDTH)

@@ -1,4 +1,4 @@
-"""A result in formats of other tools: CSV by the second, and HdrHistogram's percentiles."""
+"""Results in the formats of other tools: CSV, and the percentiles of HdrHistogram."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TICKS_PER_HALF_DISTANCE = 5
 
 
 def series_csv(result: Result) -> bytes:
-    """The figures of each second as CSV (RFC 4180, but with line feeds), a row per second.
+    """Return the figures of each second as CSV (RFC 4180, but with line feeds), one row each.
 
-    Times are in microseconds, as the names of their columns say. Errors have a column for their
-    total, and one for each kind that occurred.
+    Times are in microseconds. Errors have a column for their total, and one for each kind that
+    occurred.
     """
     kinds = sorted({kind for one in result.series for kind in one.errors})
     text = io.StringIO()
@@ -40,9 +40,9 @@ def series_csv(result: Result) -> bytes:
 
 
 def hgrm(result: Result) -> bytes:
-    """The percentiles of the response time as HdrHistogram prints them, in milliseconds.
+    """Return the percentiles of the response time in milliseconds, as HdrHistogram prints them.
 
-    HdrHistogram's plotters and users of wrk2 read this format.
+    The plotter of HdrHistogram reads this format, which wrk2 prints, too.
     """
     response = result.latency_us.response
     histogram = HdrHistogram.decode(response.histogram)

@@ -1,4 +1,4 @@
-"""Latencies in the form of a Prometheus histogram."""
+"""Latency distributions as Prometheus histograms."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 from echo_load.measure.histogram import LatencyHistogram
 
-# Upper bounds of the buckets in nanoseconds, from 50 microseconds to 10 seconds.
+# Upper bounds of the buckets in nanoseconds, from 50 µs to 10 s.
 _BOUNDS = [50_000, *(step * 10**exp for exp in range(5, 10) for step in (1, 2, 5)), 10**10]
 
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """A distribution as a histogram with a few buckets.
+    """A snapshot of a distribution, as a histogram with a few cumulative buckets.
 
     Attributes:
-        buckets: the upper bound of each in seconds, as text, and how many latencies do not exceed
-            it.
-        count: the number of latencies.
-        sum_seconds: the sum of all of them.
+        buckets: upper bound of each bucket in seconds, as text, and the number of latencies that do
+            not exceed it.
+        count: number of latencies.
+        sum_seconds: sum of all latencies in seconds.
     """
 
     buckets: Sequence[tuple[str, float]]
@@ -28,7 +28,7 @@ class Exposed:
 
     @classmethod
     def of(cls, times: LatencyHistogram) -> Exposed:
-        """A snapshot of a distribution."""
+        """Take a snapshot of a distribution."""
         bounds = [f"{bound / 1e9:g}" for bound in _BOUNDS]
         buckets = [*zip(bounds, times.count_up_to(_BOUNDS), strict=True), ("+Inf", times.count)]
         return cls(buckets, times.count, times.sum_ns / 1e9)

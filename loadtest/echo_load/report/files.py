@@ -1,4 +1,4 @@
-"""Reports as files."""
+"""Reports that are written to files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from echo_load.results.result import Result
 
 
 class ReportFiles:
-    """The requested report files; whether they can be written is checked at once.
+    """The report files of a test, checked to be writable before it.
 
     Args:
-        output: for the result, as JSON.
-        html: for the report to open in a browser.
-        csv: for the figures by the second.
-        hgrm: for the percentiles of the response time.
-        inputs: files that are read, and must not be written.
+        output: file for the result as JSON.
+        html: file for the HTML report.
+        csv: file for the figures of each second.
+        hgrm: file for the percentiles of the response time.
+        inputs: files that are read and must not be overwritten.
 
     Raises:
-        OutputError: one of them cannot be written, is an input, or two are the same.
-        MissingExtraError: the packages that make one of them are not installed.
+        OutputError: a file cannot be written, is an input, or is named twice.
+        MissingExtraError: a package that the HTML report needs is not installed.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class ReportFiles:
         self._files = OutputFiles(paths, inputs)
 
     def write(self, results: Sequence[Result], names: Sequence[str]) -> list[str]:
-        """Write all files, in place of existing ones.
+        """Write all files, and replace existing ones.
 
         Args:
-            results: what to report; only the report for browsers has more than the first.
-            names: the names of the results.
+            results: results to report; all but the HTML report contain the first one only.
+            names: names of the results.
 
         Returns:
-            For each file that cannot be written after all: which, and why.
+            An error message for each file that could not be written.
         """
         return self._files.write(self._makers(results, names))
 

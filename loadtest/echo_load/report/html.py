@@ -1,4 +1,4 @@
-"""A result, or several, as one page that opens in a browser without a network."""
+"""The HTML report: one or several results as a single file that needs no network."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
 
 
 def render(results: Sequence[Result], names: Sequence[str]) -> bytes:
-    """Render the page.
+    """Render the HTML report.
 
     Args:
-        results: what it shows; several are laid over one another in its charts.
-        names: the names of the results, shown if there are several.
+        results: results to show; several are drawn in the same charts.
+        names: names of the results, shown if there are several.
     """
     runs = [Run.of(result, name) for result, name in zip(results, names, strict=True)]
     drawn = charts(runs)
@@ -52,7 +52,7 @@ def render(results: Sequence[Result], names: Sequence[str]) -> bytes:
 
 
 def _tables(results: Sequence[Result]) -> dict[str, list[rows.Row]]:
-    """The tables with a row per name and a column per run."""
+    """Return the tables, each with a row per name and a column per run."""
     makers = {
         "figures": rows.figures,
         "errors": rows.errors,

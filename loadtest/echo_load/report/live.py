@@ -21,7 +21,7 @@ _REFRESHES_A_SECOND = 10
 # Rates are those of the last second, the sparklines those of the last minute.
 _RATE_SECONDS = 1.0
 _SPARK_SECONDS = 60
-# Generators report four times a second: a second is complete this long after its end.
+# Generators send updates four times per second: a second is complete this long after its end.
 _LATE_SECONDS = 0.5
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 50
@@ -34,10 +34,10 @@ class _Moment(NamedTuple):
 
 
 class LiveScreen:
-    """Draws the progress of a test on a terminal, in place.
+    """A screen on a terminal with the progress of a test, updated in place.
 
     Args:
-        console: the terminal.
+        console: console on the terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -51,12 +51,12 @@ class LiveScreen:
         self._p50 = self._p99 = 0.0
 
     def draw(self, progress: Progress) -> None:
-        """Draw the progress of the test."""
+        """Draw the current progress."""
         if progress.tally is not self._tally:
             self._tally = progress.tally
             self._recent.clear()
             self._second = 0
-        self._look(progress)
+        self._update(progress)
         if self._live is None:
             self._live = Live(
                 console=self._console, transient=True, refresh_per_second=_REFRESHES_A_SECOND
@@ -70,8 +70,8 @@ class LiveScreen:
             self._live.stop()
             self._live = None
 
-    def _look(self, progress: Progress) -> None:
-        """Update the figures from the seconds that are complete."""
+    def _update(self, progress: Progress) -> None:
+        """Update the figures from complete seconds."""
         tally = progress.tally
         while progress.elapsed >= self._second + 1 + _LATE_SECONDS:
             times = tally.times_of(self._second)
@@ -111,14 +111,14 @@ class LiveScreen:
             ("p99", written_time(self._p99), ""),
             ("errors", f"{errors:,}", "red" if errors else "green"),
         )
-        # No line breaks within a figure.
+        # Lines must not break within a figure.
         return Text("   ").join(
             Text.assemble((f"{name}\u00a0", "dim"), (value.replace(" ", "\u00a0"), f"bold {style}"))
             for name, value, style in figures
         )
 
     def _rate(self, now: _Moment) -> tuple[float, float]:
-        """Messages and bytes per second, over the last second."""
+        """Return messages and bytes per second, over the last second."""
         recent = self._recent
         recent.append(now)
         while len(recent) > 2 and now.elapsed - recent[1].elapsed >= _RATE_SECONDS:
@@ -149,7 +149,7 @@ def _heading(progress: Progress) -> Text:
 
 
 def _completed(progress: Progress) -> tuple[float, float | None, str]:
-    """Return how much of the current part is done, of how much, and in words."""
+    """Return the completed and the total amount of the current phase, and the rest in words."""
     tally = progress.tally
     counts, plan, timeline = tally.counts, tally.plan, tally.timeline
     if progress.phase == "connecting":
@@ -171,7 +171,7 @@ def _connections_at_first(tally: Tally) -> int:
 
 
 def _sparkline(name: str, values: Sequence[float], last: str) -> Text:
-    """The values as blocks, the highest as a full one, and the last one as text."""
+    """Return the values as blocks, of which the highest is full, and the last value as text."""
     most = max(values) or 1.0
     blocks = "".join(_BLOCKS[round(value / most * (len(_BLOCKS) - 1))] for value in values)
     return Text.assemble((f"{name:<6}", "dim"), (blocks, "cyan"), f" {last}")

@@ -1,4 +1,4 @@
-"""Files that are written at the end, and checked at the beginning."""
+"""Output files, checked at the beginning and written at the end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from echo_load.runner.generator import STOP_SIGNALS
 
 
 class OutputFiles:
-    """Requested files; whether they can be written is checked at once.
+    """Output files, checked to be writable when this object is created.
 
-    A regular file is replaced only when the new one is complete: a full disk does not destroy the
-    old one.
+    A regular file is replaced only by a complete new one, so that a full disk does not destroy it.
 
     Args:
-        paths: the files.
-        inputs: files that are read, and must not be written.
+        paths: the output files.
+        inputs: files that are read and must not be overwritten.
 
     Raises:
-        OutputError: one of them cannot be written, is an input, or two are the same.
+        OutputError: a file cannot be written, is an input, or is named twice.
     """
 
     def __init__(self, paths: Sequence[Path], inputs: Sequence[Path | str] = ()) -> None:
-        # Pipes stay open, lest their readers see the end of the stream before anything is written.
+        # Kept open: a reader would take a close for the end of the stream.
         self._pipes: dict[Path, BinaryIO] = {}
         for number, path in enumerate(paths):
             if _is_same_file(path, paths[:number]):
@@ -42,13 +41,13 @@ class OutputFiles:
             self._check(path)
 
     def write(self, makers: Iterable[tuple[Path, Callable[[], bytes]]]) -> list[str]:
-        """Write files, in place of existing ones.
+        """Write files, and replace existing ones.
 
         Args:
-            makers: each file, and the function that makes its content.
+            makers: each file, and the function that returns its content.
 
         Returns:
-            For each file that cannot be written after all: which, and why.
+            An error message for each file that could not be written.
         """
         lost = []
         for path, make in makers:
@@ -83,17 +82,17 @@ class OutputFiles:
 
 
 def _is_same_file(path: Path, others: Sequence[Path]) -> bool:
-    """Return whether a path is one of the others; devices and pipes may take several reports."""
+    """Return whether a path names one of the other files, and no device or pipe."""
     return path.resolve() in {other.resolve() for other in others} and (
         path.is_file() or not path.exists()
     )
 
 
 def _open_fifo(path: Path) -> BinaryIO:
-    """Open a named pipe for writing.
+    """Open a named pipe for writing (fifo(7)).
 
     Raises:
-        OSError: nobody reads it.
+        OSError: no process has opened it for reading.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
@@ -136,7 +135,7 @@ def _try_to_open(path: Path) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replace a file when its new content is complete."""
+    """Replace a file by a complete new one."""
     beside = path.with_name(f".echo-load-{os.getpid()}")
     try:
         beside.write_bytes(content)
@@ -147,5 +146,5 @@ def _replace(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
         if error.errno != errno.EBUSY:
             raise
-        # A file that is a mount point can only be written to.
+        # A file that is a mount point cannot be replaced, only overwritten.
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The figures of a test for Prometheus, while it lasts."""
+"""The figures of a running test for Prometheus."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from echo_load.runner.tally import Tally, generator_findings
 
 _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"
-# How long a scrape may take to ask and to read; one that stalls delays the end of the test.
+# Limit of a scrape, because one that stalls delays the end of the test.
 _SCRAPE_SECONDS = 2.0
 
 _COUNTERS = (
@@ -64,10 +64,10 @@ _KINDS = dict.fromkeys((*MISMATCHES, *sorted(LOSSES)), 0)
 
 
 def parse_listen(text: str) -> NetworkEndpoint:
-    """Read `PORT`, `HOST:PORT` or `http://HOST:PORT`; without a host it is 127.0.0.1.
+    """Parse `PORT`, `HOST:PORT` or `http://HOST:PORT`; the default host is 127.0.0.1.
 
     Raises:
-        InvalidValueError: it is none of these.
+        InvalidValueError: the text is none of these.
     """
     try:
         return parse_page(f"{_DEFAULT_HOST}:{text}" if text.isdecimal() else text)
@@ -76,8 +76,8 @@ def parse_listen(text: str) -> NetworkEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """The figures on the page: written by the runner, read by the page, never changed."""
+class ScrapedFigures:
+    """The figures at one instant; immutable, because the server's thread reads them."""
 
     counts: Counts = field(default_factory=Counts)
     times: Mapping[str, Exposed] = field(default_factory=dict)
@@ -91,30 +91,30 @@ class Figures:
 
 
 class PrometheusReport(Observer):
-    """Serves `/metrics` while a test runs, until its end; a context manager.
+    """A server of `/metrics` during a test; a context manager.
 
     Args:
-        endpoint: where; port 0 is any free port.
+        endpoint: address to listen on; port 0 for any free port.
 
     Attributes:
-        url: of the page, once entered.
-        figures: the latest.
+        url: URL of the metrics, once entered.
+        figures: the latest figures.
     """
 
     url: str
 
     def __init__(self, endpoint: NetworkEndpoint) -> None:
         self._endpoint = endpoint
-        self.figures = Figures()
+        self.figures = ScrapedFigures()
         # The counts and times of the parts that have ended.
         self._before = Counts(), Measured()
         self._tally: Tally | None = None
 
     def __enter__(self) -> Self:
-        """Begin to serve.
+        """Start the server.
 
         Raises:
-            MetricsError: the endpoint cannot be listened on.
+            MetricsError: it cannot listen on the endpoint.
         """
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_FiguresCollector(self))
@@ -131,7 +131,7 @@ class PrometheusReport(Observer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A scrape in progress gets all of its answer.
+        # Waits for a scrape in progress.
         self._server.close()
 
     def _answer(self, path: str, headers: Message) -> Answer:
@@ -141,7 +141,7 @@ class PrometheusReport(Observer):
         return Answer(HTTPStatus.OK, encode(self._registry), content_type)
 
     def progressed(self, progress: Progress) -> None:
-        """Show the figures as they are now."""
+        """Update the figures."""
         tally = progress.tally
         if progress.phase == "warming up":
             self.figures = replace(self.figures, phase=progress.phase)
@@ -155,7 +155,7 @@ class PrometheusReport(Observer):
         measured.add(self._before[1])
         measured.add(tally.measured)
         number = max(0, tally.timeline.stage_at(progress.elapsed))
-        self.figures = Figures(
+        self.figures = ScrapedFigures(
             counts=counts,
             times={name: Exposed.of(getattr(measured, attribute)) for name, _, attribute in _TIMES},
             uses_tcp=tally.plan.uses_tcp,
@@ -173,7 +173,7 @@ class PrometheusReport(Observer):
 
 
 class _FiguresCollector(Collector):
-    """Makes metrics of the latest figures whenever they are asked for."""
+    """The metrics of the latest figures, made at each scrape."""
 
     def __init__(self, report: PrometheusReport) -> None:
         self._report = report
@@ -230,10 +230,10 @@ class _FiguresCollector(Collector):
 
 
 def _listen(endpoint: NetworkEndpoint) -> socket.socket:
-    """A listener on the first address of a host.
+    """Return a listener on the first address of a host.
 
     Raises:
-        OSError: it cannot be listened on.
+        OSError: it cannot listen there.
     """
     host = None if endpoint.host == ANY_HOST else endpoint.host
     (family, _, _, _, sockaddr), *_ = socket.getaddrinfo(
@@ -251,7 +251,7 @@ def _listen(endpoint: NetworkEndpoint) -> socket.socket:
 
 
 def _logger() -> FilteringBoundLogger:
-    """A logger for warnings, on standard error: standard output is for results."""
+    """Return a logger of warnings to standard error, because standard output is for results."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

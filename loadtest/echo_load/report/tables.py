@@ -1,4 +1,4 @@
-"""A result as tables, and as a summary that can be read in five seconds."""
+"""Tables of a result, and a short summary."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_client.failure_kinds import MISMATCHES, FailureKind
-from echo_core.units import format_bytes, format_count
+from echo_core.units import format_count
 from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
+from echo_load.report.checks import checks
 from echo_load.results.reconciliation import Reconciliation
-from echo_load.results.result import Generator, Latency, Result, StageResult, Totals
+from echo_load.results.result import GeneratorResult, Latency, Result, StageResult, Totals
 from echo_load.results.verdict import shortcomings
 
-# With more stages, the summary shows only the whole.
+# With more stages than this, the summary shows the whole test only.
 _MOST_STAGES = 4
-# Waiting for a processor is shown from this number of cores on.
+# Waiting for a processor is shown if it amounts to this number of cores.
 _LEAST_WAITING = 0.05
 _VERDICTS = {
     "passed": ("PASSED", "bold green"),
@@ -31,7 +32,7 @@ _VERDICTS = {
 
 
 def stage_table(plan: Plan, stage: StageResult) -> Table:
-    """The figures of a stage."""
+    """Return the table of a stage."""
     passed = not shortcomings(plan, stage)
     table = _table(
         Text.assemble(
@@ -83,7 +84,7 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
 
 
 def repeat_lines(repeat: int, stages: Sequence[StageResult]) -> list[Text]:
-    """The figures of a repeat, a line per stage."""
+    """Return the figures of a repeat, one line per stage."""
     lines = []
     for stage in stages:
         name = f"repeat {repeat}" + (f", {stage.name}" if len(stages) > 1 else "")
@@ -105,13 +106,13 @@ def whole_table(result: Result) -> Table:
     if result.reconciliation is not None:
         table.add_row("reconciled", _reconciled(result.reconciliation))
     if result.thresholds:
-        table.add_row("thresholds", Text("\n").join(map(_judged, result.thresholds)))
+        table.add_row("thresholds", Text("\n").join(map(_threshold_line, result.thresholds)))
     table.add_row("generator", _generator(result.generator))
     return table
 
 
 def summary(result: Result) -> Group:
-    """Return target, verdict and reasons in a few lines that fit into a chat message."""
+    """Return targets, verdict and reasons in a few lines, short enough for a chat message."""
     word, style = _VERDICTS[result.verdict]
     lines = [
         Text.assemble(
@@ -124,9 +125,9 @@ def summary(result: Result) -> Group:
         lines += [Text.assemble((f"{stage.name}  ", "dim"), _speed(stage)) for stage in stages]
     else:
         lines.append(Text(_speed(_whole(result))))
-    lines.append(Text(_proof(result)))
+    lines.append(Text(checks(result)))
     if result.passed:
-        lines += [_judged(one) for one in result.thresholds]
+        lines += [_threshold_line(one) for one in result.thresholds]
     lines += [Text(f"- {reason}", "red") for reason in result.reasons]
     if result.generator.bound:
         lines.append(Text("generator-bound: the limit was the generator", "yellow"))
@@ -134,7 +135,7 @@ def summary(result: Result) -> Group:
 
 
 def _whole(result: Result) -> StageResult:
-    """The totals of a result in the form of a stage's result."""
+    """Return the totals of a result as if it had one stage."""
     named = {name: getattr(result.totals, name) for name in Totals.__struct_fields__}
     return StageResult(name="", latency_us=result.latency_us, generator=result.generator, **named)
 
@@ -162,26 +163,7 @@ def _speed(stage: StageResult) -> str:
     return f"{speed}, {', '.join(times)}"
 
 
-def _proof(result: Result) -> str:
-    """Return in words how replies were checked."""
-    totals = result.totals
-    errors = sum(totals.errors.values())
-    counted = (
-        f"{format_count(totals.connections_opened, 'connection')}, "
-        f"{format_count(totals.messages, 'reply')}"
-    )
-    if errors:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(totals.errors.items()))
-        return f"{counted}, {format_count(errors, 'error')} ({kinds})"
-    if not totals.messages:
-        return counted
-    proof = f"{counted}, all byte for byte as sent ({format_bytes(totals.bytes_received)})"
-    if result.reconciliation is not None and result.reconciliation.balanced:
-        proof += ", reconciled"
-    return proof
-
-
-def _judged(one: ThresholdResult) -> Text:
+def _threshold_line(one: ThresholdResult) -> Text:
     word, style = ("kept", "green") if one.passed else ("crossed", "bold red")
     return Text.assemble(f"{one.name}  ", (word, style), f"  {one.measured}")
 
@@ -213,7 +195,7 @@ def _reconciled(found: Reconciliation) -> Text:
     )
 
 
-def _generator(generator: Generator) -> Text:
+def _generator(generator: GeneratorResult) -> Text:
     text = Text(
         f"{format_count(generator.processes, 'process')}, {generator.cpu_cores:.2f} cores busy"
     )

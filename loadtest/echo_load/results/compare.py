@@ -1,11 +1,11 @@
-"""Compares two results: what is better, what is worse, and what cannot be told.
+"""Comparison of two results: what is better, what is worse, and what cannot be told.
 
 This is a permutation test: the repeats of both results are assigned to the two sides in every
 possible way, as if there were no difference between them, and for each way the largest studentized
 difference among all figures is noted. A difference counts if it is larger than 95 % of these
 (P. Westfall and S. Young, Resampling-Based Multiple Testing, 1993; A. Janssen, Studentized
 permutation tests, 1997). Two equal results are thus called better or worse in at most one of twenty
-comparisons, however many figures there are and whatever their noise looks like.
+comparisons, for any number of figures and any distribution of their noise.
 """
 
 from __future__ import annotations
@@ -20,49 +20,50 @@ import msgspec
 import numpy as np
 
 from echo_load.errors import IncomparableError
+from echo_load.plan.bounds import DEFAULT_MARGIN
 from echo_load.results.result import Result, StageResult
 
 SCHEMA = "echoswarm/comparison/1"
 CONFIDENCE = 0.95
-# Ratios closer to 1 than this are of no interest.
-DEFAULT_MARGIN = 0.05
-# Smaller differences of the share of messages that failed are of no interest.
+# Differences between shares of failed messages that are smaller than this are of no interest.
 _SHARE_MARGIN = 0.0001
-# Fewer repeats per side than this cannot be assigned in enough ways to show a difference.
+# With fewer repeats per side, there are too few assignments to show a difference.
 LEAST_REPEATS = 4
-# Up to this many ways, all are examined; of more, this many are drawn at random.
-_MOST_WAYS = 10_000
+# Up to this many assignments, all are examined; of more, this many are drawn at random.
+_MOST_ASSIGNMENTS = 10_000
 _SEED = 20_000
-# The least standard error: even figures that do not vary at all are rounded.
+# The least standard error: a figure that does not vary at all has rounding errors.
 _LEAST_ERROR = 1e-9
 
 ChangeVerdict = Literal["better", "worse", "no difference", "too noisy", "too few repeats"]
 Unit = Literal["per second", "us", "share"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
-Ways = np.ndarray[Any, np.dtype[np.bool_]]
+Assignments = np.ndarray[Any, np.dtype[np.bool_]]
 
-# Fields of the plan that may differ between runs of the same test, or say little about it.
+# Fields of the plan that may differ between runs of the same test, or hardly affect it.
 _NOT_THE_TEST = frozenset({"targets", "repeat", "thresholds", "abort_on", "duration", "processes"})
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of two results.
+    """The change of one figure from one result to another.
 
     Attributes:
-        stage: the name of its stage.
-        figure: its name.
-        unit: messages `per second`, microseconds (`us`), or a `share` of all attempts.
-        baseline: its geometric mean over the repeats of the first result; for a share, the
-            arithmetic mean.
-        other: the same for the second result.
-        change: by how much the second differs, as a share of the first (0.1 is 10 % more); for
-            shares, their difference.
-        low: the lower end of the confidence interval of the change, at 95 % for all figures
+        stage: name of the stage.
+        figure: name of the figure, such as `response p99`.
+        unit: unit of the figure: messages `per second`, microseconds (`us`), or a `share` of all
+            attempts.
+        baseline: geometric mean of the figure over the repeats of the first result; for a share,
+            the arithmetic mean.
+        other: the same mean for the second result.
+        change: relative change from the first to the second (0.1 is 10 % more); for shares, their
+            difference.
+        low: lower bound of the confidence interval of the change, at 95 % for all figures
             together; None if there are too few repeats.
-        high: its upper end.
-        verdict: `no difference` if the interval is within the margin, otherwise `better` or `worse`
-            if it excludes 0, otherwise `too noisy` to tell; or `too few repeats` for an interval.
-        repeats_to_tell: how many repeats of each would probably tell, if these do not.
+        high: upper bound of that interval.
+        verdict: `no difference` if the interval is within the margin; otherwise `better` or `worse`
+            if it excludes 0; otherwise `too noisy`. Without an interval it is `too few repeats`.
+        repeats_to_tell: estimated number of repeats of each result that would give another
+            verdict, if these are too noisy or too few; None otherwise.
     """
 
     stage: str
@@ -78,16 +79,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two results, figure by figure.
+    """The comparison of two results, figure by figure.
 
     Attributes:
+        schema: name and version of this format.
         baseline: name of the first result.
-        other: name of the second.
-        repeats: how many each has.
-        changes: of each figure.
-        verdict: `worse` if one figure is, otherwise `better` if one is, otherwise `too few
-            repeats`, `too noisy` if one is, otherwise `no difference`.
-        notes: caveats, a line each.
+        other: name of the second result.
+        repeats: number of complete repeats of the first and of the second result.
+        changes: change of each figure of each stage.
+        verdict: first of `worse`, `better`, `too few repeats` and `too noisy` that is the verdict
+            on one of the figures; otherwise `no difference`.
+        notes: caveats, one line each.
     """
 
     schema: str = SCHEMA
@@ -100,15 +102,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(NamedTuple):
-    """One figure as it was measured in each repeat.
+    """The values of one figure in the repeats of two results.
 
     Attributes:
-        stage: the name of its stage.
-        figure: its name.
-        unit: that of the values.
+        stage: name of the stage.
+        figure: name of the figure.
+        unit: unit of the values.
         more_is_better: whether larger values are better.
-        baseline: a value per repeat of the first result.
-        other: the same for the second.
+        baseline: values of the first result, one per repeat.
+        other: values of the second result.
     """
 
     stage: str
@@ -129,17 +131,18 @@ def compare(
     """Compare two results of the same kind of test.
 
     Args:
-        baseline: what to compare with.
-        other: what is compared.
-        names: what the results are called.
-        margin: a smaller change than this share is of no interest.
+        baseline: result to compare with.
+        other: result that is compared.
+        names: names of the two results.
+        margin: largest relative change that counts as no difference (0.05 is 5 %).
 
     Raises:
-        IncomparableError: they are results of different commands, or have different stages.
+        IncomparableError: the results are of different commands or have different stages, or one
+            has no complete repeat.
     """
     _check(baseline, other, names)
     repeats = _repeats(baseline, names[0]), _repeats(other, names[1])
-    changes = judge(_samples(*repeats), margin)
+    changes = compare_figures(_samples(*repeats), margin)
     verdicts = [change.verdict for change in changes]
     order: tuple[ChangeVerdict, ...] = ("worse", "better", "too few repeats", "too noisy")
     return Comparison(
@@ -153,12 +156,12 @@ def compare(
 
 
 def to_json(comparisons: Sequence[Comparison]) -> bytes:
-    """Comparisons as an indented JSON array, with a line feed at its end."""
+    """Return comparisons as an indented JSON array that ends with a line feed."""
     return msgspec.json.format(msgspec.json.encode(comparisons), indent=2) + b"\n"
 
 
-def judge(figures: Sequence[Samples], margin: float = DEFAULT_MARGIN) -> list[Change]:
-    """Return what changed in each figure; all of them have the same repeats."""
+def compare_figures(figures: Sequence[Samples], margin: float = DEFAULT_MARGIN) -> list[Change]:
+    """Return the change of each figure; all figures must have the same numbers of repeats."""
     if not figures:
         return []
     first, second = len(figures[0].baseline), len(figures[0].other)
@@ -166,18 +169,22 @@ def judge(figures: Sequence[Samples], margin: float = DEFAULT_MARGIN) -> list[Ch
     observed = np.zeros((1, first + second), dtype=bool)
     observed[0, :first] = True
     means, errors = _differences(values, observed)
-    ways = _ways(first, second)
+    assignments = _assignments(first, second)
     critical = math.inf
     if min(first, second) > 1:
-        critical = _critical(_largest(values, ways))
+        critical = _critical(_largest(values, assignments))
     return [
-        _judged(one, float(mean), float(error), critical, margin)
+        _change(one, float(mean), float(error), critical, margin)
         for one, mean, error in zip(figures, means[0], errors[0], strict=True)
     ]
 
 
 def _repeats(result: Result, name: str) -> list[list[StageResult]]:
-    """The stages of each complete repeat."""
+    """Return the stages of each complete repeat.
+
+    Raises:
+        IncomparableError: there is none.
+    """
     repeats = [one.stages for one in result.repeats] or [result.stages]
     if result.verdict == "interrupted":
         repeats = repeats[:-1]
@@ -204,7 +211,7 @@ def _check(baseline: Result, other: Result, names: tuple[str, str]) -> None:
 def _samples(
     baseline: Sequence[Sequence[StageResult]], other: Sequence[Sequence[StageResult]]
 ) -> list[Samples]:
-    """Each figure that was measured in every repeat of both."""
+    """Return the figures that were measured in every repeat of both results."""
     found: list[Samples] = []
     for number, stage in enumerate(baseline[0]):
         for figure, unit, more_is_better, read in _FIGURES:
@@ -215,7 +222,7 @@ def _samples(
 
 
 def _service_p99(stage: StageResult) -> float:
-    """The p99 of the service time; 0 in a closed loop, where it is the response time."""
+    """Return the p99 of the service time; 0 in a closed loop, where it is the response time."""
     latencies = stage.latency_us
     return latencies.service.p99 if latencies.service != latencies.response else 0.0
 
@@ -236,33 +243,42 @@ _FIGURES: tuple[tuple[str, Unit, bool, Callable[[StageResult], float]], ...] = (
 
 
 def _scaled(one: Samples) -> list[float]:
-    """The values of both sides, other than shares as logarithms: changes become differences."""
+    """Return the values of both sides, on a scale on which a change is a difference.
+
+    Shares stay as they are; all other values are replaced by their logarithms.
+    """
     values = [*one.baseline, *one.other]
     return values if one.unit == "share" else [math.log(value) for value in values]
 
 
-def _ways(first: int, second: int) -> Ways:
-    """Ways to assign the repeats to the two sides: a row each, True for those of the first."""
+def _assignments(first: int, second: int) -> Assignments:
+    """Return assignments of the repeats to the two sides.
+
+    Each row is one of them: True for the repeats that are assigned to the first side.
+    """
     count = first + second
-    if math.comb(count, first) <= _MOST_WAYS:
+    if math.comb(count, first) <= _MOST_ASSIGNMENTS:
         chosen = list(combinations(range(count), first))
-        ways = np.zeros((len(chosen), count), dtype=bool)
-        ways[np.arange(len(chosen))[:, None], chosen] = True
-        return ways
+        assignments = np.zeros((len(chosen), count), dtype=bool)
+        assignments[np.arange(len(chosen))[:, None], chosen] = True
+        return assignments
     random = np.random.default_rng(_SEED)
-    ranks = random.random((_MOST_WAYS, count)).argsort(axis=1)
-    # What was observed is one of the ways, too.
+    ranks = random.random((_MOST_ASSIGNMENTS, count)).argsort(axis=1)
+    # The observed assignment has to be among them.
     ranks[0] = np.arange(count)
-    drawn: Ways = ranks < first
+    drawn: Assignments = ranks < first
     return drawn
 
 
-def _differences(values: Matrix, ways: Ways) -> tuple[Matrix, Matrix]:
-    """For each way and figure, the difference of the means, and its standard error (Welch's)."""
-    # Small numbers near 0 keep their digits when they are squared.
+def _differences(values: Matrix, assignments: Assignments) -> tuple[Matrix, Matrix]:
+    """Return the differences of the means, and their standard errors (Welch's).
+
+    Both have a row per assignment and a column per figure.
+    """
+    # Centred, because squares of large numbers would lose the digits in which they differ.
     centred = values - values.mean(axis=0)
     means, errors = [], []
-    for side in (ways, ~ways):
+    for side in (assignments, ~assignments):
         count = side.sum(axis=1, keepdims=True)
         mean = side @ centred / count
         variance = np.maximum(side @ centred**2 / count - mean**2, 0.0)
@@ -271,26 +287,26 @@ def _differences(values: Matrix, ways: Ways) -> tuple[Matrix, Matrix]:
     return means[1] - means[0], np.sqrt(errors[0] + errors[1])
 
 
-def _largest(values: Matrix, ways: Ways) -> Matrix:
-    """For each way, the largest studentized difference of all figures."""
-    means, errors = _differences(values, ways)
-    # For figures that do not vary, no difference stays 0, and any other becomes huge.
+def _largest(values: Matrix, assignments: Assignments) -> Matrix:
+    """Return the largest studentized difference of all figures, for each assignment."""
+    means, errors = _differences(values, assignments)
+    # If a figure does not vary, a difference of 0 stays 0, and any other becomes huge.
     studentized = np.abs(means) / np.maximum(errors, _LEAST_ERROR)
     largest: Matrix = studentized.max(axis=1)
     return largest
 
 
 def _critical(largest: Matrix) -> float:
-    """The least studentized difference that at most 5 % of the ways reach."""
+    """Return the least studentized difference that at most 5 % of the assignments reach."""
     most = int((1 - CONFIDENCE) * len(largest) + 1e-9)
     descending = np.sort(largest)[::-1]
-    # Equal differences belong together: rounding must not separate them.
+    # Equal differences must stay on one side, in spite of rounding errors.
     while most and most < len(largest) and descending[most] > descending[most - 1] * (1 - 1e-9):
         most -= 1
     return float(descending[most - 1]) * (1 - 1e-9) if most else math.inf
 
 
-def _judged(one: Samples, mean: float, error: float, critical: float, margin: float) -> Change:
+def _change(one: Samples, mean: float, error: float, critical: float, margin: float) -> Change:
     share = one.unit == "share"
     least = _SHARE_MARGIN if share else math.log1p(margin)
     half = critical * max(error, _LEAST_ERROR) if critical < math.inf else math.inf
@@ -302,7 +318,7 @@ def _judged(one: Samples, mean: float, error: float, critical: float, margin: fl
     elif low > 0 or high < 0:
         verdict = "better" if (mean > 0) == one.more_is_better else "worse"
     else:
-        repeats_to_tell = _repeats_to_tell(one, mean, half, least)
+        repeats_to_tell = _estimated_repeats(one, mean, half, least)
     back: Callable[[float], float] = float if share else math.expm1
     average = statistics.fmean if share else statistics.geometric_mean
     return Change(
@@ -319,8 +335,11 @@ def _judged(one: Samples, mean: float, error: float, critical: float, margin: fl
     )
 
 
-def _repeats_to_tell(one: Samples, mean: float, half: float, least: float) -> int:
-    """Return how many repeats would narrow the interval until it excludes 0 or fits the margin."""
+def _estimated_repeats(one: Samples, mean: float, half: float, least: float) -> int:
+    """Return the estimated number of repeats that makes the interval narrow enough.
+
+    It is narrow enough when it excludes 0 or is within the margin.
+    """
     if half == math.inf:
         return LEAST_REPEATS + 1
     wanted = max(abs(mean), least - abs(mean))
@@ -329,7 +348,7 @@ def _repeats_to_tell(one: Samples, mean: float, half: float, least: float) -> in
 
 
 def _notes(baseline: Result, other: Result, names: tuple[str, str]) -> list[str]:
-    """Return caveats of a comparison, a line each."""
+    """Return the caveats of a comparison, one line each."""
     notes = []
     plans = [msgspec.to_builtins(one.plan) for one in (baseline, other)]
     differing = [

@@ -8,19 +8,21 @@ import msgspec
 
 
 class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
-    """The four counts, and what explains their differences.
+    """The comparison of the generators' counts with the counters of the server.
+
+    Without loss or duplication on the way, the four counts are equal. They include the warm-up.
 
     Attributes:
-        admin: where the server's counters were read.
-        unit: `bytes`, or `datagrams` where all targets are UDP.
-        sent: by the generators, the warm-up included.
-        received_by_server: since the test began.
-        sent_by_server: since the test began.
-        received: by the generators.
-        balanced: all four are equal.
-        differences: where the counts part, a line each.
-        server: all that the server has counted since the test began, by the names of its metrics;
-            what stayed the same is left out.
+        admin: URL of the admin page from which the server's counters were read.
+        unit: unit of the counts: `bytes`, or `datagrams` if all targets are `udp://`.
+        sent: count sent by the generators.
+        received_by_server: count received by the server since the test began.
+        sent_by_server: count sent by the server since the test began.
+        received: count received by the generators.
+        balanced: whether all four counts are equal.
+        differences: what differs, and a possible cause, one line each; empty if balanced.
+        server: increase of every counter of the server since the test began, by the name of its
+            metric; counters that did not change are left out.
     """
 
     admin: str

@@ -27,11 +27,15 @@ _PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """One distribution of latencies, in microseconds.
+    """A distribution of latencies in microseconds; all figures are 0 if nothing was measured.
 
     Attributes:
-        count: latencies in it.
-        histogram: all of it, as an HdrHistogram (V2 compressed, base64) of nanoseconds.
+        count: number of latencies.
+        p50: median. The other percentiles are named alike: `p99_9` is the 99.9th.
+        max: longest latency.
+        mean: arithmetic mean.
+        histogram: the whole distribution in nanoseconds, as an HdrHistogram (V2, compressed,
+            base64).
     """
 
     count: int
@@ -64,17 +68,20 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):
-    """The distributions of a stage or of a test.
+    """The latency distributions of a stage or of a whole test.
 
     Attributes:
-        response: from when a message was due until its reply was in.
-        service: from when it left. In a closed loop a message is due when it leaves, and the two
-            are the same.
-        first_byte: from a connection's first message to the first byte that came back on it.
-        connect: what the path took to establish a connection: over TCP the round trip of the
-            handshake as the kernel measured it (tcp(7), TCP_INFO), if nothing of that was lost.
-        handshake: from then until TLS was.
-        kernel: round trips as the kernel's TCP smoothed them (tcp(7), TCP_INFO), one a connection.
+        response: response time: from the instant at which a message was due until its reply had
+            arrived. It includes the time that the message waited for a free connection.
+        service: service time: from the instant at which the message was sent until its reply had
+            arrived. In a closed loop a message is due when it is sent, and both are the same.
+        first_byte: from the first message of a connection until the first byte of a reply.
+        connect: time that the network took to establish a connection. Over TCP it is the round
+            trip of the handshake as measured by the kernel (tcp(7), TCP_INFO), unless a segment of
+            the handshake was lost.
+        handshake: duration of the TLS handshake, which follows.
+        kernel: smoothed round-trip time of the kernel's TCP (tcp(7), TCP_INFO), one value per
+            connection.
     """
 
     response: Latency
@@ -91,22 +98,23 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts of a stage or of a test, without the warm-up.
+    """The counts of a stage or of a whole test, without its warm-up.
 
     Attributes:
-        seconds: as long as messages could leave, also where the target was silent long before; or
-            until the last reply, if that came later.
-        connections_opened: established.
-        connections_failed: attempts to establish one that failed.
-        connections_lost: given up before the end, for an error.
-        messages: round trips completed, right or wrong.
+        seconds: time in which messages could be sent, even if the target fell silent before its
+            end; or the time until the last reply, if that is longer.
+        connections_opened: connections that were established.
+        connections_failed: failed attempts to establish a connection.
+        connections_lost: connections that were given up before the end because of an error.
+        messages: completed round trips, with a right or a wrong reply.
+        messages_per_second: `messages` divided by `seconds`.
         bytes_sent: payload bytes handed to the kernel.
-        bytes_received: payload bytes that came back.
+        bytes_received: payload bytes received back.
         datagrams_sent: datagrams handed to the kernel.
-        datagrams_received: datagrams that came back.
-        retransmits: segments that this end's TCP sent again; None where nothing goes over TCP.
-        errors: failures by kind.
-        attempts: what errors are a share of: messages, and the failures of which no message came.
+        datagrams_received: datagrams received back.
+        retransmits: segments that the TCP of this machine sent again; None without TCP.
+        errors: number of failures by kind, such as `timeout` or `corrupt`.
+        attempts: denominator of error shares: completed round trips, and failures without one.
     """
 
     seconds: float
@@ -124,18 +132,19 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
 
 
-class Generator(msgspec.Struct, frozen=True, kw_only=True):
-    """The generating side.
+class GeneratorResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The resources that the generators used, and whether they were the bottleneck.
 
     Attributes:
-        processes: generators.
-        cpu_seconds: their processor time while they generated.
-        cpu_cores: the same as cores kept busy; a threads generator keeps little more than one.
-        waited_seconds: time that they waited for a processor.
-        lateness_us: how late messages left that were due and had a free connection.
-        hub_lag_us: how late their event loops were.
-        bound: the generator was the limit, or disturbed what was measured.
-        findings: why, a line each, and what to raise.
+        processes: number of generator processes.
+        cpu_seconds: processor time of all generators together while they generated load.
+        cpu_cores: average number of cores that this kept busy; a generator of the `threads` engine
+            keeps little more than one busy.
+        waited_seconds: time that the generators were ready to run, but waited for a processor.
+        lateness_us: delay in sending messages that were due and had a free connection.
+        hub_lag_us: delay of the generators' event loops.
+        bound: a generator was the bottleneck, or its delays distorted the measurements.
+        findings: the reasons, one line each, and then a line of advice; empty unless `bound`.
     """
 
     processes: int
@@ -149,23 +158,24 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waiting(self) -> float:
-        """The cores that would also have been busy if the processes had not waited for them."""
+        """The average number of further cores that the generators could have used."""
         return self.cpu_cores * self.waited_seconds / self.cpu_seconds if self.cpu_seconds else 0.0
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """The spread of the messages over the connections.
+    """The distribution of the messages over the connections.
 
     Attributes:
-        connections: those that there were, by their numbers.
-        least: messages of the one with the fewest.
-        median: messages of the one in the middle.
-        most: messages of the one with the most.
-        starved: connections without a single round trip.
-        percentiles: messages that 0, 1, 2 and so on to 100 percent of the connections do not
-            exceed; none without connections.
-        fairness: 1 if all have the same, 1/connections if one has all (R. Jain, D. Chiu and
-            W. Hawe, A Quantitative Measure of Fairness, DEC-TR-301, 1984).
+        connections: number of connections; one that was reopened counts once.
+        least: messages of the connection with the fewest.
+        median: median of the messages of a connection.
+        most: messages of the connection with the most.
+        starved: number of connections without a completed round trip.
+        percentiles: 101 percentiles, from 0 to 100, of the messages of a connection; empty without
+            connections.
+        fairness: Jain's fairness index: 1 if all connections have the same number of messages,
+            1/connections if one connection has all of them (R. Jain, D. Chiu and W. Hawe, A
+            Quantitative Measure of Fairness, DEC-TR-301, 1984).
     """
 
     connections: int
@@ -178,7 +188,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, messages: list[int]) -> Spread:
-        """Summarize the messages of each connection."""
+        """Summarize the numbers of messages of the connections."""
         squares = sum(one * one for one in messages)
         percentiles = (
             np.percentile(messages, range(101), method="inverted_cdf").astype(int).tolist()
@@ -197,36 +207,45 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageResult(Totals, frozen=True, kw_only=True):
-    """The totals of one stage, its latencies and its generators.
+    """The counts, latencies and generators of one stage.
 
-    Messages and their times are those that were due in the stage, exactly. What else is counted
-    belongs to it to within a fiftieth of a second.
+    Messages and their latencies belong to exactly the stage in which the messages were due. Other
+    counts are attributed to a stage to within 20 ms.
+
+    Attributes:
+        name: name of the stage, such as `100 connections`.
+        latency_us: latency distributions in microseconds.
+        generator: resources that the generators used.
     """
 
     name: str
     latency_us: Latencies
-    generator: Generator
+    generator: GeneratorResult
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
-    """One second of a test: the round trips that ended in it, and what else was counted.
+    """One second of a test.
+
+    Round trips belong to exactly the second in which their replies arrived. Bytes and errors are
+    attributed to a second to within 20 ms.
 
     Attributes:
-        second: counted from the beginning of the first stage. Stages and repeats that open
-            connections of their own begin with a whole one; in between there may be none.
+        second: number of the second since the beginning of the first stage, from 0. A stage or a
+            repeat with connections of its own begins with a new second; seconds in between, when
+            nothing was tested, are left out.
         repeat: number of the repeat, from 1.
-        stage: the one that was under way when it began.
-        connections: open at its end.
-        messages: how many round trips.
-        bytes_sent: payload bytes handed to the kernel, to within a fiftieth of a second.
-        bytes_received: payload bytes that came back, likewise.
-        errors: failures by kind, likewise.
-        p50_us: response time of half of them, in microseconds; 0 where there were none, as in
-            the others.
-        p90_us: of all but 10 %.
-        p99_us: of all but 1 %.
-        p99_9_us: of all but 0.1 %.
-        max_us: the longest.
+        stage: name of the stage in which the second began.
+        connections: number of open connections at its end.
+        messages: number of completed round trips.
+        bytes_sent: payload bytes handed to the kernel.
+        bytes_received: payload bytes received back.
+        errors: number of failures by kind.
+        p50_us: median of the response time in microseconds; 0 without a round trip, as are the
+            following ones.
+        p90_us: 90th percentile of the response time.
+        p99_us: 99th percentile.
+        p99_9_us: 99.9th percentile.
+        max_us: longest response time.
     """
 
     second: int
@@ -245,11 +264,11 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repeat(msgspec.Struct, frozen=True, kw_only=True):
-    """One of several times that a plan was run, kept apart.
+    """One repeat of a test that was run several times.
 
     Attributes:
-        started_at: ISO 8601, UTC.
-        stages: what came of them in this repeat.
+        started_at: when the repeat began (ISO 8601, UTC).
+        stages: results of the stages in this repeat.
     """
 
     started_at: str
@@ -257,7 +276,16 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine of the generators."""
+    """The machine that ran the generators.
+
+    Attributes:
+        platform: operating system and version, as from `platform.platform()`.
+        processor: architecture of the processor, such as `x86_64`.
+        cores: number of logical cores.
+        memory_bytes: size of the memory in bytes.
+        python: version of Python.
+        echoswarm: version of echoswarm.
+    """
 
     platform: str
     processor: str
@@ -290,24 +318,29 @@ _EXIT_CODES: dict[Verdict, ExitCode] = {
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A test and what came of it.
+    """The result of a test.
 
     Attributes:
-        targets: what was tested.
-        started_at: ISO 8601, UTC.
-        stages: each of them, over all repeats.
-        totals: of all stages and repeats.
-        latency_us: the same.
-        series: by the second.
-        repeats: each of them, where there were several.
-        spread: of the messages over the connections.
-        reconciliation: with the server's counters; None if they were not read.
-        thresholds: what was asked for, and whether it was kept.
-        verdict: `passed`: nothing failed, nothing was lost, every threshold was kept, and it came
-            to its end. Otherwise the first of these that is true: it was `interrupted`, something
-            `failed`, or a threshold was `crossed`.
-        passed: the verdict is that it did.
-        reasons: why it did not pass, a line each.
+        schema: name and version of this format.
+        command: command that ran the test: `run`, `stress` or `hold`.
+        plan: the plan of the test, as it was given.
+        targets: URLs of the tested services, including that of a server started for the test.
+        machine: the machine that ran the generators.
+        started_at: when the test began (ISO 8601, UTC).
+        stages: result of each stage, over all repeats.
+        totals: counts over all stages and repeats.
+        latency_us: latency distributions over all stages and repeats, in microseconds.
+        series: figures of each second.
+        repeats: result of each repeat; empty unless there were several.
+        generator: resources that the generators used, over all stages and repeats.
+        spread: distribution of the messages over the connections.
+        reconciliation: comparison with the counters of the server; None if they were not read.
+        thresholds: each threshold, and whether it was kept.
+        verdict: `interrupted` if a user or a signal stopped the test; otherwise `failed` if
+            anything failed that no threshold allows, was lost, or was not run; otherwise `crossed`
+            if a threshold was crossed; otherwise `passed`.
+        passed: whether the verdict is `passed`.
+        reasons: why the test did not pass, one line each; empty if it passed.
     """
 
     schema: str = SCHEMA
@@ -321,7 +354,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: Latencies
     series: list[Second]
     repeats: list[Repeat]
-    generator: Generator
+    generator: GeneratorResult
     spread: Spread
     reconciliation: Reconciliation | None
     thresholds: list[ThresholdResult]
@@ -331,13 +364,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """The exit code of a command that ran the test."""
+        """The exit code of the command that ran the test."""
         return _EXIT_CODES[self.verdict]
 
     def to_json(self) -> bytes:
-        """The object as indented JSON, with a line feed at its end.
+        """Return the result as indented JSON that ends with a line feed.
 
-        Bytes of a name that are not UTF-8 are written as escapes.
+        Bytes of file names and arguments that are not UTF-8 are written as escapes.
         """
         try:
             encoded = msgspec.json.encode(self)
@@ -347,7 +380,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _printable(content: Any) -> Any:
-    """The same lists, dicts and strings, with surrogates escaped."""
+    """Return a copy of nested lists, dicts and strings in which surrogates are escaped."""
     match content:
         case str():
             return content.encode(errors="backslashreplace").decode()
@@ -360,7 +393,7 @@ def _printable(content: Any) -> Any:
 
 
 class _AnySchema(msgspec.Struct):
-    """The head of a result file, which is checked before the rest is read."""
+    """The name of a result file's schema, which is checked before the rest is decoded."""
 
     schema: str
 
@@ -369,7 +402,7 @@ def load_result(path: Path) -> Result:
     """Read the result file of a test.
 
     Raises:
-        ResultFileError: it cannot be read, is not a whole result, or has another schema.
+        ResultFileError: the file cannot be read, is not a complete result, or has another schema.
     """
     try:
         content = path.read_bytes()
@@ -387,7 +420,7 @@ def load_result(path: Path) -> Result:
 
 
 def json_schema() -> bytes:
-    """The JSON Schema (2020-12) of results, indented, with a line feed at its end."""
+    """Return the JSON Schema (2020-12) of results, indented, with a line feed at its end."""
     schema = msgspec.json.schema(Result)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = SCHEMA

@@ -1,4 +1,4 @@
-"""The verdict on a test, and its reasons."""
+"""The verdict on a test, and the reasons for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import StageResult, Totals, Verdict
 
-# Remedies for errors that are not the target's.
+# Remedies for errors that the target did not cause.
 _HINTS = {
     FailureKind.NO_PORT: "local ports ran out (net.ipv4.ip_local_port_range; a connection "
     "that was closed for --churn keeps its port for up to a minute): add --source-ip addresses",
@@ -27,11 +27,11 @@ class End(NamedTuple):
     """The end of a test.
 
     Attributes:
-        interrupted: somebody stopped it.
-        aborted: a threshold did.
-        failure: how the server that was started for it failed; None if it did not.
-        missing: parts that were not run, of all repeats.
-        parts: how many were planned: stages if each has its own connections, otherwise repeats.
+        interrupted: whether a user or a signal stopped it.
+        aborted: whether a threshold stopped it.
+        failure: how the server that was started for the test failed; None if it did not.
+        missing: number of parts, over all repeats, that were not run.
+        parts: number of planned parts: stages if each has its own connections, otherwise repeats.
     """
 
     interrupted: bool
@@ -42,22 +42,22 @@ class End(NamedTuple):
 
 
 def tolerated(plan: Plan, kind: str) -> bool:
-    """Return whether a threshold limits the number of errors of this kind.
+    """Return whether a threshold of the plan allows some errors of this kind.
 
-    Without one, none is tolerated. Wrong replies are never tolerated.
+    Without such a threshold no error is tolerated, and wrong replies are never tolerated.
     """
     return is_tolerated(kind, {limit.metric for limit in plan.limits})
 
 
 def is_tolerated(kind: str, metrics: Collection[str]) -> bool:
-    """Return whether thresholds on these metrics limit the number of errors of this kind."""
+    """Return whether thresholds on these metrics allow some errors of this kind."""
     return kind not in MISMATCHES and (
         "errors" in metrics or ("loss" in metrics and kind in LOSSES)
     )
 
 
 def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
-    """The reasons why a stage failed, a line each; none if it did not."""
+    """Return the reasons why a stage failed, at most one line; an empty list if it did not."""
     if stage.errors and all(tolerated(plan, kind) for kind in stage.errors):
         return []
     found = []
@@ -80,7 +80,7 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
     return [f"{stage.name}: {'; '.join(found)}" + (f" ({kinds})" if kinds else "")] if found else []
 
 
-def judge(
+def reach_verdict(
     plan: Plan,
     stages: Sequence[StageResult],
     totals: Totals,
@@ -88,7 +88,7 @@ def judge(
     thresholds: Sequence[ThresholdResult],
     end: End,
 ) -> tuple[Verdict, list[str]]:
-    """Return the verdict on a test, and why it did not pass, a line each."""
+    """Return the verdict on a test, and the reasons why it did not pass, one line each."""
     failures = [reason for stage in stages for reason in shortcomings(plan, stage)]
     if not totals.messages:
         failures.append("not one message came back")
@@ -98,13 +98,13 @@ def judge(
     if end.interrupted:
         failures.append("interrupted before its end")
     elif end.aborted:
-        # The threshold says why, and what was in flight is missing from the balance.
+        # The threshold is the reason; messages in flight are missing from the reconciliation.
         pass
     elif end.missing:
         parts = "stages" if plan.reopen else "repeats"
         failures.append(f"{end.missing} of {end.parts} {parts} not run")
     elif reconciliation is not None and (failures or not totals.errors):
-        # What was lost to a tolerated error is missing from the balance, too.
+        # Messages lost to a tolerated error are missing from the reconciliation, too.
         failures += reconciliation.differences
     crossed = [
         f"{one.crossed}: {one.measured}"

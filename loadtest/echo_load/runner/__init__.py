@@ -1,1 +1,1 @@
-"""Running a test: the controller, its generators, and what they report."""
+"""The run of a test: the controller, its generators, and the sum of their measurements."""

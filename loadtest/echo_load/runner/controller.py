@@ -1,4 +1,4 @@
-"""Runs a plan from beginning to end and returns its result.
+"""The run of a plan from beginning to end.
 
 The controller never generates load, so that it can draw a screen without disturbing the
 measurements.
@@ -29,7 +29,7 @@ from echo_load.plan.sources import processes_for, source_addresses
 from echo_load.plan.thresholds import Threshold
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import Latencies, Machine, Repeat, Result, Spread
-from echo_load.results.verdict import End, judge
+from echo_load.results.verdict import End, reach_verdict
 from echo_load.runner.generator import STOP_SIGNALS
 from echo_load.runner.local_server import LocalServer
 from echo_load.runner.observer import Observer, Progress
@@ -38,40 +38,44 @@ from echo_load.runner.reconcile import Reconciler
 from echo_load.runner.tally import (
     Tally,
     figures,
-    generator,
+    generator_result,
     measured_in,
     series,
     stage_results,
     totals,
 )
 
-# A live screen hides the cursor (xterm's control sequences, DECTCEM).
+# The live screen has hidden the cursor (xterm's control sequences, DECTCEM).
 _SHOW_CURSOR = b"\x1b[?25h"
-# Rates and percentiles abort a test only after this time: before, they mean little.
+# Rates and percentiles of a shorter time mean too little to abort a test.
 _SECONDS_TO_JUDGE = 1.0
 
 
 class Interruption:
-    """Whether the run was asked to stop."""
+    """A request to stop the run.
+
+    Attributes:
+        requested: whether the run is to stop.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     @contextmanager
     def by_signals(self, quit_now: Callable[[], None]) -> Iterator[None]:
-        """Within the block, let the first stop signal ask to stop, and the second quit at once.
+        """Within the block, let the first stop signal request a stop, and the second quit at once.
 
         Args:
-            quit_now: called before the process quits, to end what it started.
+            quit_now: called before the process quits, to end what it has started.
         """
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
-            if self.asked:
+            if self.requested:
                 quit_now()
                 if os.isatty(sys.stderr.fileno()):
                     os.write(sys.stderr.fileno(), _SHOW_CURSOR)
                 os._exit(ExitCode.INTERRUPTED)
-            self.asked = True
+            self.requested = True
 
         before = [signal.signal(number, on_signal) for number in STOP_SIGNALS]
         try:
@@ -89,28 +93,28 @@ def run(
     reconcile: str | None = None,
     handle_signals: bool = False,
 ) -> Result:
-    """Run a plan: generate load, check every byte, measure, and return the result.
+    """Run a test: generate load, check every byte of the replies, and return the result.
 
-    Generators are spawned processes: a script must call this under `if __name__ == "__main__":`, as
-    multiprocessing requires.
+    The generators are spawned processes: a script must call this under
+    `if __name__ == "__main__":`, as multiprocessing requires.
 
     Args:
-        plan: what to do. Without targets an `echo-server` is started, tested, its counters
-            reconciled, and stopped.
-        command: what the result calls the run.
-        observer: is told about the progress.
-        reconcile: the admin page of the target, an `echo-server`, whose counters are to be
-            compared: `http://HOST:PORT`.
-        handle_signals: let the first SIGINT, SIGTERM or SIGHUP end the run early, with a result,
-            and the second end the process. Only from the main thread.
+        plan: the test. Without targets an `echo-server` is started, tested, reconciled and stopped.
+        command: value of the field `command` of the result.
+        observer: receives the progress of the run.
+        reconcile: URL of the admin page of the target, an echo-server, whose counters are compared
+            with those of the generators: `http://HOST:PORT`.
+        handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the run early, with a
+            result, and the second one ends the process. Possible in the main thread only.
 
     Raises:
-        InvalidValueError: the plan cannot be run here, for lack of ports, descriptors or addresses;
-            or `reconcile` is not such a page.
-        UnresolvedError: a target's host is not known.
+        InvalidValueError: this machine cannot run the plan, for lack of ports, descriptors or
+            source addresses; or `reconcile` is not a valid URL.
+        UnresolvedError: the host of a target is unknown.
         LocalServerError: the echo-server did not start.
-        AdminError: the server's counters cannot be read.
+        AdminError: the counters of the server cannot be read.
         GeneratorError: a generator did not start, or died.
+        TlsFileError: a file for TLS is invalid.
     """
     observer = observer or Observer()
     if reconcile is not None and not plan.targets:
@@ -134,7 +138,7 @@ def run(
             endpoints = (server.endpoint,)
         interruption = Interruption()
         if handle_signals:
-            quit_now = server.kill if server is not None else _nothing
+            quit_now = server.kill if server is not None else _do_nothing
             stack.enter_context(interruption.by_signals(quit_now))
         targets = tuple(_addresses(plan, endpoint, sources) for endpoint in endpoints)
         check_ports(plan, targets, sources)
@@ -142,7 +146,7 @@ def run(
         reconciler = Reconciler(admin) if admin is not None else None
         observer.started(plan, endpoints, processes)
         started_at = _now()
-        test_run = _TestRun(plan, observer, lambda: interruption.asked)
+        test_run = _TestRun(plan, observer, lambda: interruption.requested)
         for number, (repeat, stages) in enumerate(test_run.parts):
             task = Task(plan, stages, targets, payload, sources, processes, seed + number, repeat)
             if not test_run.run_part(task):
@@ -160,21 +164,21 @@ def run(
 
 
 def _addresses(plan: Plan, endpoint: Endpoint, sources: Sequence[str]) -> tuple[Address, ...]:
-    """The addresses of a target that the sources can reach, with the first to answer in front.
+    """Return the addresses of a target that the sources can reach, the first to answer in front.
 
     Raises:
-        UnresolvedError: its host is not known.
+        UnresolvedError: the host of the target is unknown.
     """
     addresses: Sequence[Address] = resolve(endpoint, plan.ip_version)
     source = sources[0] if sources else None
-    # `check_ports` refuses what cannot be reached.
+    # If the source can reach none of them, `check_ports` raises the error.
     with suppress(NoSourceError):
         addresses = best_first(reachable_from(source, addresses), plan.connect_timeout, source)
     return tuple(addresses)
 
 
-def _nothing() -> None:
-    """Do nothing: no server was started."""
+def _do_nothing() -> None:
+    """Stand in for `LocalServer.kill` if no server was started."""
 
 
 def _now() -> str:
@@ -182,17 +186,19 @@ def _now() -> str:
 
 
 class _TestRun:
-    """The parts of a test, of all repeats, one after the other, and their figures.
+    """The parts of a test, in the order in which they are run, and their figures.
+
+    A part is one or more stages of a repeat that share their connections.
 
     Args:
         plan: the test.
-        observer: is told about the progress.
-        is_interrupted: polled for whether to stop.
+        observer: receives the progress.
+        is_interrupted: polled to learn whether to stop.
 
     Attributes:
-        parts: of each part, the number of its repeat, and the stages that share their connections.
-        tallies: the tally of each part that was run.
-        warm_ups: the tallies of their warm-ups.
+        parts: number of the repeat, and the stages, of each part.
+        tallies: tally of each part that was run.
+        warm_ups: tallies of their warm-ups.
     """
 
     def __init__(self, plan: Plan, observer: Observer, is_interrupted: Callable[[], bool]) -> None:
@@ -211,7 +217,7 @@ class _TestRun:
         self._repeats: list[Repeat] = []
 
     def run_part(self, task: Task) -> bool:
-        """Run a part; return False if none is to follow."""
+        """Run a part; return whether the next one should be run."""
         if len(self.tallies) % self._parts_a_repeat == 0:
             self._repeats.append(Repeat(started_at=_now(), stages=[]))
         if self._plan.warmup:
@@ -220,19 +226,19 @@ class _TestRun:
             tally = generators.tally
             self.tallies.append(tally)
             limits = [limit for limit in self._plan.limits if limit.aborts]
-            for phase, elapsed in generators.phases(self._is_to_stop):
+            for phase, elapsed in generators.phases(self._should_stop):
                 self._progressed(len(self.tallies), phase, elapsed, tally)
                 if limits and phase == "running":
                     self._aborted |= self._is_crossed(limits, elapsed)
         stages = stage_results([tally])
         self._repeats[-1].stages.extend(stages)
         self._observer.measured(task.repeat, stages)
-        return not self._is_to_stop() and bool(tally.counts.opened)
+        return not self._should_stop() and bool(tally.counts.opened)
 
     def _warm_up(self, task: Task) -> None:
         with Generators(task) as generators:
             self.warm_ups.append(generators.tally)
-            for _, elapsed in generators.phases(self._is_to_stop):
+            for _, elapsed in generators.phases(self._should_stop):
                 part = len(self.tallies) + 1
                 self._progressed(part, "warming up", elapsed, generators.tally)
 
@@ -248,7 +254,7 @@ class _TestRun:
         ]
         return any(one.value is not None and not one.passed for one in judged)
 
-    def _is_to_stop(self) -> bool:
+    def _should_stop(self) -> bool:
         return self._aborted or self._is_interrupted()
 
     def result(
@@ -259,14 +265,14 @@ class _TestRun:
         reconciliation: Reconciliation | None,
         failure: str | None,
     ) -> Result:
-        """The result of all parts that were run."""
+        """Return the result of all parts that were run."""
         plan, tallies = self._plan, self.tallies
         together = [tallies[part :: self._parts_a_repeat] for part in range(self._parts_a_repeat)]
         stages = [stage for same in together if same for stage in stage_results(same)]
         summed = totals(tallies)
         measured = measured_in(tallies)
         thresholds = [limit.judge(figures(tallies)) for limit in plan.limits]
-        verdict, reasons = judge(
+        verdict, reasons = reach_verdict(
             plan,
             stages,
             summed,
@@ -291,7 +297,7 @@ class _TestRun:
             latency_us=Latencies.of(measured),
             series=series(tallies),
             repeats=self._repeats if plan.repeat > 1 else [],
-            generator=generator(tallies, measured),
+            generator=generator_result(tallies, measured),
             spread=Spread.of([one for tally in tallies for one in tally.messages_by_connection]),
             reconciliation=reconciliation,
             thresholds=thresholds,

@@ -1,7 +1,6 @@
-"""One load-generating process: an engine, and a pipe to the controller.
+"""A generator: a process that runs an engine, with a pipe to the controller.
 
-The process is started fresh (spawned), so that what the controller imports and patches does not
-reach the engine, and the screen does not share its interpreter.
+It is spawned, not forked, so that it does not inherit the modules that the controller has imported.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.engines.share import Share
 
 SNAPSHOT_SECONDS = 0.25
-# How often to check whether all connections are open, or have ended.
-_LOOK_SECONDS = 0.02
-# How long replies are waited for beyond their timeouts before their threads are woken.
+# Interval between checks whether all connections are open, or have ended.
+_POLL_SECONDS = 0.02
+# Replies may arrive this long after their timeouts before their threads are woken.
 _MARGIN_SECONDS = 1.0
-# A core that is idle for less than this share of the time counts as fully used.
+# A core that is idle for a smaller share of the time than this counts as fully used.
 _IDLE_SHARE = 0.05
 
 # Signals that ask the controller to stop: Ctrl-C, a service manager, a closed terminal.
@@ -39,10 +38,11 @@ State = Literal["connecting", "ready", "running", "ended", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """From the controller: begin at an instant of the monotonic clock, the same for all.
+    """A command to a generator to start sending.
 
     Attributes:
-        gate_ns: when the first messages leave.
+        gate_ns: instant at which the first messages leave, the same for all generators, in
+            nanoseconds of the monotonic clock.
     """
 
     gate_ns: int
@@ -50,21 +50,21 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """From the controller: stop and report."""
+    """A command to a generator to stop and to send its last update."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """To the controller: the generator's state and its measurements.
+class Update:
+    """The state and the latest measurements of a generator, sent to the controller.
 
     Attributes:
-        state: `connecting`, `ready` to start, `running`, or in the last report `ended` or `failed`.
-        snapshot: the measurements since the last report; None if it failed.
-        seconds: time since it was told to start.
-        cpu_seconds: processor time that it has used in that time.
-        waited_seconds: time that it waited for a processor in that time; for the threads engine,
-            time that others used its core.
-        messages_by_connection: round trips of each of its connections, in the last report only.
+        state: `connecting`, `ready` or `running`; in the last update `ended` or `failed`.
+        snapshot: measurements since the previous update; None if the generator failed.
+        seconds: time since the generator was told to start.
+        cpu_seconds: processor time that it has used since then.
+        waited_seconds: time that it has waited for a processor since then; with the threads engine,
+            time in which other processes used its core.
+        messages_by_connection: round trips of each of its connections, in the last update only.
         failure: why it failed.
     """
 
@@ -78,11 +78,11 @@ class Report:
 
 
 def generate(share: Share, controller: Connection) -> None:
-    """Run a generator: connect, report, wait for the start, generate, report, end.
+    """Run a generator: connect, wait for the start, and generate load; send updates meanwhile.
 
-    The process also ends when the controller's end of the pipe is closed.
+    The process also ends when the controller closes its end of the pipe.
     """
-    # They reach the whole process group; the controller decides, and its end is noticed.
+    # Signals reach the whole process group, but the controller decides when to stop.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if share.core is not None:
@@ -94,11 +94,11 @@ def generate(share: Share, controller: Connection) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
     except EchoswarmError as error:
-        controller.send(Report("failed", None, failure=str(error)))
+        controller.send(Update("failed", None, failure=str(error)))
 
 
 def _make_engine(share: Share) -> tuple[Engine, Recorder, Callable[[Connection, float], bool]]:
-    """The engine, its recorder, and a function that waits for a message of the controller."""
+    """Return the engine, its recorder, and a function that waits for a command."""
     recorder = Recorder(share.timeline)
     if share.plan.driven_by == "greenlets":
         from gevent import monkey
@@ -119,7 +119,7 @@ def _wait(controller: Connection, seconds: float) -> bool:
 
 
 def _wait_on_hub(controller: Connection, seconds: float) -> bool:
-    """Wait as `poll` does, which would block the hub."""
+    """Wait for a command as `_wait` does, but without blocking the hub."""
     from gevent.select import select
 
     return bool(select([controller.fileno()], [], [], seconds)[0])
@@ -140,78 +140,82 @@ class _Generator:
         self._share = share
         self._controller = controller
         self._usage = self._measure_usage()
-        self._reported = 0.0
+        self._last_interval = 0.0
 
     def run(self) -> None:
         start = self._connect()
         in_time = True
         if start is not None:
             self._usage = self._measure_usage()
-            # What is allocated now stays: searching it for garbage would delay messages by
-            # milliseconds.
+            # Objects that exist by now will stay: to search them for garbage would delay messages
+            # by milliseconds.
             gc.freeze()
             self._recorder.start(start.gate_ns)
             self._engine.start(start.gate_ns)
             in_time = self._until_ended()
         self._engine.abort(verdict=None if in_time else FailureKind.TIMEOUT)
         self._engine.join(_MARGIN_SECONDS)
-        self._report("ended")
+        self._send_update("ended")
 
     def _connect(self) -> Start | None:
-        """Open the connections and wait for the start; None if told to stop instead."""
+        """Open the connections and wait for the start; return None if told to stop instead."""
         self._engine.open()
         while not self._engine.settled:
-            if self._wait(self._controller, _LOOK_SECONDS):
-                return self._word()
-            self._report_now_and_then("connecting")
-        self._report("ready")
+            if self._wait(self._controller, _POLL_SECONDS):
+                return self._receive_start()
+            self._send_update_if_due("connecting")
+        self._send_update("ready")
         while not self._wait(self._controller, SNAPSHOT_SECONDS):
-            # A connection that is lost while others wait for the gate is reported at once.
-            self._report("ready")
-        return self._word()
+            # A connection may be lost while the others wait for the start.
+            self._send_update("ready")
+        return self._receive_start()
 
-    def _word(self) -> Start | None:
-        word = self._controller.recv()
-        return word if isinstance(word, Start) else None
+    def _receive_start(self) -> Start | None:
+        command = self._controller.recv()
+        return command if isinstance(command, Start) else None
 
     def _until_ended(self) -> bool:
-        """Report until all connections have ended or it is told to stop; False if they are late."""
-        # One timeout each for sending what is overdue, sending, receiving, and finding out whether
-        # a late reply still comes.
+        """Send updates until all connections have ended, or a command to stop arrives.
+
+        Returns:
+            Whether that was in time.
+        """
+        # One timeout each for sending overdue messages, for the last send, for its reply, and for
+        # waiting whether a late reply still arrives.
         patience_ns = int((4 * self._share.plan.reply_timeout + _MARGIN_SECONDS) * 1e9)
         while not self._engine.ended:
             if time.monotonic_ns() > self._share.end_ns.value + patience_ns:
                 return self._share.end_ns.value == 0
-            if self._wait(self._controller, _LOOK_SECONDS):
+            if self._wait(self._controller, _POLL_SECONDS):
                 self._controller.recv()
                 return True
-            self._report_now_and_then("running")
+            self._send_update_if_due("running")
         return True
 
     def _measure_usage(self) -> _Usage:
         return _Usage(threads=self._share.plan.driven_by == "threads")
 
-    def _report_now_and_then(self, state: State) -> None:
-        # Stages and seconds are reported one look early, so that none ends after the next has
-        # begun.
-        soon_ns = time.monotonic_ns() + int(_LOOK_SECONDS * 1e9)
+    def _send_update_if_due(self, state: State) -> None:
+        # Updates at the end of a stage or a second are sent one poll early, so that none is sent
+        # after the next one has begun.
+        soon_ns = time.monotonic_ns() + int(_POLL_SECONDS * 1e9)
         stage = self._recorder.stage_at(soon_ns)
         if stage != self._recorder.stage:
-            self._report(state)
+            self._send_update(state)
             self._recorder.stage = stage
-        elif self._turn(soon_ns) != self._reported:
-            self._report(state)
+        elif self._interval_at(soon_ns) != self._last_interval:
+            self._send_update(state)
 
-    def _turn(self, now_ns: int) -> float:
-        """The number of the snapshot; once stages have begun, every fourth ends with a second."""
+    def _interval_at(self, now_ns: int) -> float:
+        """Return the number of the interval of an update; every fourth one ends with a second."""
         elapsed = self._recorder.elapsed_at(now_ns)
         return (elapsed if elapsed > -math.inf else now_ns / 1e9) // SNAPSHOT_SECONDS
 
-    def _report(self, state: State) -> None:
-        self._reported = self._turn(time.monotonic_ns() + int(_LOOK_SECONDS * 1e9))
+    def _send_update(self, state: State) -> None:
+        self._last_interval = self._interval_at(time.monotonic_ns() + int(_POLL_SECONDS * 1e9))
         counts = self._engine.counts()
         self._controller.send(
-            Report(
+            Update(
                 state,
                 self._recorder.take(counts),
                 *self._usage.now(),
@@ -221,10 +225,10 @@ class _Generator:
 
 
 class _Usage:
-    """The time, the processor time, and the time of waiting for a processor since it was made.
+    """The time, processor time, and time of waiting for a processor since its creation.
 
     Args:
-        threads: the process has many threads, which also wait for one another.
+        threads: whether the process has many threads, which also wait for one another.
     """
 
     def __init__(self, *, threads: bool) -> None:
@@ -236,7 +240,7 @@ class _Usage:
             now - begin for now, begin in zip(self._times(), self._begin, strict=True)
         )
         if self._threads:
-            # The time that others used its core, if that was fully used.
+            # If the core was fully used, the time in which other processes used it.
             idle = waited
             waited = max(0.0, seconds - used - idle) if idle < _IDLE_SHARE * seconds else 0.0
         return seconds, used, waited
@@ -247,7 +251,10 @@ class _Usage:
 
 
 def _idle_seconds() -> float:
-    """Seconds that this process's only core was idle (proc_stat(5)); with several cores, all."""
+    """Return the seconds in which the only core of this process was idle (proc_stat(5)).
+
+    If it is unknown, or the process has several cores, that is all of the time.
+    """
     try:
         (core,) = os.sched_getaffinity(0)
         with open("/proc/stat") as file:  # noqa: PTH123  # several times a second
@@ -259,7 +266,10 @@ def _idle_seconds() -> float:
 
 
 def _waited_seconds() -> float:
-    """Seconds that the main thread waited for a processor (proc_pid_schedstat(5)), or 0."""
+    """Return the seconds in which the main thread waited for a processor.
+
+    They are those of proc_pid_schedstat(5), or 0 if the kernel does not tell.
+    """
     try:
         with open("/proc/self/schedstat") as file:  # noqa: PTH123  # several times a second
             return int(file.read().split()[1]) / 1e9

@@ -1,4 +1,4 @@
-"""Starts and stops an `echo-server` for tests that name no target."""
+"""An `echo-server` for tests that name no target."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ _OPTIONS = (
     *("--host", "127.0.0.1", "--port", "0", "--admin", "127.0.0.1:0", "--drain-timeout", "1s"),
     *("--log-level", "warning", "--log-format", "console"),
 )
-# Descriptors that a worker needs besides its connections.
+# Descriptors that a worker of the server needs besides its connections.
 _SPARE_DESCRIPTORS = 256
 
 
 def _end_with_parent() -> None:
-    """Let the kernel end this process when its parent ends, for whatever reason (prctl(2))."""
+    """Have the kernel end this process when its parent ends, for whatever reason (prctl(2))."""
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, without settings of another server."""
+    """Return the environment of this process, without settings of an echo-server."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith("ECHO_SERVER_")
     }
 
 
 def _memory_file() -> IO[bytes]:
-    """A file in memory for the server's log: a container may have no writable folder."""
+    """Return a file in memory for the server's log; a container may have no writable folder."""
     return os.fdopen(os.memfd_create("echo-server-log"), "w+b")
 
 
 class LocalServer:
-    """An `echo-server --port 0` of our own, as any user would start it; a context manager.
+    """A running `echo-server --port 0`; a context manager.
 
-    It runs in a session of its own, so that Ctrl-C at the terminal does not reach it: connections
-    would be refused while the test is still being stopped.
+    The server runs in a session of its own, so that Ctrl-C at the terminal does not reach it: it
+    would refuse connections while the test is still being stopped.
 
     Args:
-        connections: how many it must be able to hold.
-        descriptors: the most that one process may open.
+        connections: number of connections that it must be able to hold.
+        descriptors: number of descriptors that one process may open.
 
     Attributes:
-        endpoint: where it listens, once entered.
-        admin: where its counters are, once entered: `http://127.0.0.1:PORT`.
+        endpoint: its endpoint, once entered.
+        admin: URL of its admin page, `http://127.0.0.1:PORT`, once entered.
 
     Raises:
-        LocalServerError: it ended before it listened.
+        LocalServerError: on entering, the server ended before it listened.
     """
 
     endpoint: Endpoint
     admin: str
 
     def __init__(self, connections: int, descriptors: int) -> None:
-        # The kernel distributes connections to workers by a hash, unevenly.
+        # The kernel distributes connections to workers by a hash, and so unevenly.
         workers = math.ceil(connections * 1.1 / max(1, descriptors - _SPARE_DESCRIPTORS))
         self._options = (*_OPTIONS, "--workers", str(workers))
 
@@ -73,7 +73,7 @@ class LocalServer:
         self._log: IO[bytes] = _memory_file()  # closed in __exit__
         try:
             self._process = subprocess.Popen(
-                # -P: do not take the server's modules from the current folder.
+                # -P: do not import the server's modules from the current folder.
                 [sys.executable, "-P", "-m", "echo_server", *self._options],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
@@ -123,7 +123,7 @@ class LocalServer:
         self._process.wait()
 
     def failure(self) -> str | None:
-        """Return how the server ended while it was being tested; None if it still runs."""
+        """Return how the server ended during the test; None if it is still running."""
         code = self._process.poll()
         if code is None:
             return None

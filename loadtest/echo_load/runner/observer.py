@@ -19,11 +19,11 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        part: the number of the part (stages that share their connections), from 1.
-        parts: how many there are, in all repeats.
-        phase: what the part is doing.
-        elapsed: seconds since its first message, or since that of its warm-up.
-        tally: its figures so far.
+        part: number of the current part (stages that share their connections), from 1.
+        parts: number of parts in all repeats.
+        phase: phase of the part.
+        elapsed: seconds since the first message of the part, or of its warm-up.
+        tally: figures of the part so far.
     """
 
     part: int
@@ -34,13 +34,13 @@ class Progress:
 
 
 class Observer:
-    """Is told about the progress of a run; does nothing by itself."""
+    """The base class of observers of a run, whose methods do nothing."""
 
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
-        """Handle the start: the targets are known, and nothing has been sent yet."""
+        """Handle the start, when the targets are known and nothing has been sent."""
 
     def progressed(self, progress: Progress) -> None:
-        """Handle progress; called several times a second."""
+        """Handle the current progress, several times per second."""
 
     def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
         """Handle the end of a part of a repeat, with the results of its stages."""
@@ -53,7 +53,7 @@ class Observers(Observer):
     """Several observers as one.
 
     Args:
-        observers: told in this order.
+        observers: the observers, called in this order.
     """
 
     def __init__(self, *observers: Observer) -> None:

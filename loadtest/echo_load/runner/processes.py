@@ -1,4 +1,4 @@
-"""Starts, controls and ends the generators of stages that share their connections."""
+"""The generator processes of one part of a test: stages that share their connections."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from echo_load.errors import GeneratorError
 from echo_load.plan.payload import Payload
 from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan
-from echo_load.runner.generator import STOP_SIGNALS, Interrupt, Report, Start, generate
+from echo_load.runner.generator import STOP_SIGNALS, Interrupt, Start, Update, generate
 from echo_load.runner.tally import Tally
 
 _SPAWN = multiprocessing.get_context("spawn")
 _TICK_SECONDS = 0.1
 _SAFE_PATH = "PYTHONSAFEPATH"
-# The time from sending `Start` to the gate: enough for every generator to read it, and for each of
-# its threads to pass the Event (measured: 0.05 s for 1000, 0.8 s for 5000).
+# Time from sending `Start` to the opening of the gate: enough for every generator to read it, and
+# for each of its threads to wake up (measured: 0.05 s for 1000 threads, 0.8 s for 5000).
 _GATE_SECONDS = 0.05
 _GATE_SECONDS_PER_THREAD = 0.0002
 
@@ -37,17 +37,17 @@ Phase = Literal["connecting", "warming up", "running", "finishing"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The task that all generators of some stages have in common.
+    """One part of a test, which its generators share.
 
     Attributes:
         plan: the test.
-        stages: those of the plan that share their connections.
-        targets: the addresses of each target.
-        payload: what is sent.
-        sources: addresses to connect from.
-        processes: how many generators.
-        seed: of random numbers.
-        repeat: the number of the repeat, from 1.
+        stages: stages of the plan that share their connections.
+        targets: addresses of each target.
+        payload: messages to send.
+        sources: local addresses to connect from.
+        processes: largest number of generators.
+        seed: seed of random numbers.
+        repeat: number of the repeat, from 1.
     """
 
     plan: Plan
@@ -61,16 +61,14 @@ class Task:
 
     @property
     def warm_up(self) -> Task:
-        """The warm-up before it, on connections of its own."""
+        """The warm-up before this part, on connections of its own."""
         plan = self.plan.warm_up(self.stages[0])
         return replace(self, plan=plan, stages=plan.stages)
 
     @property
     def connections(self) -> int:
         """The largest number of connections open at once."""
-        if self.plan.open_loop or not self.plan.stages:
-            return self.plan.connections
-        return int(-(-max(stage.highest for stage in self.stages) // 1))
+        return self.plan.connections_of(self.stages)
 
     def shares(self, end_ns: c_int64) -> list[Share]:
         """Return the share of each generator."""
@@ -94,10 +92,10 @@ class Task:
 
 
 class Generators:
-    """The generators of one task; a context manager that leaves none behind.
+    """The generators of one task; a context manager that ends all of them.
 
     Attributes:
-        tally: what they have reported.
+        tally: sum of their measurements so far.
     """
 
     def __init__(self, task: Task) -> None:
@@ -112,7 +110,7 @@ class Generators:
         """Start the generators.
 
         Raises:
-            GeneratorError: the system starts no more processes.
+            GeneratorError: the system cannot start another process.
         """
         try:
             self._start()
@@ -146,28 +144,34 @@ class Generators:
                 process.join()
             process.close()
 
-    def phases(self, is_to_stop: Callable[[], bool]) -> Iterator[tuple[Phase, float]]:
-        """Run; yield the phase and the seconds since the gate opened, several times a second.
+    def phases(self, should_stop: Callable[[], bool]) -> Iterator[tuple[Phase, float]]:
+        """Run the task; yield its progress several times per second.
 
         Args:
-            is_to_stop: polled for whether to stop.
+            should_stop: polled to learn whether to stop.
+
+        Yields:
+            The phase, and the seconds since the gate opened.
+
+        Raises:
+            GeneratorError: a generator failed or died.
         """
         told_to_stop = False
         while any(state != "ended" for state in self.tally.states):
             self._receive()
             if told_to_stop:
                 pass
-            elif is_to_stop() or self._nothing_opened():
+            elif should_stop() or self._nothing_opened():
                 self.tally.stopped_ns = time.monotonic_ns()
                 self._end_ns.value = 0
-                self._tell(Interrupt())
+                self._send(Interrupt())
                 told_to_stop = True
             elif self.tally.gate_ns is None and set(self.tally.states) == {"ready"}:
                 self._open_gate()
             yield self._phase()
 
     def _nothing_opened(self) -> bool:
-        """Return whether all initial connections have failed, so that there is nothing to test."""
+        """Return whether every initial attempt to connect has failed."""
         return (
             self.tally.gate_ns is None
             and set(self.tally.states) == {"ready"}
@@ -185,17 +189,17 @@ class Generators:
             assert isinstance(pipe, Connection)
             number = self._pipes.index(pipe)
             try:
-                report = pipe.recv()
+                update = pipe.recv()
             except (EOFError, ConnectionResetError) as error:
                 process = self._processes[number]
                 process.join()
                 raise GeneratorError(
                     f"{process.name} died with exit code {process.exitcode}"
                 ) from error
-            assert isinstance(report, Report)
-            if report.state == "failed":
-                raise GeneratorError(f"{self._processes[number].name}: {report.failure}")
-            self.tally.take(number, report)
+            assert isinstance(update, Update)
+            if update.state == "failed":
+                raise GeneratorError(f"{self._processes[number].name}: {update.failure}")
+            self.tally.take(number, update)
 
     def _open_gate(self) -> None:
         seconds = _GATE_SECONDS
@@ -206,14 +210,14 @@ class Generators:
         seconds = min(self.tally.timeline.seconds, NEVER / 2e9)
         self.tally.gate_ns = gate_ns
         self._end_ns.value = min(NEVER, gate_ns + int(seconds * 1e9))
-        self._tell(Start(gate_ns))
+        self._send(Start(gate_ns))
 
-    def _tell(self, word: Start | Interrupt) -> None:
+    def _send(self, command: Start | Interrupt) -> None:
         for pipe, state in zip(self._pipes, self.tally.states, strict=True):
             if state != "ended":
-                # `_receive` finds out that a generator has died.
+                # If the generator has died, `_receive` raises the error.
                 with suppress(BrokenPipeError):
-                    pipe.send(word)
+                    pipe.send(command)
 
     def _phase(self) -> tuple[Phase, float]:
         if self.tally.gate_ns is None:
@@ -223,11 +227,11 @@ class Generators:
 
 
 def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
-    """A core for each threads generator, if that leaves one for the target; otherwise None.
+    """Return the core of each threads generator, if that leaves one for the target; else None.
 
-    Its threads take turns at one GIL. Handing it over to another core costs far more than on the
-    same one: with 100 connections, a generator on one core sent 5 times as many messages as on two.
-    The other engines have one thread, which is better off on whatever core is idle.
+    The threads of a generator take turns at one GIL, and handing that over to another core is slow:
+    with 100 connections, a generator on one core sent 5 times as many messages as on two. Other
+    engines have one thread, which is faster on whichever core is idle.
     """
     if plan.driven_by != "threads" or not hasattr(os, "sched_getaffinity"):
         return [None] * generators
@@ -239,8 +243,8 @@ def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
 def _safe_path() -> Iterator[None]:
     """Keep processes started in the block from importing modules of the current folder.
 
-    They receive this process's module path; what they import before that must not be a file that
-    happens to be there (PYTHONSAFEPATH).
+    They receive the module path of this process, but import some modules before that
+    (PYTHONSAFEPATH).
     """
     before = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"
@@ -255,11 +259,11 @@ def _safe_path() -> Iterator[None]:
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """Start the processes of the block with the stop signals blocked.
+    """Block the stop signals in processes started in the block.
 
-    These signals reach them as well, and would end them until they can ignore them.
+    A signal to the process group would end a generator that does not yet ignore it.
     """
-    # Starting this helper of multiprocessing unblocks SIGINT; it must run before.
+    # Starting multiprocessing's resource tracker would unblock SIGINT, so start it first.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

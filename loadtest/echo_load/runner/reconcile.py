@@ -1,6 +1,6 @@
-"""Compares what the generators sent and received with the counters of the server.
+"""The reconciliation of the generators' counts with the counters of the server.
 
-All four counts must be equal; otherwise the differences are explained.
+All four counts must be equal; a difference is described with its possible causes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from echo_load.measure.counts import Counts
 from echo_load.results.reconciliation import Reconciliation
 
 _TIMEOUT_SECONDS = 5.0
-# How long the server may take to see the end of every connection.
+# Time for the server to notice the end of every connection.
 _SETTLE_SECONDS = 5.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _PREFIX = "echo_server_"
-# The target is reached directly, and so is its admin page, whatever proxy the environment sets.
+# The admin page is read without a proxy, as the target is, whatever the environment says.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(slots=True)
 class _ServerCounts:
-    """A server's counts, since it began or between two readings."""
+    """The counters of a server since its start, or their increase between two readings."""
 
     totals: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -49,7 +49,10 @@ class _ServerCounts:
         )
 
     def by_name(self) -> dict[str, int]:
-        """All counts except open connections; as `closed{reset}` where a metric has kinds."""
+        """Return all counts by name, except that of open connections.
+
+        A metric with kinds has one name per kind, such as `closed{reset}`.
+        """
         labelled = {"closed": self.closed, "dropped": self.dropped, "faults": self.faults}
         return {
             name.removesuffix("_total"): count for name, count in sorted(self.totals.items())
@@ -61,14 +64,14 @@ class _ServerCounts:
 
 
 class Reconciler:
-    """Reads a server's counters before a test and compares after it.
+    """The counters of a server before a test, to compare with those after it.
 
     Args:
-        admin: `http://HOST:PORT` of an `echo-server --admin`, or `HOST:PORT`.
+        admin: URL of the admin page of an echo-server, `http://HOST:PORT` or just `HOST:PORT`.
 
     Raises:
-        InvalidValueError: it is not such a URL.
-        AdminError: the counters cannot be read there.
+        InvalidValueError: `admin` is not such a URL.
+        AdminError: the counters cannot be read from there.
     """
 
     def __init__(self, admin: str) -> None:
@@ -81,14 +84,14 @@ class Reconciler:
         self._before = self._read()
 
     def compare(self, counts: Counts, *, datagrams: bool) -> Reconciliation:
-        """Compare with the generators' counts, once the server has seen all connections end.
+        """Compare with the generators' counts, once the server has noticed the last close.
 
         Args:
-            counts: of all generators, from their beginning.
-            datagrams: compare datagrams, not bytes.
+            counts: counts of all generators since the counters were first read.
+            datagrams: whether to compare datagrams instead of bytes.
 
         Raises:
-            AdminError: the counters cannot be read any more.
+            AdminError: the counters can no longer be read.
         """
         gained = self._settled().since(self._before)
         if datagrams:
@@ -112,11 +115,11 @@ class Reconciler:
         )
 
     def _settled(self) -> _ServerCounts:
-        """Read until the test's connections have ended and the counters no longer change."""
+        """Read until the connections of the test have ended and the counters do not change."""
         deadline = time.monotonic() + _SETTLE_SECONDS
         found = self._read()
         while time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
             again = self._read()
             if again == found and again.connections_open <= self._before.connections_open:
                 break
@@ -134,7 +137,7 @@ class Reconciler:
 
 
 def _is_page(url: str) -> bool:
-    """Return whether a URL is `http://HOST:PORT` or https, with or without a path."""
+    """Return whether a URL is one of http or https with a host."""
     try:
         parts = urlsplit(url)
         return (

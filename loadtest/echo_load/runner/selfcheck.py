@@ -1,4 +1,4 @@
-"""Checks whether the generator was the limit, and not the target."""
+"""The self-check: whether the generators were the bottleneck, not the target."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from echo_core.units import format_count, format_duration
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 
-# A shorter test says nothing about its generators.
+# The usage of a shorter time says nothing about a generator.
 _LEAST_SECONDS = 0.1
-# A generator that was busy or waiting for a processor for this share of the time had none left.
+# A generator that was busy or waiting for a processor for this share of the time is a bottleneck.
 BUSY_SHARE = 0.95
-# One that waited for a processor for this share of the time was disturbed.
+# A generator that waited for a processor for this share of the time was disturbed.
 WAITING_SHARE = 0.10
-# Open-loop messages that leave this late, in time and as a share of response time, distort it.
+# Messages that leave this late, in microseconds and relative to the response time, distort it.
 LATENESS_US = 1000.0
 LATENESS_SHARE = 0.10
-# An event loop that runs this late serves replies that late.
+# An event loop that is this late distorts the times of replies.
 HUB_LAG_US = 20_000.0
-# A generator that computes for a smaller share of the time was late for a reason other than its
-# work,
+# A generator that used a processor for less than this share of the time was not late because of its
+# own work.
 COMPUTING_SHARE = 0.50
-# and one that waited for a processor for a smaller share was not late for lack of one.
+# A generator that waited for a processor for less than this share was not late because of that.
 NOTABLE_WAITING_SHARE = 0.02
 
 
@@ -33,9 +33,9 @@ class Usage:
     """The processor time that one generator used.
 
     Attributes:
-        seconds: the time that has passed.
-        cpu_seconds: processor time in that time.
-        waited_seconds: time that it waited for a processor in that time.
+        seconds: duration of the measurement.
+        cpu_seconds: processor time used.
+        waited_seconds: time spent ready to run, but waiting for a processor.
     """
 
     seconds: float = 0.0
@@ -44,17 +44,17 @@ class Usage:
 
     @property
     def busy(self) -> float:
-        """Share of the time that it used a processor or waited for one."""
+        """The share of the time in which it used a processor or waited for one."""
         return self._share(self.cpu_seconds + self.waited_seconds)
 
     @property
     def computing(self) -> float:
-        """Share of the time that it used a processor, at most 1."""
+        """The share of the time in which it used a processor, at most 1."""
         return min(1.0, self._share(self.cpu_seconds))
 
     @property
     def waiting(self) -> float:
-        """Share of the time that it waited for a processor."""
+        """The share of the time in which it waited for a processor."""
         return self._share(self.waited_seconds)
 
     def _share(self, seconds: float) -> float:
@@ -70,15 +70,15 @@ def limits_found(
     lateness: LatencyHistogram,
     hub_lag: LatencyHistogram,
 ) -> list[str]:
-    """Return why the generators were the limit, and what to change; empty if they were not.
+    """Return why the generators were the bottleneck, and advice; empty if they were not.
 
     Args:
         plan: the test.
-        usages: the usage of each generator.
-        processes: how many generators ran side by side.
-        response: what was measured.
-        lateness: of messages that were due and had a free connection.
-        hub_lag: of the generators' event loops.
+        usages: usage of each generator.
+        processes: number of generators that ran at the same time.
+        response: measured response times.
+        lateness: delays in sending messages that were due and had a free connection.
+        hub_lag: delays of the generators' event loops.
     """
     found = []
     busiest = max(usages, key=lambda usage: usage.busy, default=Usage())
@@ -103,7 +103,7 @@ def limits_found(
 
 
 def _advice(plan: Plan, busiest: Usage, waiting: float, processes: int) -> str:
-    """Advise more generators, more processor time for them, or a quieter machine."""
+    """Return the change that would help: to the generators, the machine, or its other programs."""
     cores = os.cpu_count() or 1
     if waiting >= WAITING_SHARE or (
         waiting >= NOTABLE_WAITING_SHARE and busiest.computing < COMPUTING_SHARE

@@ -1,4 +1,4 @@
-"""Adds up what the generators report."""
+"""The sum of what all generators measure."""
 
 from __future__ import annotations
 
@@ -18,33 +18,44 @@ from echo_load.plan.pacing import Timeline
 from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan
 from echo_load.plan.thresholds import Figures
-from echo_load.results.result import Generator, Latencies, Latency, Second, StageResult, Totals
-from echo_load.runner.generator import Report
+from echo_load.results.result import (
+    GeneratorResult,
+    Latencies,
+    Latency,
+    Second,
+    StageResult,
+    Totals,
+)
+from echo_load.runner.generator import Update
 from echo_load.runner.selfcheck import Usage, limits_found
 
-# A generator whose threads keep it busy may report a second this many seconds late.
+# A generator whose threads keep it busy may send its figures of a second this much later.
 _LATEST_SECONDS = 30
-# Less than the clock's resolution.
+# Less than the resolution of the clock.
 _LEAST_SECONDS = 1e-9
 
 
 class Tally:
-    """The figures of stages that share their connections, over all generators.
+    """The figures of one part of a test, over all of its generators.
 
     Args:
         plan: the test.
-        stages: those of the plan.
-        generators: how many report.
-        repeat: the number of the repeat.
+        stages: stages of the plan that share their connections.
+        generators: number of generators.
+        repeat: number of the repeat, from 1.
 
     Attributes:
-        states: the state of each generator.
-        gate_ns: when the gate opened, on the monotonic clock; None before.
-        stopped_ns: when they were told to stop; None if they were not.
-        counts: all that was counted.
-        measured: all that was measured.
-        usages: the processor time of each generator.
+        timeline: the stages over time.
+        states: state of each generator.
+        gate_ns: instant at which the first stage began, in nanoseconds of the monotonic clock; None
+            before.
+        stopped_ns: instant at which the generators were told to stop, likewise; None if they were
+            not.
+        counts: counts over all stages.
+        measured: distributions over all stages.
+        usages: processor time of each generator.
         messages_by_connection: round trips of each connection, once the generators have ended.
+        by_stage: counts and distributions of each stage.
     """
 
     def __init__(
@@ -71,12 +82,12 @@ class Tally:
         self._open_before = 0
         self._series: list[Second] = []
 
-    def take(self, generator: int, report: Report) -> None:
-        """Add what one generator reports."""
-        self.states[generator] = report.state
-        self.usages[generator] = Usage(report.seconds, report.cpu_seconds, report.waited_seconds)
-        self.messages_by_connection += report.messages_by_connection
-        snapshot = report.snapshot
+    def take(self, generator: int, update: Update) -> None:
+        """Add an update of one generator."""
+        self.states[generator] = update.state
+        self.usages[generator] = Usage(update.seconds, update.cpu_seconds, update.waited_seconds)
+        self.messages_by_connection += update.messages_by_connection
+        snapshot = update.snapshot
         assert snapshot is not None
         gained = snapshot.counts.since(self._last_counts[generator])
         self._last_counts[generator] = snapshot.counts
@@ -86,7 +97,7 @@ class Tally:
             self._last_failure = max(self._last_failure, snapshot.elapsed)
         self.counts.add(gained)
         self._count_in_second(generator, snapshot.elapsed, gained.copy())
-        # What was counted while connecting belongs to the first stage.
+        # Counts from before the first stage belong to it.
         self.by_stage[max(0, snapshot.stage)][0].add(gained)
         for stage, measured in snapshot.measured.items():
             self.by_stage[stage][1].add(measured)
@@ -98,9 +109,10 @@ class Tally:
         self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
 
     def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> None:
-        """Count what a generator gained since its last report in the second of that time.
+        """Attribute the increase of a generator's counts since its last update to a second.
 
-        It reports shortly before a second ends: the middle between two reports is safe.
+        Generators send an update shortly before each second ends, so that the middle of the time
+        between two updates is within that second.
         """
         before, self._last_elapsed[generator] = self._last_elapsed[generator], elapsed
         if elapsed <= 0:
@@ -108,8 +120,8 @@ class Tally:
             return
         second = int(max(0.0, elapsed + max(before, -elapsed)) / 2)
         if elapsed >= self.timeline.seconds - SOON_SECONDS or self.states[generator] == "ended":
-            # Connections that end with the test are left out; in an open loop they end as soon as
-            # the last reply has arrived.
+            # Connections that are closed because the test ends count as open until then; in an
+            # open loop they are closed as soon as the last reply has arrived.
             gained.opened = gained.closed = 0
             if elapsed < self.timeline.seconds + SOON_SECONDS:
                 second = int(min(second, self.timeline.seconds - _LEAST_SECONDS))
@@ -126,11 +138,11 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Seconds until their scheduled end, or until the last reply if that came later."""
+        """Seconds until the planned end, or until the last reply if that arrived later."""
         return max([self._sent_until, *self._last_replies.values()])
 
     def seconds_of(self, number: int) -> float:
-        """Seconds of a stage in all its rounds, the last one until its last reply."""
+        """Return the seconds of a stage, in all rounds of a loop, until its last reply."""
         sent_until = self._sent_until
         took = ended = 0.0
         for segment_number, segment in enumerate(self.timeline.segments()):
@@ -143,11 +155,11 @@ class Tally:
 
     @property
     def _sent_until(self) -> float:
-        """The end of the time in which messages could leave so far, in seconds from the beginning.
+        """The seconds in which messages could be sent so far.
 
-        That is the end of the last stage, even if the target was silent or all connections were
-        lost long before, unless the test was stopped. If all messages were sent first, it is when
-        the last of them was answered or failed.
+        They last until the end of the last stage, or until the test was stopped, even if the target
+        fell silent or all connections were lost long before. If all messages of the plan were sent
+        earlier, they last until the last of these was answered or failed.
         """
         if self.gate_ns is None:
             return 0.0
@@ -171,13 +183,13 @@ class Tally:
         return messages is not None and self.counts.attempts >= messages
 
     def series(self) -> list[Second]:
-        """One entry per second, from the beginning of its first stage to the end of the last."""
+        """Return one entry per second, from the first stage to the end of the last."""
         seconds = math.ceil(self._sent_until - _LEAST_SECONDS)
         self._finish_seconds(before=max(self._latest_second + 1, seconds))
         return self._series
 
     def _finish_seconds(self, before: int) -> None:
-        """Keep a second's percentiles instead of its histogram, once it is over."""
+        """Replace the histograms of past seconds by their percentiles."""
         for second in range(len(self._series), before):
             times = self._times.pop(second, LatencyHistogram())
             counts = self._counted.pop(second, Counts())
@@ -203,7 +215,7 @@ class Tally:
 
 
 def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
-    """The results of each stage, over all of some tallies that have the same stages."""
+    """Return the result of each stage, over several tallies of the same stages."""
     results = []
     for number, stage in enumerate(tallies[0].stages):
         counts = sum((tally.by_stage[number][0] for tally in tallies), Counts())
@@ -213,15 +225,18 @@ def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
             StageResult(
                 name=tallies[0].plan.stage_name(stage),
                 latency_us=Latencies.of(measured),
-                generator=generator(tallies, measured),
-                **_figures(tallies, counts, measured, seconds),
+                generator=generator_result(tallies, measured),
+                **_total_fields(tallies, counts, measured, seconds),
             )
         )
     return results
 
 
 def series(tallies: Sequence[Tally]) -> list[Second]:
-    """One entry per second since the first tally began; each tally begins with a whole second."""
+    """Return one entry per second since the first tally began.
+
+    Each tally begins with a new second.
+    """
     together: list[Second] = []
     begun = [tally for tally in tallies if tally.gate_ns is not None]
     for tally in begun:
@@ -247,7 +262,7 @@ def _together(several: Iterable[Measured]) -> Measured:
 
 
 def figures(tallies: Sequence[Tally]) -> Figures:
-    """The figures that thresholds are judged on, of all stages together."""
+    """Return the figures of all stages together that thresholds are judged by."""
     counts = sum((tally.counts for tally in tallies), Counts())
     measured = measured_in(tallies)
     return Figures(
@@ -266,25 +281,25 @@ def figures(tallies: Sequence[Tally]) -> Figures:
 
 
 def measured_in(tallies: Sequence[Tally]) -> Measured:
-    """The distributions of all tallies together."""
+    """Return the distributions of all tallies together."""
     return _together(tally.measured for tally in tallies)
 
 
 def totals(tallies: Sequence[Tally]) -> Totals:
-    """The totals of all tallies together."""
+    """Return the totals of all tallies together."""
     counts = sum((tally.counts for tally in tallies), Counts())
     seconds = sum(tally.seconds for tally in tallies)
-    return Totals(**_figures(tallies, counts, measured_in(tallies), seconds))
+    return Totals(**_total_fields(tallies, counts, measured_in(tallies), seconds))
 
 
-def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
-    """The cost of generating, and whether it was the limit."""
+def generator_result(tallies: Sequence[Tally], measured: Measured) -> GeneratorResult:
+    """Return what the generators used, and whether they were the bottleneck."""
     usages = [usage for tally in tallies for usage in tally.usages]
     cpu_seconds = sum(usage.cpu_seconds for usage in usages)
-    # The generators of one part run side by side, the parts one after the other.
+    # The generators of one part run at the same time, the parts one after the other.
     seconds = sum(max((usage.seconds for usage in tally.usages), default=0) for tally in tallies)
     findings = generator_findings(tallies, measured)
-    return Generator(
+    return GeneratorResult(
         processes=max(len(tally.usages) for tally in tallies),
         cpu_seconds=cpu_seconds,
         cpu_cores=cpu_seconds / seconds if seconds else 0.0,
@@ -297,7 +312,7 @@ def generator(tallies: Sequence[Tally], measured: Measured) -> Generator:
 
 
 def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str]:
-    """The reasons why the generators were the limit; empty if they were not."""
+    """Return why the generators were the bottleneck; empty if they were not."""
     return limits_found(
         tallies[0].plan,
         [usage for tally in tallies for usage in tally.usages],
@@ -312,7 +327,7 @@ def _retransmits(tallies: Sequence[Tally], counts: Counts) -> int | None:
     return counts.retransmits if tallies[0].plan.uses_tcp else None
 
 
-def _figures(
+def _total_fields(
     tallies: Sequence[Tally], counts: Counts, measured: Measured, seconds: float
 ) -> dict[str, Any]:
     messages = measured.response.count

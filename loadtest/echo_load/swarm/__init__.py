@@ -1,4 +1,4 @@
-"""Locust users, shapes and pages for echo services: load from more than one machine.
+"""Locust for echo services: users, shapes, and additions to its statistics and pages.
 
-Import `locust` before anything else: it patches the process when it is imported.
+Import `locust` before anything else, because it monkey-patches the process when imported.
 """

@@ -1,4 +1,4 @@
-"""Locust, as `echo-load swarm` starts it."""
+"""The process of locust that `echo-load swarm` starts."""
 
 import sys
 
@@ -7,19 +7,19 @@ from echo_core.interrupts import quit_on_interrupt
 
 def main() -> None:
     """Run locust with the arguments of this process, then exit."""
-    # Until there is something to interrupt: the imports take a second.
+    # The imports take a second, in which there is nothing to interrupt.
     quit_on_interrupt()
     sys.argv[0] = "echo-load swarm"
     from locust.exception import RPCError
     from locust.main import main as run_locust
 
-    # Locust will look for modules in the current folder first: import ours before that.
+    # Before locust puts the current folder in front of the module path.
     import echo_load.swarm.hooks  # noqa: F401  # isort: skip
 
     try:
         run_locust()  # type: ignore[no-untyped-call]  # locust's
     except RPCError as error:
-        # The port for the workers is taken, or there is no such address.
+        # The port for the workers is taken, or the address does not exist.
         sys.exit(f"echo-load swarm: error: {error}")
 
 

@@ -1,4 +1,4 @@
-"""The connection of a locust user, which checks replies and reports requests."""
+"""The client of a locust user: a connection that checks replies and reports requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import gevent
 from locust.exception import RescheduleTask
 
-from echo_client.addresses import Address
-from echo_client.connection import EchoConnection, resolve
+from echo_client.addresses import Address, resolve
+from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
 from echo_client.failure_kinds import FailureKind
 from echo_client.tls import TlsOptions
@@ -25,73 +25,73 @@ from echo_core.endpoint import Endpoint
 from echo_load.engines.checking import UnderWay, check
 from echo_load.engines.share import back_off_seconds
 from echo_load.plan.payload import StampedPayload
-from echo_load.swarm.arrivals import AT_ONCE, Line, arrivals
+from echo_load.swarm.polling import AT_ONCE, PolledStream, poller
 from echo_load.swarm.settings import Settings
 
-# Unique to this process: no two connections, nor two runs, send the same.
+# Random, so that no two processes send the same messages.
 _RUN = random.SystemRandom().getrandbits(32)
 _numbers = count(1)
 _PLAIN_STREAMS = frozenset({"tcp", "unix"})
-# The failures whose cause was logged: service, request and kind.
-_said: set[tuple[Endpoint, str, str]] = set()
+# Service, request and kind of the failures that were logged.
+_logged: set[tuple[Endpoint, str, str]] = set()
 
 logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
 def _context(tls: TlsOptions) -> ssl.SSLContext:
-    """The TLS context of all users: it takes milliseconds to make."""
+    """Return the TLS context of all users; to make one takes milliseconds."""
     return tls.context()
 
 
 @lru_cache(maxsize=1)
 def _payload(least: int, most: int) -> StampedPayload:
-    """The payload of all users: it keeps as much noise as the largest message has."""
+    """Return the payload of all users; each one would keep noise for the largest message."""
     return StampedPayload(least, most, _RUN)
 
 
 @lru_cache(maxsize=1)
 def resolved(endpoint: Endpoint) -> tuple[Address, ...]:
-    """The addresses of the service, looked up once per process.
+    """Return the addresses of a service, resolved once per process.
 
     Raises:
-        UnresolvedError: its host is not known.
+        UnresolvedError: its host is unknown.
     """
     return tuple(resolve(endpoint))
 
 
-def _say_first(endpoint: Endpoint, name: str, kind: str, error: ClientError) -> None:
-    """Log the cause of the first failure of each kind: locust's tables show only its name."""
-    if (endpoint, name, kind) not in _said:
-        _said.add((endpoint, name, kind))
+def _log_first(endpoint: Endpoint, name: str, kind: str, error: ClientError) -> None:
+    """Log the cause of the first failure of each kind; locust's tables show only the kind."""
+    if (endpoint, name, kind) not in _logged:
+        _logged.add((endpoint, name, kind))
         logger.warning("the first %s of %s: %s", kind, name, error)
 
 
 class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # it is what locust's table shows
-    """An error named by its kind in `echo-load`, so that equal ones share a row.
+    """A failure whose text is its kind, so that locust's table has one row per kind.
 
-    A task need not catch it: locust continues with the next task, and does not log the error.
+    A task does not have to catch it: locust continues with the next task, without logging it.
     """
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
 
     def __repr__(self) -> str:
-        """The name alone, which is what locust shows."""
+        """Return the kind alone, because locust shows this text."""
         return str(self)
 
 
 class EchoClient:
-    """One connection to an echo service, for a user's tasks.
+    """One connection to an echo service, for the tasks of a locust user.
 
     Each method reports a request to locust, with its time in milliseconds as a float: `connect`,
-    `message` and `close`, and `send` and `receive` if a task uses these. A failure closes the
-    connection; it is reopened on its next use, after a pause that grows with the failures.
+    `message` (by `echo`), `close`, `send` and `receive`. A failure closes the connection, which is
+    reopened on its next use, after a pause that grows with each failure.
 
     Args:
-        environment: locust's.
+        environment: locust's environment.
         endpoint: the service.
-        settings: sizes, timeouts, TLS.
+        settings: sizes, timeouts and TLS options.
     """
 
     def __init__(self, environment: Any, endpoint: Endpoint, settings: Settings) -> None:
@@ -103,13 +103,13 @@ class EchoClient:
         self._number = next(_numbers)
         self._head = self._payload.head(self._number)
         self._sequence = 0
-        # Failures since a message last came back.
+        # Failures since the last reply.
         self._failures = 0
         self._connection: EchoConnection | None = None
-        # The fast path, for plain streams only.
-        self._line: Line | None = None
+        # The fast path, which is for plain streams only.
+        self._stream: PolledStream | None = None
         self._tls = _context(settings.tls) if endpoint.scheme == "tls" else None
-        # Bytes that came after those that `receive` was asked for.
+        # Bytes received beyond those that `receive` has returned.
         self._surplus = b""
 
     @property
@@ -121,7 +121,7 @@ class EchoClient:
         """Open the connection.
 
         Raises:
-            EchoFailure: it cannot be opened, which was reported to locust.
+            EchoFailure: it cannot be opened.
         """
         if self._failures:
             gevent.sleep(back_off_seconds(self._failures - 1))
@@ -133,24 +133,24 @@ class EchoClient:
                 tls=self._tls,
                 server_name=self._settings.tls.server_name,
             )
-            # Without the time that users who connect at once wait for one another.
+            # Not the time that users who connect at the same time wait for one another.
             took_ns.append(self._connection.connect_ns + self._connection.handshake_ns)
             if self._endpoint.scheme in _PLAIN_STREAMS:
-                line = Line(self._connection.fileno(), self._settings.timeout)
-                arrivals().watch(line)
-                self._line = line
+                stream = PolledStream(self._connection.fileno(), self._settings.timeout)
+                poller().watch(stream)
+                self._stream = stream
 
     def echo(self, message: bytes | None = None) -> bytes:
         """Send a message, receive its reply, and compare the two.
 
         Args:
-            message: what to send; by default a stamped message.
+            message: message to send; None for a stamped message.
 
         Returns:
             The reply.
 
         Raises:
-            EchoFailure: no reply came in time, or a wrong one; the connection is closed.
+            EchoFailure: the reply was wrong or late, or the connection was lost.
         """
         if self._connection is None:
             self.connect()
@@ -177,7 +177,7 @@ class EchoClient:
             self._failed("message", begin, error)
         if reply != message:
             self._failed(
-                "message", begin, EchoFailure(self._what_is_wrong(sequence, message, reply))
+                "message", begin, EchoFailure(self._failure_kind(sequence, message, reply))
             )
         self._fire(
             request_type=self._method,
@@ -190,19 +190,19 @@ class EchoClient:
         return reply
 
     def send(self, data: bytes) -> None:
-        """Send bytes without checking for a reply.
+        """Send bytes without waiting for a reply.
 
         Raises:
-            EchoFailure: they could not be sent.
+            EchoFailure: the bytes could not be sent.
         """
         with self._reported("send", len(data)):
             self._opened().send(data)
 
     def receive(self, size: int) -> bytes:
-        """Receive `size` bytes; any that come after them are kept for the next call.
+        """Receive `size` bytes; keep any that follow for the next call.
 
         Raises:
-            EchoFailure: fewer came in time.
+            EchoFailure: fewer arrived in time.
         """
         connection = self._opened()
         received, self._surplus = self._surplus, b""
@@ -219,7 +219,7 @@ class EchoClient:
         """Close the connection, if there is one."""
         if self._connection is not None:
             with self._reported("close"):
-                self._give_up()
+                self._disconnect()
 
     def _opened(self) -> EchoConnection:
         if self._connection is None:
@@ -229,7 +229,11 @@ class EchoClient:
 
     @contextmanager
     def _reported(self, name: str, length: int = 0) -> Iterator[list[int]]:
-        """Report the block as a request, with the time put into the yielded list or its own."""
+        """Report the block as a request.
+
+        Yields:
+            A list for the time of the request in nanoseconds; if empty, it is that of the block.
+        """
         begin = time.perf_counter_ns()
         took_ns: list[int] = []
         try:
@@ -255,7 +259,7 @@ class EchoClient:
         if isinstance(error, ClosedError) and error.received:
             kind = FailureKind.TRUNCATED
         failure = EchoFailure(kind)
-        _say_first(self._endpoint, name, kind, error)
+        _log_first(self._endpoint, name, kind, error)
         self._fire(
             request_type=self._method,
             name=name,
@@ -263,35 +267,38 @@ class EchoClient:
             response_length=0,
             exception=failure,
         )
-        self._give_up()
+        self._disconnect()
         raise failure from error
 
     def _round_trip(self, message: bytes) -> bytes:
         """Send a message and receive as many bytes.
 
         Raises:
-            EchoFailure: unexpected bytes had come before, or none came in twice the timeout.
-            ClientError: the reply did not come in time, or the connection broke.
+            EchoFailure: unexpected bytes had arrived before, or none arrived in twice the timeout.
+            ClientError: the reply was late, or the connection was lost.
         """
         if self._surplus:
             raise EchoFailure(FailureKind.FOREIGN)
         try:
-            if self._line is not None and len(message) <= AT_ONCE:
-                return self._line.round_trip(message)
+            if self._stream is not None and len(message) <= AT_ONCE:
+                return self._stream.round_trip(message)
             return self._opened().round_trip(message)
         except ReplyTimeoutError as error:
             if error.received:
                 raise
-            raise self._late_or_never(error) from error
+            raise self._slow_or_silent(error) from error
 
-    def _late_or_never(self, late: ReplyTimeoutError) -> ClientError:
-        """Tell a slow service from a silent one by waiting as long again."""
+    def _slow_or_silent(self, late: ReplyTimeoutError) -> ClientError:
+        """Return the error of a service that is slow or silent.
+
+        To tell which, it waits for a reply once more.
+        """
         connection = self._opened()
         if self._endpoint.scheme == "udp":
             return EchoFailure(FailureKind.LOST)
-        if self._line is not None:
-            arrivals().forget(self._line)
-            self._line = None
+        if self._stream is not None:
+            poller().forget(self._stream)
+            self._stream = None
         try:
             return late if connection.receive() else ClosedError("the stream ended")
         except ReplyTimeoutError:
@@ -299,17 +306,17 @@ class EchoClient:
         except ClientError as error:
             return error
 
-    def _give_up(self) -> None:
+    def _disconnect(self) -> None:
         """Close the connection, if there is one."""
         self._surplus = b""
-        if self._line is not None:
-            arrivals().forget(self._line)
-            self._line = None
+        if self._stream is not None:
+            poller().forget(self._stream)
+            self._stream = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _what_is_wrong(self, sequence: int, message: bytes, reply: bytes) -> str:
-        under_way = deque([UnderWay(sequence, message, 0, 0)])
-        wrong = check(self._payload, self._number, sequence, under_way, reply).wrong
+    def _failure_kind(self, sequence: int, message: bytes, reply: bytes) -> str:
+        in_flight = deque([UnderWay(sequence, message, 0, 0)])
+        wrong = check(self._payload, self._number, sequence, in_flight, reply).wrong
         return wrong[0] if wrong else FailureKind.TRUNCATED

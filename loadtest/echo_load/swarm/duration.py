@@ -1,4 +1,4 @@
-"""The duration of a swarm's test, the base of its rates, even if the target fell silent."""
+"""The duration of a swarm's test, by which its rates are computed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Duration:
     """The duration of the running test, or of the last one.
 
     Args:
-        environment: locust's; its events are listened to.
+        environment: locust's environment, whose events set it.
 
     Attributes:
-        has_begun: a test has begun.
+        has_begun: whether a test has begun.
     """
 
     def __init__(self, environment: Any) -> None:
@@ -31,7 +31,7 @@ class Duration:
 
     @property
     def seconds(self) -> float:
-        """Seconds until locust began to end its users, or the last request if that came later."""
+        """Seconds until locust began to stop its users, or until the last request if later."""
         end = time.time() if self._stopped is None else self._stopped
         last: float = self._total.last_request_timestamp or 0.0
         start: float = self._total.start_time
@@ -45,11 +45,11 @@ class Duration:
         self._stopped = time.time()
 
 
-_kept: WeakKeyDictionary[Any, Duration] = WeakKeyDictionary()
+_by_environment: WeakKeyDictionary[Any, Duration] = WeakKeyDictionary()
 
 
 def duration_of(environment: Any) -> Duration:
-    """The duration of an environment's tests, measured from the first call on."""
-    if environment not in _kept:
-        _kept[environment] = Duration(environment)
-    return _kept[environment]
+    """Return the duration of an environment's tests, which is measured from the first call on."""
+    if environment not in _by_environment:
+        _by_environment[environment] = Duration(environment)
+    return _by_environment[environment]

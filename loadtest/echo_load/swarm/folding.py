@@ -1,6 +1,6 @@
-"""Folds what a block of connections did into locust's statistics, all at once.
+"""Addition of the measurements of many connections to locust's statistics.
 
-Locust counts request by request, which would cost more than the requests do.
+Locust adds requests one by one, which would take longer than the requests.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from echo_load.measure.histogram import LatencyHistogram
 from echo_load.swarm.client import EchoFailure
 from echo_load.swarm.precision import Precision, bucket
 
-# Cached: there are no more values than buckets in a histogram.
+# There are no more values to cache than a histogram has buckets.
 _bucket = cache(bucket)
 
 
 def fold(
     environment: Any, precision: Precision, method: str, gained: Counts, measured: Snapshot
 ) -> None:
-    """Add what has happened since the last call.
+    """Add the measurements since the last call to the statistics.
 
     Args:
-        environment: locust's.
-        precision: the histograms of this process.
-        method: what locust calls the kind of request.
-        gained: what was counted since then.
-        measured: what was measured since then.
+        environment: locust's environment.
+        precision: histograms of this process.
+        method: request type in locust's tables.
+        gained: increase of the counts.
+        measured: distributions of the times.
     """
     messages, connects = LatencyHistogram(), LatencyHistogram()
     for times in measured.response.values():
@@ -48,16 +48,16 @@ def fold(
             for entry in (environment.stats.total, environment.stats.get(name, method)):
                 _add(entry, times, length)
     for kind, count in gained.errors.items():
-        # Some are withdrawn: a datagram that counted as lost came late.
+        # A count falls when a datagram that counted as lost arrives late.
         if count > 0:
             name = "connect" if kind in CONNECTING_KINDS else "message"
             _fail(environment.stats, method, name, EchoFailure(kind), count)
-    # A wrong reply completes a round trip, has a time, and was counted with the others.
+    # A wrong reply has a response time, and was already counted as a request above.
     _count_failed_requests(environment.stats, method, "message", -gained.wrong)
 
 
 def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
-    """Count requests as `StatsEntry.log` counts a single one."""
+    """Add requests to an entry, as `StatsEntry.log` adds a single one."""
     now = time.time()
     second = int(now)
     if entry.use_response_times_cache and second > int(entry.last_request_timestamp or second):
@@ -76,7 +76,7 @@ def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
 
 
 def _count_failed_requests(stats: Any, method: str, name: str, count: int) -> None:
-    """Count requests without a time."""
+    """Add requests without a response time."""
     if not count:
         return
     for entry in (stats.total, stats.get(name, method)):

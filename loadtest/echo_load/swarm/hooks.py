@@ -1,4 +1,4 @@
-"""Connects the parts of a swarm to locust's events."""
+"""Listeners that connect the parts of a swarm to locust's events."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from echo_load.swarm.shapes import StagesShape
 from echo_load.swarm.users import EchoBlockUser, EchoUser
 from echo_load.swarm.verdict import conclude
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _SPARE_SECONDS = 1.0
 # `python -m locust`
 _PROGRAMS = {"__main__.py": "locust"}
 
 
 def install(events: Any) -> None:
-    """Listen to locust's events, from a locustfile.
+    """Add the listeners; to be called by a locustfile.
 
-    Response times are kept to three digits from now on, also below a millisecond: in all of
-    locust's own tables, charts and files.
+    From then on, all tables, charts and files of locust have response times with three significant
+    digits, also below a millisecond.
     """
     locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # milliseconds, as floats
     extend_html_report()
@@ -51,7 +51,7 @@ def install(events: Any) -> None:
 
 
 def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
-    # The loop's clock stood still during the imports, and timers would expire early.
+    # The clock of the loop stood still during the imports: timers would expire early.
     gevent.get_hub().loop.update_now()
     gevent.spawn(_allow_interrupts, environment, web_ui and gevent.getcurrent())
     precision = precision_of(environment)
@@ -63,13 +63,13 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
         return
     assert environment.parsed_options is not None
     if not environment.parsed_options.user_classes:
-        environment.user_classes = _unnamed(environment.user_classes)
-    if not _is_sound(environment, hosts_needed=web_ui is None) or not _can_serve(web_ui):
+        environment.user_classes = _default_classes(environment.user_classes)
+    if not _are_options_valid(environment, hosts_needed=web_ui is None) or not _can_serve(web_ui):
         sys.exit(int(ExitCode.USAGE))
     if Settings.of(environment.parsed_options).stages:
         environment.shape_class = StagesShape()  # type: ignore[no-untyped-call]  # locust's
         environment.shape_class.runner = environment.runner
-        # The stages set the spawn rate: locust's advice on it is of no use.
+        # The stages set the spawn rate, so that advice on it is of no use.
         logging.getLogger("locust.runners").addFilter(_is_no_advice)
     duration_of(environment)
     events.quitting.add_listener(_on_quitting)
@@ -81,14 +81,14 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
 
 
 def _allow_interrupts(environment: Environment, main: Any) -> None:
-    """Let Ctrl-C end locust as soon as it is ready for it; until then it ends the process at once.
+    """Handle Ctrl-C with an orderly end of locust, as soon as locust is able to end.
 
-    While locust waits for workers, it is not ready. An interrupt raised in the middle of a user's
-    request would be lost, or the request counted in part.
+    Until then, as while a master waits for workers, Ctrl-C ends the process at once. Without a
+    handler, it would raise an error in the request of some user.
 
     Args:
-        environment: locust's.
-        main: the greenlet that waits for the end of the web page; None without a web page.
+        environment: locust's environment.
+        main: greenlet that waits for the end of the web page; None without a web page.
     """
     options, runner = environment.parsed_options, environment.runner
     assert options is not None
@@ -97,10 +97,10 @@ def _allow_interrupts(environment: Environment, main: Any) -> None:
         and (options.headless or options.autostart)
         and runner.state == STATE_INIT
     ):
-        gevent.sleep(_LOOK_SECONDS)
+        gevent.sleep(_POLL_SECONDS)
 
     def interrupt() -> None:
-        # A second Ctrl-C does not wait.
+        # A second Ctrl-C ends the process at once.
         quit_on_interrupt()
         assert runner is not None
         runner.quit()
@@ -115,13 +115,13 @@ def _is_no_advice(record: logging.LogRecord) -> bool:
     return "spawn rate is very high" not in record.getMessage()
 
 
-def _unnamed(classes: list[type[User]]) -> list[type[User]]:
-    """The user classes that run if none was named."""
+def _default_classes(classes: list[type[User]]) -> list[type[User]]:
+    """Return the user classes that run if none is named."""
     return [one for one in classes if not getattr(one, "only_if_named", False)] or classes
 
 
 def _can_serve(web_ui: Any) -> bool:
-    """Return whether the web page, if there is one, can be served; print in one line why not."""
+    """Return whether the web page, if any, can be served; otherwise print an error."""
     if web_ui is None:
         return True
     host, port = web_ui.host, web_ui.port
@@ -130,15 +130,15 @@ def _can_serve(web_ui: Any) -> bool:
     except OSError as error:
         where = NetworkEndpoint(host, port).location if host else f"*:{port}"
         number = error.errno or 0
-        # Below 0 it is an error of getaddrinfo(3); create_server's text would repeat the address.
+        # Errors of getaddrinfo(3) are negative. The text of create_server would repeat the address.
         reason = os.strerror(number) if number > 0 else "no such host"
-        _complain(f"--web-port: cannot serve the page on {where}: {reason}")
+        _print_error(f"--web-port: cannot serve the page on {where}: {reason}")
         return False
     return True
 
 
-def _complain(message: str) -> None:
-    """Print an error in one line, under the name of the program that was called."""
+def _print_error(message: str) -> None:
+    """Print an error in one line that begins with the name of the program."""
     program = Path(sys.argv[0]).name
     print(f"{_PROGRAMS.get(program, program)}: error: {message}", file=sys.stderr)
 
@@ -148,26 +148,26 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _on_test_start(environment: Environment, **_: object) -> None:
-    """Check the options as set since the start or, on a worker, as sent by the master.
+    """Check the options as set in the web form or, in a worker, as sent by the master.
 
     Raises:
         SystemExit: this is a worker, and its users could not run.
     """
     assert environment.parsed_options is not None
-    if _is_sound(environment, hosts_needed=True):
+    if _are_options_valid(environment, hosts_needed=True):
         if not environment.parsed_options.stop_timeout:
-            # By then all that is in flight has come back, or has failed with its own kind.
+            # By then every message in flight has been answered, or has failed.
             timeout = Settings.of(environment.parsed_options).timeout
             environment.stop_timeout = 2 * timeout + _SPARE_SECONDS
     elif isinstance(environment.runner, WorkerRunner):
-        # Without its users, the test would look like one in which nothing went wrong.
+        # Without users there would be no failures, and the test would pass.
         sys.exit(int(ExitCode.USAGE))
     elif environment.runner is not None:
         gevent.spawn(environment.runner.stop)
 
 
 def _on_worker_stop(environment: Environment, **_: object) -> None:
-    """Spare the worker waiting for users that have ended, before it is ready again."""
+    """Do not wait for users again, which have ended, before the worker is ready."""
     environment.stop_timeout = 0.0
 
 
@@ -177,13 +177,13 @@ def _on_spawning_complete(environment: Environment, **_: object) -> None:
         events.reset_stats.fire()
 
 
-def _is_sound(environment: Environment, *, hosts_needed: bool) -> bool:
-    """Return whether the options are valid; print in one line what is wrong with them."""
+def _are_options_valid(environment: Environment, *, hosts_needed: bool) -> bool:
+    """Return whether the options are valid; otherwise print an error."""
     assert environment.parsed_options is not None
     try:
         check(environment, environment.parsed_options, hosts_needed=hosts_needed)
     except EchoswarmError as error:
-        _complain(str(error))
+        _print_error(str(error))
         events: Any = environment.events
         events.user_error.fire(user_instance=None, exception=error, tb=None)
         return False
@@ -191,19 +191,19 @@ def _is_sound(environment: Environment, *, hosts_needed: bool) -> bool:
 
 
 def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -> None:
-    """Check the options before a run, as its users will.
+    """Check the options before a test.
 
     Args:
-        environment: locust's, with the users' classes.
-        options: the command line, or the web form.
-        hosts_needed: every user must have a host by now.
+        environment: locust's environment, with the user classes.
+        options: options of the command line or of the web form.
+        hosts_needed: whether every user class must have a host.
 
     Raises:
-        EchoswarmError: one is invalid, or they do not go together.
+        EchoswarmError: an option is invalid, or options contradict each other.
     """
     settings = Settings.of(options)
     if isinstance(environment.runner, WorkerRunner):
-        # The master has checked all but the files, and says later which users run here.
+        # The master has checked everything but the files of this machine.
         if parse_host(environment.host).scheme == "tls":
             settings.tls.context()
         return
@@ -215,7 +215,11 @@ def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -
 
 
 def _refuse_unused(settings: Settings, classes: Sequence[type[User]]) -> None:
-    """Refuse options for a kind of user that does not run."""
+    """Refuse options of user classes that do not run.
+
+    Raises:
+        InvalidValueError: there is one.
+    """
     blocks = any(issubclass(one, EchoBlockUser) for one in classes)
     if settings.rate is not None and not blocks:
         raise InvalidValueError("--rate is for EchoBlockUser, and none runs; name it")

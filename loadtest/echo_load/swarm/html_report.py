@@ -57,7 +57,7 @@ _SECTION = """
 
 
 def extend_html_report() -> None:
-    """Add the verdict and microseconds to locust's HTML reports, of `--html` and of its page."""
+    """Add the verdict and the microseconds to the HTML reports of `--html` and of the web page."""
     report: Callable[[Any, bool, str], str] = locust.html.get_html_report
 
     def extended(environment: Any, show_download_link: bool = True, theme: str = "") -> str:

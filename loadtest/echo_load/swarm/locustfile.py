@@ -4,7 +4,7 @@
 `--stages` the number of users follows these, otherwise locust's own options.
 """
 
-# Locust patches the process when it is imported, and nothing may have imported ssl before.
+# First, because locust monkey-patches the process, and nothing may have imported ssl before.
 import locust  # isort: skip
 
 from locust import task
@@ -16,7 +16,7 @@ install(locust.events)
 
 
 class EchoUser(users.EchoUser):
-    """One connection, one message after the other."""
+    """One connection that sends one message after the other."""
 
     @task
     def echo(self) -> None:

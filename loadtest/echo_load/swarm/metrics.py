@@ -1,4 +1,4 @@
-"""A swarm's figures for Prometheus."""
+"""The figures of a swarm for Prometheus."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from echo_core.errors import InvalidValueError
 from echo_load.report.exposition import Exposed
 from echo_load.swarm.precision import Precision
 from echo_load.swarm.settings import parse_host
-from echo_load.swarm.verdict import generator_bound, judged
+from echo_load.swarm.verdict import generator_bound, threshold_results
 
 _PREFIX = "echo_swarm_"
 _MESSAGE_KINDS = sorted({*MISMATCHES, *LOSSES, FailureKind.CLOSED, FailureKind.RESET})
 
 
 class SwarmCollector(Collector):
-    """A swarm's figures for Prometheus, collected at each scrape.
+    """The metrics of a swarm, made at each scrape.
 
     Args:
-        environment: locust's, that of the master or of a single process.
-        precision: its histograms.
+        environment: environment of locust's master, or of its only process.
+        precision: histograms of that environment.
     """
 
     def __init__(self, environment: Any, precision: Precision) -> None:
@@ -39,7 +39,7 @@ class SwarmCollector(Collector):
         self._precision = precision
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all families of metrics."""
+        """Yield all metrics."""
         runner = self._environment.runner
         stats = self._environment.stats
         for name, help_text, value in (
@@ -71,7 +71,7 @@ class SwarmCollector(Collector):
         kept = GaugeMetricFamily(
             f"{_PREFIX}threshold_kept", "Whether a threshold is kept so far.", labels=["threshold"]
         )
-        for one in judged(self._environment, self._precision):
+        for one in threshold_results(self._environment, self._precision):
             kept.add_metric([one.threshold], int(one.passed))
         yield kept
         times = HistogramMetricFamily(
@@ -84,11 +84,11 @@ class SwarmCollector(Collector):
 
 
 def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
-    """Zero failures of each known kind: a counter that begins at 1 has no increase."""
+    """Return a count of 0 for each kind of failure; a counter that begins at 1 has no increase."""
     try:
         method = parse_host(environment.host).scheme.upper()
     except InvalidValueError:
-        # There is no host yet, or it is for users of another kind.
+        # There is no host yet, or it is not for these users.
         return {}
     return {
         (method, name, kind): 0
@@ -98,7 +98,7 @@ def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
 
 
 def registry(environment: Any, precision: Precision) -> CollectorRegistry:
-    """A registry with the swarm's figures alone."""
+    """Return a registry with the metrics of a swarm and no others."""
     made = CollectorRegistry(auto_describe=False)
     made.register(SwarmCollector(environment, precision))
     return made

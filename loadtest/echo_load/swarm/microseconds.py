@@ -12,14 +12,17 @@ from echo_load.swarm.precision import Precision
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 COLUMNS = ("method", "name", "count", "mean_us", *(f"p{one:g}_us" for one in PERCENTILES), "max_us")
-# Method and name of all requests together, as locust's tables have them.
+# Method and name of the row for all requests in locust's tables.
 AGGREGATED = ("", "Aggregated")
 
 Row = tuple[Any, ...]
 
 
 def rows(precision: Precision) -> list[Row]:
-    """A row per request, as in `COLUMNS`, and one for all together; none without requests."""
+    """Return a row per request with `COLUMNS`, and one for all requests together.
+
+    Without requests there are no rows.
+    """
     items = list(precision.items())
     together = LatencyHistogram()
     for _, times in items:
@@ -39,7 +42,7 @@ def rows(precision: Precision) -> list[Row]:
 
 
 def rounded_rows(precision: Precision) -> list[tuple[str, ...]]:
-    """The rows as text, in whole microseconds."""
+    """Return the rows as text, with whole microseconds."""
     return [
         (method, name, *(f"{figure:,.0f}" for figure in figures))
         for method, name, *figures in rows(precision)
@@ -47,7 +50,7 @@ def rounded_rows(precision: Precision) -> list[tuple[str, ...]]:
 
 
 def add_microseconds(stats: RequestStats, precision: Precision) -> None:
-    """Add the histograms' figures to the entries of locust's JSON output, as `microseconds`."""
+    """Add a field `microseconds` to the entries of locust's JSON output."""
     serialize = stats.serialize_stats
 
     def with_microseconds() -> list[Any]:
@@ -64,7 +67,7 @@ def add_microseconds(stats: RequestStats, precision: Precision) -> None:
 
 
 def text_table(precision: Precision) -> str:
-    """The rows as a table of text."""
+    """Return the rows as a table of text."""
     lines = [
         ("method", "name", "count", "mean", *(f"p{one:g}" for one in PERCENTILES), "max"),
         *rounded_rows(precision),

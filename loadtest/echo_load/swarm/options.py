@@ -1,10 +1,10 @@
-"""The options of a swarm, beyond locust's own: on its command line and in its web form."""
+"""The options of a swarm, which are added to those of locust."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Name, default and help of each option. All are strings: the web form sends them.
+# Name, default and help of each option. All values are strings, because the web form sends text.
 OPTIONS = (
     ("wait", "0s", "Pause of an EchoUser between two messages: 1s, or a range as in 1s-3s."),
     ("payload-size", "64", "Size of a message, or a range of sizes: 64-16KiB."),
@@ -27,14 +27,15 @@ OPTIONS = (
         "Limits that must hold, or else the exit code is 99: p99<5ms,errors<10. Repeatable.",
     ),
 )
-# They take a list in a TOML file, too.
+DEFAULTS = {name: default for name, default, _ in OPTIONS}
+# Options that may also be a list in a TOML file.
 REPEATABLE = frozenset({"threshold"})
 PREFIX = "ECHO_SWARM"
 INSECURE = ("tls-insecure", "Accept any certificate.")
 
 
 def add_options(parser: Any) -> None:
-    """Add the options of a swarm to locust's parser, and so to its web form."""
+    """Add the options to locust's parser, from which the web form is made."""
     for name, default, help_text in OPTIONS:
         parser.add_argument(
             f"--{name}",
@@ -43,7 +44,7 @@ def add_options(parser: Any) -> None:
             env_var=variable(name),
             help=help_text,
             action="append" if name in REPEATABLE else "store",
-            # The web form has a field of its own for the users.
+            # The web form has its own field for the number of users.
             include_in_web_ui=name != "stages",
         )
     name, help_text = INSECURE
@@ -51,5 +52,5 @@ def add_options(parser: Any) -> None:
 
 
 def variable(name: str) -> str:
-    """The environment variable that sets an option."""
+    """Return the name of the environment variable of an option."""
     return f"{PREFIX}_{name.upper().replace('-', '_')}"

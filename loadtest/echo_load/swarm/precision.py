@@ -1,7 +1,7 @@
-"""Response times in microseconds, which locust rounds: histograms in the workers, merged.
+"""Response times in microseconds, which locust itself rounds to milliseconds.
 
-A worker sends what it has measured since its last report along with locust's own statistics; the
-master adds it up.
+Each worker has histograms, and sends them to the master together with locust's own statistics; the
+master merges them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 from echo_load.measure.histogram import LatencyHistogram
 
-# The key of the histograms in a worker's report.
+# Key of the histograms in the message of a worker to the master.
 _FIELD = "echoswarm_histograms"
-# How many times are kept before they are sorted.
+# Number of times that are recorded at once.
 _FOLD_AT = 4096
 _SIGNIFICANT_DIGITS = 3
 
@@ -25,10 +25,10 @@ Key = tuple[str, str]
 
 
 def bucket(milliseconds: float) -> float:
-    """Round a response time as locust groups them: to three digits, below a millisecond too.
+    """Round a response time in milliseconds to three significant digits.
 
-    Locust itself keeps two, and whole milliseconds (its documentation, "Customizing response time
-    bucketing").
+    Locust groups equal times. By default it rounds them to two digits and whole milliseconds (its
+    documentation, "Customizing response time bucketing").
     """
     if milliseconds <= 0:
         return 0.0
@@ -37,16 +37,16 @@ def bucket(milliseconds: float) -> float:
 
 
 class Precision:
-    """The response times of all requests that did not fail, as exact as they were measured.
+    """Histograms of the response times of all requests that did not fail.
 
     Args:
-        environment: locust's; its events are listened to.
+        environment: locust's environment, whose events fill them.
     """
 
     def __init__(self, environment: Any) -> None:
         self._histograms: dict[Key, LatencyHistogram] = {}
-        # Times that have not been sorted into the histograms yet.
-        self._noted: defaultdict[Key, array[int]] = defaultdict(lambda: array("q"))
+        # Times in nanoseconds that are not in the histograms yet.
+        self._pending: defaultdict[Key, array[int]] = defaultdict(lambda: array("q"))
         events = environment.events
         events.request.add_listener(self._on_request)
         events.report_to_master.add_listener(self._on_report_to_master)
@@ -55,16 +55,16 @@ class Precision:
         events.test_start.add_listener(self._on_test_start)
 
     def merge(self, method: str, name: str, times: LatencyHistogram) -> None:
-        """Add times that were measured without locust."""
+        """Add times that locust's events do not report."""
         self._of((method, name)).merge(times)
 
     def items(self) -> Iterator[tuple[Key, LatencyHistogram]]:
-        """The times of each request, by method and name."""
-        self._sort()
+        """Return the histogram of each method and name, in their order."""
+        self._record_pending()
         return iter(sorted(self._histograms.items()))
 
     def named(self, name: str) -> LatencyHistogram:
-        """The times of all requests with a name."""
+        """Return the histogram of all requests of this name."""
         together = LatencyHistogram()
         for (_, other), times in self.items():
             if other == name:
@@ -72,9 +72,9 @@ class Precision:
         return together
 
     def clear(self, **_: object) -> None:
-        """Forget everything."""
+        """Remove all times."""
         self._histograms.clear()
-        self._noted.clear()
+        self._pending.clear()
 
     def _on_test_start(self, **_: object) -> None:
         self.clear()
@@ -87,16 +87,16 @@ class Precision:
         exception: object = None,
         **_: object,
     ) -> None:
-        # Failures have no response time: that of a timeout would only be the timeout.
+        # Only successful requests count: the time of one that timed out would be the timeout.
         if response_time is None or exception is not None:
             return
-        noted = self._noted[request_type, name]
-        noted.append(int(response_time * 1e6))
-        if len(noted) >= _FOLD_AT:
-            self._sort()
+        pending = self._pending[request_type, name]
+        pending.append(int(response_time * 1e6))
+        if len(pending) >= _FOLD_AT:
+            self._record_pending()
 
     def _on_report_to_master(self, data: dict[str, Any], **_: object) -> None:
-        self._sort()
+        self._record_pending()
         data[_FIELD] = [[*key, times.pack()] for key, times in self._histograms.items()]
         self._histograms.clear()
 
@@ -104,10 +104,10 @@ class Precision:
         for method, name, packed in data.get(_FIELD, ()):
             self._of((method, name)).merge(LatencyHistogram.unpack(packed))
 
-    def _sort(self) -> None:
-        for key, noted in self._noted.items():
-            self._of(key).record(noted)
-        self._noted.clear()
+    def _record_pending(self) -> None:
+        for key, pending in self._pending.items():
+            self._of(key).record(pending)
+        self._pending.clear()
 
     def _of(self, key: Key) -> LatencyHistogram:
         if key not in self._histograms:
@@ -115,11 +115,11 @@ class Precision:
         return self._histograms[key]
 
 
-_kept: WeakKeyDictionary[Any, Precision] = WeakKeyDictionary()
+_by_environment: WeakKeyDictionary[Any, Precision] = WeakKeyDictionary()
 
 
 def precision_of(environment: Any) -> Precision:
-    """The histograms of an environment, made when they are first asked for."""
-    if environment not in _kept:
-        _kept[environment] = Precision(environment)
-    return _kept[environment]
+    """Return the histograms of an environment, which the first call creates."""
+    if environment not in _by_environment:
+        _by_environment[environment] = Precision(environment)
+    return _by_environment[environment]

@@ -1,4 +1,4 @@
-"""The options of a swarm, parsed."""
+"""The parsed options of a swarm."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from echo_load.plan.bounds import MOST_CONNECTIONS
 from echo_load.plan.plan import EngineName, Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 from echo_load.plan.thresholds import Threshold
+from echo_load.swarm.options import DEFAULTS
 
-# The tutorial's stress test, half a minute each.
+# The stress test of the tutorial.
 STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for users in (100, 1000))
 
 _CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
-DEFAULT_BLOCK_CONNECTIONS = 100
-# What thresholds can limit: locust counts nothing else, and measures no service times.
+DEFAULT_BLOCK_CONNECTIONS: int = _CONNECTIONS.parse(DEFAULTS["block-connections"])
+# Figures that thresholds can limit: locust has no others.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
     | {"connections_failed"}
@@ -32,18 +33,18 @@ _MEASURED_TIMES = ("response.", "connect.")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The parsed options.
+    """The parsed options of a swarm.
 
     Attributes:
-        wait: seconds that a user waits between two messages, from and to.
-        payload_size: bytes of a message, from and to.
-        timeout: seconds that a reply may take.
-        connect_timeout: seconds that opening a connection may take.
-        tls: how TLS is spoken.
-        block_connections: of an EchoBlockUser.
-        rate: messages a second of an EchoBlockUser; None for a closed loop.
-        stages: users over time.
-        thresholds: what has to be kept.
+        wait: shortest and longest pause of an EchoUser between two messages, in seconds.
+        payload_size: smallest and largest size of a message in bytes.
+        timeout: seconds after which a reply is overdue.
+        connect_timeout: seconds after which an attempt to connect fails.
+        tls: options of TLS.
+        block_connections: number of connections of an EchoBlockUser.
+        rate: messages per second of an EchoBlockUser; None for a closed loop.
+        stages: numbers of users over time.
+        thresholds: conditions that the figures have to meet.
     """
 
     wait: tuple[float, float]
@@ -58,15 +59,16 @@ class Settings:
 
     @classmethod
     def of(cls, options: Namespace) -> Settings:
-        """Read locust's options.
+        """Parse the options that locust has read.
 
         Raises:
-            InvalidValueError: one of them is not what it should be; the message names it.
+            InvalidValueError: an option, which the message names, is invalid.
         """
 
         def read(name: str, parse: Any, nothing: Any = None) -> Any:
             given = getattr(options, name.replace("-", "_"), None) or ""
-            text = ",".join(given).strip() if isinstance(given, list) else str(given).strip()
+            text = ",".join(given) if isinstance(given, list) else str(given)
+            text = text.strip() or DEFAULTS[name]
             if not text:
                 return nothing
             try:
@@ -75,10 +77,10 @@ class Settings:
                 raise InvalidValueError(f"--{name}: {error}") from error
 
         return cls(
-            wait=read("wait", _durations, (0.0, 0.0)),
-            payload_size=read("payload-size", parse_size_range, (64, 64)),
-            timeout=read("timeout", option_types.POSITIVE_DURATION.parse, 10.0),
-            connect_timeout=read("connect-timeout", option_types.POSITIVE_DURATION.parse, 5.0),
+            wait=read("wait", _durations),
+            payload_size=read("payload-size", parse_size_range),
+            timeout=read("timeout", option_types.POSITIVE_DURATION.parse),
+            connect_timeout=read("connect-timeout", option_types.POSITIVE_DURATION.parse),
             tls=TlsOptions(
                 ca=getattr(options, "tls_ca", None) or None,
                 cert=getattr(options, "tls_client_cert", None) or None,
@@ -86,19 +88,17 @@ class Settings:
                 server_name=getattr(options, "tls_server_name", None) or None,
                 insecure=bool(getattr(options, "tls_insecure", False)),
             ),
-            block_connections=read(
-                "block-connections", _CONNECTIONS.parse, DEFAULT_BLOCK_CONNECTIONS
-            ),
+            block_connections=read("block-connections", _CONNECTIONS.parse),
             rate=read("rate", option_types.RATE.parse),
             stages=read("stages", _stages, ()),
             thresholds=read("threshold", _thresholds, ()),
         )
 
     def plan(self, target: Endpoint, engine: EngineName | None = None) -> Plan:
-        """Return the plan of a block of connections; a single one needs only a part of it.
+        """Return the plan of an EchoBlockUser; an EchoUser uses a part of it.
 
         Raises:
-            InvalidValueError: the options do not go together.
+            InvalidValueError: options contradict each other.
         """
         with errors_name_flags():
             return Plan(
@@ -113,15 +113,15 @@ class Settings:
             )
 
 
-# A year: users do not end by themselves, locust ends them.
+# A year, because locust stops the users.
 _WITHOUT_END = 365 * 24 * 3600.0
 
 
 def parse_host(host: str | None) -> Endpoint:
-    """The service that `--host` names.
+    """Parse the value of `--host`.
 
     Raises:
-        InvalidValueError: it names none.
+        InvalidValueError: it is missing, or not an endpoint.
     """
     if not host:
         raise InvalidValueError("--host is missing; write it as in --host tcp://HOST:50007")

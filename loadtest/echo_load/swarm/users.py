@@ -1,4 +1,4 @@
-"""Locust users that talk to an echo service."""
+"""Locust users of an echo service."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from echo_load.swarm.folding import fold
 from echo_load.swarm.precision import precision_of
 from echo_load.swarm.settings import Settings, parse_host
 
-_LOOK_SECONDS = 0.01
-# How often a block's figures are folded into locust's.
+_POLL_SECONDS = 0.01
+# Interval at which the figures of a block are added to locust's statistics.
 _FOLD_SECONDS = 0.25
 
 
 class _User(User):
-    """A user that may be told to stop more than once, as when several of them end the test."""
+    """A user that may be stopped twice, as happens when several users end the test."""
 
     abstract = True
 
     def stop(self, force: bool = False) -> bool:
-        """Stop as locust's users do."""
+        """Stop the user, unless it is stopping already."""
         if self._state == LOCUST_STATE_STOPPING and not force:
             return False
         return bool(super().stop(force))
 
 
 class EchoUser(_User):
-    """One connection; `connect`, `message` and `close` are requests of their own.
+    """The base class of users with one connection.
 
-    Every reply is checked. It has no task: inherit from it and write your own tasks, which use
-    `self.client`; `self.client.echo()` sends a message and compares what comes back.
+    It has no tasks. Tasks of a subclass use `self.client`, an `EchoClient`: `self.client.echo()`
+    sends a message and checks the reply. Locust's tables show `connect`, `message` and `close` as
+    separate requests.
     """
 
     abstract = True
@@ -55,10 +56,10 @@ class EchoUser(_User):
 
     @classmethod
     def check(cls, settings: Settings, endpoint: Endpoint) -> None:
-        """Check the options before there is a user.
+        """Check the options before a user is created.
 
         Raises:
-            InvalidValueError: they do not go together.
+            InvalidValueError: options contradict each other.
             TlsFileError: a file for TLS is invalid.
         """
         settings.plan(endpoint).payload(0)
@@ -66,7 +67,7 @@ class EchoUser(_User):
             settings.tls.context()
 
     def wait_time(self) -> float:
-        """Return the pause between two messages that the command line asks for."""
+        """Return the pause before the next message in seconds."""
         least, most = self.settings.wait
         return least if least == most else random.uniform(least, most)  # noqa: S311  # no secret
 
@@ -76,11 +77,10 @@ class EchoUser(_User):
 
 
 class EchoBlockUser(_User):
-    """A block of connections that the hub engine drives: the load of many users in one.
+    """A user with a block of connections, driven by the hub engine: the load of many users.
 
-    What its connections do is checked and timed as in `echo-load run`, and folded into locust's
-    statistics in batches, as `connect` and `message`. Listeners to locust's `request` event are not
-    called for it.
+    Its messages are checked and timed as in `echo-load run`, and added to locust's statistics in
+    batches, as `connect` and `message`. Listeners of locust's `request` event are not called.
     """
 
     abstract = True
@@ -91,10 +91,11 @@ class EchoBlockUser(_User):
 
     @classmethod
     def check(cls, settings: Settings, endpoint: Endpoint) -> None:
-        """Check the options before there is a user.
+        """Check the options before a user is created.
 
         Raises:
-            InvalidValueError: they do not go together, or the hub engine does not speak the scheme.
+            InvalidValueError: options contradict each other, or the hub engine does not speak the
+                scheme.
         """
         if endpoint.scheme not in SPOKEN["hub"]:
             raise InvalidValueError(
@@ -104,7 +105,7 @@ class EchoBlockUser(_User):
 
     @task
     def drive(self) -> None:
-        """Open the connections and let them send, until locust ends the user."""
+        """Open the connections and send messages until locust stops the user."""
         endpoint = parse_host(self.host)
         plan = self._settings.plan(endpoint, "hub")
         seed = random.SystemRandom().getrandbits(32)
@@ -124,7 +125,7 @@ class EchoBlockUser(_User):
             fold(self.environment, precision_of(self.environment), method, *taken())
 
         def forget(**_: object) -> None:
-            """Drop what was measured before locust's statistics were reset."""
+            """Drop measurements from before a reset of locust's statistics."""
             taken()
 
         events: Any = self.environment.events
@@ -133,7 +134,7 @@ class EchoBlockUser(_User):
         engine.open()
         try:
             while not engine.settled:
-                gevent.sleep(_LOOK_SECONDS)
+                gevent.sleep(_POLL_SECONDS)
             gate_ns = time.monotonic_ns()
             recorder.start(gate_ns)
             recorder.stage = 0
@@ -142,7 +143,7 @@ class EchoBlockUser(_User):
                 gevent.sleep(_FOLD_SECONDS)
                 note()
                 if self._state == LOCUST_STATE_STOPPING:
-                    # What is in flight has until its timeout to come back.
+                    # Replies to messages in flight may arrive until their timeouts.
                     share.end_ns.value = min(share.end_ns.value, time.monotonic_ns())
         finally:
             share.end_ns.value = 0

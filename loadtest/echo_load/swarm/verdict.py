@@ -1,4 +1,4 @@
-"""The verdict on a swarm, while it runs and at its end."""
+"""The verdict on a swarm, during and after its test."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from echo_load.swarm.microseconds import text_table, write_csv
 from echo_load.swarm.precision import Precision
 from echo_load.swarm.settings import Settings
 
-# Requests in which no message comes back.
-_AROUND = frozenset({"connect", "close", "send"})
+# Requests without a reply.
+_WITHOUT_REPLY = frozenset({"connect", "close", "send"})
 
 logger = logging.getLogger(__name__)
 
 
-def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
-    """The thresholds of the command line or the web form, and whether they were kept."""
+def threshold_results(environment: Any, precision: Precision) -> list[ThresholdResult]:
+    """Return whether the thresholds of the command line or the web form are kept."""
     limits = Settings.of(environment.parsed_options).thresholds
     if not limits:
         return []
@@ -51,7 +51,7 @@ def judged(environment: Any, precision: Precision) -> list[ThresholdResult]:
 
 
 def conclude(environment: Any, precision: Precision) -> None:
-    """Log at the end what was measured and which thresholds were crossed; set the exit code."""
+    """Log the figures and the verdict at the end of a test, and set the exit code."""
     table = text_table(precision)
     if len(table.splitlines()) > 1:
         logger.info("response times in microseconds\n%s", table)
@@ -60,7 +60,7 @@ def conclude(environment: Any, precision: Precision) -> None:
         path = Path(f"{prefix}_microseconds.csv")
         with path.open("w", newline="", encoding="utf-8") as file:
             write_csv(precision, file)
-    results = judged(environment, precision)
+    results = threshold_results(environment, precision)
     for one in results:
         if one.passed:
             logger.info("threshold %s kept: %s", one.threshold, one.measured)
@@ -76,12 +76,12 @@ def conclude(environment: Any, precision: Precision) -> None:
     elif not all(one.passed for one in results):
         environment.process_exit_code = int(ExitCode.THRESHOLD)
     elif environment.stats.errors:
-        # Thresholds limit the number of errors, and they were kept.
+        # A threshold allows these errors.
         environment.process_exit_code = int(ExitCode.OK)
 
 
 def generator_bound(environment: Any) -> str | None:
-    """Return advice if a processor of the swarm was the limit, not the target; None otherwise."""
+    """Return advice if a process of the swarm was the bottleneck, not the target; else None."""
     runner = environment.runner
     if not (runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted):
         return None
@@ -92,10 +92,10 @@ def generator_bound(environment: Any) -> str | None:
 
 
 def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str, str]]:
-    """Return a row per condition: the condition, the figure so far, and whether that is right."""
+    """Return a row per threshold or failure: what it is, the figure so far, and the verdict."""
     found = [
         (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
-        for one in judged(environment, precision)
+        for one in threshold_results(environment, precision)
     ]
     at_end = duration_of(environment).has_ended
     found += [
@@ -107,15 +107,17 @@ def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str,
 
 
 def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[str]:
-    """The reasons why a swarm failed, a line each; none if it did not.
+    """Return the reasons why a swarm failed, one line each; empty if it did not.
 
     Args:
-        environment: locust's.
-        precision: its histograms.
-        at_end: there was a test, and what has not come back by now will not.
+        environment: locust's environment.
+        precision: histograms of that environment.
+        at_end: whether a test has ended, so that no more replies will arrive.
     """
     found = [str(one["msg"]) for one in environment.runner.exceptions.values()]
-    answered = any(times.count for (_, name), times in precision.items() if name not in _AROUND)
+    answered = any(
+        times.count for (_, name), times in precision.items() if name not in _WITHOUT_REPLY
+    )
     if at_end and not answered:
         found.append("not one message came back")
     limited = {one.metric for one in Settings.of(environment.parsed_options).thresholds}
@@ -126,7 +128,7 @@ def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[st
 
 
 def _failed_kinds(stats: Any) -> Counter[str]:
-    """Return how many requests failed, by kind."""
+    """Return the number of failed requests by kind."""
     kinds: Counter[str] = Counter()
     for error in stats.errors.values():
         kinds[str(error.error)] += error.occurrences

@@ -1,4 +1,4 @@
-"""The swarm on locust's web page: a tab with microseconds, and metrics for Prometheus."""
+"""Additions to locust's web page: tabs with microseconds and the verdict, and metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDEST_FIGURE = 20
 _VERDICT_FIELDS = (("what", "What"), ("measured", "So far"), ("verdict", "Verdict"))
 _FIELDS = (
     ("method", "Type"),
-    # Locust's page would sort by a field that is called "name", and put the sum first.
+    # The page would sort by a field called "name", and put the row of all requests first.
     ("request", "Name"),
     ("count", "# Requests"),
     ("mean", "Mean (µs)"),
@@ -33,20 +33,20 @@ _FIELDS = (
 
 
 class Check(Protocol):
-    """Raises an `EchoswarmError` if options are invalid."""
+    """A function that raises an `EchoswarmError` if options are invalid."""
 
     def __call__(self, environment: Any, options: Namespace, *, hosts_needed: bool) -> None:
         """Check the options."""
 
 
 def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) -> None:
-    """Add tabs with the histograms' percentiles and the verdict, and `/metrics`; check the form.
+    """Add tabs with microseconds and the verdict, and `/metrics`; check the form's options.
 
     Args:
-        web_ui: locust's.
-        environment: locust's, that of the master or of a single process.
-        precision: its histograms.
-        check: checks the options in the form.
+        web_ui: locust's web page.
+        environment: environment of locust's master, or of its only process.
+        precision: histograms of that environment.
+        check: function that checks the options of the form.
     """
     base = (environment.parsed_options.web_base_path or "").rstrip("/")
     web_ui.template_args |= {
@@ -77,14 +77,14 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
             response.set_data(json.dumps(data))
         return response
 
-    def refuse_what_is_wrong() -> Response | None:
+    def refuse_invalid_options() -> Response | None:
         if (request.method, request.path) != ("POST", f"{base}/swarm"):
             return None
         options = Namespace(**{**vars(environment.parsed_options), **request.form})
         try:
             check(environment, options, hosts_needed=True)
         except EchoswarmError as error:
-            # As locust itself answers an invalid form.
+            # In the form of locust's own errors.
             return jsonify(success=False, message=str(error), host=environment.host)
         return None
 
@@ -98,7 +98,7 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
         disposition = {"Content-Disposition": "attachment;filename=microseconds.csv"}
         return Response(file.getvalue(), content_type="text/csv", headers=disposition)
 
-    web_ui.app.before_request(refuse_what_is_wrong)
+    web_ui.app.before_request(refuse_invalid_options)
     web_ui.app.after_request(with_microseconds)
     for path, name, serve in (
         ("metrics", "metrics", serve_metrics),
@@ -108,5 +108,5 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
 
 
 def _sortable(row: tuple[str, ...]) -> tuple[str, ...]:
-    """A row whose figures sort correctly as text, which is how the page compares them."""
+    """Return a row whose figures are in numerical order when sorted as text, as the page does."""
     return (*row[:2], *(figure.rjust(_WIDEST_FIGURE) for figure in row[2:]))

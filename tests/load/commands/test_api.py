@@ -1,4 +1,4 @@
-"""`from echo_load import Plan, run`."""
+"""The Python API: `from echo_load import Plan, run`."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def test_a_script_runs_a_plan(start_server: StartServer, tmp_path: Path) -> None
     ]
 
 
-def test_what_is_not_used_is_not_imported() -> None:
+def test_unused_modules_are_not_imported() -> None:
     heavy = "{'numpy', 'gevent', 'rich', 'psutil', 'hdrh', 'msgspec', 'locust'}"
     loaded = f"print(sorted({heavy} & set(sys.modules)))"
     assert python(f"import sys, echo_load; {loaded}") == "[]"
     assert python(f"import sys, echo_load.cli; {loaded}") == "[]"
-    # A plan imports neither what generates load nor what measures it.
+    # A plan does not import the engines, nor numpy.
     assert python(f"import sys; from echo_load import Plan; {loaded}") == "['msgspec']"
     assert "gevent" not in python(f"import sys; from echo_load import run; {loaded}")
 
 
-def test_names_of_the_package() -> None:
+def test_the_package_exports_its_names_only() -> None:
     assert (
         python(
             "import echo_load\n"

@@ -1,4 +1,4 @@
-"""Bad input: one line that says what is wrong and what would be right, before anything begins."""
+"""Bad input is refused before a test, in one line that says what would be right."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ UDP = "udp://127.0.0.1:9"
 TLS = "tls://127.0.0.1:9"
 
 
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
-    """The exit code and the only line of a command that must be refused."""
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Run a command that must be refused; return its exit code and its only line."""
     before, sys.argv = sys.argv, ["echo-load", *arguments]
     try:
         with pytest.raises(SystemExit) as ended:
             main()
     finally:
         sys.argv = before
-    said = capsys.readouterr()
-    lines = said.err.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
     assert len(lines) == 1, lines
-    assert not said.out
+    assert not printed.out
     assert lines[0].startswith("echo-load")
     assert ": error: " in lines[0]
     return ended.value.code, lines[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         # Stages.
         (["--stages", ""], "--stages: '' is not a stage; write it as in 100/30s or 0-100/10s"),
@@ -118,7 +118,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--warmup", "-1s"], "--warmup: '-1s' is not a duration; write it as in 10s"),
         (["--timeout", "0"], "--timeout: '0' is not a time above 0; write it as in 10s or 250ms"),
         (["--connect-timeout", "soon"], "--connect-timeout: 'soon' is not a duration"),
-        # What is sent.
+        # Payloads.
         (["--payload-size", "0"], "--payload-size: '0' is not a range of sizes of 1 byte or more"),
         (
             ["--payload-size", "9-5"],
@@ -185,14 +185,16 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         ([TARGET, "--reconcile", "h:port"], "--reconcile: 'h:port' is not http://HOST:PORT"),
     ],
 )
-def test_run(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, line = complaint(["run", *arguments], capsys)
-    assert said in line
+def test_invalid_options_of_run_are_refused(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = refusal(["run", *arguments], capsys)
+    assert expected in line
     assert code == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["hold", "-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
         (["hold", "--cycle", "0"], "--cycle: '0' is not a time above 0; write it as in 10s"),
@@ -208,17 +210,19 @@ def test_run(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
         ([], "Missing command"),
     ],
 )
-def test_other_commands(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments_of_other_commands_are_refused(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, line = complaint(arguments, capsys)
-    assert said in line
+    code, line = refusal(arguments, capsys)
+    assert expected in line
     assert code == 2
 
 
-def test_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_configuration_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "load.toml"
-    for content, said in (
+    for content, expected in (
         ("connections", "is not TOML"),
         (
             "conections = 5",
@@ -228,13 +232,13 @@ def test_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("connections = 0", "--connections: '0' is not a whole number from 1 to 2000000"),
     ):
         file.write_text(content)
-        code, line = complaint(["run", "--config", str(file)], capsys)
-        assert said in line
+        code, line = refusal(["run", "--config", str(file)], capsys)
+        assert expected in line
         assert code == 2
 
 
 @pytest.mark.parametrize(
-    ("limit", "arguments", "said"),
+    ("limit", "arguments", "expected"),
     [
         (
             "500",
@@ -256,18 +260,20 @@ def test_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[
         ),
     ],
 )
-def test_what_would_run_out_is_foreseen(limit: str, arguments: list[str], said: str) -> None:
+def test_a_lack_of_descriptors_or_ports_is_detected_before_a_test(
+    limit: str, arguments: list[str], expected: str
+) -> None:
     program = ["sh", "-c", f'ulimit -n {limit} 2>/dev/null; exec "$@"', "sh"]
     result = run([*program, *LOAD, "run", *arguments])
     (line,) = result.stderr.decode().splitlines()
-    assert said in line
+    assert expected in line
     assert result.returncode == 2
     if "ports" in line:
         assert "(net.ipv4.ip_local_port_range is " in line
         assert "add source addresses, as in --source-ip 127.0.1.0/24" in line
 
 
-def test_environment_variables_are_looked_at_the_same_way() -> None:
+def test_environment_variables_are_checked_like_options() -> None:
     result = run([*LOAD, "run"], ECHO_LOAD_STAGES="10/x")
     (line,) = result.stderr.decode().splitlines()
     assert "--stages: stage '10/x': 'x' is not a duration" in line

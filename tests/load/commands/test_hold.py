@@ -21,12 +21,12 @@ def all_held(result: Result, connections: int) -> None:
         0,
         {},
     )
-    # Two cycles, in which the connections take turns.
+    # Two cycles, in each of which every connection is probed once.
     assert totals.messages == 2 * connections
     assert (result.spread.least, result.spread.most, result.spread.starved) == (2, 2, 0)
 
 
-def test_thousands_are_held_and_each_is_probed() -> None:
+def test_thousands_of_connections_are_held_and_each_is_probed() -> None:
     code, result = loaded("hold", "-c", "3000", "--cycle", "1s", "--processes", "2")
     all_held(result, 3000)
     assert result.reconciliation is not None
@@ -36,21 +36,23 @@ def test_thousands_are_held_and_each_is_probed() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["unix", "udp"])
-def test_other_transports(start_server: StartServer, tmp_path: Path, scheme: str) -> None:
+def test_connections_over_other_transports_are_held(
+    start_server: StartServer, tmp_path: Path, scheme: str
+) -> None:
     where = f"unix://{tmp_path}/echo.sock" if scheme == "unix" else "udp://127.0.0.1:0"
     server = start_server("--listen", where, "--admin", "127.0.0.1:0")
     code, result = loaded(
         *("hold", server.url, "-c", "500", "--cycle", "300ms", "--reconcile", server.admin)
     )
     all_held(result, 500)
-    # Without TCP there are no retransmits to count.
+    # Only TCP has retransmits.
     assert result.totals.retransmits is None
     assert {stage.retransmits for stage in result.stages} == {None}
     assert result.reconciliation is not None
     assert (code, result.reconciliation.balanced) == (0, True)
 
 
-def test_the_tables_and_the_verdict(start_server: StartServer) -> None:
+def test_the_tables_and_the_verdict_are_printed(start_server: StartServer) -> None:
     server = start_server()
     result = run([*LOAD, "hold", server.url, "-c", "20", "-d", "200ms", "--cycle", "100ms"])
     assert result.returncode == 0
@@ -58,8 +60,8 @@ def test_the_tables_and_the_verdict(start_server: StartServer) -> None:
     assert "PASSED" in result.stdout.decode()
 
 
-def test_lost_connections_are_reported_and_not_opened_anew() -> None:
-    """Every tenth is closed when it is first probed, every tenth while it is idle."""
+def test_lost_connections_are_reported_and_not_reopened() -> None:
+    """One in ten is closed at its first probe, and one in ten while it is idle."""
     numbers = iter(range(100))
     lock = threading.Lock()
 
@@ -83,14 +85,14 @@ def test_lost_connections_are_reported_and_not_opened_anew() -> None:
     assert "20 connections were lost" in result.reasons[0]
 
 
-def test_connections_that_the_server_closes_for_being_idle(start_server: StartServer) -> None:
+def test_idle_connections_that_the_server_closes_are_reported(start_server: StartServer) -> None:
     server = start_server("--idle-timeout", "200ms")
     code, result = loaded("hold", server.url, "-c", "50", "-d", "1s", "--cycle", "10s")
     totals = result.totals
     assert code == 1
-    # A probe that crosses the close on the way is answered with a reset.
+    # A probe that is sent before the close arrives is answered with a reset.
     assert set(totals.errors) <= {"closed", "reset"}
     assert sum(totals.errors.values()) == totals.connections_lost
-    # Connections that were probed before they were closed have stayed open.
+    # A connection that is probed in time stays open.
     assert 0 < totals.connections_lost <= 50
     assert totals.connections_opened == 50

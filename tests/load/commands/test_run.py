@@ -1,4 +1,4 @@
-"""`echo-load run` as its users run it: load of every kind, against services good and bad."""
+"""`echo-load run` as users run it: every kind of load, on good and bad services."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DEBUG = ("--log-level", "debug")
 
 
 def passed(*arguments: str) -> Result:
-    """The result of a run that must pass, and whose figures must agree."""
+    """Return the result of a run that must pass and whose figures must agree."""
     code, result = loaded("run", *arguments)
     assert (code, result.reasons) == (0, [])
     assert result.passed
@@ -94,7 +94,7 @@ def check_latency(latency: Latency) -> None:
 
 
 def listens(start_server: StartServer, directory: Path, *schemes: str) -> list[str]:
-    """Targets of these schemes, and the options to trust them."""
+    """Start a server with these schemes; return its targets and the options to trust it."""
     urls = {"unix": f"unix://{directory}/echo.sock"}
     options: tuple[str, ...] = ()
     trust: list[str] = []
@@ -120,7 +120,7 @@ def listens(start_server: StartServer, directory: Path, *schemes: str) -> list[s
         ("greenlets", ["tcp", "unix", "tls"]),
     ],
 )
-def test_engines_and_what_they_speak(
+def test_each_engine_speaks_its_transports(
     start_server: StartServer, tmp_path: Path, engine: str, schemes: Sequence[str]
 ) -> None:
     targets = listens(start_server, tmp_path, *schemes)
@@ -134,7 +134,7 @@ def test_engines_and_what_they_speak(
     assert result.latency_us.first_byte.count == 6
 
 
-def test_tls_goes_by_greenlets_if_nothing_else_is_said(
+def test_greenlets_are_the_default_engine_for_tls(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     assert (
@@ -145,7 +145,7 @@ def test_tls_goes_by_greenlets_if_nothing_else_is_said(
     assert (code, result.totals.errors) == (1, {"handshake": 2})
 
 
-def test_several_targets_get_the_connections_in_turns(start_server: StartServer) -> None:
+def test_connections_are_distributed_over_targets_in_turn(start_server: StartServer) -> None:
     servers = [start_server(*ADMIN), start_server(*ADMIN)]
     result = passed(*(server.url for server in servers), "-c", "5", "-n", "50", "--processes", "2")
     accepted = [server.metric("connections_accepted_total") for server in servers]
@@ -155,7 +155,7 @@ def test_several_targets_get_the_connections_in_turns(start_server: StartServer)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_pipelined_messages_of_many_sizes_in_an_exact_number(
+def test_an_exact_number_of_pipelined_messages_of_many_sizes_is_sent(
     start_server: StartServer, engine: str
 ) -> None:
     server = start_server(*ADMIN)
@@ -166,12 +166,12 @@ def test_pipelined_messages_of_many_sizes_in_an_exact_number(
     assert result.totals.messages == 200
     assert (result.spread.least, result.spread.most) == (66, 67)
     assert result.totals.bytes_sent == server.metric("received_bytes_total")
-    # Sizes are spread evenly from the smallest to the largest.
+    # Sizes are distributed evenly from the smallest to the largest.
     assert 0.8 < result.totals.bytes_sent / (200 * 10 * 1024) < 1.2
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_messages_larger_than_what_the_kernel_buffers(
+def test_messages_larger_than_the_kernels_buffers_come_back(
     start_server: StartServer, engine: str
 ) -> None:
     server = start_server()
@@ -182,7 +182,7 @@ def test_messages_larger_than_what_the_kernel_buffers(
     assert (result.totals.messages, result.totals.bytes_sent) == (4, 4 * size)
 
 
-def test_a_text_and_a_file_are_what_is_sent(tmp_path: Path) -> None:
+def test_a_text_or_a_file_is_sent_as_each_message(tmp_path: Path) -> None:
     arrived = bytearray()
 
     def echo(connection: socket, _over: Event) -> None:
@@ -204,33 +204,35 @@ def test_a_text_and_a_file_are_what_is_sent(tmp_path: Path) -> None:
     ("engine", "pacing"),
     [*((engine, []) for engine in ENGINES), ("hub", ["--rate", "1k"])],
 )
-def test_churn(start_server: StartServer, engine: str, pacing: list[str]) -> None:
+def test_churn_replaces_connections(
+    start_server: StartServer, engine: str, pacing: list[str]
+) -> None:
     server = start_server(*ADMIN)
     result = passed(
         *(server.url, "--engine", engine, "-c", "1", "-n", "60", "--churn", "5", *pacing)
     )
-    # An open loop may open one more before it knows that nothing else is due.
+    # An open loop may open one more connection before it knows that no other message is due.
     assert result.totals.messages == 60
     assert result.totals.connections_opened in ({12, 13} if pacing else {12})
     assert server.metric("connections_accepted_total") == result.totals.connections_opened
     assert result.spread.most == 60
 
 
-def test_repeats_that_were_not_run_are_called_so(unused_port: int) -> None:
+def test_repeats_that_were_not_run_are_reported(unused_port: int) -> None:
     code, result = loaded("run", f"127.0.0.1:{unused_port}", "-c", "2", "--repeat", "3")
     assert code == 1
     assert result.reasons[-1] == "2 of 3 repeats not run"
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_connections_are_opened_no_faster_than_asked(engine: str) -> None:
+def test_connections_are_opened_no_faster_than_the_connect_rate(engine: str) -> None:
     begin = time.monotonic()
     with Service(in_pieces) as service:
         passed(
             *(service.target, "--engine", engine, "-c", "30", "-n", "30", "--connect-rate", "20"),
             *("--message", "x"),
         )
-    # The thirtieth is opened 29 twentieths of a second after the first; 2 ticks are made up for.
+    # The thirtieth is opened 29/20 s after the first; a late engine catches up by 2 connections.
     assert time.monotonic() - begin > 1.4
 
 
@@ -241,7 +243,7 @@ def test_connections_are_opened_no_faster_than_asked(engine: str) -> None:
         ("threads", ["127.0.0.4/30"], [5, 6]),
     ],
 )
-def test_source_addresses_take_turns(
+def test_source_addresses_are_used_in_turn(
     start_server: StartServer, engine: str, given: list[str], expected: list[int]
 ) -> None:
     server = start_server(*DEBUG)
@@ -255,7 +257,7 @@ def test_source_addresses_take_turns(
 
 
 @pytest.mark.parametrize(("option", "host"), [("-4", "127.0.0.1"), ("-6", "::1")])
-def test_one_ip_version_only(start_server: StartServer, option: str, host: str) -> None:
+def test_one_ip_version_can_be_selected(start_server: StartServer, option: str, host: str) -> None:
     server = start_server("--host", host)
     passed(server.url, option, "-c", "2", "-n", "2")
     other = {"-4": "-6", "-6": "-4"}[option]
@@ -268,7 +270,7 @@ def test_one_ip_version_only(start_server: StartServer, option: str, host: str) 
 
 
 def open_at_once(log: str) -> int:
-    """The largest number of connections open at once, from a server's log."""
+    """Return the largest number of connections open at once, according to a server's log."""
     now = most = 0
     for line in log.splitlines():
         now += ("connection accepted" in line) - ("connection closed" in line)
@@ -277,7 +279,7 @@ def open_at_once(log: str) -> int:
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_stages_of_connections(start_server: StartServer, engine: str) -> None:
+def test_stages_change_the_number_of_connections(start_server: StartServer, engine: str) -> None:
     server = start_server(*DEBUG)
     result = passed(
         server.url, "--engine", engine, "--stages", "2-6/300ms,6/200ms,6-1/300ms,3/100ms"
@@ -285,14 +287,14 @@ def test_stages_of_connections(start_server: StartServer, engine: str) -> None:
     names = [stage.name for stage in result.stages]
     assert names == ["2-6 connections", "6 connections", "6-1 connections", "3 connections"]
     assert all(stage.messages for stage in result.stages)
-    # Two at the beginning, four more, and two again after all but one were closed.
+    # Two at the beginning, then four more, and two again after some were closed.
     assert result.totals.connections_opened == 8
     assert result.stages[0].connections_opened in {5, 6}
     until(lambda: server.log().count("connection closed") == 8, "all to be closed")
     assert open_at_once(server.log()) == 6
 
 
-def test_a_traffic_light(start_server: StartServer) -> None:
+def test_a_loop_of_stages_turns_the_load_on_and_off(start_server: StartServer) -> None:
     server = start_server(*DEBUG)
     result = passed(server.url, "--stages", "4/250ms,0/250ms", "--loop", "-d", "1250ms")
     green, red = result.stages
@@ -304,7 +306,7 @@ def test_a_traffic_light(start_server: StartServer) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_warm_up_is_as_if_it_had_never_been(start_server: StartServer, engine: str) -> None:
+def test_a_warm_up_is_not_in_the_result(start_server: StartServer, engine: str) -> None:
     server = start_server(*ADMIN)
     result = passed(
         *(server.url, "--engine", engine, "-c", "10", "-d", "500ms", "--rate", "200"),
@@ -314,7 +316,7 @@ def test_a_warm_up_is_as_if_it_had_never_been(start_server: StartServer, engine:
     assert [stage.name for stage in result.stages] == ["200 msg/s on 10 connections"]
     assert (totals.messages, totals.bytes_sent) == (100, 100 * 64)
     assert sum(second.bytes_sent for second in result.series) == 100 * 64
-    # With the warm-up there would be 15 on average.
+    # If the warm-up counted, the average would be 15.
     assert result.spread.least <= 10 <= result.spread.most
     assert reconciled is not None
     assert (reconciled.balanced, reconciled.sent) == (True, 150 * 64)
@@ -322,7 +324,7 @@ def test_a_warm_up_is_as_if_it_had_never_been(start_server: StartServer, engine:
     assert totals.connections_opened + 10 <= accepted
 
 
-def test_a_closed_loop_with_a_warm_up_that_uses_up_no_messages(start_server: StartServer) -> None:
+def test_a_warm_up_does_not_count_towards_the_messages(start_server: StartServer) -> None:
     server = start_server(*ADMIN)
     result = passed(server.url, "-c", "4", "-n", "40", "--warmup", "200ms")
     echoed = server.metric("received_bytes_total") / 64
@@ -330,8 +332,8 @@ def test_a_closed_loop_with_a_warm_up_that_uses_up_no_messages(start_server: Sta
     assert echoed > 80
 
 
-def test_what_a_warm_up_lost_is_in_no_figure() -> None:
-    """Every message of the first connections is lost, and none of the others."""
+def test_losses_in_a_warm_up_are_not_in_the_result() -> None:
+    """The first connections lose every message, the others none."""
     numbers = iter(range(100))
 
     def behave(connection: socket, over: Event) -> None:
@@ -347,7 +349,7 @@ def test_what_a_warm_up_lost_is_in_no_figure() -> None:
     assert result.totals.connections_opened == 2
 
 
-def test_stages_of_rates() -> None:
+def test_stages_change_the_rate() -> None:
     result = passed("-c", "10", "--rate", "--stages", "100-300/300ms,0/100ms,400/100ms")
     names = [stage.name.removesuffix(" on 10 connections") for stage in result.stages]
     assert names == ["100-300 msg/s", "0 msg/s", "400 msg/s"]
@@ -355,31 +357,33 @@ def test_stages_of_rates() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_rate_is_shared_as_the_connections_are(start_server: StartServer, engine: str) -> None:
-    """By two processes, one with two connections and one with a single one."""
+def test_generators_share_a_rate_by_their_connections(
+    start_server: StartServer, engine: str
+) -> None:
+    """Two generators, of which one has two connections and the other has one."""
     result = passed(
         *(start_server().url, "--engine", engine, "-c", "3", "--processes", "2"),
         *("--rate", "240", "-n", "240"),
     )
     assert result.totals.messages == 240
-    # The one connection has exactly a third; the two take turns.
+    # The single connection has exactly a third; the two share the rest.
     assert 80 in result.spread.percentiles
     assert 70 <= result.spread.least <= result.spread.most <= 90
 
 
-def test_arrivals_at_random() -> None:
+def test_random_arrivals_have_the_requested_rate() -> None:
     result = passed(
         *("-c", "20", "--rate", "1k", "-d", "500ms"),
         *("--arrivals", "poisson", "--processes", "2"),
     )
-    # 500, give or take six standard deviations.
+    # Within six standard deviations of 500.
     assert abs(result.totals.messages - 500) < 135
 
 
-def test_results_are_as_the_schema_says() -> None:
+def test_results_match_their_schema() -> None:
     process = run([*LOAD, "run", "-c", "2", "-n", "20", "--json"])
     result = msgspec.json.decode(process.stdout, type=Result)
-    # It contains nothing that is not in the types.
+    # The types cover all of it.
     assert json.loads(result.to_json()) == json.loads(process.stdout)
     assert (result.schema, result.command) == (SCHEMA, "run")
     assert result.plan.connections == 2
@@ -390,7 +394,7 @@ def test_results_are_as_the_schema_says() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_failure_has_its_name(unused_port: int, engine: str) -> None:
+def test_every_failure_is_counted_under_its_kind(unused_port: int, engine: str) -> None:
     behaviours = (
         *(silent, late(0.75), in_pieces, wrong, doubled, halves, resets),
         closes,
@@ -429,7 +433,7 @@ def test_every_failure_has_its_name(unused_port: int, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_replies_to_other_messages(engine: str) -> None:
+def test_replies_to_other_messages_are_reordered_or_foreign(engine: str) -> None:
     with Service(swapped(64)) as service:
         _, result = loaded(
             *("run", service.target, "--engine", engine, "-c", "1", "-n", "2"),
@@ -442,7 +446,7 @@ def test_replies_to_other_messages(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_services_that_are_no_echo_service(engine: str) -> None:
+def test_services_that_do_not_echo_are_detected(engine: str) -> None:
     with Service(answers_http) as web, Service(greets) as mail, Service(closes_at_once) as door:
         code, result = loaded(
             *("run", web.target, mail.target, door.target, "--engine", engine),
@@ -457,7 +461,9 @@ def test_services_that_are_no_echo_service(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_a_target_that_dies_and_comes_back(start_server: StartServer, engine: str) -> None:
+def test_connections_are_reopened_when_a_target_is_restarted(
+    start_server: StartServer, engine: str
+) -> None:
     server = start_server(*DEBUG)
     client = subprocess.Popen(
         [*LOAD, "run", server.url, "--engine", engine, "-c", "5", "-d", "60s", "--json"],
@@ -476,7 +482,7 @@ def test_a_target_that_dies_and_comes_back(start_server: StartServer, engine: st
     result = msgspec.json.decode(output, type=Result)
     totals = result.totals
     assert (client.returncode, result.verdict) == (130, "interrupted")
-    # One that is lost first may be opened again in the queue of the listener that is about to end.
+    # A connection may be reopened in the backlog of the listener that is about to close.
     lost = totals.connections_lost
     assert 5 <= lost <= 10
     assert totals.connections_opened == lost + 5
@@ -486,7 +492,7 @@ def test_a_target_that_dies_and_comes_back(start_server: StartServer, engine: st
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_memory_stays_flat_whatever_comes(engine: str) -> None:
+def test_memory_does_not_grow_with_unexpected_data(engine: str) -> None:
     floods = Floods()
     with Service(floods) as service:
         client = subprocess.Popen(
@@ -500,7 +506,7 @@ def test_memory_stays_flat_whatever_comes(engine: str) -> None:
         )
 
         def resident() -> int:
-            """The resident memory of all generators, once this much more has been sent to them."""
+            """Return the resident memory of all generators after a further 150 MiB."""
             goal = floods.bytes_sent + (150 << 20)
             until(lambda: floods.bytes_sent > goal, "the flood to rise")
             children = psutil.Process(client.pid).children()
@@ -515,7 +521,7 @@ def test_memory_stays_flat_whatever_comes(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_a_number_of_messages_is_not_waited_for_when_the_target_is_gone_for_good(
+def test_a_test_of_a_number_of_messages_ends_if_the_target_is_gone(
     start_server: StartServer, engine: str
 ) -> None:
     server = start_server("--log-level", "debug")
@@ -535,10 +541,10 @@ def test_a_number_of_messages_is_not_waited_for_when_the_target_is_gone_for_good
 
 
 @pytest.mark.parametrize("target", ["tcp", "udp"])
-def test_a_number_of_messages_holds_over_all_rounds_of_stages(
+def test_the_number_of_messages_is_limited_over_all_rounds(
     start_server: StartServer, target: str
 ) -> None:
-    """Also if the next round begins before a socket of the last one is closed."""
+    """The next round may begin before a socket of the last one is closed."""
     server = start_server("--listen", f"{target}://127.0.0.1:0", ECHO_SERVER_PORT="")
     code, result = loaded(
         *("run", server.url, "--stages", "4/150ms,0/50ms", "--loop"),
@@ -562,7 +568,7 @@ def test_lost_datagrams_do_not_multiply_connections() -> None:
     assert result.spread.least == 0
 
 
-def test_a_stage_after_an_outage_has_no_more_connections_than_it_says(
+def test_a_stage_after_an_outage_has_no_more_connections_than_planned(
     start_server: StartServer,
 ) -> None:
     server = start_server("--log-level", "debug", "--admin", "127.0.0.1:0")
@@ -588,7 +594,7 @@ def test_a_stage_after_an_outage_has_no_more_connections_than_it_says(
 
 
 @pytest.mark.parametrize("engine", ["threads", "greenlets"])
-def test_a_pipeline_of_messages_larger_than_the_buffers(
+def test_pipelined_messages_larger_than_the_buffers_come_back(
     echo_server: EchoServerProcess, engine: str
 ) -> None:
     code, result = loaded(

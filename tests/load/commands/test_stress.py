@@ -1,4 +1,4 @@
-"""`echo-load stress` as its users run it, against real services good and bad."""
+"""`echo-load stress` as users run it, on good and bad services."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     until(lambda: set(descendants()) <= before, "all processes to have ended")
 
 
-def test_the_two_stages_of_the_tutorial(tmp_path: Path) -> None:
+def test_the_default_is_the_two_stages_of_the_tutorial(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     result = run([*STRESS, "-d", "500ms", "-o", str(output)])
     text = result.stdout.decode()
@@ -106,7 +106,7 @@ def test_the_figures_agree_with_each_other(echo_server: EchoServerProcess) -> No
         (silent, {"no_reply": 5}, 5),
     ],
 )
-def test_what_fails_is_counted_by_name(
+def test_failures_are_counted_by_kind(
     behaviour: Behaviour, kinds: dict[str, int], lost: int
 ) -> None:
     with Service(behaviour) as service:
@@ -129,8 +129,8 @@ def test_wrong_bytes_are_corrupt() -> None:
     assert totals["connections_lost"] == 0
 
 
-def test_what_comes_twice_is_duplicated_and_ends_a_connection() -> None:
-    """It is unknown where the next reply begins."""
+def test_a_duplicated_reply_is_counted_and_ends_its_connection() -> None:
+    """After a duplicate, it is unknown where the next reply begins."""
     with Service(doubled) as service:
         code, result = stressed(service.target, "-c", "5", "-d", "300ms")
     assert code == 1
@@ -138,7 +138,7 @@ def test_what_comes_twice_is_duplicated_and_ends_a_connection() -> None:
     assert result["totals"]["connections_lost"] == 5
 
 
-def test_a_target_that_refuses(unused_port: int) -> None:
+def test_a_target_that_refuses_connections_is_reported(unused_port: int) -> None:
     target = f"127.0.0.1:{unused_port}"
     code, result = stressed(target, "-c", "5", "-c", "50")
     assert code == 1
@@ -157,7 +157,7 @@ def test_a_target_that_refuses(unused_port: int) -> None:
     assert b"p50" not in result_as_text.stdout
 
 
-def test_a_target_that_dies_midway(echo_server: EchoServerProcess) -> None:
+def test_a_target_that_dies_ends_the_test(echo_server: EchoServerProcess) -> None:
     client = subprocess.Popen(
         [*STRESS, echo_server.url, "-c", "20", "-d", "60s", "--json"],
         stdout=subprocess.PIPE,
@@ -166,7 +166,7 @@ def test_a_target_that_dies_midway(echo_server: EchoServerProcess) -> None:
     )
     until(lambda: echo_server.log().count("connection accepted") == 20, "all connected")
     echo_server.signal(signal.SIGKILL)
-    # Every connection is lost: there is nothing to wait for.
+    # Every connection is lost, and there is nothing to wait for.
     output, _ = client.communicate(timeout=DEADLINE)
     assert client.returncode == 1
     totals = json.loads(output)["totals"]
@@ -174,7 +174,7 @@ def test_a_target_that_dies_midway(echo_server: EchoServerProcess) -> None:
     assert set(totals["errors"]) <= {"reset", "closed"}
 
 
-def test_an_unknown_host() -> None:
+def test_an_unknown_host_is_refused() -> None:
     result = run([*STRESS, "nosuchhost.invalid:7"])
     assert result.returncode == 1
     assert b"cannot connect to tcp://nosuchhost.invalid:7: " in result.stderr.splitlines()[-1]
@@ -187,7 +187,7 @@ def interrupted(client: subprocess.Popen[bytes], number: signal.Signals) -> tupl
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_reports_what_was_measured(number: signal.Signals) -> None:
+def test_ctrl_c_ends_a_test_with_its_result(number: signal.Signals) -> None:
     client = subprocess.Popen(
         [*STRESS, "-c", "50", "-d", "60s"],
         stdout=subprocess.PIPE,
@@ -203,8 +203,8 @@ def test_ctrl_c_reports_what_was_measured(number: signal.Signals) -> None:
     assert "50 connections" in output
 
 
-def test_ctrl_c_while_the_generators_start() -> None:
-    """The terminal sends it to all processes of the group at any time."""
+def test_ctrl_c_works_while_the_generators_start() -> None:
+    """The terminal sends the signal to all processes of the group, at any time."""
     client = subprocess.Popen(
         [*STRESS, "-c", "50", "-d", "60s", "--processes", "4"],
         stdout=subprocess.PIPE,
@@ -219,7 +219,7 @@ def test_ctrl_c_while_the_generators_start() -> None:
     assert b"Traceback" not in errors
 
 
-def test_ctrl_c_with_a_thousand_threads_blocked(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_thousand_blocked_threads(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     arrived: list[int] = []
 
@@ -244,7 +244,7 @@ def test_ctrl_c_with_a_thousand_threads_blocked(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_quits_at_once() -> None:
-    """The first one is still in progress: the generator is suspended and cannot answer."""
+    """The first one is still being handled, because the generator is suspended."""
     client = subprocess.Popen(
         [*STRESS, "-c", "5", "-d", "60s"],
         stdout=subprocess.PIPE,
@@ -255,7 +255,7 @@ def test_a_second_ctrl_c_quits_at_once() -> None:
     generator.suspend()
 
     def quits() -> bool:
-        # Two signals close together may be delivered as one; then the next is the second.
+        # Two signals in quick succession may be delivered as one.
         client.send_signal(signal.SIGINT)
         return client.poll() is not None
 
@@ -273,7 +273,7 @@ def generators(pid: int) -> list[psutil.Process]:
     ]
 
 
-def test_a_generator_that_dies_is_named() -> None:
+def test_a_generator_that_dies_is_reported() -> None:
     client = subprocess.Popen(
         [*STRESS, "-c", "5", "-d", "60s"],
         stdout=subprocess.PIPE,
@@ -288,7 +288,7 @@ def test_a_generator_that_dies_is_named() -> None:
     )
 
 
-def test_a_local_server_that_dies_is_named() -> None:
+def test_a_local_server_that_dies_is_reported() -> None:
     client = subprocess.Popen(
         [*STRESS, "-c", "5", "-d", "60s", "--json"],
         stdout=subprocess.PIPE,
@@ -307,7 +307,7 @@ def test_a_local_server_that_dies_is_named() -> None:
     assert any("exit code -9" in reason for reason in json.loads(output)["reasons"])
 
 
-def test_no_local_server_without_the_server(tmp_path: Path) -> None:
+def test_a_local_server_that_does_not_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "echo_server").mkdir()
     (tmp_path / "echo_server" / "__init__.py").touch()
     (tmp_path / "echo_server" / "__main__.py").write_text("raise SystemExit('out of order')")
@@ -318,13 +318,13 @@ def test_no_local_server_without_the_server(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_cannot_be_written_is_found_before_the_test(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_refused_before_the_test(tmp_path: Path) -> None:
     result = run([*STRESS, "-d", "1h", "-o", str(tmp_path)])
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_json_is_alone_on_standard_output_and_progress_is_plain(
+def test_standard_output_is_json_only_and_progress_is_plain_text(
     echo_server: EchoServerProcess,
 ) -> None:
     result = run([*STRESS, echo_server.url, "-c", "2", "-d", "100ms", "--json"])

@@ -1,4 +1,4 @@
-"""Surroundings of a user: proxies, settings of other programs, files in the folder."""
+"""Commands in unusual surroundings: proxies, other settings, files in the current folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from support.processes import DEADLINE, StartServer, environment, run
 
-# The installed script: `python -m` itself imports modules from the current folder.
+# The installed script, because `python -m` imports modules from the current folder.
 ECHO_LOAD = Path(sys.executable).with_name("echo-load")
 QUICK = ("-c", "2", "-d", "300ms")
 
@@ -28,7 +28,9 @@ def run_in(folder: Path, *arguments: str, **settings: str) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_a_proxy_in_the_environment(start_server: StartServer, tmp_path: Path, name: str) -> None:
+def test_a_proxy_in_the_environment_is_not_used(
+    start_server: StartServer, tmp_path: Path, name: str
+) -> None:
     proxy = {name: "http://127.0.0.1:1"}
     ended = run_in(tmp_path, "run", *QUICK, **proxy)
     assert (ended.returncode, "reconciled" in ended.stdout) == (0, True), ended.stderr
@@ -47,7 +49,9 @@ def test_a_proxy_in_the_environment(start_server: StartServer, tmp_path: Path, n
         ("ECHO_SERVER_NO_SUCH", "1"),
     ],
 )
-def test_settings_of_another_server(tmp_path: Path, name: str, value: str) -> None:
+def test_settings_of_another_server_are_not_inherited(
+    tmp_path: Path, name: str, value: str
+) -> None:
     ended = run_in(tmp_path, "run", *QUICK, **{name: value})
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

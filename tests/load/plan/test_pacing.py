@@ -24,7 +24,7 @@ some_stages = st.lists(st.tuples(levels, levels, st.integers(1, 6)), min_size=1,
 
 
 def timeline(text: str, *, loop: bool = False, seconds: float | None = None) -> Timeline:
-    """The timeline of some stages; without `seconds` until they are over, or for ever."""
+    """Return a timeline; by default it ends with the stages, or never if they loop."""
     stages = parse_stages(text, rates=True)
     if seconds is None:
         seconds = INF if loop else sum(stage.duration or 0 for stage in stages)
@@ -51,7 +51,7 @@ def schedule(
 
 
 def level_at(stages: tuple[StagePlan, ...], instant: float) -> float:
-    """The level at an instant, by the definition."""
+    """Return the level at an instant, by its definition."""
     for stage in stages:
         assert stage.duration is not None
         if instant < stage.duration:
@@ -61,7 +61,7 @@ def level_at(stages: tuple[StagePlan, ...], instant: float) -> float:
 
 
 def total_until(stages: tuple[StagePlan, ...], instant: float) -> float:
-    """The integral of the level until an instant, by the definition."""
+    """Return the integral of the level until an instant, by its definition."""
     total = 0.0
     for stage in stages:
         assert stage.duration is not None
@@ -85,14 +85,16 @@ def total_until(stages: tuple[StagePlan, ...], instant: float) -> float:
         ("0.5/10s,2.5k-10k/1s", True, [(0.5, 0.5, 10), (2500, 10000, 1)]),
     ],
 )
-def test_stages(text: str, rates: bool, stages: list[tuple[float, float, float]]) -> None:
+def test_stages_are_parsed(
+    text: str, rates: bool, stages: list[tuple[float, float, float]]
+) -> None:
     read = parse_stages(text, rates=rates)
     assert [(stage.first, stage.last, stage.duration) for stage in read] == stages
 
 
 @pytest.mark.parametrize("rates", [False, True])
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "'' is not a stage; write it as in 100/30s or 0-100/10s"),
         ("100", "'100' is not a stage"),
@@ -114,14 +116,14 @@ def test_stages(text: str, rates: bool, stages: list[tuple[float, float, float]]
         ("5/1s\nx/2s", "is not a"),
     ],
 )
-def test_invalid_stages_are_refused(text: str, said: str, rates: bool) -> None:
+def test_invalid_stages_are_refused(text: str, expected: str, rates: bool) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_stages(text, rates=rates)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_connections_are_whole_and_rates_need_not_be() -> None:
+def test_connections_are_whole_numbers_and_rates_need_not_be() -> None:
     with pytest.raises(InvalidValueError, match=r"stage '1\.5/1s': '1\.5' is not a whole number"):
         parse_stages("1.5/1s", rates=False)
     with pytest.raises(InvalidValueError, match="stage 'x/1s': 'x' is not a rate"):
@@ -129,7 +131,7 @@ def test_connections_are_whole_and_rates_need_not_be() -> None:
 
 
 @given(st.text("0159kM./-,smh \n\u0661", max_size=20), st.booleans())
-def test_any_text_is_stages_or_a_clear_error(text: str, rates: bool) -> None:
+def test_any_text_is_parsed_or_refused(text: str, rates: bool) -> None:
     with suppress(InvalidValueError):
         stages = parse_stages(text, rates=rates)
         assert len(stages) == text.count(",") + 1
@@ -140,7 +142,7 @@ def test_any_text_is_stages_or_a_clear_error(text: str, rates: bool) -> None:
     ("first", "last", "duration"),
     [(-1, 1, 1), (1, -1, 1), (math.nan, 1, 1), (1, INF, 1), (1, 1, 0), (1, 1, INF), (1, 1, -1)],
 )
-def test_what_cannot_be_a_stage(first: float, last: float, duration: float) -> None:
+def test_impossible_stages_are_refused(first: float, last: float, duration: float) -> None:
     with pytest.raises(InvalidValueError, match="is not a stage"):
         StagePlan(first=first, last=last, duration=duration)
 
@@ -167,9 +169,7 @@ def test_what_cannot_be_a_stage(first: float, last: float, duration: float) -> N
         ),
     ],
 )
-def test_what_a_plan_and_its_stages_are_called(
-    plan: Plan, names: list[str], description: str
-) -> None:
+def test_plans_and_stages_have_descriptions(plan: Plan, names: list[str], description: str) -> None:
     assert [plan.stage_name(stage) for stage in plan.run_stages] == names
     assert plan.description == description
 
@@ -184,14 +184,16 @@ def test_what_a_plan_and_its_stages_are_called(
         (True, [-0.5, 0, 1.999, 2, 5.999, 6, 7.9, 8, 6002], [-1, 0, 0, 1, 1, 0, 0, 1, 1]),
     ],
 )
-def test_the_stage_of_an_instant(loop: bool, instants: list[float], stages: list[int]) -> None:
+def test_the_stage_at_an_instant_is_found(
+    loop: bool, instants: list[float], stages: list[int]
+) -> None:
     line = timeline("10/2s,10-30/4s", loop=loop)
     assert line.round_seconds == 6
     assert line.stages_at(np.array(instants, dtype=np.float64)).tolist() == stages
     assert [line.stage_at(instant) for instant in instants] == stages
 
 
-def test_a_stage_without_end() -> None:
+def test_a_stage_may_have_no_end() -> None:
     stages = (StagePlan(first=5, last=5, duration=None),)
     line = Timeline(stages, loop=False, seconds=INF)
     assert list(line.segments()) == [Segment(0, INF, 5, 5)]
@@ -210,11 +212,13 @@ def test_a_stage_without_end() -> None:
         ),
     ],
 )
-def test_segments(line: Timeline, segments: list[tuple[float, float, float, float]]) -> None:
+def test_segments_follow_the_stages(
+    line: Timeline, segments: list[tuple[float, float, float, float]]
+) -> None:
     assert list(line.segments()) == [Segment(*segment) for segment in segments]
 
 
-def test_a_loop_without_end_goes_on() -> None:
+def test_an_endless_loop_yields_segments_without_end() -> None:
     begins = [segment.begin for segment in islice(timeline("1/2s,2/1s", loop=True).segments(), 5)]
     assert begins == [0, 2, 3, 5, 6]
 
@@ -230,11 +234,11 @@ def test_a_loop_without_end_goes_on() -> None:
         (Plan(stages=parse_stages("1/2s,2/1s", rates=False), loop=True, duration=20), 20),
     ],
 )
-def test_the_end_of_a_plan(plan: Plan, seconds: float) -> None:
+def test_a_plan_determines_the_end_of_its_timeline(plan: Plan, seconds: float) -> None:
     assert Timeline.of(plan, plan.run_stages).seconds == seconds
 
 
-def test_stages_that_are_reopened_end_one_by_one() -> None:
+def test_reopened_stages_have_ends_of_their_own() -> None:
     plan = Plan(stages=parse_stages("1/2s,2/1s", rates=False), reopen=True)
     parts = [Timeline.of(plan, (stage,)) for stage in plan.stages]
     assert [part.seconds for part in parts] == [2, 1]
@@ -258,17 +262,19 @@ def test_stages_that_are_reopened_end_one_by_one() -> None:
         (timeline("0-10/10s,10-0/10s", loop=True, seconds=45), 5, [(5, 15), (25, 35), (45, INF)]),
     ],
 )
-def test_lifetimes(line: Timeline, number: int, lifetimes: list[tuple[float, float]]) -> None:
+def test_lifetimes_follow_the_levels(
+    line: Timeline, number: int, lifetimes: list[tuple[float, float]]
+) -> None:
     assert list(line.lifetimes(number)) == lifetimes
 
 
-def test_endless_lifetimes_come_one_by_one() -> None:
+def test_lifetimes_in_an_endless_loop_are_yielded_one_by_one() -> None:
     line = timeline("10/1s,20/1s", loop=True)
     assert list(islice(line.lifetimes(15), 3)) == [(1, 2), (3, 4), (5, 6)]
 
 
 @pytest.mark.parametrize("stages", ["10/1s,20/1s", "20-10/1s,10-20/1s", "10/1s"])
-def test_a_connection_that_a_loop_without_end_never_closes(stages: str) -> None:
+def test_a_connection_below_every_level_of_an_endless_loop_stays_open(stages: str) -> None:
     assert list(timeline(stages, loop=True).lifetimes(10)) == [(-INF, INF)]
 
 
@@ -290,16 +296,18 @@ def test_a_connection_is_open_while_the_level_is_its_number_or_more(
 
 
 @given(st.integers(1, 100_000), st.integers(1, 3000))
-def test_a_steady_rate_is_exactly_even(rate: int, count: int) -> None:
+def test_messages_at_a_constant_rate_are_equidistant(rate: int, count: int) -> None:
     stages = (StagePlan(first=rate, last=rate, duration=None),)
     line = Timeline(stages, loop=False, seconds=INF)
     instants = list(islice(schedule(line), count))
-    # To the nanosecond, and errors do not add up.
+    # To the nanosecond: rounding errors do not accumulate.
     assert all(abs(due - n * 1_000_000_000 / rate) <= 1 for n, due in enumerate(instants))
 
 
 @given(some_stages)
-def test_as_many_are_due_as_the_rates_say_and_when_they_do(stages: tuple[StagePlan, ...]) -> None:
+def test_the_number_and_times_of_due_messages_follow_the_rates(
+    stages: tuple[StagePlan, ...],
+) -> None:
     seconds = sum(stage.duration or 0 for stage in stages)
     line = Timeline(stages, loop=False, seconds=seconds)
     instants = list(schedule(line))
@@ -325,7 +333,7 @@ def test_generators_share_a_schedule_as_they_share_the_connections(
     parts = [list(schedule(line, turns=own, of=connections)) for own in turns]
     everything = list(schedule(line))
     assert sorted(chain(*parts)) == everything
-    # Messages go to the connections in turn.
+    # The connections take turns.
     for own, part in zip(turns, parts, strict=True):
         assert part == [due for n, due in enumerate(everything) if n % connections in own]
 
@@ -344,7 +352,7 @@ def test_nothing_is_due_at_rate_0() -> None:
 
 
 @given(st.sampled_from(["constant", "poisson"]), st.integers(0, 5000))
-def test_no_more_are_due_than_asked_for(
+def test_no_more_messages_are_due_than_the_limit(
     arrivals: Literal["constant", "poisson"], messages: int
 ) -> None:
     line = timeline("1000/1s,0/1s,1000-3000/1s")
@@ -357,7 +365,7 @@ def test_no_more_are_due_than_asked_for(
     st.sampled_from([None, 0, 1, 1500, 9000]),
     st.integers(0, 4000),
 )
-def test_the_rest_is_counted_and_gone(
+def test_the_rest_is_counted_and_discarded(
     arrivals: Literal["constant", "poisson"], messages: int | None, taken: int
 ) -> None:
     line = timeline("1000/1s,0/1s,1000-3000/1s")
@@ -369,14 +377,14 @@ def test_the_rest_is_counted_and_gone(
     assert next(due, None) is None
 
 
-def test_the_rest_is_counted_up_to_an_instant_also_of_a_loop_without_end() -> None:
+def test_the_rest_of_an_endless_loop_is_counted_up_to_an_instant() -> None:
     due = schedule(timeline("100/1s,0/1s", loop=True))
     assert len(list(islice(due, 10))) == 10
     assert due.rest(int(4.5e9)) == 240
     assert next(due, None) is None
 
 
-def test_a_loop_without_end_is_worked_out_as_far_as_it_is_asked_for() -> None:
+def test_an_endless_loop_is_computed_only_as_far_as_needed() -> None:
     due = schedule(timeline("100/1s,0-200/1s", loop=True))
     instants = list(islice(due, 10_000))
     one_round = instants[:200]
@@ -387,7 +395,7 @@ def test_a_loop_without_end_is_worked_out_as_far_as_it_is_asked_for() -> None:
 # Random arrivals.
 
 
-def test_random_arrivals_are_the_same_with_the_same_seed_only() -> None:
+def test_random_arrivals_are_determined_by_the_seed() -> None:
     line = timeline("1000/2s,1000-5000/1s")
     first = list(schedule(line, "poisson", seed=5))
     assert list(schedule(line, "poisson", seed=5)) == first
@@ -397,7 +405,7 @@ def test_random_arrivals_are_the_same_with_the_same_seed_only() -> None:
 
 
 @pytest.mark.parametrize("generators", [1, 3])
-def test_random_arrivals_have_the_rate_and_the_distances_of_a_poisson_process(
+def test_random_arrivals_have_the_rate_and_intervals_of_a_poisson_process(
     generators: int,
 ) -> None:
     line = timeline("1000/50s,1000-3000/25s")
@@ -408,10 +416,10 @@ def test_random_arrivals_have_the_rate_and_the_distances_of_a_poisson_process(
     assert all(part == sorted(part) for part in parts)
     everything = np.array(sorted(chain(*parts)))
     steady = everything[everything < 50e9]
-    # Within four standard deviations: the square root of the mean. The seed is fixed.
+    # Within four standard deviations, which are the square root of the mean. The seed is fixed.
     assert abs(len(steady) - 50_000) < 4 * 50_000**0.5
     assert abs(len(everything) - 100_000) < 4 * 100_000**0.5
-    # Intervals are exponential: deviation equals mean, and one in e**e exceeds e times the mean.
+    # Exponential: the deviation is the mean, and one interval in e**e exceeds e times the mean.
     gaps = np.diff(steady)
     assert gaps.std() / gaps.mean() == pytest.approx(1, abs=0.03)
     assert (gaps > math.e * gaps.mean()).mean() == pytest.approx(math.exp(-math.e), rel=0.1)

@@ -26,7 +26,7 @@ runs = st.integers(0, 2**32 - 1)
 
 
 def stamped_payloads(least: int = 1, most: int = 300) -> st.SearchStrategy[StampedPayload]:
-    """Payloads of one size and of many."""
+    """Generate payloads of one size and of many."""
     sizes = st.tuples(st.integers(least, most), st.integers(least, most)).map(sorted)
     one_size = st.integers(least, most).map(lambda size: [size, size])
     return st.builds(
@@ -42,7 +42,7 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
 
 
 @given(st.integers(1, 300), st.integers(0, 300), runs, connections, sequences)
-def test_a_message_is_made_of_its_numbers_alone_and_has_the_size_asked_for(
+def test_a_message_depends_on_its_numbers_only_and_has_the_requested_size(
     least: int, more: int, run: int, connection: int, sequence: int
 ) -> None:
     payload = StampedPayload(least, least + more, run)
@@ -53,7 +53,7 @@ def test_a_message_is_made_of_its_numbers_alone_and_has_the_size_asked_for(
 
 
 @given(payloads, connections, st.integers(0, 10**15))
-def test_a_head_and_a_tail_are_the_message(
+def test_a_message_is_its_head_and_its_tail(
     payload: Payload, connection: int, sequence: int
 ) -> None:
     message = payload.message(connection, sequence)
@@ -63,7 +63,7 @@ def test_a_head_and_a_tail_are_the_message(
 
 
 @pytest.mark.parametrize("least", [1, 22, 100])
-def test_a_range_of_sizes_is_used_from_end_to_end_and_evenly(least: int) -> None:
+def test_sizes_are_distributed_evenly_over_their_range(least: int) -> None:
     payload = StampedPayload(least, least + 4, run=1)
     sizes = [len(payload.message(*numbers)) for numbers in product(range(1, 11), range(100))]
     counts = [sizes.count(size) for size in range(least, least + 5)]
@@ -86,7 +86,7 @@ def test_short_messages_of_one_connection_differ(size: int, sequence: int, other
     assert payload.message(1, sequence) != payload.message(1, other)
 
 
-def test_the_messages_of_the_stress_test() -> None:
+def test_the_stress_test_sends_numbered_hellos() -> None:
     payload = HelloPayload()
     assert [payload.message(7, sequence) for sequence in (0, 1, 10)] == [
         b"hello 0",
@@ -96,7 +96,7 @@ def test_the_messages_of_the_stress_test() -> None:
 
 
 @given(stamped_payloads(STAMP_BYTES), connections, sequences, st.integers(0, 300), st.binary())
-def test_a_stamp_is_read_back_also_from_a_first_part_and_with_more_behind(
+def test_a_stamp_is_read_from_a_prefix_and_with_further_data(
     payload: StampedPayload, connection: int, sequence: int, missing: int, more: bytes
 ) -> None:
     message = payload.message(connection, sequence)
@@ -106,7 +106,7 @@ def test_a_stamp_is_read_back_also_from_a_first_part_and_with_more_behind(
     assert payload.stamp(message[: STAMP_BYTES - 1]) is None
 
 
-def test_no_changed_byte_of_a_stamp_makes_another_stamp() -> None:
+def test_changing_one_byte_never_makes_another_stamp() -> None:
     payload = StampedPayload(STAMP_BYTES, STAMP_BYTES, run=0x1234_5678)
     message = payload.message(3, 9)
     for position, change in product(range(STAMP_BYTES), range(1, 256)):
@@ -117,7 +117,7 @@ def test_no_changed_byte_of_a_stamp_makes_another_stamp() -> None:
 
 @given(stamped_payloads(STAMP_BYTES), connections, sequences, st.data())
 @example(StampedPayload(64, 64, 7), 3, 9, None)
-def test_one_changed_byte_is_corruption_and_nothing_else(
+def test_one_changed_byte_is_always_corrupt(
     payload: StampedPayload, connection: int, sequence: int, data: st.DataObject | None
 ) -> None:
     changed = bytearray(payload.message(connection, sequence))
@@ -128,7 +128,7 @@ def test_one_changed_byte_is_corruption_and_nothing_else(
 
 
 @given(payloads, connections, sequences, st.data())
-def test_a_first_part_is_truncated(
+def test_a_prefix_is_truncated(
     payload: Payload, connection: int, sequence: int, data: st.DataObject
 ) -> None:
     message = payload.message(connection, sequence % 10**15)
@@ -137,7 +137,7 @@ def test_a_first_part_is_truncated(
 
 
 @given(payloads, connections, st.integers(0, 10**15), st.data())
-def test_a_first_part_with_a_changed_byte_is_corrupt(
+def test_a_prefix_with_a_changed_byte_is_corrupt(
     payload: Payload, connection: int, sequence: int, data: st.DataObject
 ) -> None:
     message = payload.message(connection, sequence)
@@ -153,12 +153,12 @@ def test_another_message_of_the_connection_is_duplicated_or_reordered(
     payload: StampedPayload, connection: int, due: int, other: int
 ) -> None:
     assume(due != other)
-    said = "duplicated" if other < due else "reordered"
+    kind = "duplicated" if other < due else "reordered"
     whole = payload.message(connection, other)
-    # On a stream it comes with what follows it, cut to the size of the message that is due.
+    # From a stream comes as much as the expected message has, with the beginning of the next one.
     stream = whole + payload.message(connection, other + 1)
     for got in (whole, stream[: len(payload.message(connection, due))]):
-        assert payload.diagnose(connection, due, got) == said
+        assert payload.diagnose(connection, due, got) == kind
 
 
 @given(stamped_payloads(STAMP_BYTES), connections, connections, sequences, sequences)
@@ -190,7 +190,7 @@ SURPLUS: list[tuple[Callable[[Payload], bytes], FailureKind]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "said"), SURPLUS)
+@pytest.mark.parametrize(("make", "kind"), SURPLUS)
 @pytest.mark.parametrize(
     "payload",
     [
@@ -201,8 +201,10 @@ SURPLUS: list[tuple[Callable[[Payload], bytes], FailureKind]] = [
         StampedPayload(24, 99, 1),
     ],
 )
-def test_surplus(payload: Payload, make: Callable[[Payload], bytes], said: FailureKind) -> None:
-    assert payload.diagnose_surplus(1, 5, make(payload)) == said
+def test_surplus_bytes_are_classified(
+    payload: Payload, make: Callable[[Payload], bytes], kind: FailureKind
+) -> None:
+    assert payload.diagnose_surplus(1, 5, make(payload)) == kind
 
 
 def test_surplus_of_an_earlier_message_is_duplicated() -> None:
@@ -224,7 +226,7 @@ def test_pickled_payloads_make_the_same_messages(
         assert copy.tails == payload.tails
 
 
-def test_tails_are_kept_for_other_connections_and_not_for_ever() -> None:
+def test_tails_are_cached_up_to_a_limit() -> None:
     payload = StampedPayload(1 << 20, 1 << 20, run=1)
     assert payload.tails is not None
     tracemalloc.start()
@@ -239,7 +241,7 @@ def test_tails_are_kept_for_other_connections_and_not_for_ever() -> None:
     assert [payload.tails[sequence][:64] for sequence in range(300)] == ends
 
 
-def test_large_messages_are_not_kept() -> None:
+def test_large_messages_are_not_cached() -> None:
     size = 8 << 20
     tails = Tails(lambda sequence: bytes([sequence]) * size, size)
     assert [tails[sequence][0] for sequence in range(5)] == list(range(5))

@@ -95,11 +95,11 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "said"), BAD_PLANS)
-def test_a_plan_that_cannot_be_is_refused_in_one_line(fields: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), BAD_PLANS)
+def test_an_invalid_plan_is_refused_in_one_line(fields: dict[str, Any], expected: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         Plan(**fields)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -119,12 +119,12 @@ def test_a_plan_that_cannot_be_is_refused_in_one_line(fields: dict[str, Any], sa
         {"connections": MOST_CONNECTIONS, "processes": 1024, "pipeline": 100_000},
     ],
 )
-def test_a_plan_is_written_and_read_again(fields: dict[str, Any]) -> None:
+def test_a_plan_is_encoded_and_decoded_without_loss(fields: dict[str, Any]) -> None:
     plan = Plan(**fields)
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
 
 
-def test_what_is_read_is_checked_too() -> None:
+def test_a_decoded_plan_is_checked() -> None:
     with pytest.raises(msgspec.ValidationError, match="0 connections"):
         msgspec.json.decode(b'{"connections": 0}', type=Plan)
 
@@ -147,7 +147,9 @@ def test_what_is_read_is_checked_too() -> None:
         ({"stages": (*STAGES, StagePlan(first=1, last=1, duration=None))}, None),
     ],
 )
-def test_how_long_a_plan_is(fields: dict[str, Any], seconds: float | None) -> None:
+def test_the_duration_of_a_plan_has_a_default(
+    fields: dict[str, Any], seconds: float | None
+) -> None:
     assert Plan(**fields).seconds == seconds
 
 
@@ -161,7 +163,7 @@ def test_how_long_a_plan_is(fields: dict[str, Any], seconds: float | None) -> No
         ({"engine": "greenlets"}, "greenlets"),
     ],
 )
-def test_what_drives_a_plan(fields: dict[str, Any], engine: str) -> None:
+def test_the_engine_of_a_plan_has_a_default(fields: dict[str, Any], engine: str) -> None:
     assert Plan(**fields).driven_by == engine
 
 
@@ -174,7 +176,7 @@ def test_what_drives_a_plan(fields: dict[str, Any], engine: str) -> None:
         ({"targets": ("udp://localhost",), "timeout": 3.0}, 3),
     ],
 )
-def test_how_long_a_reply_may_take(fields: dict[str, Any], seconds: float) -> None:
+def test_the_reply_timeout_has_a_default(fields: dict[str, Any], seconds: float) -> None:
     assert Plan(**fields).reply_timeout == seconds
 
 
@@ -194,7 +196,7 @@ def test_how_long_a_reply_may_take(fields: dict[str, Any], seconds: float) -> No
         ({"rate": 1.0}, 100, True, "1 msg/s on 100 connections"),
     ],
 )
-def test_connections_loop_and_stage_names_of_plans(
+def test_plans_derive_connections_loop_and_stage_names(
     fields: dict[str, Any], connections: int, open_loop: bool, name: str
 ) -> None:
     plan = Plan(**fields)
@@ -210,7 +212,7 @@ def test_connections_loop_and_stage_names_of_plans(
         ({"messages": 1}, 100, None),
     ],
 )
-def test_without_stages_there_is_a_single_one(
+def test_a_plan_without_stages_has_a_single_one(
     fields: dict[str, Any], level: float, duration: float | None
 ) -> None:
     assert Plan(**fields).run_stages == (StagePlan(first=level, last=level, duration=duration),)
@@ -227,7 +229,7 @@ def test_without_stages_there_is_a_single_one(
         ({"stages": RATES, "staged_rate": True, "repeat": 4}, 0.5, 100, True),
     ],
 )
-def test_what_a_warm_up_is(
+def test_a_warm_up_has_the_first_level(
     fields: dict[str, Any], level: float, connections: int, open_loop: bool
 ) -> None:
     plan = Plan(warmup=2.5, timeout=7.0, **fields)
@@ -241,34 +243,34 @@ def test_what_a_warm_up_is(
 # Payloads.
 
 
-def test_payloads(tmp_path: Path) -> None:
+def test_a_plan_makes_its_payload(tmp_path: Path) -> None:
     file = tmp_path / "payload"
     file.write_bytes(b"\0\xff")
-    said = Plan(message="\u00e9").payload(1)
+    payload = Plan(message="\u00e9").payload(1)
     read = Plan(payload_file=str(file)).payload(1)
     sized = Plan(payload_size=(24, 30)).payload(1)
     hello = Plan(hello=True).payload(1)
-    assert (said.message(1, 5), read.message(1, 5)) == (b"\xc3\xa9", b"\0\xff")
-    assert isinstance(said, FixedPayload)
+    assert (payload.message(1, 5), read.message(1, 5)) == (b"\xc3\xa9", b"\0\xff")
+    assert isinstance(payload, FixedPayload)
     assert isinstance(hello, HelloPayload)
     assert isinstance(sized, StampedPayload)
     assert sized.message(1, 5) == StampedPayload(24, 30, 1).message(1, 5)
     assert sized.message(1, 5) != Plan(payload_size=(24, 30)).payload(2).message(1, 5)
 
 
-def test_a_file_that_cannot_be_sent(tmp_path: Path) -> None:
+def test_an_unusable_payload_file_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(LARGEST_PAYLOAD + 1)
-    for path, said in (
+    for path, expected in (
         (tmp_path / "none", "none: No such file"),
         (tmp_path, "Is a directory"),
         (empty, "empty is empty or too large"),
         (large, "large is empty or too large"),
     ):
-        with pytest.raises(InvalidValueError, match=f"^`payload_file` .*{said}"):
+        with pytest.raises(InvalidValueError, match=f"^`payload_file` .*{expected}"):
             Plan(payload_file=str(path)).payload(1)
 
 
@@ -330,7 +332,7 @@ def test_generators_share_the_messages_that_are_due(generators: int, messages: i
         schedule = part.schedule()
         assert schedule is not None
         due += schedule
-        # The rate sets the limit, not the connections.
+        # The rate is limited, not the connections.
         assert part.quota(1) is None
         assert part.lifetimes is None
     most = 2000
@@ -339,7 +341,7 @@ def test_generators_share_the_messages_that_are_due(generators: int, messages: i
     assert len(set(due)) == len(due)
 
 
-def test_what_is_due_and_which_connections_are_open_when() -> None:
+def test_shares_have_either_lifetimes_or_a_schedule() -> None:
     (constant,) = shares(Plan(), 1)
     (connections,) = shares(Plan(stages=STAGES), 1)
     (rates,) = shares(Plan(stages=RATES, staged_rate=True), 1)
@@ -352,18 +354,18 @@ def test_what_is_due_and_which_connections_are_open_when() -> None:
     assert len(list(rates.schedule() or ())) == 18
 
 
-def test_targets_and_sources_take_turns() -> None:
+def test_targets_and_sources_are_used_in_turn() -> None:
     plan = Plan(targets=("127.0.0.1:1", "127.0.0.1:2"), connections=8)
     (share,) = shares(plan, 1, ["127.0.0.1", "127.0.0.2"])
     ways = Counter((share.addresses(n)[0].sockaddr[1], share.source(n)) for n in share.numbers)
-    # Each target sees each source equally often.
+    # Each target has each source equally often.
     assert ways == dict.fromkeys(
         [(port, source) for port in (1, 2) for source in ("127.0.0.1", "127.0.0.2")], 2
     )
     assert shares(plan, 1)[0].source(1) is None
 
 
-def test_counts_are_added_and_taken_apart() -> None:
+def test_counts_are_added_and_subtracted() -> None:
     before = Counts(opened=2, messages=5, bytes_sent=7)
     before.errors.update(lost=2, reset=1)
     after = before.copy()
@@ -372,7 +374,7 @@ def test_counts_are_added_and_taken_apart() -> None:
     after.errors["lost"] -= 1
     gained = after.since(before)
     assert (gained.opened, gained.messages, gained.bytes_sent, gained.retransmits) == (1, 4, 0, 1)
-    # A datagram that counted as lost came late.
+    # A datagram that counted as lost arrived late.
     assert gained.errors == {"timeout": 1, "lost": -1}
     before.add(gained)
     assert before == after
@@ -387,7 +389,7 @@ def test_a_message_too_large_for_a_datagram_is_refused(fields: dict[str, Any]) -
         plan.payload(run=1)
 
 
-def test_a_datagram_of_ipv6_holds_more() -> None:
+def test_an_ipv6_datagram_holds_more() -> None:
     for plan in (
         Plan(targets=("udp://[::1]:7",), payload_size=(1, 65_528)),
         Plan(targets=("udp://localhost:7",), payload_size=(1, 65_528), ip_version=6),

@@ -20,19 +20,19 @@ from echo_load.plan.sources import SPARE_DESCRIPTORS, processes_for, source_addr
         (("127.0.0.0/8",), 2, ("127.0.0.1", "127.0.0.2")),
     ],
 )
-def test_addresses_and_networks(
+def test_addresses_and_networks_are_expanded(
     source_ips: tuple[str, ...], connections: int, found: tuple[str, ...]
 ) -> None:
     assert source_addresses(Plan(source_ips=source_ips, connections=connections)) == found
 
 
-def test_no_more_addresses_are_tried_than_help() -> None:
+def test_no_more_addresses_are_checked_than_needed() -> None:
     plan = Plan(source_ips=("127.0.0.0/8", "127.1.0.0/16"), connections=1_000_000)
     assert len(set(source_addresses(plan))) == 4096
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
         ("", "'' is neither an address nor a network"),
         ("localhost", "'localhost' is neither an address nor a network"),
@@ -45,12 +45,12 @@ def test_no_more_addresses_are_tried_than_help() -> None:
         ("2001:db8::1", "2001:db8::1 is not an address of this machine"),
     ],
 )
-def test_invalid_sources_are_refused(source: str, said: str) -> None:
-    with pytest.raises(InvalidValueError, match=f"^`source_ips`: .*{said}"):
+def test_invalid_sources_are_refused(source: str, expected: str) -> None:
+    with pytest.raises(InvalidValueError, match=f"^`source_ips`: .*{expected}"):
         source_addresses(Plan(source_ips=("127.0.0.1", source)))
 
 
-def test_generators_by_cores_and_by_descriptors() -> None:
+def test_the_number_of_generators_depends_on_cores_and_descriptors() -> None:
     half = max(1, (os.cpu_count() or 1) // 2)
     assert processes_for(Plan(connections=10_000), 20_000) == half
     assert processes_for(Plan(connections=1), 20_000) == 1
@@ -58,12 +58,12 @@ def test_generators_by_cores_and_by_descriptors() -> None:
     assert processes_for(Plan(connections=100_001), 1000 + SPARE_DESCRIPTORS) == max(half, 101)
     assert processes_for(Plan(connections=500, processes=8), 1000) == 8
     assert processes_for(Plan(connections=5, processes=8), 1000) == 5
-    # Also with hardly any descriptors.
+    # Even with hardly any descriptors.
     assert processes_for(Plan(connections=5), SPARE_DESCRIPTORS) == 5
     assert processes_for(Plan(connections=5), SPARE_DESCRIPTORS - 1) == 5
 
 
-def test_fewer_generators_than_the_descriptors_demand() -> None:
+def test_too_few_generators_for_the_descriptor_limit_are_refused() -> None:
     with pytest.raises(InvalidValueError) as caught:
         processes_for(Plan(connections=2001, processes=2), 1000 + SPARE_DESCRIPTORS)
     assert str(caught.value) == (

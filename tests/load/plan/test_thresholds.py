@@ -1,4 +1,4 @@
-"""Thresholds: parsed, judged, and the consequences of crossing them."""
+"""Thresholds: their syntax, and the consequences of crossing them."""
 
 from __future__ import annotations
 
@@ -75,15 +75,15 @@ HUNDRED = figures(milliseconds=tuple(range(1, 101)))
         ("loss<=0%", 0, True),
     ],
 )
-def test_what_is_measured_is_compared(text: str, measured: float, passed: bool) -> None:
+def test_figures_are_compared_with_limits(text: str, measured: float, passed: bool) -> None:
     judged = Threshold.parse(text).judge(HUNDRED)
     assert judged.value == pytest.approx(measured, rel=2e-3)
     assert judged.passed is passed
     assert judged.threshold.replace(" ", "") == text.replace(" ", "")
 
 
-def test_errors_are_counted_or_a_share_of_what_was_tried() -> None:
-    """Of 93 replies three were wrong, and seven did not come."""
+def test_errors_are_limited_as_a_count_or_a_share_of_attempts() -> None:
+    """Of 93 replies three were wrong, and seven did not arrive."""
     failed = figures(
         milliseconds=(1,) * 93,
         errors={"timeout": 4, "no_reply": 1, "lost": 2, "corrupt": 3},
@@ -99,7 +99,7 @@ def test_errors_are_counted_or_a_share_of_what_was_tried() -> None:
 
 
 @pytest.mark.parametrize("text", ["p99<5ms", "mean<1s", "errors<1%", "messages_per_second>1"])
-def test_what_was_not_measured_was_not_kept(text: str) -> None:
+def test_a_threshold_is_not_kept_if_nothing_was_measured(text: str) -> None:
     judged = Threshold.parse(text).judge(figures(seconds=0.0))
     assert (judged.value, judged.passed) == (None, False)
     assert judged.measured == "nothing measured"
@@ -109,12 +109,12 @@ def test_what_was_not_measured_was_not_kept(text: str) -> None:
     ("rate", "written"),
     [(0, "0"), (1 / 9, "0.111"), (1, "1"), (9.99, "9.99"), (9.999, "10"), (12345.6, "12,346")],
 )
-def test_a_rate_is_written_for_people(rate: float, written: str) -> None:
+def test_rates_are_formatted_with_at_least_three_digits(rate: float, written: str) -> None:
     assert written_rate(rate) == written
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "'' is not a threshold; write it as in p99<5ms, errors<0.1% or"),
         ("p99", "'p99' is not a threshold"),
@@ -137,10 +137,10 @@ def test_a_rate_is_written_for_people(rate: float, written: str) -> None:
         ("messages_per_second>1ms", "'messages_per_second>1ms': '1ms' is not a rate"),
     ],
 )
-def test_invalid_thresholds_are_refused(text: str, said: str) -> None:
+def test_invalid_thresholds_are_refused(text: str, expected: str) -> None:
     with pytest.raises(InvalidValueError) as refused:
         Threshold.parse(text)
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,16 @@ def test_invalid_thresholds_are_refused(text: str, said: str) -> None:
         ("messages_per_second>=100", "messages_per_second>=100"),
     ],
 )
-def test_what_to_abort_on_is_written_either_way_round(text: str, kept: str) -> None:
+def test_abort_conditions_may_be_written_either_way_round(text: str, kept: str) -> None:
     limit = Threshold.parse_abort(text)
     assert limit.aborts
     judged, other = limit.judge(HUNDRED), Threshold.parse_abort(kept).judge(HUNDRED)
     assert (judged.passed, judged.value) == (other.passed, other.value)
-    # It is shown as it was given.
+    # It is shown as the user wrote it.
     assert judged.name == f"--abort-on {text}"
 
 
-def test_a_test_is_not_aborted_on_what_only_its_end_shows() -> None:
+def test_figures_known_only_at_the_end_cannot_abort_a_test() -> None:
     with pytest.raises(InvalidValueError, match="can only be known at the end; use --threshold"):
         Threshold.parse_abort("messages>1000")
 
@@ -181,7 +181,7 @@ def test_a_test_is_not_aborted_on_what_only_its_end_shows() -> None:
         (4000.0, "4,000 s"),
     ],
 )
-def test_times_are_written_for_people(seconds: float, written: str) -> None:
+def test_times_are_formatted_with_three_digits(seconds: float, written: str) -> None:
     assert written_time(seconds) == written
 
 
@@ -197,7 +197,7 @@ def test_a_threshold_that_is_kept_passes(start_server: StartServer) -> None:
     ]
 
 
-def test_a_threshold_that_is_crossed_exits_with_99_and_is_in_every_report(
+def test_a_crossed_threshold_exits_with_99_and_is_in_every_report(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     output, page = tmp_path / "a.json", tmp_path / "a.html"
@@ -218,7 +218,7 @@ def test_a_threshold_that_is_crossed_exits_with_99_and_is_in_every_report(
     assert again.stdout.decode() == text
 
 
-def test_what_failed_is_not_made_good_by_thresholds(start_server: StartServer) -> None:
+def test_a_kept_threshold_does_not_excuse_other_failures(start_server: StartServer) -> None:
     url = start_server("--fault", "corrupt@5%").url
     code, result = loaded(
         *("run", url, "-c", "2", "-n", "500", "--threshold", "errors<50%", "--threshold", "p99<1us")
@@ -228,7 +228,7 @@ def test_what_failed_is_not_made_good_by_thresholds(start_server: StartServer) -
     assert any(reason.startswith("p99<1us was not kept") for reason in result.reasons)
 
 
-def test_a_threshold_on_errors_says_how_many_there_may_be(start_server: StartServer) -> None:
+def test_a_threshold_on_errors_allows_some_errors(start_server: StartServer) -> None:
     server = start_server("--fault", "reset@5%", "--admin", "127.0.0.1:0")
     arguments = ("run", server.url, "-c", "2", "-n", "500", "--reconcile", server.admin)
     code, result = loaded(*arguments)
@@ -245,7 +245,7 @@ def test_a_threshold_on_errors_says_how_many_there_may_be(start_server: StartSer
     assert (code, result.verdict) == (1, "failed")
 
 
-def test_datagrams_may_be_lost_as_far_as_a_threshold_says(start_server: StartServer) -> None:
+def test_a_threshold_on_loss_allows_some_lost_datagrams(start_server: StartServer) -> None:
     url = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@10%").url
     arguments = ("run", url, "-c", "4", "-n", "400", "--timeout", "200ms")
     code, result = loaded(*arguments, "--threshold", "loss<60%")
@@ -291,7 +291,7 @@ def test_an_aborted_test_has_no_further_stages_or_repeats() -> None:
     ],
 )
 @pytest.mark.parametrize("pipeline", ["1", "4"])
-def test_a_wrong_reply_is_one_of_those_that_came(
+def test_a_wrong_reply_counts_as_one_message_and_one_attempt(
     start_server: StartServer, scheme: str, engine: str, fault: str, pipeline: str
 ) -> None:
     server = start_server("--listen", f"{scheme}://127.0.0.1:0", "--fault", f"{fault}@50%")

@@ -18,13 +18,13 @@ from support.processes import StartServer, loaded
 
 @pytest.fixture
 def result(start_server: StartServer) -> Result:
-    """The result of a test of more than a second, with errors."""
+    """Return the result of a test of more than a second, with errors."""
     url = start_server("--fault", "reset@1%", "--fault", "corrupt@1%").url
     _, result = loaded("run", url, "-c", "4", "--rate", "1k", "-d", "2s")
     return result
 
 
-def test_the_series_is_a_row_a_second(result: Result) -> None:
+def test_the_series_has_a_row_per_second(result: Result) -> None:
     rows = list(csv.DictReader(io.StringIO(series_csv(result).decode())))
     assert len(rows) == len(result.series) == 2
     totals = result.totals
@@ -50,7 +50,7 @@ def test_a_stage_with_a_comma_is_one_field(result: Result) -> None:
 
 
 def lines_of(text: str) -> list[tuple[float, float, int]]:
-    """Value, percentile and count of each line of an .hgrm file."""
+    """Return value, percentile and count of each line of an .hgrm file."""
     found = re.findall(r"^ *([\d.]+) ([\d.]+) +(\d+)", text, re.MULTILINE)
     return [(float(value), float(share), int(count)) for value, share, count in found]
 
@@ -78,7 +78,7 @@ def test_the_percentiles_are_those_of_the_histogram_in_milliseconds(result: Resu
     assert summary(text, "TotalCount") == result.totals.messages
 
 
-def test_a_test_without_a_reply_has_its_files_too(result: Result) -> None:
+def test_a_test_without_replies_has_all_files(result: Result) -> None:
     nothing = Latency.of(LatencyHistogram())
     latencies = msgspec.structs.replace(result.latency_us, response=nothing)
     empty = msgspec.structs.replace(result, latency_us=latencies, series=[])

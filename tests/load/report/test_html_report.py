@@ -1,4 +1,4 @@
-"""The page for browsers, without one: what it says, and that nothing breaks out of it."""
+"""The HTML report, without a browser."""
 
 from __future__ import annotations
 
@@ -69,18 +69,18 @@ class Page(HTMLParser):
         return figures
 
     def row(self, name: str) -> list[str]:
-        """The cells of the first table row with this name."""
-        said = [text for text in self.text if text]
-        place = said.index(name)
-        return said[place + 1 : place + 3]
+        """Return the cells of the first table row with this name."""
+        texts = [text for text in self.text if text]
+        place = texts.index(name)
+        return texts[place + 1 : place + 3]
 
-    def says(self, text: str) -> bool:
+    def shows(self, text: str) -> bool:
         return text in " ".join(self.text)
 
 
 @pytest.fixture
 def closed(start_server: StartServer) -> Result:
-    """The result of a closed loop that passed and was reconciled."""
+    """Return the result of a closed loop that passed and was reconciled."""
     server = start_server("--admin", "127.0.0.1:0")
     _, result = loaded("run", server.url, "-c", "3", "-n", "300", "--reconcile", server.admin)
     return result
@@ -88,7 +88,7 @@ def closed(start_server: StartServer) -> Result:
 
 @pytest.fixture
 def failed(start_server: StartServer) -> Result:
-    """The result of an open loop that failed and crossed a threshold."""
+    """Return the result of an open loop that failed and crossed a threshold."""
     url = start_server("--fault", "corrupt@20%").url
     _, result = loaded(
         *("run", url, "-c", "3", "-r", "500", "-d", "1s", "--threshold", "p50<1us"),
@@ -97,10 +97,10 @@ def failed(start_server: StartServer) -> Result:
     return result
 
 
-def test_a_page_says_what_was_tested_and_what_came_of_it(closed: Result) -> None:
+def test_a_page_shows_the_plan_and_the_result(closed: Result) -> None:
     page = Page(render([closed], ["closed"]))
     totals = closed.totals
-    for said in (
+    for expected in (
         "Passed",
         "3 connections; 300 messages",
         closed.targets[0],
@@ -115,25 +115,31 @@ def test_a_page_says_what_was_tested_and_what_came_of_it(closed: Result) -> None
         "closed loop",
         "3 connections",
     ):
-        assert page.says(said), said
+        assert page.shows(expected), expected
     assert set(page.figures) == CHARTS - {"errors", "response-and-service"}
 
 
-def test_a_page_says_why_a_test_did_not_pass(failed: Result) -> None:
+def test_a_page_counts_a_single_connection_in_the_singular(closed: Result) -> None:
+    one = msgspec.structs.replace(closed.totals, connections_opened=1, messages=1)
+    page = Page(render([msgspec.structs.replace(closed, totals=one)], ["one"]))
+    assert page.shows("1 connection, 1 reply, all byte for byte as sent")
+
+
+def test_a_page_shows_why_a_test_did_not_pass(failed: Result) -> None:
     page = Page(render([failed], ["failed"]))
-    assert page.says("Failed")
+    assert page.shows("Failed")
     assert failed.reasons
-    assert all(page.says(reason) for reason in failed.reasons)
-    assert page.says("p50<1us")
-    assert page.says("crossed")
+    assert all(page.shows(reason) for reason in failed.reasons)
+    assert page.shows("p50<1us")
+    assert page.shows("crossed")
     assert set(page.figures) == CHARTS
     errors = page.figures["errors"]["data"]
     assert {trace["name"]: sum(trace["y"]) for trace in errors} == failed.totals.errors
 
 
-def test_several_runs_are_laid_over_one_another(closed: Result, failed: Result) -> None:
+def test_several_runs_share_their_charts(closed: Result, failed: Result) -> None:
     page = Page(render([closed, failed], ["before", "after"]))
-    assert page.says("2 runs")
+    assert page.shows("2 runs")
     figures = page.figures
     assert set(figures) == CHARTS
     assert [trace["name"] for trace in figures["throughput"]["data"]] == ["before", "after"]
@@ -148,7 +154,7 @@ def test_several_runs_are_laid_over_one_another(closed: Result, failed: Result) 
         "run-1",
         "run-1",
     ]
-    # They are not distinguished by their colours alone.
+    # Runs are not distinguished by colour alone.
     for name in ("throughput", "percentiles", "connections", "spread"):
         symbols = [trace["marker"]["symbol"] for trace in figures[name]["data"]]
         assert symbols == ["circle", "square"], name
@@ -156,7 +162,7 @@ def test_several_runs_are_laid_over_one_another(closed: Result, failed: Result) 
         assert page.row(kind) == [NOTHING, f"{count:,}"]
 
 
-def test_names_and_targets_are_text_and_nothing_else(failed: Result) -> None:
+def test_names_and_targets_are_never_markup(failed: Result) -> None:
     evil = "</script><script>alert(1)</script>\"'&<b>"
     changed = msgspec.structs.replace(failed, targets=[evil], reasons=[evil])
     for results, names in (([changed], [evil]), ([changed, changed], [evil, f"{evil}2"])):
@@ -169,7 +175,7 @@ def test_names_and_targets_are_text_and_nothing_else(failed: Result) -> None:
         # plotly.js reads it as markup.
         assert "<" not in shown
         assert evil.endswith(html.unescape(shown).removeprefix("…"))
-        assert page.says(evil)
+        assert page.shows(evil)
 
 
 def test_a_page_loads_nothing(closed: Result) -> None:
@@ -186,7 +192,7 @@ def test_a_page_loads_nothing(closed: Result) -> None:
     )
     assert policy is not None
     assert policy.startswith("default-src 'none';")
-    # Only the page's own, unchanged scripts may run.
+    # No scripts may run but those of the page.
     scripts = [f"'sha256-{_digest(script)}'" for script in page.scripts[1:]]
     assert f"script-src {' '.join(scripts)};" in policy
 
@@ -195,7 +201,7 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def test_a_test_without_a_reply_has_a_page(closed: Result) -> None:
+def test_a_test_without_replies_has_a_page(closed: Result) -> None:
     nothing = Latency.of(LatencyHistogram())
     latencies = msgspec.structs.replace(closed.latency_us, response=nothing, service=nothing)
     empty = msgspec.structs.replace(
@@ -211,14 +217,14 @@ def test_a_test_without_a_reply_has_a_page(closed: Result) -> None:
         ),
     )
     page = Page(render([empty], ["empty"]))
-    assert page.says("Interrupted")
-    assert page.says("nothing measured")
+    assert page.shows("Interrupted")
+    assert page.shows("nothing measured")
     assert page.figures == {}
-    # Beside one that has figures, it takes nothing away from them.
+    # It does not hide the charts of another result.
     assert set(Page(render([closed, empty], ["one", "none"])).figures) >= {"throughput", "spread"}
 
 
-def test_errors_of_no_second_are_shown_by_their_kinds(closed: Result) -> None:
+def test_errors_outside_the_series_are_shown_by_kind(closed: Result) -> None:
     totals = msgspec.structs.replace(closed.totals, errors={"refused": 7, "timeout": 2})
     result = msgspec.structs.replace(closed, series=[], totals=totals)
     errors = chart(result, "errors")
@@ -255,7 +261,7 @@ def test_no_line_is_drawn_through_a_gap(closed: Result) -> None:
     (trace,) = chart(result, "throughput").data
     assert (trace["x"], trace["y"]) == ([0, 1, 4.5, 5, 6], [100, 100, None, 100, 100])
     assert "fill" not in trace
-    # Nor where there was no reply: a logarithmic axis has no 0.
+    # Nor through a second without a reply: a logarithmic axis has no 0.
     assert chart(result, "response-over-time").data[0]["y"] == [0.001, 0.001, None, 0.001, None]
 
 
@@ -281,11 +287,11 @@ def test_a_line_goes_through_stages_of_the_same_connections(
     result = msgspec.structs.replace(closed, series=series, plan=plan)
     (trace,) = chart(result, "connections").data
     assert (None in trace["y"]) is broken
-    # A point without a neighbour is visible, too.
+    # A point without neighbours has to be visible.
     assert "markers" in trace["mode"]
 
 
-def test_stages_and_repeats_are_shaded_in_turns_and_numbered(closed: Result) -> None:
+def test_stages_and_repeats_are_shaded_alternately_and_numbered(closed: Result) -> None:
     stages = [msgspec.structs.replace(closed.stages[0], name=name) for name in ("up", "down")]
     series = [
         second(number, repeat=number // 4 + 1, stage="up" if number % 4 < 2 else "down")
@@ -311,19 +317,19 @@ def test_stages_and_repeats_are_shaded_in_turns_and_numbered(closed: Result) -> 
         "p99&lt;5ms",
     ]
     assert shapes[-1]["y0"] == shapes[-1]["y1"] == 0.005
-    # The axis covers the threshold, though nothing was as slow.
+    # The axis covers the threshold, which nothing exceeded.
     low, high = chart(result, "response-over-time").layout["yaxis"]["range"]
     assert low <= -3
     assert 10**high >= 0.005
     page = Page(render([result], ["run"]))
-    assert page.says("1.1 up")
+    assert page.shows("1.1 up")
     # Runs with different stages have no parts in common.
     other = msgspec.structs.replace(result, series=series[:6])
     layout = Page(render([result, other], ["a", "b"])).figures["throughput"]["layout"]
     assert layout["shapes"] == []
 
 
-def test_a_long_test_is_thinned_out_and_keeps_its_peaks(closed: Result) -> None:
+def test_the_series_of_a_long_test_is_thinned_out_but_keeps_its_peaks(closed: Result) -> None:
     series = [second(number, p99_us=5e6 if number == 7777 else 1000.0) for number in range(20_000)]
     result = msgspec.structs.replace(closed, series=series)
     (trace,) = chart(result, "throughput").data
@@ -335,18 +341,18 @@ def test_a_long_test_is_thinned_out_and_keeps_its_peaks(closed: Result) -> None:
     assert max(p99["y"]) == 5.0
 
 
-def test_thinning_out_leaves_repeats_apart(closed: Result) -> None:
+def test_thinning_out_does_not_mix_repeats(closed: Result) -> None:
     series = [
         second(number, repeat=number // 1000 + 1, messages=number // 1000) for number in range(4000)
     ]
     result = msgspec.structs.replace(closed, series=series, plan=Plan(repeat=4))
     (trace,) = chart(result, "throughput").data
-    # An average over two of them would be none of these.
+    # An average over two repeats would be another value.
     assert set(trace["y"]) == {0, 1, 2, 3, None}
     assert trace["y"].count(None) == 3
 
 
-def test_times_are_marked_as_people_say_them() -> None:
+def test_axes_of_times_have_readable_marks() -> None:
     axis = axes.of_times([87e-6, 0.004, None, 0])
     assert axis["ticktext"] == ["50 µs", "100 µs", "200 µs", "500 µs", "1 ms", "2 ms", "5 ms"]
     assert axes.of_times([20e-6, 2.0])["ticktext"] == ["100 µs", "1 ms", "10 ms", "100 ms", "1 s"]
@@ -355,20 +361,20 @@ def test_times_are_marked_as_people_say_them() -> None:
     assert axes.of_times([]) == {"type": "log"}
 
 
-def test_seconds_are_marked_as_people_say_them() -> None:
+def test_axes_of_seconds_have_readable_marks() -> None:
     assert axes.of_seconds(9)["ticktext"] == ["0 s", "2 s", "4 s", "6 s", "8 s"]
     assert axes.of_seconds(599)["ticktext"] == ["0s", "2m", "4m", "6m", "8m"]
     assert len(axes.of_seconds(10**7)["tickvals"]) <= 7
     assert axes.of_seconds(0)["ticktext"] == ["0 s"]
 
 
-def test_nines_are_as_far_from_one_another() -> None:
+def test_nines_are_equidistant() -> None:
     assert axes.of_nines(3.2)["ticktext"] == ["50 %", "90 %", "99 %", "99.9 %"]
     assert axes.of_nines(0)["ticktext"] == ["50 %", "90 %"]
     assert axes.of_nines(9.5)["ticktext"][-1] == "99.9999999"
 
 
-def test_the_distribution_has_all_messages(closed: Result) -> None:
+def test_the_distribution_contains_all_messages(closed: Result) -> None:
     (trace,) = chart(closed, "distribution").data
     assert sum(trace["y"]) == pytest.approx(100, abs=0.01)
     (curve,) = chart(closed, "percentiles").data

@@ -1,4 +1,4 @@
-"""Results are kept when the reader of the output disappears."""
+"""Output to full devices, closed pipes and terminals, and after signals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUN = [*LOAD, "run", "-c", "2", "-d", "200ms"]
 @pytest.mark.parametrize(
     ("options", "code"), [(["--json"], 1), ([], 1), (["--threshold", "max<1us"], 99)]
 )
-def test_a_full_device_costs_one_line_and_not_the_result(
+def test_a_full_device_is_one_error_and_the_result_is_kept(
     echo_server: EchoServerProcess, tmp_path: Path, options: list[str], code: int
 ) -> None:
     output = tmp_path / "result.json"
@@ -51,7 +51,7 @@ def test_a_full_device_costs_one_line_and_not_the_result(
 @pytest.mark.parametrize(
     ("stdout", "stderr", "code"), [(True, False, 1), (False, True, 0), (True, True, 1)]
 )
-def test_a_full_device_costs_no_report(
+def test_a_full_device_does_not_prevent_other_reports(
     echo_server: EchoServerProcess, tmp_path: Path, stdout: bool, stderr: bool, code: int
 ) -> None:
     output, page = tmp_path / "result.json", tmp_path / "report.html"
@@ -71,10 +71,10 @@ def test_a_full_device_costs_no_report(
 
 @pytest.mark.parametrize("options", [["--json"], []])
 @pytest.mark.parametrize(("threshold", "code"), [("max<1h", 0), ("max<1us", 99)])
-def test_a_reader_that_left_costs_nothing(
+def test_a_reader_that_closes_the_pipe_is_not_an_error(
     echo_server: EchoServerProcess, tmp_path: Path, options: list[str], threshold: str, code: int
 ) -> None:
-    """As in `echo-load run ... | head -1`."""
+    """An example is `echo-load run ... | head -1`."""
     output, page = tmp_path / "result.json", tmp_path / "report.html"
     reading, writing = os.pipe()
     os.close(reading)
@@ -96,7 +96,7 @@ def test_a_reader_that_left_costs_nothing(
     assert page.stat().st_size > 100_000
 
 
-def test_a_terminal_that_is_gone_costs_nothing(
+def test_a_terminal_that_is_gone_is_not_an_error(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
     output = tmp_path / "result.json"
@@ -116,7 +116,7 @@ def test_a_terminal_that_is_gone_costs_nothing(
     assert msgspec.json.decode(output.read_bytes(), type=Result).passed
 
 
-def test_off_a_terminal_a_line_says_when_a_stage_begins_and_ends(
+def test_without_a_terminal_stages_begin_and_end_with_a_line(
     echo_server: EchoServerProcess,
 ) -> None:
     ended = run(
@@ -136,8 +136,10 @@ def test_off_a_terminal_a_line_says_when_a_stage_begins_and_ends(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])
-def test_any_encoding(start_server: StartServer, tmp_path: Path, encoding: str) -> None:
-    """Also with names that look like markup, and with bytes that are not text."""
+def test_reports_are_printed_in_any_encoding(
+    start_server: StartServer, tmp_path: Path, encoding: str
+) -> None:
+    """Names may look like markup, or have bytes that are not text."""
     folder = tmp_path / "[bold]:100: µ"
     folder.mkdir()
     payload = os.fsencode(folder) + b"/payload \xff"
@@ -163,7 +165,7 @@ def test_any_encoding(start_server: StartServer, tmp_path: Path, encoding: str) 
     assert server.process.poll() is None
 
 
-def test_a_closed_standard_output_costs_one_line_and_not_the_result(
+def test_a_closed_standard_output_is_one_error_and_the_result_is_kept(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
     output = tmp_path / "result.json"
@@ -182,10 +184,10 @@ def test_a_closed_standard_output_costs_one_line_and_not_the_result(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_whole_group_still_gives_a_result(
+def test_a_signal_to_the_process_group_ends_a_test_with_its_result(
     echo_server: EchoServerProcess, number: signal.Signals
 ) -> None:
-    """`timeout`, a service manager or a closed terminal sends it like that."""
+    """A service manager, `timeout` or a closed terminal sends such signals."""
     client = subprocess.Popen(
         [*LOAD, "run", echo_server.url, "-c", "3", "-d", "60s", "--processes", "2", "--json"],
         stdout=subprocess.PIPE,
@@ -200,7 +202,7 @@ def test_a_signal_to_the_whole_group_still_gives_a_result(
     assert msgspec.json.decode(output, type=Result).verdict == "interrupted"
 
 
-def test_a_server_that_was_started_ends_with_its_load_tester() -> None:
+def test_a_local_server_ends_with_its_load_tester() -> None:
     client = subprocess.Popen(
         [*LOAD, "run", "-c", "2", "-d", "60s"],
         stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The figures of a test for Prometheus, scraped while it runs."""
+"""The figures of a test for Prometheus, scraped during the test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Figures = dict[tuple[str, str], float]
 
 @contextmanager
 def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A running test, and the URL of its metrics."""
+    """Run a test; yield its process and the URL of its metrics."""
     client = subprocess.Popen(
         [*LOAD, *arguments, "--prometheus", "0"],
         stdout=subprocess.PIPE,
@@ -52,7 +52,7 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def scrape(url: str, **headers: str) -> Figures:
-    """The samples, by name and by the values of their labels."""
+    """Return the samples by name and label values."""
     with urllib.request.urlopen(
         urllib.request.Request(url, headers=headers), timeout=DEADLINE
     ) as page:
@@ -64,7 +64,7 @@ def scrape(url: str, **headers: str) -> Figures:
     }
 
 
-def test_figures_grow_while_a_test_runs_and_are_those_of_its_result(
+def test_figures_grow_during_a_test_and_end_as_those_of_its_result(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
     output = tmp_path / "result.json"
@@ -74,14 +74,14 @@ def test_figures_grow_while_a_test_runs_and_are_those_of_its_result(
         *("-o", str(output)),
     ) as (client, url):
 
-        def look() -> bool:
+        def poll() -> bool:
             try:
                 seen.append(scrape(url))
             except OSError:
                 return client.poll() is not None
             return False
 
-        until(look, "the test to have ended")
+        until(poll, "the test to have ended")
         assert client.wait(DEADLINE) == 0
     result = load_result(output)
     name = "echo_load_messages_total"
@@ -102,8 +102,8 @@ def test_figures_grow_while_a_test_runs_and_are_those_of_its_result(
         scrape(url)
 
 
-def test_what_is_shown_is_what_was_measured(echo_server: EchoServerProcess) -> None:
-    """Once the figures no longer change: the service is gone, after answering 100 messages."""
+def test_metrics_equal_the_measured_figures(echo_server: EchoServerProcess) -> None:
+    """The figures no longer change when the service is gone, after 100 replies."""
     with running("run", echo_server.url, "-c", "2", "-d", "60s", "--rate", "100") as (_, url):
         until(lambda: scrape(url)["echo_load_messages_total", ""] >= 100, "messages")
         assert scrape(url)["echo_load_connections_open", ""] == 2
@@ -127,9 +127,7 @@ def test_what_is_shown_is_what_was_measured(echo_server: EchoServerProcess) -> N
 
 
 @pytest.mark.parametrize(("busy_seconds", "bound"), [(5.0, 0), (9.9, 1)])
-def test_a_generator_that_is_the_limit_is_shown_while_it_is(
-    busy_seconds: float, bound: int
-) -> None:
+def test_a_generator_bound_test_is_shown_while_it_runs(busy_seconds: float, bound: int) -> None:
     plan = Plan(targets=("tcp://127.0.0.1:9",), connections=1)
     tally = Tally(plan, plan.run_stages, generators=2, repeat=1)
     tally.usages = [Usage(10.0, busy_seconds, 0.0), Usage(10.0, 1.0, 0.0)]
@@ -140,7 +138,7 @@ def test_a_generator_that_is_the_limit_is_shown_while_it_is(
     assert figures["echo_load_generator_busy_ratio", ""] == pytest.approx(busy_seconds / 10)
 
 
-def test_wrong_and_missing_replies_are_shown_before_there_are_any() -> None:
+def test_error_counters_exist_before_the_first_error() -> None:
     with PrometheusReport(parse_listen("0")) as report:
         figures = scrape(report.url)
     for kind in (*MISMATCHES, *LOSSES):
@@ -148,7 +146,7 @@ def test_wrong_and_missing_replies_are_shown_before_there_are_any() -> None:
 
 
 @pytest.mark.parametrize(("target", "shown"), [("tcp://h:1", True), ("udp://h:1", False)])
-def test_retransmits_are_shown_where_there_can_be_any(target: str, shown: bool) -> None:
+def test_retransmits_are_shown_over_tcp_only(target: str, shown: bool) -> None:
     plan = Plan(targets=(target,))
     tally = Tally(plan, plan.run_stages, 1, 1)
     with PrometheusReport(parse_listen("0")) as report:
@@ -156,7 +154,7 @@ def test_retransmits_are_shown_where_there_can_be_any(target: str, shown: bool) 
         assert (("echo_load_retransmits_total", "") in scrape(report.url)) == shown
 
 
-def test_openmetrics_is_spoken_to_those_who_ask(echo_server: EchoServerProcess) -> None:
+def test_openmetrics_is_served_on_request(echo_server: EchoServerProcess) -> None:
     with running("run", echo_server.url, "-d", "60s") as (_, url):
         request = urllib.request.Request(
             url, headers={"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -177,7 +175,7 @@ def test_a_scrape_that_stalls_does_not_hold_up_the_end(echo_server: EchoServerPr
             assert stalled.recv(1) == b""
 
 
-def test_buckets_count_what_the_histogram_has() -> None:
+def test_buckets_match_the_histogram() -> None:
     latencies = LatencyHistogram()
     latencies.record(array("q", [10, 1_000, 50_000, 50_001, 3_000_000, 5_000_000_000]))
     assert latencies.count_up_to([1, 10, 999, 1_000, 49_000, 60_000, 10**9, 10**10]) == [
@@ -193,7 +191,7 @@ def test_buckets_count_what_the_histogram_has() -> None:
     assert LatencyHistogram().count_up_to([1, 10**10]) == [0, 0]
 
 
-def test_a_port_that_is_taken_is_found_before_the_test() -> None:
+def test_a_port_in_use_is_refused_before_the_test() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run([*LOAD, "run", "127.0.0.1:9", "--prometheus", str(port)])
@@ -214,13 +212,13 @@ def test_a_port_that_is_taken_is_found_before_the_test() -> None:
         ("http://localhost:9100/", "localhost:9100"),
     ],
 )
-def test_addresses_to_serve_on(text: str, location: str) -> None:
+def test_listening_addresses_are_parsed(text: str, location: str) -> None:
     assert parse_listen(text).location == location
 
 
 @pytest.mark.parametrize(
     "text", ["", "localhost", "::1", "70000", "localhost:http", "unix:///x", "udp://h:1", "-1"]
 )
-def test_invalid_addresses_to_serve_on_are_refused(text: str) -> None:
+def test_invalid_listening_addresses_are_refused(text: str) -> None:
     with pytest.raises(InvalidValueError, match="is not PORT or HOST:PORT"):
         parse_listen(text)

@@ -1,4 +1,4 @@
-"""Result and report files: read again, refused, or found unwritable before the test."""
+"""Result and report files: reading, writing, and errors that are found before a test."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SHORT = ("-c", "2", "-n", "20")
 
 @pytest.fixture
 def kept(start_server: StartServer, tmp_path: Path) -> Path:
-    """The result of a test, as a file."""
+    """Return the path of a result file."""
     path = tmp_path / "kept.json"
     ended = run([*LOAD, "run", start_server().url, *SHORT, "-o", str(path)])
     assert ended.returncode == 0, ended.stderr.decode()
     return path
 
 
-def complaint(*arguments: object) -> str:
-    """The one line of a command that must exit with 2."""
+def refusal(*arguments: object) -> str:
+    """Run a command that must exit with 2; return its only line."""
     ended = run([*LOAD, *map(str, arguments)])
     lines = ended.stderr.decode().splitlines()
     assert (ended.returncode, len(lines), ended.stdout) == (2, 1, b""), lines
@@ -40,36 +40,38 @@ def test_a_result_is_read_as_it_was_written(kept: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["report", "compare"])
-def test_what_is_no_whole_result_is_refused(kept: Path, command: str) -> None:
+def test_files_that_are_not_complete_results_are_refused(kept: Path, command: str) -> None:
     content = kept.read_bytes()
 
-    def said() -> str:
-        return complaint(command, kept, kept)
+    def message() -> str:
+        return refusal(command, kept, kept)
 
     kept.write_bytes(content[: len(content) // 2])
-    assert f"error: {kept} is not a whole result of echo-load: Input data was truncated" in said()
+    assert (
+        f"error: {kept} is not a whole result of echo-load: Input data was truncated" in message()
+    )
     kept.write_bytes(b"")
-    assert "is not a whole result of echo-load: Input data was truncated" in said()
+    assert "is not a whole result of echo-load: Input data was truncated" in message()
     kept.write_bytes(b"\xff\xfe\x00nonsense")
-    assert "is not a whole result of echo-load" in said()
+    assert "is not a whole result of echo-load" in message()
     kept.write_bytes(b'{"schema": "echoswarm/result/2", "anything": []}')
-    assert said().endswith(
+    assert message().endswith(
         f"error: {kept}: its schema is 'echoswarm/result/2'; read is 'echoswarm/result/1'"
     )
     kept.write_bytes(b'{"schema": "echoswarm/result/1"}')
-    assert "Object missing required field" in said()
+    assert "Object missing required field" in message()
     changed = json.loads(content)
     changed["totals"]["messages"] = "many"
     kept.write_text(json.dumps(changed))
-    assert "Expected `int`, got `str` - at `$.totals.messages`" in said()
+    assert "Expected `int`, got `str` - at `$.totals.messages`" in message()
     changed = json.loads(content)
     changed["plan"]["connections"] = -1
     kept.write_text(json.dumps(changed))
-    assert "-1 connections: it can be 1 to" in said()
+    assert "-1 connections: it can be 1 to" in message()
     kept.unlink()
-    assert said().endswith(f"error: cannot read {kept}: No such file or directory")
+    assert message().endswith(f"error: cannot read {kept}: No such file or directory")
     kept.mkdir()
-    assert said().endswith(f"error: cannot read {kept}: Is a directory")
+    assert message().endswith(f"error: cannot read {kept}: Is a directory")
 
 
 def test_an_invalid_histogram_is_refused(kept: Path, tmp_path: Path) -> None:
@@ -77,45 +79,41 @@ def test_an_invalid_histogram_is_refused(kept: Path, tmp_path: Path) -> None:
     changed["latency_us"]["response"]["histogram"] = "nonsense"
     kept.write_text(json.dumps(changed))
     for option in ("--hgrm", "--html"):
-        assert complaint("report", kept, option, tmp_path / "out").endswith(
+        assert refusal("report", kept, option, tmp_path / "out").endswith(
             f"error: {kept} is not a whole result of echo-load: not an encoded HdrHistogram"
         )
 
 
-def test_nothing_to_report_or_to_compare() -> None:
-    assert "Missing argument 'RESULT.json...'" in complaint("report")
-    assert "Missing argument 'RESULT.json...'" in complaint("compare")
+def test_missing_arguments_are_refused() -> None:
+    assert "Missing argument 'RESULT.json...'" in refusal("report")
+    assert "Missing argument 'RESULT.json...'" in refusal("compare")
 
 
-def test_one_result_is_compared_with_nothing(kept: Path) -> None:
-    assert "there is nothing to compare with; give two results or more" in complaint(
-        "compare", kept
-    )
+def test_a_single_result_cannot_be_compared(kept: Path) -> None:
+    assert "there is nothing to compare with; give two results or more" in refusal("compare", kept)
 
 
-def test_a_series_is_of_one_result(kept: Path, tmp_path: Path) -> None:
+def test_a_series_of_several_results_is_refused(kept: Path, tmp_path: Path) -> None:
     for option in ("--csv", "--hgrm"):
-        assert "--csv and --hgrm are of one result; --html shows several" in complaint(
+        assert "--csv and --hgrm are of one result; --html shows several" in refusal(
             "report", kept, kept, option, tmp_path / "out"
         )
 
 
 @pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
-def test_a_report_that_cannot_be_written_is_found_before_the_test(
-    tmp_path: Path, option: str
-) -> None:
-    # Nothing listens there: a test that began would fail with exit code 1.
+def test_an_unwritable_report_is_refused_before_the_test(tmp_path: Path, option: str) -> None:
+    # Nothing listens there, so that a test would fail with exit code 1.
     test = ("run", "127.0.0.1:9", *SHORT)
     missing = tmp_path / "missing" / "report"
-    assert complaint(*test, option, missing).endswith(
+    assert refusal(*test, option, missing).endswith(
         f"error: cannot write {missing}: No such file or directory"
     )
-    assert "is a directory" in complaint(*test, option, tmp_path)
+    assert "is a directory" in refusal(*test, option, tmp_path)
 
 
 def test_two_reports_are_not_written_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "both"
-    assert f"{path} cannot hold two reports; give each a file of its own" in complaint(
+    assert f"{path} cannot hold two reports; give each a file of its own" in refusal(
         "run", "127.0.0.1:9", *SHORT, "-o", path, "--csv", path
     )
     assert not path.exists()
@@ -125,7 +123,7 @@ def test_two_reports_are_not_written_to_one_file(tmp_path: Path) -> None:
     ("threshold", "code", "options"),
     [("max<1h", 1, []), ("max<1us", 99, []), ("max<1us", 99, ["--json"])],
 )
-def test_a_report_that_cannot_be_written_after_all_costs_no_other(
+def test_a_failure_to_write_a_report_does_not_prevent_others(
     start_server: StartServer, tmp_path: Path, threshold: str, code: int, options: list[str]
 ) -> None:
     csv = tmp_path / "series.csv"
@@ -145,13 +143,13 @@ def test_a_report_that_cannot_be_written_after_all_costs_no_other(
         assert json.loads(ended.stdout)["verdict"] == "crossed"
 
 
-def test_a_report_that_cannot_be_written_leaves_the_one_before(
+def test_a_failure_to_write_a_report_keeps_the_previous_one(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     page = tmp_path / "report.html"
     page.write_text("the one before")
     test = [*LOAD, "run", start_server().url, *SHORT, "--html", str(page)]
-    # As on a disk that has space for its beginning only.
+    # Like a disk with space for the beginning of the file only.
     ended = run(["prlimit", "--fsize=100000", *test])
     assert ended.returncode == 1
     assert f"cannot write {page}: File too large" in ended.stderr.decode()
@@ -179,11 +177,11 @@ def test_a_signal_while_a_file_is_written_waits_for_its_end(tmp_path: Path, exis
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_pipe_with_a_name(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_report_is_written_to_a_named_pipe(start_server: StartServer, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     test = [*LOAD, "run", start_server().url, *SHORT, "-o", str(pipe)]
-    assert complaint(*test[len(LOAD) :]).endswith(
+    assert refusal(*test[len(LOAD) :]).endswith(
         f"error: cannot write {pipe}: No such device or address"
     )
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -195,37 +193,37 @@ def test_a_pipe_with_a_name(start_server: StartServer, tmp_path: Path) -> None:
     assert ended.wait(DEADLINE) == 0
 
 
-def test_no_output_is_an_input(kept: Path, tmp_path: Path) -> None:
+def test_an_output_must_not_be_an_input(kept: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(kept)
     before = kept.read_bytes()
     for option in ("--html", "--csv", "--hgrm"):
         for path in (kept, link):
-            assert "is read here, and cannot be written; name another file" in complaint(
+            assert "is read here, and cannot be written; name another file" in refusal(
                 "report", kept, option, path
             )
     test = ("run", "127.0.0.1:9", *SHORT)
-    assert "is read here" in complaint(*test, "--payload-file", kept, "-o", link)
+    assert "is read here" in refusal(*test, "--payload-file", kept, "-o", link)
     tls = ("run", "tls://127.0.0.1:9", *SHORT)
     for options in (("--tls-ca",), ("--tls-cert",), ("--tls-cert", "--tls-key")):
         named = [part for option in options for part in (option, kept)]
-        assert "is read here" in complaint(*tls, *named, "--html", kept)
+        assert "is read here" in refusal(*tls, *named, "--html", kept)
     settings = tmp_path / "settings.toml"
     settings.write_text('timeout = "1s"\n')
     link_to_settings = tmp_path / "settings.json"
     link_to_settings.symlink_to(settings)
-    assert "is read here" in complaint(*test, "--config", settings, "-o", link_to_settings)
+    assert "is read here" in refusal(*test, "--config", settings, "-o", link_to_settings)
     assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
-def test_a_dash_is_no_file(option: str) -> None:
-    assert "- is not a file; --json prints the result" in complaint(
+def test_a_dash_is_refused_as_a_file(option: str) -> None:
+    assert "- is not a file; --json prints the result" in refusal(
         "run", "127.0.0.1:9", *SHORT, option, "-"
     )
 
 
-def test_all_reports_of_a_test_are_those_of_its_result(
+def test_reports_of_a_test_equal_those_of_its_saved_result(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     paths = {name: tmp_path / f"test.{name}" for name in ("json", "html", "csv", "hgrm")}
@@ -255,7 +253,7 @@ def test_several_results_are_printed_with_their_names(kept: Path, tmp_path: Path
     assert text.index("kept\n") < text.index("PASSED") < text.index("\nother\n")
 
 
-def test_a_reader_of_a_report_may_leave(kept: Path) -> None:
+def test_a_reader_of_a_report_may_close_the_pipe(kept: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     for command in (["report", str(kept)], ["compare", str(kept), str(kept)]):

@@ -1,4 +1,4 @@
-"""Comparisons: their verdicts, and how often these are wrong."""
+"""Comparisons of results: verdicts, and how often these are wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from echo_load.errors import IncomparableError
 from echo_load.report.comparison import ComparisonTable
-from echo_load.results.compare import Change, Comparison, Samples, Unit, compare, judge
+from echo_load.results.compare import Change, Comparison, Samples, Unit, compare, compare_figures
 from echo_load.results.result import Repeat, Result, load_result
 from support.processes import LOAD, StartServer, run
 
@@ -22,20 +22,20 @@ Noise = np.ndarray[Any, np.dtype[np.float64]]
 
 REPEATS = 5
 TRIALS = 400
-# What `echo-load run -c 100 -d 3s --repeat 40` measured on an otherwise idle machine of two cores,
-# each figure as a share of its median, a row per repeat.
+# Figures of `echo-load run -c 100 -d 3s --repeat 40` on an otherwise idle machine with two cores,
+# relative to their medians; one row per repeat.
 FIGURES = ("messages", "response p50", "response p99", "response p99.9", "connect p50")
 REAL_NOISE = np.array(
     json.loads((Path(__file__).parent / "real_noise.json").read_text(encoding="utf-8"))
 )
-# Without the 27 seconds in the middle in which another program took a fifth of the machine.
+# Without the repeats during which another program used a fifth of the machine.
 QUIET_NOISE = np.delete(REAL_NOISE, range(28, 37), axis=0)
 
 
 def trial(noise: Noise, random: np.random.Generator, *, faster: float = 1.0) -> list[Change]:
-    """Compare repeats drawn from real ones, with the second side this many times as fast.
+    """Compare repeats that are drawn from real ones, after making the second side faster.
 
-    A repeat is drawn with all its figures, because these vary together.
+    A repeat is drawn with all of its figures, because these vary together.
     """
     drawn = noise[random.integers(len(noise), size=(2, REPEATS))]
     drawn[1, :, 0] *= faster
@@ -44,11 +44,13 @@ def trial(noise: Noise, random: np.random.Generator, *, faster: float = 1.0) -> 
         Samples("stage", name, "us", name == "messages", *drawn[:, :, number].tolist())
         for number, name in enumerate(FIGURES)
     ]
-    return judge([*figures, Samples("stage", "failed", "share", False, [0.0] * 5, [0.0] * 5)])
+    return compare_figures(
+        [*figures, Samples("stage", "failed", "share", False, [0.0] * 5, [0.0] * 5)]
+    )
 
 
 @pytest.mark.parametrize("noise", [QUIET_NOISE, REAL_NOISE], ids=["quiet", "disturbed"])
-def test_equal_results_are_hardly_ever_called_different(noise: Noise) -> None:
+def test_equal_results_are_rarely_called_different(noise: Noise) -> None:
     random = np.random.default_rng(862)
     wrong = sum(
         any(change.verdict in {"better", "worse"} for change in trial(noise, random))
@@ -66,8 +68,8 @@ def test_a_change_of_ten_percent_is_found(faster: float, verdict: str) -> None:
         assert found >= 0.90 * TRIALS
 
 
-def test_a_disturbance_is_no_change_but_noise() -> None:
-    """If it affects some repeats of both sides, a change of 10 % is reported as too noisy."""
+def test_a_disturbance_is_noise_and_not_a_change() -> None:
+    """A change of 10 % is too noisy if some repeats of both sides were disturbed."""
     random = np.random.default_rng(862)
     trials = [trial(REAL_NOISE, random, faster=1.1)[0] for _ in range(TRIALS)]
     assert all(change.verdict != "worse" for change in trials)
@@ -83,13 +85,13 @@ def one(
     unit: Unit = "us",
     more_is_better: bool = False,
 ) -> Change:
-    return judge([Samples("stage", "p99", unit, more_is_better, baseline, other)])[0]
+    return compare_figures([Samples("stage", "p99", unit, more_is_better, baseline, other)])[0]
 
 
 STEADY = [100.0, 101.0, 99.0, 100.5, 99.5]
 
 
-def test_what_is_well_within_the_margin_is_no_difference() -> None:
+def test_a_change_well_within_the_margin_is_no_difference() -> None:
     change = one(STEADY, [value * 1.01 for value in STEADY])
     assert change.verdict == "no difference"
     assert change.change == pytest.approx(0.01)
@@ -108,32 +110,32 @@ def test_better_and_worse_depend_on_the_figure() -> None:
     assert one(STEADY, more).baseline == pytest.approx(100.0, rel=1e-3)
 
 
-def test_a_wider_margin_makes_a_difference_none() -> None:
+def test_a_change_within_a_wider_margin_is_no_difference() -> None:
     samples = [Samples("stage", "p99", "us", False, STEADY, [value * 1.1 for value in STEADY])]
-    assert judge(samples)[0].verdict == "worse"
-    assert judge(samples, 0.2)[0].verdict == "no difference"
+    assert compare_figures(samples)[0].verdict == "worse"
+    assert compare_figures(samples, 0.2)[0].verdict == "no difference"
 
 
-def test_noise_says_how_many_repeats_would_tell() -> None:
+def test_noisy_results_estimate_how_many_repeats_would_suffice() -> None:
     noisy = [60.0, 150.0, 100.0, 90.0, 120.0]
     change = one(noisy, list(reversed(noisy)))
     assert change.verdict == "too noisy"
     assert change.repeats_to_tell is not None
     assert change.repeats_to_tell > 100
-    # That many, with the same noise, are enough.
+    # So many repeats with the same noise are enough.
     copies = change.repeats_to_tell // 5 + 1
     assert one(noisy * copies, noisy[::-1] * copies).verdict == "no difference"
 
 
 @pytest.mark.parametrize("repeats", [1, 2, 3])
-def test_too_few_repeats_say_nothing_whatever_they_show(repeats: int) -> None:
+def test_too_few_repeats_never_show_a_difference(repeats: int) -> None:
     change = one(STEADY[:repeats], [value * 2 for value in STEADY[:repeats]])
     assert (change.verdict, change.repeats_to_tell) == ("too few repeats", 5)
     assert (change.low, change.high) == (None, None)
     assert change.change == pytest.approx(1.0)
 
 
-def test_four_repeats_can_say_something() -> None:
+def test_four_repeats_can_show_a_difference() -> None:
     assert one(STEADY[:4], [value * 2 for value in STEADY[:4]]).verdict == "worse"
 
 
@@ -141,7 +143,7 @@ def test_sides_may_have_different_numbers_of_repeats() -> None:
     assert one(STEADY, [value * 1.3 for value in STEADY * 4]).verdict == "worse"
 
 
-def test_what_does_not_vary_is_the_same_or_not() -> None:
+def test_figures_that_do_not_vary_are_equal_or_different() -> None:
     assert one([5.0] * 5, [5.0] * 5).verdict == "no difference"
     assert one([5.0] * 5, [6.0] * 5).verdict == "worse"
 
@@ -155,7 +157,7 @@ def test_failures_are_compared_by_their_share() -> None:
     assert one(some, none, unit="share").verdict == "better"
 
 
-def test_many_ways_are_drawn_and_always_the_same() -> None:
+def test_random_assignments_are_reproducible() -> None:
     random = np.random.default_rng(1)
     sides = [random.normal(100, 5, 30).tolist(), random.normal(103, 5, 30).tolist()]
     assert one(*sides) == one(*sides)
@@ -163,7 +165,7 @@ def test_many_ways_are_drawn_and_always_the_same() -> None:
 
 @pytest.fixture
 def result(start_server: StartServer, tmp_path: Path) -> Result:
-    """The result of a real test, with five repeats."""
+    """Return the result of a real test with five repeats."""
     path = tmp_path / "real.json"
     ended = run(
         [*LOAD, "run", start_server().url, "-c", "2", "-n", "20", "--repeat", "5", "-o", str(path)]
@@ -173,7 +175,7 @@ def result(start_server: StartServer, tmp_path: Path) -> Result:
 
 
 def slower(result: Result, times: float) -> Result:
-    """A result with all response times multiplied."""
+    """Return a result with all response times multiplied."""
     repeats = []
     for repeat in result.repeats:
         stages = []
@@ -227,7 +229,7 @@ def test_a_table_fits_its_terminal_and_loses_nothing(result: Result, width: int)
     assert "…" not in written.getvalue()
 
 
-def test_what_makes_a_comparison_doubtful_is_noted(result: Result) -> None:
+def test_caveats_of_a_comparison_are_noted(result: Result) -> None:
     other = msgspec.structs.replace(
         result,
         plan=msgspec.structs.replace(result.plan, pipeline=4, targets=("h:1",)),

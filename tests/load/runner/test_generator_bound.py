@@ -1,4 +1,4 @@
-"""The self-check: a starved generator says so, and no other does."""
+"""The self-check finds a starved generator, and no other."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from support.processes import DEADLINE, LOAD, environment
 pytestmark = pytest.mark.alone
 
 BURN = (sys.executable, "-S", "-c", "while True: pass")
-# Next to these, a process gets a third of its core.
+# With these, a process gets a third of its core.
 BURNERS = 2
 ATTEMPTS = 10
 
 
 def generated(target: str, *arguments: str, core: int | None = None) -> Any:
-    """The `generator` of a run's result; with `core`, the run has only that core."""
+    """Return the field `generator` of a result; with `core`, the run has only that core."""
 
-    def stay() -> None:
+    def pin() -> None:
         if core is not None:
             os.sched_setaffinity(0, {core})
 
@@ -39,7 +39,7 @@ def generated(target: str, *arguments: str, core: int | None = None) -> Any:
         timeout=DEADLINE,
         check=False,
         env=environment(),
-        preexec_fn=stay,
+        preexec_fn=pin,
     )
     assert ended.returncode == 0, ended.stderr.decode()
     return json.loads(ended.stdout)["generator"]
@@ -47,7 +47,7 @@ def generated(target: str, *arguments: str, core: int | None = None) -> Any:
 
 @contextmanager
 def burning(core: int) -> Iterator[None]:
-    """Run programs that use all of a core."""
+    """Run programs that keep a core busy."""
     with ExitStack() as stack:
         for _ in range(BURNERS):
             burner = stack.enter_context(
@@ -64,7 +64,7 @@ STARVED = [
 
 
 @pytest.mark.parametrize("load", STARVED)
-def test_a_starved_generator_says_so(load: Sequence[str]) -> None:
+def test_a_starved_generator_is_detected(load: Sequence[str]) -> None:
     core = max(os.sched_getaffinity(0))
     with KnownDelays() as service, burning(core):
         generator = generated(service.target, *load, "-d", "1s", core=core)
@@ -76,9 +76,9 @@ def test_a_starved_generator_says_so(load: Sequence[str]) -> None:
 
 
 def said_without_cause(service: KnownDelays, *arguments: str) -> list[str]:
-    """The findings of a generator with time to spare, unless this machine caused them.
+    """Return the findings of a generator with time to spare that this machine did not cause.
 
-    A machine that wakes two idle programs late also wakes a generator late, which has to say so.
+    A machine that wakes two idle programs late also wakes a generator late, which is a finding.
     """
     with service, IdleRoundTrips() as idle:
         generator = generated(service.target, *arguments)
@@ -93,16 +93,16 @@ def said_without_cause(service: KnownDelays, *arguments: str) -> list[str]:
     ("service", "arguments"),
     [
         pytest.param(KnownDelays, ["-c", "2", "--rate", "50"], id="idle"),
-        # Messages due while no connection is free leave late, which is the target's fault.
+        # Messages that are due while no connection is free leave late because of the target.
         pytest.param(
             partial(KnownDelays, stall=0.3, period=0.6), ["-c", "1", "--rate", "100"], id="stalled"
         ),
     ],
 )
-def test_a_generator_with_time_to_spare_is_not_the_limit(
+def test_a_generator_with_time_to_spare_is_not_the_bottleneck(
     service: Callable[[], KnownDelays], arguments: Sequence[str]
 ) -> None:
-    """Another program may disturb it, but not every time."""
+    """Another program may disturb the generator, but not every time."""
     findings = []
     for _ in range(ATTEMPTS):
         found = said_without_cause(service(), *arguments, "-d", "1s")

@@ -32,13 +32,13 @@ def balanced(found: Reconciliation, unit: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
-def test_the_own_server_by_itself(engine: str) -> None:
+def test_a_local_server_is_reconciled_by_default(engine: str) -> None:
     code, found, reasons = reconciled("--engine", engine, *LOADS)
     balanced(found, "bytes", 500 * 64)
     assert (code, reasons) == (0, [])
 
 
-def test_the_warm_up_and_what_is_cut_off_are_in_it() -> None:
+def test_warm_up_and_cut_off_messages_are_reconciled() -> None:
     code, found, _ = reconciled("-c", "50", "-d", "300ms", "--warmup", "100ms", "--processes", "2")
     balanced(found, "bytes", found.sent)
     assert code == 0
@@ -47,7 +47,7 @@ def test_the_warm_up_and_what_is_cut_off_are_in_it() -> None:
 @pytest.mark.parametrize(
     ("scheme", "unit"), [("udp", "datagrams"), ("tls", "bytes"), ("unix", "bytes")]
 )
-def test_a_server_whose_page_is_named(
+def test_a_server_with_a_named_admin_page_is_reconciled(
     start_server: StartServer, tmp_path: Path, scheme: str, unit: str
 ) -> None:
     where = f"unix://{tmp_path}/echo.sock" if scheme == "unix" else f"{scheme}://127.0.0.1:0"
@@ -63,7 +63,7 @@ def test_a_server_whose_page_is_named(
     assert (code, found.admin) == (0, server.admin)
 
 
-def test_several_workers(start_server: StartServer) -> None:
+def test_counts_of_several_workers_are_added(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     # Earlier messages do not count.
     loaded("run", server.url, *LOADS)
@@ -72,7 +72,7 @@ def test_several_workers(start_server: StartServer) -> None:
     assert code == 0
 
 
-def test_truncated_replies(start_server: StartServer) -> None:
+def test_truncated_replies_are_explained(start_server: StartServer) -> None:
     server = start_server("--fault", "truncate@5%", *ADMIN)
     code, found, reasons = reconciled(server.url, *LOADS, "--reconcile", server.admin)
     strikes = server.metric("faults_injected_total", kind="truncate")
@@ -87,7 +87,7 @@ def test_truncated_replies(start_server: StartServer) -> None:
     assert reasons[-1:] == found.differences
 
 
-def test_dropped_datagrams(start_server: StartServer) -> None:
+def test_dropped_datagrams_are_explained(start_server: StartServer) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@5%", *ADMIN)
     code, found, _ = reconciled(
         *(server.url, "-c", "20", "-n", "200", "--timeout", "300ms", "--reconcile", server.admin)
@@ -102,7 +102,7 @@ def test_dropped_datagrams(start_server: StartServer) -> None:
     assert code == 1
 
 
-def test_another_server_than_the_one_that_was_tested(start_server: StartServer) -> None:
+def test_counters_of_another_server_do_not_balance(start_server: StartServer) -> None:
     tested, named = start_server(), start_server(*ADMIN)
     code, found, _ = reconciled(tested.url, *LOADS, "--reconcile", named.admin)
     assert code == 1
@@ -112,8 +112,8 @@ def test_another_server_than_the_one_that_was_tested(start_server: StartServer) 
     ]
 
 
-def test_somebody_else_on_the_same_server(start_server: StartServer) -> None:
-    """Another client uses it in the middle of the test."""
+def test_traffic_of_another_client_is_noticed(start_server: StartServer) -> None:
+    """Another client uses the server during the test."""
     server = start_server(*ADMIN)
     with server.connect() as other:
 
@@ -127,7 +127,7 @@ def test_somebody_else_on_the_same_server(start_server: StartServer) -> None:
                 *("--no-reconnect", "--reconcile", server.admin),
             )
     assert code == 1
-    # A message of 64 bytes went to the service, and 1000 bytes came from elsewhere.
+    # One message of 64 bytes went to another service, and the other client sent 1000 bytes.
     assert (found.sent, found.received_by_server) == (128, 1064)
     assert found.differences[0].startswith("the server received 936 bytes more than were sent")
 
@@ -156,7 +156,7 @@ def web_page(content: bytes, status: int = 200) -> Iterator[str]:
 
 
 def refused(page: str, target: str = "127.0.0.1:9") -> str:
-    """The error for a page that cannot be used, before anything is sent."""
+    """Return the error for an unusable admin page, which is found before the test."""
     result = run([*LOAD, "run", target, "-n", "1", "--reconcile", page])
     assert result.returncode == 1
     assert not result.stdout
@@ -164,7 +164,7 @@ def refused(page: str, target: str = "127.0.0.1:9") -> str:
     return line
 
 
-def test_nobody_at_the_page(unused_port: int) -> None:
+def test_an_unreachable_admin_page_is_refused(unused_port: int) -> None:
     page = f"http://127.0.0.1:{unused_port}"
     assert refused(page) == (
         f"echo-load: error: cannot read {page}/metrics: [Errno 111] Connection refused"
@@ -172,7 +172,7 @@ def test_nobody_at_the_page(unused_port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "said"),
+    ("content", "status", "expected"),
     [
         (b"<html><body>Welcome!</body></html>", 200, "is not a page of an echo-server's metrics"),
         (b"\xff\xfe\x00", 200, "cannot read"),
@@ -181,13 +181,13 @@ def test_nobody_at_the_page(unused_port: int) -> None:
         (b"", 404, "Not Found"),
     ],
 )
-def test_a_page_of_something_else(content: bytes, status: int, said: str) -> None:
+def test_a_page_of_another_service_is_refused(content: bytes, status: int, expected: str) -> None:
     with web_page(content, status) as page:
         line = refused(page)
-    assert said in line
+    assert expected in line
     assert f"{page}/metrics" in line
 
 
-def test_a_page_that_is_no_web_page() -> None:
+def test_a_service_without_http_is_refused() -> None:
     with Service(in_pieces) as service:
         assert f"cannot read http://{service.target}/metrics: " in refused(service.target)

@@ -1,4 +1,4 @@
-"""Repeats of a test, kept apart, and the figures of each second."""
+"""Repeats of a test, and the figures of each second."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_repeats_are_kept_apart_and_add_up(start_server: StartServer) -> None:
     assert result.spread.percentiles == [100] * 101
 
 
-def test_repeats_of_stages_with_connections_of_their_own() -> None:
+def test_stages_with_their_own_connections_are_repeated() -> None:
     code, result = loaded("stress", "-c", "2", "-c", "3", "-d", "150ms", "--repeat", "2")
     assert (code, result.passed) == (0, True)
     names = ["2 connections", "3 connections"]
@@ -54,14 +54,14 @@ def test_a_single_run_has_no_repeats(start_server: StartServer) -> None:
     assert {one.repeat for one in result.series} == {1}
 
 
-def test_each_repeat_has_its_line(start_server: StartServer) -> None:
+def test_each_repeat_is_printed_on_one_line(start_server: StartServer) -> None:
     ended = run([*LOAD, "run", start_server().url, "-c", "2", "-n", "10", "--repeat", "2"])
     text = ended.stdout.decode()
     assert text.index("repeat 1  ") < text.index("repeat 2  ") < text.index("PASSED")
     assert "; 10 messages; 2 times" in text
 
 
-def test_each_second_has_its_figures(start_server: StartServer) -> None:
+def test_each_second_has_figures(start_server: StartServer) -> None:
     code, result = loaded(
         *("run", start_server().url, "--rate", "--stages", "100/1s,200/1s", "-c", "5")
     )
@@ -76,7 +76,7 @@ def test_each_second_has_its_figures(start_server: StartServer) -> None:
     assert sum(one.bytes_received for one in result.series) == 300 * 64
 
 
-def test_connections_rise_and_fall_with_their_stages(start_server: StartServer) -> None:
+def test_connections_rise_and_fall_with_the_stages(start_server: StartServer) -> None:
     """A busy machine may notice the end of each stage's first second late."""
     code, result = loaded(
         *("run", start_server().url, "--stages", "2/2s,20/2s,5/2s", "--payload-size", "1")
@@ -84,8 +84,8 @@ def test_connections_rise_and_fall_with_their_stages(start_server: StartServer) 
     assert (code, [one.connections for one in result.series[::2]]) == (0, [2, 20, 5])
 
 
-def test_a_second_without_a_reply_is_a_second(start_server: StartServer) -> None:
-    """The target answers at once or after two seconds: in between there is nothing."""
+def test_a_second_without_a_reply_is_in_the_series(start_server: StartServer) -> None:
+    """The target answers at once or after two seconds, and not in between."""
     url = start_server("--fault", "stall=2s@20%").url
     code, result = loaded("run", url, "-c", "1", "-n", "30", "--timeout", "10s")
     assert code == 0

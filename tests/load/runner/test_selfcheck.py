@@ -15,7 +15,7 @@ CORES = os.cpu_count() or 1
 
 
 def times(*microseconds: float) -> LatencyHistogram:
-    """A histogram in which two of a hundred have the last time."""
+    """Return a histogram in which two times of a hundred are the last one."""
     histogram = LatencyHistogram()
     values = [*microseconds[:1]] * 98 + [*microseconds[-1:]] * 2
     histogram.record_values((np.array(values) * 1e3).astype(np.int64))
@@ -50,13 +50,13 @@ MORE_MACHINES = (
 BUSY = [Usage(10, 8, 0)]
 
 
-def test_nothing_is_found_where_there_was_nothing() -> None:
+def test_an_unused_generator_has_no_findings() -> None:
     assert found() == []
     assert found([Usage()]) == []
 
 
 @pytest.mark.parametrize(
-    ("usages", "said"),
+    ("usages", "expected"),
     [
         ([Usage(10, 9.4, 0)], []),
         ([Usage(10, 9.5, 0)], ["a generator was busy 95% of the time"]),
@@ -64,26 +64,26 @@ def test_nothing_is_found_where_there_was_nothing() -> None:
             [Usage(10, 9, 0.5)],
             ["a generator was busy 90% of the time and waited for a processor 5% of it"],
         ),
-        # The clocks are read one after the other: it may be more than 100 %.
+        # The clocks are read one after the other, so that it may be more than 100 %.
         ([Usage(10, 10.2, 0)], ["a generator was busy 100% of the time"]),
-        # One was busy while another was idle.
+        # A busy generator and an idle one.
         ([Usage(10, 1, 0), Usage(10, 9.9, 0)], ["a generator was busy 99% of the time"]),
         ([Usage(10, 1, 0.99)], []),
     ],
 )
-def test_busy(usages: list[Usage], said: list[str]) -> None:
-    assert found(usages) == (said and [*said, MORE_MACHINES])
+def test_a_busy_generator_is_found(usages: list[Usage], expected: list[str]) -> None:
+    assert found(usages) == (expected and [*expected, MORE_MACHINES])
 
 
 WAITED = [Usage(10, 1, 0), Usage(10, 1, 1)]
 OTHERS = "other programs used the processors: stop them, or generate from another machine"
 
 
-def test_waiting_is_not_cured_with_more_generators() -> None:
+def test_waiting_does_not_advise_more_generators() -> None:
     waited = "a generator waited for a processor 10% of the time"
     assert found(WAITED, processes=1) == [waited, OTHERS]
     assert found(WAITED, processes=1, engine="threads") == [waited, OTHERS]
-    # The processor went to the server started for the test, or to too many generators.
+    # The local server used the processor, or too many generators did.
     own = found(WAITED, processes=1, targets=())
     assert own[-1].startswith("test an echo-server on another machine: here it shares ")
     assert found(WAITED, processes=CORES + 1)[-1].startswith(
@@ -96,8 +96,8 @@ def test_waiting_is_not_cured_with_more_generators() -> None:
     ]
 
 
-def test_late_without_being_busy_is_not_cured_with_more_generators() -> None:
-    """Nor with another engine."""
+def test_lateness_without_work_does_not_advise_more_generators() -> None:
+    """It does not advise another engine, either."""
     woken_late = (
         "the generators had processor time to spare and were woken late, as on virtual machines "
         "and busy ones; generate from another machine"
@@ -109,31 +109,31 @@ def test_late_without_being_busy_is_not_cured_with_more_generators() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "slow", "said"),
+    ("late", "slow", "expected"),
     [
         (950, 100, []),
         (1050, 100, ["messages left late, 1 % of them by 1.05ms or more"]),
-        # Response times are so much longer that this does not distort them.
+        # This does not distort response times that are so much longer.
         (1050, 20_000, []),
         (3000, 20_000, ["messages left late, 1 % of them by 3ms or more"]),
     ],
 )
-def test_lateness(late: float, slow: float, said: list[str]) -> None:
+def test_late_messages_are_found(late: float, slow: float, expected: list[str]) -> None:
     findings = found(BUSY, response=times(50, slow), lateness=times(1, late))
     assert [finding.split(" by ")[0] for finding in findings[:-1]] == [
-        finding.split(" by ")[0] for finding in said
+        finding.split(" by ")[0] for finding in expected
     ]
-    assert findings[-1:] == ([MORE_MACHINES] if said else [])
+    assert findings[-1:] == ([MORE_MACHINES] if expected else [])
 
 
-def test_a_late_event_loop() -> None:
+def test_a_late_event_loop_is_found() -> None:
     assert found(BUSY, hub_lag=times(100, 19_000)) == []
     finding, advice = found(BUSY, hub_lag=times(100, 21_000))
     assert finding.startswith("an event loop was late, 1 % of the time by 21")
     assert advice == MORE_MACHINES
 
 
-def test_the_advice_is_what_helps() -> None:
+def test_the_advice_fits_the_cause() -> None:
     busy = [Usage(10, 10, 0)]
     assert found(busy, engine="threads", processes=1)[-1] == (
         "use --engine hub: threads take turns at one interpreter lock a process"
@@ -145,6 +145,6 @@ def test_the_advice_is_what_helps() -> None:
         )
 
 
-def test_everything_that_was_a_limit_is_said_with_one_advice() -> None:
+def test_all_findings_share_one_line_of_advice() -> None:
     findings = found([Usage(10, 8, 2)], lateness=times(2000), hub_lag=times(30_000))
     assert len(findings) == 4

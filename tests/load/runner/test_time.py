@@ -1,4 +1,4 @@
-"""A test lasts as long as requested, and its rates are based on that time."""
+"""A test lasts as long as planned, and its rates are based on that time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENGINES = ("hub", "threads", "greenlets")
 
 
 def ends_after_one(connection: socket, _over: Event) -> None:
-    """Echo a message, then close, while nothing is due."""
+    """Echo a message, then close while no other message is due."""
     connection.sendall(connection.recv(64))
 
 
@@ -40,7 +40,7 @@ def all_end_after_one() -> Behaviour:
 
 
 def has_the_rate_of(totals: Totals, seconds: float) -> bool:
-    """Return whether it took that long, or little longer, and its rate is based on that time."""
+    """Return whether a test took that long or a little longer, and its rate is based on it."""
     rate = totals.messages / totals.seconds
     return seconds <= totals.seconds < seconds + 1 and totals.messages_per_second == rate
 
@@ -59,7 +59,7 @@ def test_an_open_loop_does_not_end_with_its_last_message(
     assert [second.connections for second in result.series] == [2, 2]
 
 
-def test_messages_end_a_test_before_its_time(start_server: StartServer) -> None:
+def test_the_number_of_messages_ends_a_test_early(start_server: StartServer) -> None:
     begin = time.monotonic()
     code, result = loaded("run", start_server().url, "--rate", "100", "-n", "5", "-d", "50s")
     assert (code, result.totals.messages) == (0, 5)
@@ -68,7 +68,7 @@ def test_messages_end_a_test_before_its_time(start_server: StartServer) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_connections_that_are_lost_while_nothing_is_due(engine: str) -> None:
+def test_connections_lost_while_nothing_is_due_are_counted(engine: str) -> None:
     with Service(all_end_after_one()) as service:
         code, result = loaded(
             *("run", service.target, "--engine", engine, "-c", "3", "--rate", "1", "-d", "1s"),
@@ -80,8 +80,8 @@ def test_connections_that_are_lost_while_nothing_is_due(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_where_no_connection_is_left_nothing_is_waited_for(engine: str) -> None:
-    """The figures are those of the whole planned time."""
+def test_a_test_without_any_connection_left_ends_at_once(engine: str) -> None:
+    """Its figures are those of the whole planned time."""
     begin = time.monotonic()
     with Service(all_end_after_one()) as service:
         _, result = loaded(
@@ -105,7 +105,7 @@ def test_a_message_whose_connection_is_gone_leaves_on_another(engine: str) -> No
     assert set(result.totals.errors) == {"closed"}
 
 
-def test_held_connections_that_the_server_drops(start_server: StartServer) -> None:
+def test_connections_dropped_while_held_are_counted(start_server: StartServer) -> None:
     server = start_server("--idle-timeout", "200ms")
     code, result = loaded("hold", server.url, "-c", "5", "-d", "1s", "--cycle", "1h")
     totals = result.totals
@@ -115,7 +115,7 @@ def test_held_connections_that_the_server_drops(start_server: StartServer) -> No
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pacing", [[], ["--rate", "1k"]])
-def test_the_rate_of_a_target_that_falls_silent(engine: str, pacing: Sequence[str]) -> None:
+def test_the_rate_includes_the_time_of_silence(engine: str, pacing: Sequence[str]) -> None:
     with Service(silent_after(50)) as service:
         code, result = loaded(
             *("run", service.target, "--engine", engine, "-c", "2", "-d", "2s", *pacing),
@@ -127,7 +127,7 @@ def test_the_rate_of_a_target_that_falls_silent(engine: str, pacing: Sequence[st
     assert (code, result.thresholds[0].passed) == (1, False)
 
 
-def test_a_stage_that_is_silent_to_its_end() -> None:
+def test_a_silent_stage_lasts_until_its_end() -> None:
     with Service(silent_after(50)) as service:
         _, result = loaded(
             *("run", service.target, "--stages", "2/1s,2/1s", "--timeout", "100ms"),
@@ -139,14 +139,14 @@ def test_a_stage_that_is_silent_to_its_end() -> None:
     assert len(result.series) == 2
 
 
-def test_stages_that_end_without_connections_last_as_long(start_server: StartServer) -> None:
+def test_stages_without_connections_last_as_planned(start_server: StartServer) -> None:
     code, result = loaded("run", start_server().url, "--stages", "2/200ms,0/800ms")
     assert code == 0
     assert result.totals.seconds == pytest.approx(1, abs=0.1)
     assert result.stages[1].seconds == pytest.approx(0.8, abs=0.01)
 
 
-def test_the_rate_of_what_was_interrupted() -> None:
+def test_the_rate_of_an_interrupted_test_is_based_on_its_time() -> None:
     heard = Event()
 
     def behave(connection: socket, over: Event) -> None:

@@ -1,15 +1,15 @@
 """The figures of `echo-load run` for services with known delays.
 
-No other test asserts a time; these figures cannot be proven right in any other way. A round trip
-wakes four sleepers, and it is no error if a busy machine wakes a sleeper late. So
+No other test asserts a time; these figures cannot be tested in any other way. A round trip wakes
+four sleeping programs, and a busy machine may wake a program late. Therefore
 
-- a figure is compared with what the service kept to, not with what it was told to;
-- no figure may be less than that: nothing can make a round trip shorter than the service was;
-- a figure may be more by 2 % or 200 us, whichever is more, and by what a sleep of the service took
-  too long and two round trips between idle programs took, all three together, at the same
-  percentile and measured at the same time;
-- another program may still be in the way of the one and not of the other. Then it is measured
-  once more. An error of ours would be there each time.
+- a figure is compared with the delays that the service had, not with those that were requested;
+- no figure may be less than that, because a round trip takes at least as long as the service;
+- a figure may be more by 2 % or 200 us, whichever is more, and by the sum of how much too long the
+  service slept and of two round trips between idle programs, each at the same percentile and
+  measured at the same time;
+- another program may still delay the one and not the other. In that case it is measured again: an
+  error of ours would be there each time.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ STALL, PERIOD = 0.2, 1.0
 
 
 def loaded(target: str, *arguments: object, code: int = 0) -> Any:
-    """The result of a run."""
+    """Return the result of a run."""
     ended = run([*LOAD, "run", target, *map(str, arguments), "--json"])
     assert ended.returncode == code, (ended.stderr.decode(), ended.stdout.decode())
     return json.loads(ended.stdout)
 
 
 def at(percentile: float, nanoseconds: Sequence[int]) -> float:
-    """A percentile in microseconds, computed as for the result."""
+    """Return a percentile in microseconds, computed as in a result."""
     rank = max(1, int(percentile / 100 * len(nanoseconds) + 0.5))
     return sorted(nanoseconds)[rank - 1] / 1e3
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How late the machine woke programs, in nanoseconds.
+    """The delays with which the machine woke programs, in nanoseconds.
 
     Attributes:
-        wakes: delays of the service, from the instant until which it was to sleep.
-        round_trips: those of two idle programs, from the instant at which one was to ask the other.
+        wakes: how late the service woke up from each sleep.
+        round_trips: round trips between two idle programs, from the instant at which each was due.
     """
 
     wakes: Sequence[int]
     round_trips: Sequence[int]
 
     def excess(self, percentile: float) -> float:
-        """The microseconds by which it may lengthen a round trip.
+        """Return by how many microseconds the machine may lengthen a round trip.
 
-        Sums are drawn at random: if one in five sleepers is woken late, so is one round trip in
-        two.
+        Sums are drawn at random: if one in five wake-ups is late, one round trip in two has a late
+        one.
         """
         draw = random.Random(0).choices
         sums = map(sum, zip(*(draw(part, k=SUMS) for part in self._parts), strict=True))
@@ -84,13 +84,13 @@ def beyond(
     *,
     queued: float = 0.0,
 ) -> list[str]:
-    """The percentiles that are higher than allowed; none may be lower than expected.
+    """Return the percentiles that are higher than allowed; check that none is too low.
 
     Args:
-        figures: what was measured, in microseconds.
-        expectations: what the service did, in nanoseconds.
-        machine: how late it woke programs at that time.
-        names: the names of the percentiles.
+        figures: measured percentiles in microseconds.
+        expectations: delays of the service in nanoseconds.
+        machine: how late programs were woken during the measurement.
+        names: names of the percentiles.
         queued: microseconds that the service took to work off its queue.
     """
     assert figures["count"] == len(expectations)
@@ -106,7 +106,7 @@ def beyond(
 
 
 def once_true(measure: Callable[[], list[str]]) -> None:
-    """Measure again until nothing is beyond what is allowed."""
+    """Measure until every figure is within its limits, a few times at most."""
     found = [measure()]
     while found[-1] and len(found) < ATTEMPTS:
         found.append(measure())
@@ -118,12 +118,12 @@ def once_true(measure: Callable[[], list[str]]) -> None:
     "pacing",
     [
         pytest.param(["-c", 4], id="closed"),
-        # At even intervals, every reply would come when the next message is due, and the service
+        # At constant intervals, every reply would arrive when the next message is due: the service
         # would spin for the one while the generator has to wake up for the other.
         pytest.param(["-c", 10, "--rate", 100, "--arrivals", "poisson"], id="open"),
     ],
 )
-def test_a_service_that_takes_10_ms_is_said_to(engine: str, pacing: list[object]) -> None:
+def test_a_service_time_of_10_ms_is_measured(engine: str, pacing: list[object]) -> None:
     def measure() -> list[str]:
         with KnownDelays(delay=0.010) as service, IdleRoundTrips() as idle:
             result = loaded(service.target, "--engine", engine, *pacing, "-d", "1s")
@@ -143,13 +143,13 @@ def test_a_service_that_takes_10_ms_is_said_to(engine: str, pacing: list[object]
 
 @dataclass(frozen=True)
 class Known:
-    """Expected effects of stalls: messages due in one are answered at its end, others at once.
+    """The expected effects of stalls: messages due in a stall are answered at its end.
 
     Attributes:
         responses: response times in nanoseconds.
-        queued: microseconds from the end of a stall until its last message was answered: a service
-            needs time for hundreds at once.
-        kept_from_leaving: how many messages found no connection free when they were due.
+        queued: microseconds from the end of a stall until its last message was answered, because
+            the service has to answer hundreds at once.
+        kept_from_leaving: number of messages that were due when no connection was free.
     """
 
     responses: list[int]
@@ -160,7 +160,7 @@ class Known:
 def known(kept: Kept, rate: int, connections: int) -> Known:
     arrivals = sorted(kept.arrivals)
     gap = 1e9 / rate
-    # When the first was due: no message arrives before it is due.
+    # The instant at which the first was due, as no message arrives before it is due.
     origin = min(arrival - number * gap for number, arrival in enumerate(arrivals))
     dues = [int(origin + number * gap) for number in range(len(arrivals))]
     responses, queued = [], [0]
@@ -176,12 +176,10 @@ def known(kept: Kept, rate: int, connections: int) -> Known:
     ("engine", "connections", "rate"),
     [("hub", 1, 100), ("hub", 10, 100), ("hub", 100, 1000), ("threads", 10, 100)],
 )
-def test_a_stall_is_felt_by_all_that_was_due_in_it(
-    engine: str, connections: int, rate: int
-) -> None:
-    """Response times are free of coordinated omission: one in five is due in a stall and late.
+def test_all_messages_due_in_a_stall_are_late(engine: str, connections: int, rate: int) -> None:
+    """Response times are free of coordinated omission: one message in five is due in a stall.
 
-    Service times are not: they leave out the time in which no connection was free.
+    Service times are not, because they leave out the time in which no connection was free.
     """
 
     def measure() -> list[str]:
@@ -197,10 +195,10 @@ def test_a_stall_is_felt_by_all_that_was_due_in_it(
         found = beyond(
             response, by_hand.responses, machine, list(PERCENTILES), queued=by_hand.queued
         )
-        # Calculated by hand: the delays of messages due in a stall are spread evenly over it.
+        # Calculated by hand: the delays of messages due in a stall are distributed evenly.
         evenly = {"p90": STALL - 0.1 * PERIOD, "p99": STALL - 0.01 * PERIOD, "max": STALL}
         found += [name for name, time in evenly.items() if abs(response[name] - time * 1e6) > 2e4]
-        # Messages that the service kept from leaving did not leave late through the generator.
+        # The generator did not delay the messages that had no free connection.
         lateness = result["generator"]["lateness_us"]
         if lateness["count"] > result["totals"]["messages"] - 0.9 * by_hand.kept_from_leaving:
             found.append("lateness")
@@ -213,7 +211,7 @@ def test_a_stall_is_felt_by_all_that_was_due_in_it(
 
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 @pytest.mark.parametrize("pacing", [[], ["--rate", 200]], ids=["closed", "open"])
-def test_connecting_and_the_first_byte_are_told_from_round_trips(
+def test_connecting_and_the_first_byte_are_distinguished_from_round_trips(
     engine: str, pacing: list[object]
 ) -> None:
     with KnownDelays(first_delay=0.030) as service:
@@ -227,7 +225,9 @@ def test_connecting_and_the_first_byte_are_told_from_round_trips(
     assert latency["handshake"]["count"] == 0
 
 
-def test_handshakes_are_told_from_connecting(start_server: StartServer, tmp_path: Path) -> None:
+def test_handshakes_are_distinguished_from_connecting(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     certificates = make_certificates(tmp_path)
     server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
     arguments = ("--tls-ca", certificates.authority, "-c", 8, "-n", 400, "--churn", 10)
@@ -241,7 +241,7 @@ def test_handshakes_are_told_from_connecting(start_server: StartServer, tmp_path
 
 
 @pytest.mark.parametrize(("engine", "messages"), [("hub", 0), ("hub", 1), ("threads", 1)])
-def test_a_connection_that_is_starved_shows(engine: str, messages: int) -> None:
+def test_a_starved_connection_is_visible_in_the_spread(engine: str, messages: int) -> None:
     with KnownDelays(starve_after=messages) as service:
         arguments = ("--engine", engine, "-c", 5, "-d", "0.5s", "--timeout", "0.4s")
         result = loaded(service.target, *arguments, code=1)

@@ -1,4 +1,4 @@
-"""Readable axes: of times, counts, elapsed seconds, percentiles and others."""
+"""Axes with readable marks, as plotly.js takes them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from echo_load.plan.thresholds import written_time
 Axis = dict[str, Any]
 Number = float | int | None
 
-# What fits below a chart on a phone.
+# More do not fit below a chart on a phone.
 _MOST_TICKS = 6
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 
 
 def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
-    """A logarithmic axis of seconds, with marks such as 50 µs, 1 ms, 2 s.
+    """Return a logarithmic axis of times, with marks such as 50 µs, 1 ms and 2 s.
 
     Args:
-        values: the values to cover; those that are not above 0 are left out.
-        extra: decades to add at its upper end.
+        values: values in seconds that the axis has to cover; zeros are ignored.
+        extra: number of decades to add at its upper end.
     """
     known = [value for value in values if value]
     if not known:
         return {"type": "log"}
     decades = range(math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + 2)
     marks = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
-    # At least from the mark below the lowest to the mark above the highest, so that there are two.
+    # From the mark below the lowest value to the one above the highest: there are always two.
     low = max(mark for mark in marks if mark <= min(known))
     high = min(mark for mark in marks if mark > max(known))
     few = math.log10(high / low) <= 3
@@ -45,11 +45,11 @@ def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
 
 
 def of_counts(values: Sequence[Number], *, extra: float = 0.08) -> Axis:
-    """An axis from 0, with marks such as 500, 20k, 1.5M; for small counts, whole numbers only.
+    """Return an axis from 0, with marks such as 500, 20k and 1.5M; small ones are whole numbers.
 
     Args:
-        values: the values to cover.
-        extra: what to add at its upper end, as a share of the highest.
+        values: values that the axis has to cover.
+        extra: space at its upper end, as a share of the highest value.
     """
     highest = max((value for value in values if value), default=1)
     whole = {"tickformat": "d", "dtick": 1} if highest <= 4 else {"tickformat": "~s"}
@@ -57,7 +57,7 @@ def of_counts(values: Sequence[Number], *, extra: float = 0.08) -> Axis:
 
 
 def of_seconds(last: int) -> Axis:
-    """An axis of the seconds from 0 to the last one, each with its figures in its middle."""
+    """Return an axis of the seconds from 0 to the last one, with space on either side."""
     step = next((step for step in _STEPS if last / step < _MOST_TICKS), None)
     if step is None:
         step = math.ceil(last / _MOST_TICKS / _STEPS[-1]) * _STEPS[-1]
@@ -72,10 +72,10 @@ def of_seconds(last: int) -> Axis:
 
 
 def of_nines(nines: float) -> Axis:
-    """An axis of percentiles on which each further nine takes as much space as the last.
+    """Return an axis of percentiles on which each further nine takes the same space.
 
     Args:
-        nines: how many it goes up to, 3 for 99.9 %.
+        nines: number of nines at its end: 3 for 99.9 %.
     """
     shown = [2, *(10**nine for nine in range(1, max(1, math.floor(nines)) + 1))]
     if len(shown) > _MOST_TICKS:
@@ -91,13 +91,13 @@ def of_nines(nines: float) -> Axis:
 
 
 def of_kinds(count: int) -> Axis:
-    """An axis of a number of kinds, on which few bars are no wider than many."""
+    """Return an axis of kinds of errors, on which a few bars are not wider than many."""
     spare = max(0.0, (6 - count) / 2)
     return {"type": "category", "range": [-0.5 - spare, count - 0.5 + spare]}
 
 
 def of_connections() -> Axis:
-    """An axis of 0 to 100 percent of the connections."""
+    """Return an axis of 0 to 100 percent of the connections."""
     shown = (0, 25, 50, 75, 100)
     return {
         "range": [0, 101],
@@ -107,6 +107,6 @@ def of_connections() -> Axis:
 
 
 def of_shares(values: Sequence[Number]) -> Axis:
-    """An axis from 0 in percent, with space for labels at its top."""
+    """Return an axis in percent from 0, with space for labels at its top."""
     highest = max((value for value in values if value), default=1)
     return {"ticksuffix": " %", "range": [0, highest * 1.12]}

@@ -1,4 +1,4 @@
-"""The charts of a report, as data: what plotly.js draws, without colours."""
+"""The charts of a report, as data for plotly.js."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Chart", "Run", "charts"]
 
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
-    """All charts, with the runs laid over one another."""
+    """Return all charts; each shows all runs."""
     return [
         over_time.throughput(runs),
         over_time.response(runs),

@@ -1,4 +1,4 @@
-"""The charts of a report about a test as a whole: latencies, and the spread over connections."""
+"""Charts of a whole test: latencies, and the spread of messages over the connections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POINTS_A_NINE = 25
 
 
 def distribution(runs: Sequence[Run]) -> Chart:
-    """The share of the messages by their response time."""
+    """Return the chart of the distribution of the response time."""
     data: list[Trace] = []
     for number, run in enumerate(runs):
         bounds = _log_bounds(run.response)
@@ -62,7 +62,7 @@ def distribution(runs: Sequence[Run]) -> Chart:
 
 
 def _at_its_peak(trace: Trace) -> Trace:
-    """A marker at the peak of a distribution, which represents it in the legend."""
+    """Return a marker at the peak of a distribution, which represents it in the legend."""
     trace["showlegend"] = False
     peak = trace["y"].index(max(trace["y"]))
     marked = {name: [trace[name][peak]] for name in ("x", "y", "customdata")}
@@ -70,7 +70,7 @@ def _at_its_peak(trace: Trace) -> Trace:
 
 
 def percentiles(runs: Sequence[Run]) -> Chart:
-    """The response time by percentile."""
+    """Return the chart of the response time by percentile."""
     data = [_percentile_curve(run.response, run.name, number) for number, run in enumerate(runs)]
     if len(runs) == 1:
         data[0]["mode"] = "lines"
@@ -85,12 +85,12 @@ def percentiles(runs: Sequence[Run]) -> Chart:
         "Percentiles",
         "Response time that so many percent of the messages do not exceed; each nine has as much "
         f"space as the last. {'; '.join(said)}.",
-        *_percentile_figure(data, legend=len(runs) > 1),
+        *_percentile_chart(data, legend=len(runs) > 1),
     )
 
 
 def response_and_service(runs: Sequence[Run]) -> Chart:
-    """The response time by percentile, and the service time, of open loops."""
+    """Return the chart of response time and service time by percentile, of open loops."""
     data = []
     for number, run in enumerate(runs):
         if not run.result.plan.open_loop:
@@ -105,7 +105,7 @@ def response_and_service(runs: Sequence[Run]) -> Chart:
             if not several:
                 trace["mode"] = "lines"
             elif place:
-                # The colour represents the run: one entry in the legend is enough.
+                # One entry per run in the legend is enough: both curves have its colour.
                 trace["showlegend"] = False
             data.append(trace)
     caption = (
@@ -119,12 +119,12 @@ def response_and_service(runs: Sequence[Run]) -> Chart:
         "latency",
         "Response against service time",
         caption,
-        *_percentile_figure(data, legend=True),
+        *_percentile_chart(data, legend=True),
     )
 
 
 def spread(runs: Sequence[Run]) -> Chart:
-    """The messages by percentile of the connections."""
+    """Return the chart of the messages of a connection by percentile."""
     data = []
     for number, run in enumerate(runs):
         spread = run.result.spread
@@ -155,7 +155,10 @@ def _from_to(spread: Spread) -> str:
 
 
 def _percentile_curve(times: LatencyHistogram, name: str, number: int) -> Trace:
-    """The times over 1/(1 - share), where each further nine takes as much space as the last."""
+    """Return the curve of times over 1/(1 - share).
+
+    On a logarithmic axis of this kind, each further nine takes the same space.
+    """
     nines = math.log10(times.count) if times.count > 1 else 0.0
     steps = range(int(nines * _POINTS_A_NINE) + 1) if times.count else range(0)
     x: list[Number] = [float(f"{10 ** (step / _POINTS_A_NINE):.6g}") for step in steps]
@@ -164,7 +167,7 @@ def _percentile_curve(times: LatencyHistogram, name: str, number: int) -> Trace:
     trace = with_times(line(Points(x, y, []), name, number))
     trace["marker"] |= {"size": 6, "maxdisplayed": 12}
     trace["line"]["width"] = 2
-    # As many digits as there are nines, and one more.
+    # One more digit than there are nines.
     trace["text"] = [
         f"{percentile:.{int(math.log10(point or 1)) + 1}f} %"
         for point, percentile in zip(x, percentiles, strict=True)
@@ -173,14 +176,14 @@ def _percentile_curve(times: LatencyHistogram, name: str, number: int) -> Trace:
     return trace
 
 
-def _percentile_figure(data: list[Trace], *, legend: bool) -> tuple[list[Trace], Layout]:
+def _percentile_chart(data: list[Trace], *, legend: bool) -> tuple[list[Trace], Layout]:
     nines = max((math.log10(trace["x"][-1]) for trace in data if trace["x"]), default=1.0)
     layout = layout_of(axes.of_nines(nines), axes.of_times(values_of(data)), legend=legend)
     return unless_empty(data), layout | {"hovermode": "closest"}
 
 
 def _log_bounds(times: LatencyHistogram) -> list[int]:
-    """Bounds of bins in nanoseconds, from the shortest to the longest, at a constant ratio."""
+    """Return bounds of bins in nanoseconds, each larger than the last by a constant factor."""
     if not times.count:
         return []
     (least,) = times.percentiles_us([0])

@@ -1,4 +1,4 @@
-"""A page that opens in a browser without a network: all that it needs is in it."""
+"""An HTML page that needs no network: it contains its scripts and styles."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def render(
     """Render a page.
 
     Args:
-        template: its text, in jinja2's language; it places `style`, `plotly` and `script`, the
-            `policy` under which nothing else is loaded or run, and `figures`.
-        figures: data and layout of each chart, by the name in `chart-NAME`, its element's id.
-        filters: that the template uses.
-        values: that it uses.
+        template: text of a jinja2 template, which inserts `style`, `plotly`, `script`, `figures`
+            and `policy`, the Content-Security-Policy.
+        figures: data and layout of each chart for plotly.js, by the NAME in the id `chart-NAME` of
+            its element.
+        filters: filters of the template.
+        values: variables of the template.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -46,9 +47,9 @@ def render(
 
 
 def _policy(*scripts: str) -> str:
-    """A Content-Security-Policy under which nothing is loaded, and only these scripts run.
+    """Return a Content-Security-Policy that allows these scripts only, and loads nothing.
 
-    Inline styles are allowed because plotly.js uses them.
+    It allows inline styles, because plotly.js uses them.
     """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""Guides in charts: beginnings of stages and repeats, thresholds, percentiles."""
+"""Guides in charts: stages and repeats, thresholds, and percentiles."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from echo_load.plan.thresholds import Threshold
 from echo_load.report.page.seconds import Part, parts
 from echo_load.results.result import Result
 
-# With more parts than these, there is no space for their numbers, or for the parts.
+# With more parts than this, there is no space for their numbers; with more than the next, for them.
 _MOST_LABELS = 14
 _MOST_PARTS = 60
-# The least distance between labels, as a share of an axis.
+# The least distance between labels, as a share of the axis.
 _NEAR = 0.09
 
 Shape = dict[str, Any]
@@ -24,8 +24,8 @@ class Guide(NamedTuple):
     """A line across a chart.
 
     Attributes:
-        label: its text.
-        at: its position, in the unit of its axis.
+        label: text at the line.
+        at: position of the line in the unit of the axis.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Guide(NamedTuple):
 
 
 def rates(result: Result) -> list[Guide]:
-    """Guides at the thresholds of throughput."""
+    """Return guides at the thresholds of the throughput."""
     return [
         Guide(limit.text, limit.limit)
         for limit in result.plan.limits
@@ -42,19 +42,19 @@ def rates(result: Result) -> list[Guide]:
 
 
 def times(result: Result) -> list[Guide]:
-    """Guides at the thresholds of the response time, except its mean, which is not drawn."""
+    """Return guides at the thresholds of the response time, except for its mean."""
     return [Guide(limit.text, limit.limit) for limit in result.plan.limits if _of_response(limit)]
 
 
 def percentiles(result: Result) -> list[Guide]:
-    """Guides at the percentiles that are given at the top of the page."""
+    """Return guides at the percentiles that the top of the page shows."""
     response = result.latency_us.response
     found = (("p50", response.p50), ("p99", response.p99), ("p99.9", response.p99_9))
     return [Guide(name, microseconds / 1e6) for name, microseconds in found if microseconds]
 
 
 def shared_parts(results: Sequence[Result]) -> list[Part]:
-    """Stages and repeats, if there are several and all results have the same."""
+    """Return the stages and repeats if there are several, the same in all results."""
     found = parts(results[0])
     if not 1 < len(found) <= _MOST_PARTS or any(parts(one) != found for one in results[1:]):
         return []
@@ -62,13 +62,13 @@ def shared_parts(results: Sequence[Result]) -> list[Part]:
 
 
 def numbered_parts(results: Sequence[Result]) -> list[Part]:
-    """The shared parts, if there is space for their numbers."""
+    """Return the shared parts if there is space for their numbers."""
     found = shared_parts(results)
     return found if len(found) <= _MOST_LABELS else []
 
 
 def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[str, Any]:
-    """Shapes: every other part shaded, all of them numbered, and a line for each threshold."""
+    """Return shapes: parts, every other one shaded, and a line for each threshold."""
     found = shared_parts(results)
     shapes = [_shaded(part, number % 2 == 1) for number, part in enumerate(found)]
     if len(found) > _MOST_LABELS:
@@ -78,7 +78,7 @@ def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[
         _line("y", limit.at)
         | {
             "label": {
-                # Escaped: plotly.js would take it for markup.
+                # Escaped, because plotly.js reads markup.
                 "text": html.escape(limit.label, quote=False),
                 "textposition": "start",
                 "yanchor": "bottom",
@@ -91,7 +91,7 @@ def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[
 
 
 def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, Any]:
-    """Shapes: a vertical line for each guide, labelled at its top if there is space."""
+    """Return shapes: a vertical line for each guide, with its label if there is space."""
     if "range" not in xaxis:
         return {}
     low, high = xaxis["range"]
@@ -101,7 +101,7 @@ def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, An
         shape = _line("x", guide.at)
         place = (math.log10(guide.at) - low) / (high - low)
         if place - before >= _NEAR:
-            # Beside its line, on the side that has space.
+            # On the side of the line that has space.
             anchor = "right" if place > 1 - _NEAR else "left"
             label = {"text": guide.label, "textposition": "end", "textangle": 0}
             shape["label"] = label | {"xanchor": anchor, "yanchor": "top", "padding": 3}
@@ -115,7 +115,7 @@ def _of_response(limit: Threshold) -> bool:
 
 
 def _line(axis: str, at: float) -> Shape:
-    """A line across the whole chart, at a position on an axis."""
+    """Return a line across the whole chart, at a position on an axis."""
     other = "y" if axis == "x" else "x"
     ends = {f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1}
     return {"type": "line", "name": "guide", f"{axis}0": at, f"{axis}1": at, **ends}

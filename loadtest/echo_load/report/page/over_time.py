@@ -1,4 +1,4 @@
-"""The charts of a report that show a test second by second."""
+"""Charts of a test by the second."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from echo_load.plan.thresholds import written_rate
 from echo_load.report.page import axes, guides
 from echo_load.report.page.axes import Number
-from echo_load.report.page.seconds import Kept, points
+from echo_load.report.page.seconds import Aggregate, points
 from echo_load.report.page.traces import (
     COLOURS,
     PATTERNS,
@@ -27,10 +27,10 @@ from echo_load.results.result import Second
 
 
 def throughput(runs: Sequence[Run]) -> Chart:
-    """Messages per second, by the second."""
+    """Return the chart of the messages per second."""
     data = [_counted(run, number, lambda one: one.messages) for number, run in enumerate(runs)]
     if len(runs) == 1 and None not in data[0]["y"]:
-        # A filled area would continue through a gap.
+        # plotly.js would fill gaps, too.
         data[0]["fill"] = "tozeroy"
     speeds = [
         f"{written_rate(run.result.totals.messages_per_second)}{of_run(run, runs)}" for run in runs
@@ -46,7 +46,7 @@ def throughput(runs: Sequence[Run]) -> Chart:
 
 
 def response(runs: Sequence[Run]) -> Chart:
-    """Percentiles of the response time by the second; for several runs, p50 and p99 only."""
+    """Return the chart of percentiles of the response time; of several runs, only p50 and p99."""
     shown: tuple[tuple[str, str, Callable[[Second], float]], ...] = (
         ("p50", "dot", lambda one: one.p50_us),
         ("p90", "dash", lambda one: one.p90_us),
@@ -65,14 +65,14 @@ def response(runs: Sequence[Run]) -> Chart:
                 trace |= {"name": name, "meta": {"colour": name.replace(".", "-")}}
                 trace["marker"] |= {"symbol": "circle", "size": 4}
             else:
-                # The colour represents the run: one entry in the legend is enough.
+                # One entry per run in the legend is enough: both lines have its colour.
                 trace |= {"name": f"{trace['name']} {name}", "showlegend": name == "p99"}
             trace["line"]["dash"] = dash
             data.append(with_times(trace))
     limits = guides.times(runs[0].result) if len(runs) == 1 else []
     layout = _over_time(runs, data, limits)
     values = [*values_of(data), *(limit.at for limit in limits)]
-    # The numbers of parts are above the lines.
+    # Space for the numbers of the parts.
     extra = 0.3 if _in_parts(layout) else 0.0
     layout |= {"yaxis": axes.of_times(values, extra=extra), "showlegend": True}
     lines = "p50 is dotted, p99 is solid" if len(runs) > 1 else "the highest line is the slowest"
@@ -88,7 +88,7 @@ def response(runs: Sequence[Run]) -> Chart:
 
 
 def connections(runs: Sequence[Run]) -> Chart:
-    """Open connections by the second."""
+    """Return the chart of open connections."""
     data = [
         _counted(run, number, lambda one: one.connections, "last")
         for number, run in enumerate(runs)
@@ -107,7 +107,7 @@ def connections(runs: Sequence[Run]) -> Chart:
 
 
 def errors(runs: Sequence[Run]) -> Chart:
-    """Failures by the second and by kind; for several runs, all kinds together."""
+    """Return the chart of failures by kind; of several runs, all kinds together."""
     total = sum(sum(run.result.totals.errors.values()) for run in runs)
     kinds = sorted({kind for run in runs for kind in run.result.totals.errors})
     caption = f"Failures a second; {total:,} in all: {', '.join(kinds)}."
@@ -119,11 +119,11 @@ def errors(runs: Sequence[Run]) -> Chart:
         ]
     layout = _over_time(runs, data) | {"barmode": "stack", "showlegend": True}
     if kinds and not any(values_of(data)):
-        # No error falls in a second of the series: the test produced nothing else.
+        # The series has no errors, as when not one connection could be opened.
         caption = f"Failures by kind; {total:,} in all, none of them in a second of the series."
         data, layout = _errors_in_all(runs, kinds)
     elif len(runs) == 1:
-        # The bars are stacked: the axis has to cover their sum.
+        # The bars are stacked, and the axis has to cover their sum.
         stacked = [sum(one.errors.values()) for one in runs[0].result.series]
         layout["yaxis"] = axes.of_counts(stacked, extra=0.15)
     return Chart(
@@ -168,18 +168,20 @@ def _errors_in_all(runs: Sequence[Run], kinds: Sequence[str]) -> tuple[list[Trac
     return data, layout_of(axes.of_kinds(len(kinds)), yaxis, legend=len(runs) > 1)
 
 
-def _counted(run: Run, number: int, read: Callable[[Second], Number], keep: Kept = "mean") -> Trace:
+def _counted(
+    run: Run, number: int, read: Callable[[Second], Number], keep: Aggregate = "mean"
+) -> Trace:
     return line(points(run.result, read, keep), run.name, number)
 
 
 def _over_time(
     runs: Sequence[Run], data: Sequence[Trace], limits: Sequence[guides.Guide] = ()
 ) -> Layout:
-    """The layout of a chart over time: seconds, stages and repeats, and thresholds."""
+    """Return the layout of a chart over time, with its parts and thresholds."""
     last = max((one.second for run in runs for one in run.result.series), default=0)
     values = [*values_of(data), *(limit.at for limit in limits)]
     drawn = guides.drawn_over_time([run.result for run in runs], limits)
-    # The numbers of parts are above the lines.
+    # Space for the numbers of the parts.
     yaxis = axes.of_counts(values, extra=0.15 if _in_parts(drawn) else 0.08)
     return layout_of(axes.of_seconds(last), yaxis, legend=len(runs) > 1) | drawn
 
@@ -189,5 +191,8 @@ def _in_parts(layout: Layout) -> bool:
 
 
 def _in_seconds(read: Callable[[Second], float]) -> Callable[[Second], Number]:
-    """Seconds for microseconds; None if nothing was measured: a logarithmic axis has no 0."""
+    """Return a function that reads seconds instead of microseconds.
+
+    It returns None instead of 0, which a logarithmic axis does not have.
+    """
     return lambda one: read(one) / 1e6 or None

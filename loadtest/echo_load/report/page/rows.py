@@ -1,4 +1,4 @@
-"""The rows of the tables of a report for browsers: a name, and a column for each run."""
+"""Rows of the tables of the HTML report: a name, and a column for each run."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from echo_core.units import format_bytes, format_count, format_duration
 from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import written_rate, written_time
+from echo_load.report.checks import checks
 from echo_load.results.result import Latencies, Latency, Result
 
-NOTHING = "–"  # noqa: RUF001  # an en dash, as typographers put it
+NOTHING = "–"  # noqa: RUF001  # an en dash
 
 Row = tuple[str, list[str]]
 
-# Fields of the plan that are shown elsewhere, or in a form of their own.
+# Fields of the plan that are shown elsewhere or in another form.
 _SHOWN_ELSEWHERE = frozenset({"targets", "thresholds", "abort_on", "stages", "tls", "engine"})
 _TIMES = frozenset({"duration", "warmup", "timeout", "connect_timeout"})
 _UNITS = {"rate": "msg/s", "connect_rate": "connections/s"}
 
 
 class Cell(NamedTuple):
-    """A cell that is good or bad.
+    """A cell of a table.
 
     Attributes:
         text: its text.
-        good: whether it is good; None for neither good nor bad.
+        good: whether the text is good or bad news; None for neither.
     """
 
     text: str
@@ -35,18 +36,18 @@ class Cell(NamedTuple):
 
 
 def beside(columns: Sequence[Mapping[str, str]]) -> list[Row]:
-    """A table with a row per name and a column per run."""
+    """Return a table with a row per name and a column per run."""
     names = dict.fromkeys(name for column in columns for name in column)
     return [(name, [column.get(name, NOTHING) for column in columns]) for name in names]
 
 
 def time(microseconds: float) -> str:
-    """A time as text; a dash if none was measured."""
+    """Return a time as text, or a dash if none was measured."""
     return written_time(microseconds / 1e6) if microseconds else NOTHING
 
 
 def moment(started_at: str) -> str:
-    """Return when a test began: `24 Nov 2026, 14:14:05 UTC`."""
+    """Return the beginning of a test as text: `24 Nov 2026, 14:14:05 UTC`."""
     try:
         return f"{datetime.fromisoformat(started_at):%-d %b %Y, %H:%M:%S %Z}"
     except ValueError:
@@ -54,24 +55,16 @@ def moment(started_at: str) -> str:
 
 
 def checked(result: Result) -> str:
-    """Return in a sentence how replies were checked."""
-    totals = result.totals
-    errors = sum(totals.errors.values())
-    said = f"{totals.connections_opened:,} connections, {totals.messages:,} replies"
-    if errors:
-        return f"{said}, {errors:,} errors ({', '.join(_kinds(result))})."
-    if totals.messages:
-        said += f", all byte for byte as sent ({format_bytes(totals.bytes_received)})"
-        if result.reconciliation is not None and result.reconciliation.balanced:
-            said += ", reconciled"
-    kept = len(result.thresholds)
-    if kept and all(one.passed for one in result.thresholds):
-        said += f"; {kept} threshold{'s' if kept > 1 else ''} kept"
-    return f"{said}."
+    """Return what was checked, and the errors found, in one sentence."""
+    checked = checks(result)
+    kept = sum(one.passed for one in result.thresholds)
+    if kept and kept == len(result.thresholds) and not result.totals.errors:
+        checked += f"; {format_count(kept, 'threshold')} kept"
+    return f"{checked}."
 
 
 def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
-    """The distributions that are not empty, with their labels."""
+    """Return the distributions that are not empty, with their labels."""
     found = {label: getattr(measured, name) for name, label in DISTRIBUTIONS.items()}
     if found["response"] == found["service"]:
         del found["service"]
@@ -79,7 +72,7 @@ def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
 
 
 def thresholds(results: Sequence[Result]) -> list[tuple[str, list[Cell]]]:
-    """Return the thresholds, and whether each run kept them."""
+    """Return a row per threshold: whether each run kept it."""
     columns = [{one.name: one for one in result.thresholds} for result in results]
     rows = []
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -95,7 +88,7 @@ def thresholds(results: Sequence[Result]) -> list[tuple[str, list[Cell]]]:
 
 
 def figures(result: Result) -> dict[str, str]:
-    """The key figures."""
+    """Return the key figures."""
     totals, response = result.totals, result.latency_us.response
     return {
         "msg/s": written_rate(totals.messages_per_second),
@@ -113,7 +106,7 @@ def figures(result: Result) -> dict[str, str]:
 
 
 def errors(result: Result) -> dict[str, str]:
-    """Failures by kind."""
+    """Return the number of failures by kind."""
     return {kind: f"{count:,}" for kind, count in sorted(result.totals.errors.items())}
 
 
@@ -138,7 +131,7 @@ def plan(result: Result) -> dict[str, str]:
 
 
 def machine(result: Result) -> dict[str, str]:
-    """Return the machine of a run and when it began."""
+    """Return the machine of a run, and when the run began."""
     here = result.machine
     return {
         "started": moment(result.started_at),
@@ -167,7 +160,7 @@ def generator(result: Result) -> dict[str, str]:
 
 
 def reconciled(result: Result) -> dict[str, str]:
-    """The four counts, and where they differ."""
+    """Return the four counts of the reconciliation, and their differences."""
     found = result.reconciliation
     if found is None:
         return {}
@@ -183,7 +176,7 @@ def reconciled(result: Result) -> dict[str, str]:
 
 
 def server(result: Result) -> dict[str, str]:
-    """Return the server's counts since the test began."""
+    """Return the increase of the server's counters since the test began."""
     found = result.reconciliation
     if found is None:
         return {}
@@ -191,10 +184,6 @@ def server(result: Result) -> dict[str, str]:
         name.replace("{", ": ").replace("}", "").replace("_", " "): f"{count:,}"
         for name, count in found.server.items()
     }
-
-
-def _kinds(result: Result) -> list[str]:
-    return [f"{kind} {count}" for kind, count in errors(result).items()]
 
 
 def _stages(asked: Plan) -> str:

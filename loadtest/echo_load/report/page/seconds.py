@@ -1,4 +1,4 @@
-"""The series of a result as points of a chart: thinned out, with gaps where it has any."""
+"""The series of a result as points of a chart: thinned out, but with its gaps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Literal, NamedTuple
 from echo_load.report.page.axes import Number
 from echo_load.results.result import Result, Second
 
-# More points than a screen has columns show nothing more.
+# A screen has hardly more columns than this.
 _MOST_POINTS = 1500
 
-Kept = Literal["mean", "highest", "last"]
+Aggregate = Literal["mean", "highest", "last"]
 
 
 class Points(NamedTuple):
-    """A figure by the second.
+    """The points of a chart of one figure over time.
 
     Attributes:
-        x: seconds.
-        y: the figure; None where the line is to break.
-        widths: how many seconds each point represents.
+        x: time of each point in seconds.
+        y: value at each point; None to interrupt the line.
+        widths: number of seconds that each point represents.
     """
 
     x: list[Number]
@@ -31,7 +31,7 @@ class Points(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Whether some points have no neighbour that a line could be drawn to."""
+        """Whether a point has no neighbour to which a line could be drawn."""
         around = [None, *self.y, None]
         return any(
             one is not None and before is None and after is None
@@ -40,13 +40,13 @@ class Points(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A stage of a repeat, in a series.
+    """A stage of a repeat in the series of a result.
 
     Attributes:
-        label: its number, as in `2`, or `1.2` where there are several repeats of several stages.
-        name: that of the stage; empty if there is only one, and parts are repeats.
-        first: its first second.
-        last: its last one.
+        label: its number: `2`, or `1.2` if there are several repeats of several stages.
+        name: name of the stage; empty if the test has a single one.
+        first: number of its first second.
+        last: number of its last second.
     """
 
     label: str
@@ -55,13 +55,13 @@ class Part(NamedTuple):
     last: int
 
 
-def points(result: Result, read: Callable[[Second], Number], keep: Kept = "mean") -> Points:
-    """Take a figure out of a series.
+def points(result: Result, read: Callable[[Second], Number], keep: Aggregate = "mean") -> Points:
+    """Return the points of one figure of a series.
 
     Args:
-        result: whose series it is.
-        read: the figure of a second; None where there is none.
-        keep: which value to keep of several seconds that share a point.
+        result: the result with the series.
+        read: function that returns the figure of a second; None if it has none.
+        keep: which value represents several seconds that share a point.
     """
     size = math.ceil(len(result.series) / _MOST_POINTS) or 1
     found = Points([], [], [])
@@ -72,12 +72,12 @@ def points(result: Result, read: Callable[[Second], Number], keep: Kept = "mean"
             group = piece[begin : begin + size]
             middle = (group[0].second + group[-1].second) / 2
             values = [value for one in group if (value := read(one)) is not None]
-            _add(found, middle, _kept(values, keep), len(group))
+            _add(found, middle, _aggregated(values, keep), len(group))
     return found
 
 
 def parts(result: Result) -> list[Part]:
-    """The stages and repeats of a series, in their order."""
+    """Return the stages and repeats of a series in their order."""
     several_stages = len(result.stages) > 1
     found: list[Part] = []
     before: Second | None = None
@@ -104,7 +104,7 @@ def _add(to: Points, x: float, y: Number, width: int) -> None:
     to.widths.append(width)
 
 
-def _kept(values: Sequence[float], keep: Kept) -> Number:
+def _aggregated(values: Sequence[float], keep: Aggregate) -> Number:
     if not values:
         return None
     if keep == "mean":
@@ -114,7 +114,7 @@ def _kept(values: Sequence[float], keep: Kept) -> Number:
 
 
 def _pieces(result: Result) -> list[list[Second]]:
-    """Runs of seconds to draw a line through: on the same connections, without a gap."""
+    """Return the sequences of seconds without a gap or a change of connections."""
     pieces: list[list[Second]] = [list(result.series[:1])] if result.series else []
     for before, one in pairwise(result.series):
         reopened = result.plan.reopen and one.stage != before.stage

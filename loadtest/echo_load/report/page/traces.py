@@ -1,8 +1,8 @@
-"""The parts of a report's charts: traces and layouts as plotly.js takes them.
+"""Parts of charts: traces and layouts as plotly.js takes them.
 
-They have no colours: each trace names one of the page's palette (`meta.colour`), so that the page
-can follow the reader's light or dark setting. Nothing is distinguished by colour alone: runs also
-differ in their markers, percentiles in their dashes, kinds of errors in their patterns.
+Instead of a colour, each trace has the name of one (`meta.colour`), so that the page can use a
+light or a dark palette. Nothing is distinguished by colour alone: runs also differ in their
+markers, percentiles in their dashes, and kinds of errors in their patterns.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from echo_load.report.page.axes import Number
 from echo_load.report.page.seconds import Points
 from echo_load.results.result import Result
 
-# Up to this many points, each has a marker; of more, a dozen do, enough to tell lines apart.
+# Each of up to this many points has a marker; of more, only a dozen do.
 _FEW_POINTS = 60
-# The number of colours in the page's palette, for runs and for kinds of errors alike.
+# Number of colours in the palette for runs, and of those for kinds of errors.
 COLOURS = 6
 PATTERNS = ("", "/", "x", ".", "-", "\\", "+", "|")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
@@ -31,13 +31,13 @@ Layout = dict[str, Any]
 
 
 class Run(NamedTuple):
-    """A result and its name.
+    """A result in a report.
 
     Attributes:
-        name: the name of the run.
-        result: its result.
-        response: its response times.
-        service: its service times.
+        name: name of the result.
+        result: the result itself.
+        response: distribution of its response times.
+        service: distribution of its service times.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Run(NamedTuple):
 
     @classmethod
     def of(cls, result: Result, name: str) -> Run:
-        """Read the distributions of a result."""
+        """Decode the distributions of a result."""
         latencies = result.latency_us
         response = LatencyHistogram.decode(latencies.response.histogram)
         service = LatencyHistogram.decode(latencies.service.histogram)
@@ -59,12 +59,12 @@ class Chart:
     """A chart.
 
     Attributes:
-        name: identifies its place in the page.
-        group: the group of charts that it belongs to.
-        title: what it shows.
-        caption: how to read it, and what it says in words.
-        data: traces as plotly.js takes them; none if there is nothing to show.
-        layout: its layout, likewise.
+        name: name in the id of its element.
+        group: group of charts to which it belongs.
+        title: heading above the chart.
+        caption: text that explains the chart.
+        data: traces as plotly.js takes them; empty if there is nothing to show.
+        layout: layout as plotly.js takes it.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Chart:
 
 
 def line(found: Points, name: str, number: int) -> Trace:
-    """A line with a run's colour and markers.
+    """Return a line with the colour and the markers of a run.
 
     Args:
-        found: its points.
-        name: the name of the run.
-        number: the number of the run, from 0.
+        found: points of the line.
+        name: name of the run.
+        number: number of the run, from 0.
     """
     few = len(found.x) <= _FEW_POINTS or found.alone
     return {
@@ -102,37 +102,37 @@ def line(found: Points, name: str, number: int) -> Trace:
 
 
 def with_times(trace: Trace) -> Trace:
-    """Label the seconds of a trace as text with units."""
+    """Add labels with units to a trace of seconds, and return it."""
     trace["customdata"] = [written_time(y) if y else "" for y in trace["y"]]
     trace["hovertemplate"] = "%{fullData.name} %{customdata}<extra></extra>"
     return trace
 
 
 def plain(text: str) -> str:
-    """A text escaped for plotly.js, which reads markup, and short enough for a legend."""
+    """Return a text escaped for plotly.js, which reads markup, and shortened for a legend."""
     return html.escape(_short(text), quote=False)
 
 
 def of_run(run: Run, runs: Sequence[Run]) -> str:
-    """The name of a run in parentheses, if there are several runs."""
+    """Return the name of a run in parentheses; an empty text if there is only one run."""
     return f" ({_short(run.name)})" if len(runs) > 1 else ""
 
 
 def _short(text: str) -> str:
-    """The end of a long text: paths differ there."""
+    """Return the end of a long text, because paths differ at their ends."""
     return text if len(text) <= _LONGEST_NAME else "…" + text[1 - _LONGEST_NAME :]
 
 
 def values_of(data: Sequence[Trace]) -> list[Number]:
-    """All values of some traces."""
+    """Return all values of some traces."""
     return [y for trace in data for y in trace["y"]]
 
 
 def unless_empty(data: list[Trace]) -> list[Trace]:
-    """The traces, if any of them has anything to show."""
+    """Return the traces, or none of them if all are empty."""
     return data if any(value is not None for value in values_of(data)) else []
 
 
 def layout_of(xaxis: dict[str, Any], yaxis: dict[str, Any], *, legend: bool) -> Layout:
-    """A layout of two axes."""
+    """Return a layout with two axes."""
     return {"xaxis": xaxis, "yaxis": yaxis, "showlegend": legend}

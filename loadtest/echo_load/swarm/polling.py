@@ -1,8 +1,8 @@
-"""Wakes the users of a swarm when replies come, with one epoll set for all connections.
+"""Round trips of locust users, on one epoll set for all connections.
 
-gevent's own sockets try to receive, fail, start a watcher and a timer, switch, stop both, and try
-again. Here a connection is registered once, edge-triggered (epoll(7)), and one timer handles all
-late replies: a round trip costs a write, a switch and a read.
+A socket of gevent tries to receive, fails, starts a watcher and a timer, switches, stops both, and
+tries again. Here a connection is registered once, edge-triggered (epoll(7)), and one timer handles
+all timeouts: a round trip takes a write, a switch and a read.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from echo_client.errors import ClosedError, ReplyTimeoutError, lost
 from echo_core.epoll_set import READABLE, EpollSet, Ready
 from echo_core.units import format_duration
 
-# Messages up to this size go to the kernel with one write, and their replies are small.
+# Up to this size, a message usually takes a single write.
 AT_ONCE = 16 * 1024
-# Of epoll_ctl(2): reported once each time something comes.
+# EPOLLET of epoll_ctl(2): each arrival of data is reported once.
 _EDGE_TRIGGERED = 1 << 31
-# Error, hang-up, end of the stream: reported once as well, and true from then on.
+# Error, hang-up, end of the stream: reported once, and permanent.
 _ERROR, _HANG_UP, _END = 0x008, 0x010, 0x2000
 _OVER = _ERROR | _HANG_UP | _END
-# The buffer of a read is allocated first, and a large one costs more than a small reply.
+# os.read allocates a buffer of this size first, and a large one takes longer than a small read.
 _SMALL, _LARGE = 1024, 64 * 1024
-# A late reply may be noticed this much later.
+# A timeout is noticed at most this much later.
 _SWEEP_SECONDS = 0.05
 
 
-class Line:
-    """The round trips of one connection, for its user.
+class PolledStream:
+    """A connected stream whose user waits for replies on the shared epoll set.
 
     Args:
-        descriptor: that of a connected, non-blocking stream.
+        descriptor: descriptor of a connected, non-blocking stream.
         timeout: seconds that a round trip may take.
     """
 
     def __init__(self, descriptor: int, timeout: float) -> None:
         self.descriptor = descriptor
-        # `ready`: there may be something to read; once `over`, there always is, if only the end.
+        # `ready`: a read may succeed. `over`: every read succeeds, because the stream has ended.
         self.ready = False
         self.over = False
         self.waiting: gevent.Greenlet[..., object] | None = None
@@ -53,14 +53,14 @@ class Line:
         self._hub = gevent.get_hub()
 
     def round_trip(self, message: bytes) -> bytes:
-        """Send a message and receive as many bytes, or more if more come along with them.
+        """Send a message and receive at least as many bytes.
 
         Args:
-            message: `AT_ONCE` bytes at most.
+            message: at most `AT_ONCE` bytes.
 
         Raises:
-            ReplyTimeoutError: fewer bytes came within the timeout.
-            LostError: the connection broke or ended.
+            ReplyTimeoutError: fewer bytes arrived within the timeout.
+            LostError: the connection was lost.
         """
         size = len(message)
         chunk = _SMALL if size < _SMALL else _LARGE
@@ -99,7 +99,7 @@ class Line:
             except BlockingIOError:
                 self.ready = False
                 continue
-            # What comes after this is reported again: epoll(7), on streams and incomplete reads.
+            # After a short read of a stream, further data is reported again (epoll(7)).
             self.ready = len(data) == chunk or self.over
             return data
 
@@ -116,45 +116,45 @@ class Line:
             self.waiting = None
 
 
-class Arrivals:
-    """Knows which lines have something to read, and wakes their waiting users."""
+class StreamPoller:
+    """The epoll set of all streams, which wakes their waiting users."""
 
     def __init__(self) -> None:
         loop = gevent.get_hub().loop
-        self._lines: dict[int, Line] = {}
+        self._streams: dict[int, PolledStream] = {}
         self._set = EpollSet(loop, get_original("select", "epoll")(), self._on_ready)
         self._timer = loop.timer(_SWEEP_SECONDS, _SWEEP_SECONDS, ref=False)
         self._timer.start(self._sweep)
 
-    def watch(self, line: Line) -> None:
-        """Begin to wake a line's user."""
-        self._set.watch(line.descriptor, READABLE | _END | _EDGE_TRIGGERED)
-        self._lines[line.descriptor] = line
+    def watch(self, stream: PolledStream) -> None:
+        """Start waking the user of a stream."""
+        self._set.watch(stream.descriptor, READABLE | _END | _EDGE_TRIGGERED)
+        self._streams[stream.descriptor] = stream
 
-    def forget(self, line: Line) -> None:
-        """Stop waking a line's user; to be called before its descriptor is closed."""
-        del self._lines[line.descriptor]
-        self._set.forget(line.descriptor)
+    def forget(self, stream: PolledStream) -> None:
+        """Stop waking the user of a stream; call this before its descriptor is closed."""
+        del self._streams[stream.descriptor]
+        self._set.forget(stream.descriptor)
 
     def _on_ready(self, ready: Ready) -> None:
         for descriptor, events in ready:
-            line = self._lines.get(descriptor)
-            if line is None:
+            stream = self._streams.get(descriptor)
+            if stream is None:
                 continue
-            line.ready = True
+            stream.ready = True
             if events & _OVER:
-                line.over = True
-            if line.waiting is not None:
-                line.waiting.switch()
+                stream.over = True
+            if stream.waiting is not None:
+                stream.waiting.switch()
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        for line in list(self._lines.values()):
-            if line.waiting is not None and now >= line.deadline:
-                line.waiting.throw(TimeoutError())
+        for stream in list(self._streams.values()):
+            if stream.waiting is not None and now >= stream.deadline:
+                stream.waiting.throw(TimeoutError())
 
 
 @cache
-def arrivals() -> Arrivals:
-    """The `Arrivals` of this process."""
-    return Arrivals()
+def poller() -> StreamPoller:
+    """Return the poller of this process."""
+    return StreamPoller()

@@ -1,0 +1,24 @@
+"""A line of text about what a test has checked."""
+
+from __future__ import annotations
+
+from echo_core.units import format_bytes, format_count
+from echo_load.results.result import Result
+
+
+def checks(result: Result) -> str:
+    """Return what was checked, and the errors found, in one line without a full stop."""
+    totals = result.totals
+    counted = (
+        f"{format_count(totals.connections_opened, 'connection')}, "
+        f"{format_count(totals.messages, 'reply')}"
+    )
+    if errors := sum(totals.errors.values()):
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(totals.errors.items()))
+        return f"{counted}, {format_count(errors, 'error')} ({kinds})"
+    if not totals.messages:
+        return counted
+    checked = f"{counted}, all byte for byte as sent ({format_bytes(totals.bytes_received)})"
+    if result.reconciliation is not None and result.reconciliation.balanced:
+        checked += ", reconciled"
+    return checked

@@ -83,7 +83,7 @@ def test_chapters_and_experiments_are_run_in_the_order_of_the_tutorial(tmp_path:
         (["measure"], "No such command 'measure'"),
     ],
 )
-def test_bad_input(arguments: list[str], said: str) -> None:
+def test_bad_arguments_are_one_line_and_exit_2(arguments: list[str], said: str) -> None:
     ended = run([*LOAD, "lab", *arguments])
     (line,) = ended.stderr.decode().splitlines()
     assert (ended.returncode, ended.stdout) == (2, b"")

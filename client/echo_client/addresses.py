@@ -1,4 +1,4 @@
-"""From an endpoint to the addresses that it can be reached at."""
+"""Resolution of an endpoint to the addresses to connect to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from echo_core.errors import InvalidValueError
 from echo_core.socket_address import host_of, unix_path
 
 Transport = Literal["tcp", "tls", "udp", "unix"]
-# Of the IP versions.
+# The address family of each IP version.
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -22,9 +22,9 @@ class Address:
 
     Attributes:
         family: `AF_INET`, `AF_INET6` or `AF_UNIX`.
-        sockaddr: what `connect` of a socket takes.
+        sockaddr: the address for a socket's `connect`.
         transport: `tcp`, `tls`, `udp` or `unix`.
-        host: the name that was looked up, which a TLS certificate must be for; "" for unix.
+        host: the name that was resolved, and that a TLS certificate must match; "" for unix.
     """
 
     family: int
@@ -34,35 +34,35 @@ class Address:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The address as people write it."""
+        """The address as an endpoint."""
         if isinstance(self.sockaddr, str) or self.transport == "unix":
             return UnixEndpoint(unix_path(str(self.sockaddr)))
         return NetworkEndpoint(host_of(self.sockaddr), self.sockaddr[1], self.transport)
 
 
 def source_sockaddr(source: str) -> tuple[Any, ...]:
-    """Return an IP address of this machine as a socket's `bind` takes it, with any port.
+    """Return a local IP address in the form that a socket's `bind` takes, with port 0.
 
     Raises:
-        OSError: there is no interface of the name that the address ends in.
+        OSError: the address has a zone (`%eth0`) that is not an interface of this machine.
     """
     if "%" not in source:
         return source, 0
-    # The zone is a field of its own, which Python leaves at 0 where only host and port are given.
+    # The zone is a separate field, which Python sets to 0 if only host and port are given.
     found = socket.getaddrinfo(source, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     return tuple(found[0][4])
 
 
 def resolve(endpoint: Endpoint, ip_version: int | None = None) -> list[Address]:
-    """Look up the addresses of an endpoint, in the order in which to try them (RFC 6724).
+    """Return the addresses of an endpoint, in the order in which to try them (RFC 6724).
 
     Args:
-        endpoint: tcp, tls, udp or unix.
-        ip_version: 4 or 6 leaves out all other addresses.
+        endpoint: a tcp, tls, udp or unix endpoint.
+        ip_version: 4 or 6 for addresses of this version only; None for both.
 
     Raises:
-        InvalidValueError: it is a descriptor, which can only be listened on.
-        UnresolvedError: the host is not known, or has no address of that version.
+        InvalidValueError: the endpoint is a descriptor, which can only be listened on.
+        UnresolvedError: the host is unknown, or has no address of the IP version.
     """
     found = _look_up(endpoint)
     if ip_version is None:
@@ -83,8 +83,8 @@ def _look_up(endpoint: Endpoint) -> list[Address]:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=kind)
     except socket.gaierror as error:
         raise UnresolvedError(f"cannot connect to {endpoint}: {error.strerror}") from error
-    # A certificate is for an address without the name of the interface that leads there, and for a
-    # name without the dot that says that it is absolute (RFC 6066, section 3).
+    # A certificate contains an address without its zone, and a name without the trailing dot of an
+    # absolute name (RFC 6066, section 3).
     host = endpoint.host.partition("%")[0].removesuffix(".")
     return [
         Address(family, tuple(sockaddr), endpoint.transport, host)

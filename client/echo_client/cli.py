@@ -116,7 +116,7 @@ def echo_client(
         from echo_client.repl import Repl
 
         if endpoint.scheme == "tls":
-            # The prompt survives what goes wrong in it. What is wrong on the command line ends it.
+            # Errors at the prompt do not end it, but an invalid TLS option must: check them now.
             options.context()
         Repl(endpoint, connect).run()
     else:
@@ -128,7 +128,7 @@ def _pipe(endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:
 
     check_stream(endpoint)
     with connect() as connection:
-        # os.read, not sys.stdin: the sending thread may still wait in it when the process ends.
+        # os.read holds no lock of sys.stdin: the sending thread may still be reading at exit.
         stream(connection, partial(os.read, sys.stdin.fileno()), _write_out)
 
 

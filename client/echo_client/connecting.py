@@ -1,4 +1,4 @@
-"""Opening sockets: from where, within what time, and what it means when it fails."""
+"""Opening of sockets: source address, timeout, TLS handshake and classification of errors."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
     from echo_client.tls_socket import TlsSocket
 
-# linux/in.h: bind to an address only, and let connect choose the port. Chosen at the bind, a port
-# serves one connection; chosen at the connect, one to each target.
+# linux/in.h: let bind(2) set the address only, and connect(2) choose the port. A port chosen by
+# bind(2) serves one connection; one chosen by connect(2) serves one connection to each target.
 IP_BIND_ADDRESS_NO_PORT = 24
-# Between two looks whether a unix socket's queue has space.
+# The interval at which connecting is retried while the backlog of a unix listener is full.
 UNIX_QUEUE_SECONDS = 0.01
 
 
 def reachable_from(source: str | None, addresses: Sequence[Address]) -> Sequence[Address]:
-    """Leave out the addresses that cannot be connected to from a local one: other IP versions'.
+    """Return the addresses of the same IP version as a source address; all if it is None.
 
     Raises:
-        InvalidValueError: the source is no IP address.
-        NoSourceError: none is left.
+        InvalidValueError: the source is not an IP address.
+        NoSourceError: no address has the IP version of the source.
     """
     if source is None or not addresses:
         return addresses
@@ -64,18 +64,18 @@ def reachable_from(source: str | None, addresses: Sequence[Address]) -> Sequence
 
 
 def connect(address: Address, timeout: float, source: str | None) -> tuple[socket.socket, int]:
-    """Open a socket and connect it; TCP_NODELAY is set where there is TCP.
+    """Open a socket and connect it, with TCP_NODELAY for TCP.
 
     Args:
-        address: where to.
-        timeout: seconds that it may take.
-        source: IP address of this machine to connect from; None for what the system chooses.
+        address: the address to connect to.
+        timeout: the timeout in seconds.
+        source: the local IP address to connect from; None lets the system choose.
 
     Returns:
-        The socket, and the nanoseconds until connect(2) had returned.
+        The socket, and the nanoseconds that connect(2) took.
 
     Raises:
-        ConnectError: it failed; its class says why.
+        ConnectError: connecting failed; the subclass gives the reason.
     """
     try:
         connecting = _socket_for(address, source)
@@ -95,14 +95,16 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
 
 
 def begin_to_connect(address: Address, source: str | None) -> socket.socket:
-    """Open a socket and begin to connect it: once it is writable, `SO_ERROR` says how that went.
+    """Open a non-blocking socket and begin to connect it.
+
+    When the socket becomes writable, `SO_ERROR` tells whether connecting succeeded (connect(2)).
 
     Args:
-        address: where to.
-        source: IP address of this machine to connect from; None for what the system chooses.
+        address: the address to connect to.
+        source: the local IP address to connect from; None lets the system choose.
 
     Raises:
-        ConnectError: it failed at once; its class says why.
+        ConnectError: connecting failed at once; the subclass gives the reason.
     """
     try:
         connecting = _socket_for(address, source)
@@ -137,20 +139,20 @@ def secure(
     context: ssl.SSLContext | None,
     server_name: str | None,
 ) -> tuple[TlsSocket, int]:
-    """Shake hands on a connected socket; it is closed if that fails.
+    """Perform the TLS handshake on a connected socket; close the socket if it fails.
 
     Args:
-        connected: the socket.
-        address: what it is connected to.
-        timeout: seconds that it may take.
-        context: how to speak TLS, and whom to trust; None for the system's authorities.
-        server_name: what the certificate must be for; None for the address's host.
+        connected: the connected socket.
+        address: the address it is connected to.
+        timeout: the timeout in seconds.
+        context: the TLS context; None for one that trusts the system's certificate authorities.
+        server_name: the name that the certificate must match; None for the address's host.
 
     Returns:
-        The socket that encrypts, and the nanoseconds that the handshake took.
+        The TLS socket, and the nanoseconds that the handshake took.
 
     Raises:
-        HandshakeError: the other end does not speak TLS, or the two do not agree.
+        HandshakeError: the peer does not speak TLS, or the handshake failed.
     """
     from echo_client.tls_socket import TlsSocket
 
@@ -174,7 +176,7 @@ def secure(
 
 
 def _connect_unix(connecting: socket.socket, address: Address, timeout: float) -> None:
-    """Connect, as soon as there is space in the queue, which does not say when that is."""
+    """Connect, retrying while the backlog is full: no event tells when it has space."""
     connecting.settimeout(0)
     deadline = time.monotonic() + timeout
     while True:
@@ -189,11 +191,11 @@ def _connect_unix(connecting: socket.socket, address: Address, timeout: float) -
 
 
 def bind(connecting: _socket.socket, source: str, address: Address) -> None:
-    """Let a socket connect from an address of this machine, with a port left to the system.
+    """Bind a socket to a local address; the system chooses the port.
 
     Raises:
-        NoPortError: it has none left.
-        NoSourceError: it is no address to connect from to there.
+        NoPortError: no local port is left.
+        NoSourceError: the source is not an address that can connect to this target.
     """
     try:
         if sys.platform == "linux" and address.transport != "udp":
@@ -213,7 +215,7 @@ def bind(connecting: _socket.socket, source: str, address: Address) -> None:
 
 
 def not_connected(error: OSError, address: Address, timeout: float) -> ConnectError:
-    """Return the error of connecting as an error of the client that gives the reason."""
+    """Convert an OSError of connecting to a `ConnectError` that gives the reason."""
     failure = failure_to_connect(error.errno, address)
     if isinstance(error, TimeoutError) or failure is ConnectTimeoutError:
         said = f"no answer within {format_duration(timeout)}"
@@ -229,23 +231,23 @@ def not_connected(error: OSError, address: Address, timeout: float) -> ConnectEr
 
 
 def failure_to_connect(number: int | None, address: Address) -> type[ConnectError]:
-    """Return the error if a socket could not be created for an address, or not be connected.
+    """Return the error class for a failure to create or connect a socket.
 
     Args:
-        number: of `errno`.
-        address: where to.
+        number: the error number (`errno`).
+        address: the address to connect to.
     """
     failure = connecting_failure(number)
-    if number == errno.EADDRNOTAVAIL and not _has_way(address):
+    if number == errno.EADDRNOTAVAIL and not _has_route(address):
         return UnreachableError
     return failure
 
 
-def _has_way(address: Address) -> bool:
-    """Tell ports that are used up from an address that nothing here could ever connect to."""
+def _has_route(address: Address) -> bool:
+    """Return True if the address has a route, and EADDRNOTAVAIL thus means exhausted ports."""
     if address.transport == "udp":
         return False
-    # UDP has ports of its own.
+    # UDP ports are separate from TCP ports, so the probe finds one.
     with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
         return probe.connect_ex(address.sockaddr) != errno.EADDRNOTAVAIL
 

@@ -1,7 +1,7 @@
-"""A connection to an echo service, with deadlines: TCP, TLS, unix sockets and UDP.
+"""A connection with timeouts to an echo service, over TCP, TLS, a unix socket or UDP.
 
-Plain `socket` code: in an unpatched process it is a thread's client, in a monkey-patched one a
-greenlet's.
+This is plain `socket` code: it blocks the calling thread, or only the calling greenlet in a
+monkey-patched process.
 """
 
 from __future__ import annotations
@@ -42,28 +42,29 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK", "Address", "DatagramConnection", "EchoConnection", "TcpInfo", "resolve"]
 
 CHUNK = 64 * 1024
-# A message up to this size leaves whole before its reply is read. A larger one could fill the
-# buffers of both ends, each waiting for the other to read: it is sent and received at once.
+# A message up to this size is sent whole before its reply is read. A larger one could fill the
+# buffers of both ends, so that each waits for the other to read; it is sent and received
+# concurrently.
 _AT_ONCE = 16 * 1024
 _SMALL = 1024
 
 
 class EchoConnection:
-    """A connected socket whose every operation ends by a deadline.
+    """A connection whose every operation has a timeout.
 
-    One thread may send while another receives, over TLS too.
+    One thread may send while another receives, over TLS, too.
 
     Args:
-        connected: a connected stream socket; closed by `close`.
-        timeout: seconds that a round trip may take, and each wait of a stream.
-        connect_ns: what connecting took.
-        handshake_ns: what the TLS handshake took.
+        connected: a connected stream socket; `close` closes it.
+        timeout: the timeout in seconds of a round trip, and of each single send or receive.
+        connect_ns: the time taken to connect, in nanoseconds.
+        handshake_ns: the time taken by the TLS handshake, in nanoseconds.
 
     Attributes:
-        bytes_sent: bytes handed to the kernel, before encryption.
-        bytes_received: bytes that came back, decrypted.
+        bytes_sent: bytes passed to the kernel, before encryption.
+        bytes_received: bytes received, after decryption.
         connect_ns: nanoseconds that the path took to establish the connection.
-        handshake_ns: nanoseconds of the TLS handshake after it; 0 where there is none.
+        handshake_ns: nanoseconds of the TLS handshake; 0 without TLS.
     """
 
     def __init__(
@@ -95,16 +96,16 @@ class EchoConnection:
         """Resolve an endpoint and connect to the first of its addresses that answers.
 
         Args:
-            endpoint: tcp, tls, udp or unix.
-            timeout: seconds that a round trip may take, and each wait of a stream.
-            connect_timeout: seconds that each address gets for connecting, TLS handshake included.
-            tls: whom to trust where the endpoint is tls; None for the system's authorities.
-            source: IP address of this machine to connect from.
-            ip_version: 4 or 6, to use no other addresses.
+            endpoint: a tcp, tls, udp or unix endpoint.
+            timeout: the timeout in seconds of a round trip, and of each single send or receive.
+            connect_timeout: the timeout in seconds of each address, TLS handshake included.
+            tls: the options of a tls endpoint; None trusts the system's certificate authorities.
+            source: the local IP address to connect from; None lets the system choose.
+            ip_version: 4 or 6 for addresses of this version only; None for both.
 
         Raises:
-            ConnectError: none does; the error is that of the last one.
-            TlsFileError: a file for TLS is not what it should be.
+            ConnectError: the name is unknown or no address answers; the error of the last one.
+            TlsFileError: a file of the TLS options cannot be used.
         """
         options = tls or TlsOptions()
         addresses: Sequence[Address] = resolve(endpoint, ip_version)
@@ -129,20 +130,20 @@ class EchoConnection:
         server_name: str | None = None,
         source: str | None = None,
     ) -> EchoConnection:
-        """Connect to the first of these addresses that answers; TCP_NODELAY is set.
+        """Connect to the first of several addresses that answers, with TCP_NODELAY.
 
         Args:
-            addresses: where to.
-            timeout: seconds that a round trip may take, and each wait of a stream.
-            connect_timeout: seconds that each address gets for connecting, TLS handshake included.
-            tls: how to speak TLS to tls addresses; None makes a context that trusts the system's
-                authorities, which takes milliseconds.
-            server_name: what a certificate must be for; None for the address's own host.
-            source: IP address of this machine to connect from, a port left to the system.
+            addresses: the addresses, in order of preference.
+            timeout: the timeout in seconds of a round trip, and of each single send or receive.
+            connect_timeout: the timeout in seconds of each address, TLS handshake included.
+            tls: the TLS context for tls addresses; None creates one that trusts the system's
+                certificate authorities, which takes milliseconds.
+            server_name: the name that the certificate must match; None for the address's host.
+            source: the local IP address to connect from; None lets the system choose.
 
         Raises:
-            ConnectError: none does; the error is that of the last one.
-            HandshakeError: one does, but not with TLS; no other is tried.
+            ConnectError: no address answers; the error of the last one.
+            HandshakeError: an address answers, but the TLS handshake fails; no other is tried.
         """
         found = connect_first(addresses, connect_timeout, source)
         connect_ns = _connect_ns(found.socket, found.address, found.connect_ns)
@@ -173,11 +174,14 @@ class EchoConnection:
         self.close()
 
     def round_trip(self, message: bytes) -> bytes:
-        """Send a message and receive as many bytes, or more if more have come with them.
+        """Send a message and receive at least as many bytes.
+
+        Returns:
+            The reply; longer than the message if surplus bytes arrived together with it.
 
         Raises:
-            ReplyTimeoutError: fewer bytes came within the timeout.
-            LostError: the connection broke or ended.
+            ReplyTimeoutError: fewer bytes arrived within the timeout.
+            LostError: the connection broke or was closed.
         """
         deadline = time.monotonic() + self._timeout
         if len(message) > _AT_ONCE:
@@ -186,7 +190,7 @@ class EchoConnection:
             size = len(message)
             self._socket.sendall(message)
             self.bytes_sent += size
-            # The buffer is allocated first, and a large one costs more than a small reply.
+            # recv allocates the whole buffer; for a small reply that would be most of its cost.
             reply = self._socket.recv(_SMALL if size < _SMALL else CHUNK)
             received = len(reply)
             self.bytes_received += received
@@ -200,7 +204,7 @@ class EchoConnection:
         """Send all of `data`.
 
         Raises:
-            ReplyTimeoutError: the other end took none of it for the timeout.
+            ReplyTimeoutError: no byte could be sent for the length of the timeout.
             LostError: the connection broke.
         """
         try:
@@ -214,10 +218,10 @@ class EchoConnection:
             ) from error
 
     def receive(self) -> bytes:
-        """Receive what there is, at most `CHUNK` bytes; nothing at the end of the stream.
+        """Receive up to `CHUNK` bytes; an empty result is the end of the stream.
 
         Raises:
-            ReplyTimeoutError: nothing came within the timeout.
+            ReplyTimeoutError: nothing arrived within the timeout.
             LostError: the connection broke.
         """
         try:
@@ -232,13 +236,13 @@ class EchoConnection:
         return data
 
     def idle(self, seconds: float) -> bytes | None:
-        """Wait with nothing under way; gives what comes all the same, or the end of the stream.
+        """Wait on an idle connection, and return early if unexpected data arrives.
 
         Args:
-            seconds: how long.
+            seconds: how long to wait.
 
         Returns:
-            What came, nothing at the end of the stream; None if it was quiet.
+            The data received, empty at the end of the stream; None if nothing happened.
 
         Raises:
             LostError: the connection broke.
@@ -249,7 +253,7 @@ class EchoConnection:
         try:
             while True:
                 wait(poll, deadline)
-                # What is ready may hold nothing for the reader: TLS moves whole records.
+                # TLS decrypts whole records only: a readable socket may not yield any data yet.
                 with suppress(BlockingIOError):
                     data = self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
                     self.bytes_received += len(data)
@@ -260,7 +264,7 @@ class EchoConnection:
             return None
 
     def end_of_sending(self) -> None:
-        """Shut down the writing half: the other end sees the end of the stream.
+        """Shut down the writing half: the peer sees the end of the stream.
 
         Raises:
             LostError: the connection is broken.
@@ -271,20 +275,20 @@ class EchoConnection:
             raise lost(error) from error
 
     def fileno(self) -> int:
-        """The descriptor of the socket, for a poll; -1 once it is closed."""
+        """Return the descriptor of the socket, for poll(2); -1 once it is closed."""
         return self._socket.fileno()
 
     def abort(self) -> None:
-        """Wake up, from any thread, whoever waits in this connection: its stream ends now."""
+        """End the stream now and wake up a thread that waits on it; callable from any thread."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError as error:
-            # Broken or closed already: nobody waits in it.
+            # Already broken or closed: no thread waits on it.
             if error.errno not in (errno.ENOTCONN, errno.EBADF):
                 raise
 
     def tcp_info(self) -> TcpInfo | None:
-        """Ask the kernel; None where there is no TCP, or no Linux."""
+        """Return the kernel's figures of the connection; None without TCP or outside Linux."""
         return None if self.family == socket.AF_UNIX else read_tcp_info(self._socket)
 
     def close(self) -> None:
@@ -292,7 +296,7 @@ class EchoConnection:
         self._socket.close()
 
     def _receive_rest(self, begun: bytes, size: int, deadline: float) -> bytes:
-        """Receive a reply that came in part, in however many pieces the rest comes."""
+        """Receive the rest of a reply of which a part has already arrived."""
         received = bytearray(begun)
         try:
             while len(received) < size:
@@ -309,7 +313,7 @@ class EchoConnection:
         return bytes(received)
 
     def _exchange(self, message: bytes, deadline: float) -> bytes:
-        """Send and receive at the same time, so that neither end waits for the other."""
+        """Send and receive concurrently, so that the two ends cannot deadlock."""
         received = bytearray()
         view = memoryview(message)
         poll = select.poll()
@@ -317,7 +321,7 @@ class EchoConnection:
             while len(received) < len(message):
                 poll.register(self._socket, select.POLLIN | (select.POLLOUT if view else 0))
                 events = wait(poll, deadline)
-                # What is ready may still not do: TLS moves whole records.
+                # Even on a ready socket TLS may have to wait for the rest of a record.
                 if view and events & select.POLLOUT:
                     with suppress(BlockingIOError):
                         sent = self._socket.send(view, socket.MSG_DONTWAIT)
@@ -335,7 +339,7 @@ class EchoConnection:
         return bytes(received)
 
     def _failed(self, error: OSError, received: bytes, size: int) -> ClientError:
-        """Return the error of a round trip of whose reply this much had arrived."""
+        """Return the error of a round trip, given the part of the reply that has arrived."""
         if not is_late(error):
             return lost(error)
         return ReplyTimeoutError(
@@ -350,40 +354,40 @@ def _connect_ns(connected: socket.socket, address: Address, elapsed_ns: int) -> 
 
 
 class DatagramConnection(EchoConnection):
-    """A UDP socket that knows its other end: each message is one datagram, and so is each reply.
+    """A connected UDP socket: each message is one datagram, and so is each reply.
 
-    Nothing is established by connecting it, and nothing says that a datagram was lost.
+    Connecting it exchanges no packets, and the loss of a datagram is not reported.
     """
 
     _aborted = False
 
     def round_trip(self, message: bytes) -> bytes:
-        """Send a datagram and receive the next one that comes, which may answer an earlier one.
+        """Send a datagram and receive the next one, which may be the reply to an earlier one.
 
         Raises:
-            InvalidValueError: the message is more than a datagram holds.
-            ReplyTimeoutError: none came within the timeout.
-            RefusedError: nobody listens there, as the answer to this or an earlier one said.
-            LostError: the system cannot send, or was told that it does not arrive.
+            InvalidValueError: the message is larger than a datagram can be.
+            ReplyTimeoutError: no datagram arrived within the timeout.
+            RefusedError: the port has no listener, as ICMP answered this or an earlier datagram.
+            LostError: sending failed, or ICMP reported that the datagram cannot be delivered.
         """
         self.send(message)
         return self.receive()
 
     def send(self, data: bytes) -> None:
-        """Send a datagram; raises what `round_trip` does."""
+        """Send a datagram; raise the same errors as `round_trip`."""
         largest = LARGEST_DATAGRAM[6 if self.family == socket.AF_INET6 else 4]
         if len(data) > largest:
             raise InvalidValueError(
                 f"a datagram holds {largest} bytes at most, and this message has {len(data)}"
             )
         try:
-            # Not sendall: gevent's sends no empty datagram.
+            # Not sendall: gevent's version does not send an empty datagram.
             self.bytes_sent += self._socket.send(data)
         except OSError as error:
             raise self._undelivered(error) from error
 
     def receive(self) -> bytes:
-        """Receive a datagram, which may be empty; raises what `round_trip` does."""
+        """Receive a datagram, which may be empty; raise the same errors as `round_trip`."""
         try:
             data = self._socket.recv(CHUNK)
         except OSError as error:
@@ -394,7 +398,7 @@ class DatagramConnection(EchoConnection):
         return data
 
     def end_of_sending(self) -> None:
-        """Refuse: datagrams have no end.
+        """Raise an error: datagrams have no end of stream.
 
         Raises:
             InvalidValueError: always.
@@ -402,12 +406,12 @@ class DatagramConnection(EchoConnection):
         raise InvalidValueError("datagrams have no end of sending")
 
     def abort(self) -> None:
-        """Wake up, from any thread, whoever waits in this connection: ClosedError."""
+        """Make a thread that waits in a receive raise ClosedError; callable from any thread."""
         self._aborted = True
         super().abort()
 
     def tcp_info(self) -> TcpInfo | None:
-        """None: there is no TCP."""
+        """Return None: this is not TCP."""
         return None
 
     def _undelivered(self, error: OSError) -> ClientError:

@@ -1,4 +1,4 @@
-"""Sockets that wait so long and no longer, in threads and in greenlets."""
+"""Timeouts of socket operations, in threads and in greenlets."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def is_late(error: OSError) -> bool:
-    """True if a receive or send has taken too long, for Python's timeout or for the kernel's.
+    """Return True if a receive or send exceeded its timeout, whether Python's or the kernel's.
 
-    That the kernel has given the other end up (ETIMEDOUT) is something else: the connection broke.
+    ETIMEDOUT is not such a timeout: the kernel has given up the peer, and the connection is broken.
     """
     late = isinstance(error, TimeoutError | BlockingIOError)
     return late and error.errno != errno.ETIMEDOUT
 
 
 def set_timeout(connected: socket.socket | TlsSocket, seconds: float) -> None:
-    """Let each receive and send wait so long at most; what is late raises one of `TIMEOUTS`.
+    """Set the timeout of each receive and send of a socket, in seconds.
 
-    A timeout of Python's costs a poll(2) before each of them, one of the kernel's nothing
-    (socket(7), SO_RCVTIMEO). Only where the socket is a native one: gevent's wraps one that never
-    blocks, and waits itself.
+    Python's timeout costs a poll(2) before each operation, the kernel's costs nothing (socket(7),
+    SO_RCVTIMEO). The kernel's is used for native sockets only: a gevent socket wraps a non-blocking
+    one and waits in the hub.
     """
     if not isinstance(connected, _socket.socket):
         connected.settimeout(seconds)
@@ -41,10 +41,10 @@ def set_timeout(connected: socket.socket | TlsSocket, seconds: float) -> None:
 
 
 def seconds_until(deadline: float) -> float:
-    """Seconds that are left until an instant of `time.monotonic`.
+    """Return the seconds left until an instant of `time.monotonic`.
 
     Raises:
-        TimeoutError: none are.
+        TimeoutError: the deadline has passed.
     """
     remaining = deadline - time.monotonic()
     if remaining <= 0:
@@ -53,13 +53,13 @@ def seconds_until(deadline: float) -> float:
 
 
 def wait(poll: select.poll, deadline: float) -> int:
-    """Wait for the one socket that a poll object has, whatever timeout that has.
+    """Wait for the only socket of a poll object, regardless of the socket's own timeout.
 
     Returns:
-        The events that it is ready for.
+        The events that the socket is ready for.
 
     Raises:
-        TimeoutError: it was not ready until the deadline.
+        TimeoutError: the socket was not ready by the deadline.
     """
     ready = poll.poll(seconds_until(deadline) * 1e3)
     if not ready:

@@ -1,6 +1,6 @@
-"""The errors between a client and an echo service.
+"""The errors of a client's connection to an echo service.
 
-Each has a `kind`: the name it is counted under when many connections fail.
+Each has a `kind`, under which it is counted in the results of a load test.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from echo_core.errors import EchoswarmError
 
 
 class ClientError(EchoswarmError):
-    """The root of the client's errors."""
+    """The base class of the client's errors."""
 
     kind: ClassVar[FailureKind] = FailureKind.ERROR
 
 
 class ConnectError(ClientError):
-    """No connection could be opened, for a reason that has no class of its own."""
+    """Connecting failed, for a reason that has no subclass."""
 
     kind = FailureKind.CONNECT_ERROR
 
 
 class UnresolvedError(ConnectError):
-    """The host name is not known."""
+    """The host name cannot be resolved."""
 
     kind = FailureKind.UNRESOLVED
 
 
 class RefusedError(ConnectError):
-    """Nobody listens on the port (ECONNREFUSED), or there is no such unix socket (ENOENT).
+    """The port has no listener (ECONNREFUSED), or the unix socket does not exist (ENOENT).
 
-    Over UDP that is learnt from the answer to a datagram: a round trip raises it then.
+    Over UDP, ICMP reports it in answer to a datagram, so a round trip raises it.
     """
 
     kind = FailureKind.REFUSED
 
 
 class UnreachableError(ConnectError):
-    """There is no way to the host (EHOSTUNREACH, ENETUNREACH)."""
+    """There is no route to the host (EHOSTUNREACH, ENETUNREACH)."""
 
     kind = FailureKind.UNREACHABLE
 
@@ -52,46 +52,46 @@ class ConnectTimeoutError(ConnectError):
 
 
 class HandshakeError(ConnectError):
-    """The connection was established, but no TLS on it."""
+    """The connection was established, but the TLS handshake failed."""
 
     kind = FailureKind.HANDSHAKE
 
 
 class NoSourceError(ConnectError):
-    """The source address is none that this machine can connect from to there."""
+    """The source address is not one from which this machine can connect to the target."""
 
     kind = FailureKind.NO_SOURCE
 
 
 class NoPortError(ConnectError):
-    """No local port is left for one more connection to there (EADDRNOTAVAIL)."""
+    """No local port is left for another connection to the target (EADDRNOTAVAIL)."""
 
     kind = FailureKind.NO_PORT
 
 
 class NoDescriptorError(ConnectError):
-    """This process, or the machine, may open no more descriptors (EMFILE, ENFILE)."""
+    """The process or the system has no descriptors left (EMFILE, ENFILE)."""
 
     kind = FailureKind.NO_DESCRIPTOR
 
 
 class LostError(ClientError):
-    """An open connection broke, for a reason that has no class of its own."""
+    """An open connection broke, for a reason that has no subclass."""
 
     kind = FailureKind.BROKEN
 
 
 class ResetError(LostError):
-    """The other end reset the connection (ECONNRESET, EPIPE)."""
+    """The peer reset the connection (ECONNRESET, EPIPE)."""
 
     kind = FailureKind.RESET
 
 
 class ClosedError(LostError):
-    """The other end closed the connection before the whole reply had come.
+    """The peer closed the connection before the whole reply had arrived.
 
     Attributes:
-        received: how many bytes of it came.
+        received: the number of bytes of the reply that had arrived.
     """
 
     kind = FailureKind.CLOSED
@@ -102,10 +102,10 @@ class ClosedError(LostError):
 
 
 class ReplyTimeoutError(ClientError):
-    """The whole reply was not there in time.
+    """The whole reply did not arrive within the timeout.
 
     Attributes:
-        received: the bytes of it that came.
+        received: the bytes of the reply that had arrived.
     """
 
     kind = FailureKind.TIMEOUT
@@ -122,7 +122,7 @@ class MismatchError(ClientError):
 
 
 class StreamError(ClientError):
-    """The input of a stream cannot be read, or its output not be written."""
+    """The input of a stream cannot be read, or its output cannot be written."""
 
     kind = FailureKind.STREAM
 
@@ -134,42 +134,42 @@ _ANYWHERE: dict[int, type[ConnectError]] = {
     errno.EHOSTDOWN: UnreachableError,
     errno.ENETDOWN: UnreachableError,
 }
-# What it means that a socket cannot be made or connected.
+# The errors of socket(2), bind(2) and connect(2).
 _CONNECTING: dict[int, type[ConnectError]] = {
     **_ANYWHERE,
     errno.ENOENT: RefusedError,
     errno.ETIMEDOUT: ConnectTimeoutError,
     errno.EADDRNOTAVAIL: NoPortError,
-    # Of UDP.
+    # With UDP.
     errno.EAGAIN: NoPortError,
     errno.EMFILE: NoDescriptorError,
     errno.ENFILE: NoDescriptorError,
 }
-# What it means that one that was connected fails.
+# The errors of a connected socket.
 _CONNECTED: dict[int, type[ClientError]] = {
     **_ANYWHERE,
     errno.ECONNRESET: ResetError,
     errno.EPIPE: ResetError,
 }
 
-# The kinds of what can go wrong before a connection is open.
+# The kinds of failure before a connection is open.
 CONNECTING_KINDS = frozenset(
     {ConnectError.kind, *(failure.kind for failure in ConnectError.__subclasses__())}
 )
 
 
 def connecting_failure(number: int | None) -> type[ConnectError]:
-    """Return the class for a number of `errno` with which connecting failed."""
+    """Return the error class for an error number (`errno`) of connecting."""
     return _CONNECTING.get(number or 0, ConnectError)
 
 
 def connected_failure(number: int | None) -> type[ClientError]:
-    """Return the class for a number of `errno` with which a connection failed."""
+    """Return the error class for an error number (`errno`) of an open connection."""
     return _CONNECTED.get(number or 0, LostError)
 
 
 def lost(error: OSError) -> ClientError:
-    """Return the error of a system call on a connection as an error of the connection."""
+    """Convert an OSError on an open connection to a `ClientError`."""
     failure = connected_failure(error.errno)
     if failure is ResetError:
         return ResetError("the server reset the connection")

@@ -1,10 +1,10 @@
-"""The kinds of failure that clients and load testers count."""
+"""The kinds of failure that the client and the load tester distinguish."""
 
 from enum import StrEnum
 
 
 class FailureKind(StrEnum):
-    """A name under which failures are counted, in results, metrics and reports."""
+    """The name under which a failure is counted in results, metrics and reports."""
 
     # Before a connection is open.
     CONNECT_ERROR = "connect_error"
@@ -13,7 +13,7 @@ class FailureKind(StrEnum):
     UNREACHABLE = "unreachable"
     CONNECT_TIMEOUT = "connect_timeout"
     HANDSHAKE = "handshake"
-    # This machine has no more of these.
+    # This machine has run out of a resource.
     NO_SOURCE = "no_source"
     NO_PORT = "no_port"
     NO_DESCRIPTOR = "no_descriptor"
@@ -22,7 +22,7 @@ class FailureKind(StrEnum):
     BROKEN = "broken"
     RESET = "reset"
     CLOSED = "closed"
-    # A reply does not come, or not in time.
+    # A reply does not arrive, or not in time.
     TIMEOUT = "timeout"
     NO_REPLY = "no_reply"
     LOST = "lost"
@@ -33,14 +33,14 @@ class FailureKind(StrEnum):
     REORDERED = "reordered"
     FOREIGN = "foreign"
     MISMATCH = "mismatch"
-    # A message of an open loop never left.
+    # A scheduled message of an open loop was never sent.
     UNSENT = "unsent"
-    # Of the client's own input and output.
+    # The client's own input or output fails.
     STREAM = "stream"
     ERROR = "error"
 
 
-# Replies that are not what was sent, by the difference.
+# The ways in which a reply differs from its message.
 MISMATCHES = (
     FailureKind.CORRUPT,
     FailureKind.TRUNCATED,
@@ -48,5 +48,5 @@ MISMATCHES = (
     FailureKind.REORDERED,
     FailureKind.FOREIGN,
 )
-# Replies that do not come, or not in time.
+# Replies that do not arrive, or not in time.
 LOSSES = frozenset({FailureKind.LOST, FailureKind.NO_REPLY, FailureKind.TIMEOUT})

@@ -1,8 +1,7 @@
-"""Which of several addresses of a name to use: the one that answers first.
+"""Connecting to the first of a name's addresses that answers: Happy Eyeballs (RFC 8305).
 
-Source: Happy Eyeballs, RFC 8305. A name may have addresses of both IP versions, and addresses that
-nobody answers at: they are tried one after the other, each a moment after the one before, and the
-first that is connected wins.
+A name may have addresses of both IP versions, some of which do not answer. Attempts are started one
+after the other at a short interval, and the first to succeed is used.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from echo_client.addresses import Address
 from echo_client.connecting import begin_to_connect, connect, not_connected, reachable_from
 from echo_client.errors import ConnectError
 
-# Section 5: the recommended time between two attempts.
+# The recommended interval between two attempts (RFC 8305, section 5).
 ATTEMPT_DELAY_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A connection, and how it came about.
+    """A connected socket.
 
     Attributes:
-        socket: connected, and blocking without a timeout.
-        address: the other end.
-        connect_ns: nanoseconds that connecting to it took.
+        socket: the connected socket, blocking and without a timeout.
+        address: the address of the peer.
+        connect_ns: the time that connecting to this address took, in nanoseconds.
     """
 
     socket: socket.socket
@@ -44,12 +43,12 @@ def connect_first(addresses: Sequence[Address], timeout: float, source: str | No
     """Connect to the first of several addresses that answers.
 
     Args:
-        addresses: in the order in which to try them.
-        timeout: seconds that each of them gets.
-        source: IP address of this machine to connect from; None for what the system chooses.
+        addresses: the addresses, in order of preference.
+        timeout: the timeout of each attempt in seconds.
+        source: the local IP address to connect from; None lets the system choose.
 
     Raises:
-        ConnectError: none answers; the error is that of the last one to fail.
+        ConnectError: no address answers; the error of the last attempt to fail.
     """
     candidates = reachable_from(source, addresses)
     if not candidates:
@@ -68,15 +67,16 @@ def connect_first(addresses: Sequence[Address], timeout: float, source: str | No
 def best_first(
     addresses: Sequence[Address], timeout: float, source: str | None
 ) -> Sequence[Address]:
-    """Put the address that answers first at the front, for many connections to come.
+    """Return the addresses with the one that answers first at the front.
 
-    Where there are several, one connection is opened and closed; over UDP each gets an empty
-    datagram. If none answers, they stay as they are.
+    To be called once before many connections are opened. If there are several addresses, a
+    connection is opened and closed; over UDP an empty datagram is sent to each. If no address
+    answers, the order is unchanged.
 
     Args:
-        addresses: of one name, and of one transport.
-        timeout: seconds that each of them gets.
-        source: IP address of this machine to connect from.
+        addresses: the addresses of one name, all of the same transport.
+        timeout: the timeout of each attempt in seconds.
+        source: the local IP address to connect from; None lets the system choose.
     """
     if len(addresses) < 2:
         return addresses
@@ -92,30 +92,30 @@ def best_first(
 
 
 def _interleaved(addresses: Sequence[Address]) -> list[Address]:
-    """Let the IP versions take turns, the preferred one first (section 4)."""
+    """Return the addresses with alternating IP versions, the preferred one first (section 4)."""
     first = [one for one in addresses if one.family == addresses[0].family]
     others = [one for one in addresses if one.family != addresses[0].family]
     return [one for one in chain(*zip_longest(first, others)) if one is not None]
 
 
 class _Race:
-    """Attempts to connect that run at the same time."""
+    """Concurrent attempts to connect."""
 
     def __init__(self, addresses: Sequence[Address], timeout: float, source: str | None) -> None:
         self._waiting = deque(addresses)
         self._timeout = timeout
         self._source = source
         self._poll = select.poll()
-        # By descriptor: the socket, where it goes, and when it began.
+        # By descriptor: the socket, its address, and when the attempt began in nanoseconds.
         self._running: dict[int, tuple[socket.socket, Address, int]] = {}
         self._failure: ConnectError | None = None
         self._next_ns = 0
 
     def run(self) -> Connected:
-        """Return the first connection.
+        """Return the first connection that is established.
 
         Raises:
-            ConnectError: there is none.
+            ConnectError: all attempts failed.
         """
         while self._waiting or self._running:
             if self._waiting and time.monotonic_ns() >= self._next_ns:
@@ -128,7 +128,7 @@ class _Race:
         raise self._failure
 
     def close(self) -> None:
-        """Give up what is still running."""
+        """Close the sockets of attempts still in progress."""
         for connecting, _, _ in self._running.values():
             connecting.close()
 
@@ -167,11 +167,11 @@ class _Race:
 
     def _fail(self, error: ConnectError) -> None:
         self._failure = error
-        # The next one need not wait (section 5).
+        # The next attempt may start at once (section 5).
         self._next_ns = 0
 
     def _milliseconds(self) -> float:
-        """Return how long to wait for an answer until the next action is due."""
+        """Return the milliseconds until the next attempt or timeout is due."""
         ends = [begin + int(self._timeout * 1e9) for _, _, begin in self._running.values()]
         if self._waiting:
             ends.append(self._next_ns)
@@ -181,9 +181,10 @@ class _Race:
 def _first_datagrams(
     addresses: Sequence[Address], timeout: float, source: str | None
 ) -> Address | None:
-    """The first address whose service echoes an empty datagram, or else one that refuses none.
+    """Return the first address that echoes an empty datagram, or else one that did not refuse it.
 
-    Nobody answers a datagram by establishing a connection; where nobody listens, ICMP says so.
+    UDP establishes no connection, so only an echo shows that an address answers; a port without a
+    listener is reported by ICMP.
     """
     silent: Address | None = None
     for address in reachable_from(source, addresses):

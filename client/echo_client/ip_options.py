@@ -1,4 +1,4 @@
-"""The options -4 and -6 of the commands that connect."""
+"""The options -4 and -6 of the commands that open connections."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def ip_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ip_version(*, ipv4: bool, ipv6: bool) -> Literal[4, 6] | None:
-    """Return the version that was asked for; None for both.
+    """Return the IP version to restrict addresses to; None for both versions.
 
     Raises:
-        click.UsageError: both are excluded.
+        click.UsageError: both options were given.
     """
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 leave no address; give one of them")

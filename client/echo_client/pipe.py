@@ -1,4 +1,4 @@
-"""From a source to the service and from the service to a sink, both ways at once."""
+"""Streaming of data to the service and back, in both directions concurrently."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Sink = Callable[[bytes], object]
 
 @dataclass(slots=True)
 class _Half:
-    """One direction of a stream: how many bytes went through it, and which."""
+    """One direction of a stream: the number of bytes so far and their digest."""
 
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
@@ -37,10 +37,10 @@ class _Half:
 
 
 def check_stream(endpoint: Endpoint) -> None:
-    """Refuse what a stream cannot go through.
+    """Check that an endpoint's transport is a stream.
 
     Raises:
-        InvalidValueError: it is UDP.
+        InvalidValueError: the transport is UDP.
     """
     if endpoint.scheme == "udp":
         raise InvalidValueError(
@@ -50,25 +50,25 @@ def check_stream(endpoint: Endpoint) -> None:
 
 
 def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
-    """Send all of a source, then its end, and hand every byte that comes back to a sink.
+    """Send all data of a source, shut down sending, and pass every byte received to a sink.
 
-    It ends when the other end does, so that what came behind the last byte is noticed; where that
-    does not, when it has been quiet for the connection's timeout.
+    It returns when the server closes the connection, so that surplus bytes are noticed; if the
+    server does not close it, when nothing has arrived for the connection's timeout.
 
-    A thread of its own sends, so that a server that waits for its reply to be read never makes
-    both ends wait for each other.
+    A separate thread sends. Otherwise a server that waits for its replies to be read and a client
+    that waits for its data to be read would deadlock.
 
     Args:
-        connection: where to; it is at its end afterwards.
-        source: called with a size for at most so many bytes more; nothing at its end.
-        sink: takes what came back, as it comes.
+        connection: the connection to the service; it is of no further use afterwards.
+        source: returns up to the given number of bytes; no bytes at the end of the data.
+        sink: called with the data received, as it arrives.
 
     Returns:
         The number of bytes that made the round trip.
 
     Raises:
-        ClosedError: the service closed the connection before everything had come back.
-        MismatchError: what came back is not what was sent.
+        ClosedError: the service closed the connection before all data had returned.
+        MismatchError: the data received differs from the data sent.
         StreamError: the source cannot be read.
         ClientError: the connection broke or stalled.
     """
@@ -92,12 +92,12 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
 
 
 def _receive(connection: EchoConnection, sender: _Sender, received: _Half) -> bytes:
-    """Receive what comes next; nothing at the end, or where nothing more is to come."""
+    """Return the next data; none at the end of the stream, or when all data has returned."""
     while True:
         try:
             return connection.receive()
         except ReplyTimeoutError:
-            # Waiting for more input is no fault; waiting for bytes that were sent is one.
+            # Waiting for more input is not an error; waiting for bytes that were sent is.
             if received.size < sender.sent.size:
                 raise
             if sender.finished:
@@ -109,12 +109,12 @@ def _receive(connection: EchoConnection, sender: _Sender, received: _Half) -> by
 
 
 class _Sender(threading.Thread):
-    """Sends a source to its end; what stopped it before that is its `failure`.
+    """A thread that sends all data of a source.
 
     Attributes:
-        sent: what was handed to the connection.
-        finished: the source has ended, and all of it is `sent`.
-        failure: why it could not go on.
+        sent: the data passed to the connection so far.
+        finished: True once the source has ended and all its data has been sent.
+        failure: the error that stopped the thread; None if there was none.
     """
 
     def __init__(self, connection: EchoConnection, source: Source) -> None:
@@ -130,7 +130,7 @@ class _Sender(threading.Thread):
             while data := self._read():
                 self.sent.add(data)
                 self._connection.send(data)
-            # Before the other end can see the end, and answer with its own.
+            # Set before the peer can see the end of the stream and close the connection.
             self.finished = True
             self._connection.end_of_sending()
         except ClientError as error:

@@ -1,4 +1,4 @@
-"""The interactive prompt: type a line, see what comes back and how long it took."""
+"""The interactive prompt: it sends each line, and shows the reply and its round trip."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STYLE = Style.from_dict({"dim": "#888888", "error": "ansired", "prompt": "bold"}
 
 
 def history_path() -> Path:
-    """Return the file of typed lines: `$XDG_STATE_HOME/echoswarm/history`.
+    """Return the file of the prompt's history: `$XDG_STATE_HOME/echoswarm/history`.
 
     Raises:
         RuntimeError: the user has no home directory.
@@ -38,11 +38,11 @@ def history_path() -> Path:
 
 
 class Repl:
-    """A prompt on one connection to one echo service.
+    """A prompt with one connection to an echo service.
 
     Args:
-        endpoint: the service.
-        connect: opens a connection to it.
+        endpoint: the endpoint of the service.
+        connect: opens a connection to the service.
     """
 
     def __init__(self, endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:
@@ -64,7 +64,7 @@ class Repl:
         }
 
     def run(self) -> None:
-        """Read and obey lines until Ctrl-D or the command to quit."""
+        """Read and execute lines until Ctrl-D or the quit command."""
         session: PromptSession[str] = PromptSession(
             history=_history(),
             completer=WordCompleter([f"\\{name}" for name in self._commands], sentence=True),
@@ -89,7 +89,7 @@ class Repl:
         return FormattedText([("class:prompt", f"{self._endpoint.location}{state}> ")])
 
     def _guarded(self, action: Callable[[str], None], argument: str) -> None:
-        """Turn what goes wrong in an action into a line, and leave no half-used connection."""
+        """Run an action, print its error in one line, and close the connection if it broke."""
         try:
             action(argument)
         except InvalidValueError as error:
@@ -98,7 +98,7 @@ class Repl:
             _complain(f"{error}; \\reconnect connects again")
             self._disconnect()
         except KeyboardInterrupt:
-            # The reply may still come; a new connection is the way to be in step again.
+            # The reply may still arrive; only a new connection is certain to be in step.
             _complain("interrupted, connection closed; \\reconnect connects again")
             self._disconnect()
 
@@ -162,7 +162,7 @@ class Repl:
         except OSError as error:
             raise InvalidValueError(f"{path}: {error.strerror}") from error
         except ClientError as error:
-            # The prompt's own connection is as it was.
+            # The file had a connection of its own; the prompt's connection is unaffected.
             raise InvalidValueError(f"{path}: {error}") from error
         _say(
             f"{format_bytes(size)} sent, the same came back",

@@ -1,7 +1,7 @@
 """A client's TLS options.
 
-`ssl` is imported when a context is made: this module may be imported before gevent patches the
-process, and `ssl` may not.
+`ssl` is imported only when a context is created: this module may be imported before gevent patches
+the process, but `ssl` must not be.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TlsOptions:
-    """Whom to trust, and who to be.
+    """The certificates to trust and to present.
 
     Attributes:
-        ca: file of the authorities to trust instead of the system's.
-        cert: file of the client's certificate and its chain, in PEM form.
-        key: file of its key, without a passphrase; None where it is in the same file.
-        server_name: the name that is asked for and that the certificate must be for; None for the
-            host that is connected to.
-        insecure: trust anybody.
+        ca: file of the certificate authorities to trust; None for the system's.
+        cert: file of the client's certificate and its chain, in PEM format; None for none.
+        key: file of the unencrypted key; None if the key is in the same file.
+        server_name: the name that is sent to the server (SNI) and that its certificate must match;
+            None for the host of the target.
+        insecure: accept any certificate.
     """
 
     ca: str | None = None
@@ -36,22 +36,24 @@ class TlsOptions:
 
     @property
     def files(self) -> tuple[str | None, ...]:
-        """The files that are read."""
+        """The files that `context` reads, None for each that is not set."""
         return self.ca, self.cert, self.key
 
     def context(self) -> ssl.SSLContext:
-        """Read the files into a context for clients; TLS 1.2 at least.
+        """Create a client context from the files, for TLS 1.2 or later.
 
-        It takes milliseconds: many connections share one.
+        This takes milliseconds, so many connections should share one context.
 
         Raises:
-            TlsFileError: a file cannot be read, is not what it should be, or the key does not fit.
+            TlsFileError: a file cannot be read or used, or the key does not belong to the
+                certificate.
         """
         import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # So that sending is nothing but sending: one thread may, while another receives.
+        # With renegotiation a send could have to receive, and one thread could not send while
+        # another receives.
         context.options |= ssl.OP_NO_RENEGOTIATION
         if self.insecure:
             context.check_hostname = False

@@ -1,4 +1,4 @@
-"""The TLS options of the commands that connect."""
+"""The TLS options of the commands that open connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from echo_core.command_line.option_types import HOST
 
 
 def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what a client may say of TLS, as parameters `tls_ca`, `tls_cert` and so on."""
+    """Add a client's TLS options, as parameters `tls_ca`, `tls_cert` and so on."""
     file = click.Path(dir_okay=False)
     options = (
         click.option(

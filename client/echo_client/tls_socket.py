@@ -1,6 +1,6 @@
-"""TLS over a connected socket, read and written like a plain one.
+"""TLS over a connected socket, with the interface of a plain socket.
 
-Import it only where TLS is spoken: it imports `ssl`, which must come after gevent's patching.
+Import this module only when TLS is used: it imports `ssl`, which must come after gevent's patching.
 """
 
 from __future__ import annotations
@@ -16,40 +16,42 @@ from contextlib import suppress
 from echo_client.deadlines import seconds_until, set_timeout, wait
 from echo_client.errors import HandshakeError
 
-# The most that one record holds (RFC 8446, section 5.1).
+# The largest payload of a record in bytes (RFC 8446, section 5.1).
 LARGEST_RECORD = 16 * 1024
 _RECEIVE = 64 * 1024
-# Answers to key updates (RFC 8446, section 4.6.3) wait for the next send, 24 bytes each. A server
-# that asks for so many in one reply means no good.
+# Responses to key updates (RFC 8446, section 4.6.3), of 24 bytes each, wait for the next send. Only
+# a malicious server requests this many in one reply.
 _MOST_OWED = 256 * 1024
-# What OpenSSL makes of bytes that are no record, or of its own words that come back.
+# OpenSSL's reasons when it receives data that is not TLS, or its own messages echoed.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 
 
 class TlsSocket:
-    """The client's side of TLS, in memory, between its user and a plain socket.
+    """The client's side of a TLS connection, encrypting and decrypting in memory.
 
-    `ssl.SSLSocket` would read and write the socket by itself, and then can neither be used by a
-    thread that sends and one that receives, nor read on after its own close_notify, nor wait as
-    long as `SO_RCVTIMEO` says. Here only plain bytes wait for the network, outside the lock that
-    keeps OpenSSL's calls apart; so what holds of the plain socket holds of this one. It is as fast.
+    `ssl.SSLSocket` performs its own reads and writes. It therefore cannot be used by one thread
+    that sends and another that receives, cannot receive after its own close_notify, and ignores
+    `SO_RCVTIMEO`. Here OpenSSL works on memory buffers under a lock, and the plain socket is read
+    and written outside the lock, so this class has none of these limits. It is as fast.
 
-    After a receive no whole record is left in OpenSSL's hands, where poll(2) does not see it.
+    After a receive, no complete record is left in OpenSSL's buffers, where poll(2) would not see
+    it.
 
     Args:
-        plain: a connected socket; closed by `close`.
-        context: how to speak TLS. Without `OP_NO_RENEGOTIATION` two threads must not use it.
-        server_name: what the certificate must be for.
+        plain: a connected socket; `close` closes it.
+        context: the TLS context. Without `OP_NO_RENEGOTIATION`, two threads must not use the
+            socket.
+        server_name: the name that the certificate must match.
 
     Raises:
-        ValueError: the name cannot be one, or there is none and the context wants it checked.
+        ValueError: the name is not valid, or is missing although the context checks it.
     """
 
     def __init__(
         self, plain: socket.socket, context: ssl.SSLContext, server_name: str | None
     ) -> None:
         if context.check_hostname and not server_name:
-            # A socket of `ssl` refuses this. In memory the name would go unchecked.
+            # `ssl.SSLSocket` refuses this, but `ssl.SSLObject` would not check the name.
             raise ValueError("there is no name that the certificate must be for")
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -58,9 +60,9 @@ class TlsSocket:
         self._lock = threading.Lock()
         self._timeout = 0.0
         self._ended = False
-        # The other end has sent something that was meant for the reader.
-        self._spoken_to = False
-        # What is encrypted and not sent yet, and how many plain bytes are in it.
+        # The peer has sent application data.
+        self._has_received = False
+        # Encrypted data not yet sent, and the number of plain bytes in it.
         self._unsent: memoryview | bytes = b""
         self._plain_bytes_unsent = 0
 
@@ -70,11 +72,11 @@ class TlsSocket:
         return self._plain.family
 
     def do_handshake(self, timeout: float) -> None:
-        """Shake hands within so many seconds.
+        """Perform the TLS handshake within a timeout in seconds.
 
         Raises:
-            TimeoutError: the other end did not answer in time.
-            OSError: the two do not agree, or the connection broke or ended.
+            TimeoutError: the peer did not answer in time.
+            OSError: the handshake failed, or the connection broke or was closed.
         """
         deadline = time.monotonic() + timeout
         done = False
@@ -96,7 +98,7 @@ class TlsSocket:
                 self._incoming.write(received)
 
     def settimeout(self, seconds: float) -> None:
-        """Let each receive and send wait so long at most."""
+        """Set the timeout of each receive and send in seconds."""
         self._timeout = seconds
         set_timeout(self._plain, seconds)
 
@@ -112,11 +114,11 @@ class TlsSocket:
             raise
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """Encrypt the beginning of the data and send as much of it as goes.
+        """Encrypt the beginning of the data and send as much of it as possible.
 
         Returns:
-            How many plain bytes left; 0 while a part of what was encrypted still has to. The data
-            of the next call must begin with the same bytes then.
+            The number of plain bytes sent; 0 while a part of the encrypted data is unsent. In that
+            case the data of the next call must begin with the same bytes.
         """
         if not self._unsent:
             beginning = data[:_RECEIVE]
@@ -130,13 +132,14 @@ class TlsSocket:
         return 0 if self._unsent else self._plain_bytes_unsent
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receive what there is; nothing at the end, with close_notify or without.
-
-        Raises HandshakeError where the server refused this end after its own part was done.
+        """Receive and decrypt data; an empty result is the end, with or without close_notify.
 
         Args:
-            size: encrypted bytes that are received at once; it may be a record more than these.
-            flags: with `MSG_DONTWAIT`, bytes that end no record raise BlockingIOError.
+            size: the encrypted bytes to receive at most; the result may be longer by one record.
+            flags: with `MSG_DONTWAIT`, an incomplete record raises BlockingIOError.
+
+        Raises:
+            HandshakeError: the server rejected the client after the client's part of the handshake.
         """
         if self._ended:
             return b""
@@ -150,16 +153,17 @@ class TlsSocket:
             if data is None:
                 if flags & socket.MSG_DONTWAIT:
                     raise BlockingIOError(errno.EAGAIN, "no whole record has come")
-                # Its timeout has begun before, and is that of the thread that sends, too.
+                # Setting the timeout would affect the sending thread, too, so it polls instead.
                 poll = select.poll()
                 poll.register(self._plain, select.POLLIN)
                 wait(poll, deadline)
         return data
 
     def shutdown(self, how: int) -> None:
-        """With `SHUT_WR` say close_notify; what comes can still be received.
+        """Shut down one or both directions.
 
-        With any other, shut down the socket itself: whoever waits in it sees the end.
+        `SHUT_WR` sends close_notify, and data can still be received. Any other value shuts down
+        the plain socket, which wakes up a thread that waits on it.
         """
         if how != socket.SHUT_WR:
             self._plain.shutdown(how)
@@ -167,7 +171,7 @@ class TlsSocket:
             self._plain.sendall(farewell)
 
     def close(self) -> None:
-        """Say close_notify, if it can be said at once, and close the socket."""
+        """Send close_notify if that is possible without blocking, and close the socket."""
         farewell = self._close_notify()
         with suppress(OSError):
             if not self._unsent:
@@ -176,11 +180,11 @@ class TlsSocket:
         self._plain.close()
 
     def fileno(self) -> int:
-        """The descriptor of the socket."""
+        """Return the descriptor of the socket."""
         return self._plain.fileno()
 
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
-        """An option of the socket."""
+        """Return the value of an option of the socket."""
         return self._plain.getsockopt(level, option, size)
 
     def _encrypted(self, data: bytes | memoryview) -> bytes:
@@ -194,7 +198,7 @@ class TlsSocket:
             return self._outgoing.read()
 
     def _decrypted(self, received: bytes) -> bytes | None:
-        """Take in what came; None where it holds nothing for the reader yet."""
+        """Decrypt received data; return None if it contains no complete application data yet."""
         pieces = []
         with self._lock:
             self._incoming.write(received)
@@ -204,7 +208,7 @@ class TlsSocket:
                     if not piece:
                         self._ended = True
                         break
-                    self._spoken_to = True
+                    self._has_received = True
                     pieces.append(piece)
             except ssl.SSLWantReadError:
                 pass
@@ -212,9 +216,9 @@ class TlsSocket:
                 self._ended = True
             except ssl.SSLError as error:
                 broken = _broken(error)
-                if "_ALERT_" in (error.reason or "") and not self._spoken_to:
-                    # In TLS 1.3 the client is through with the handshake before the server has
-                    # looked at its certificate.
+                if "_ALERT_" in (error.reason or "") and not self._has_received:
+                    # In TLS 1.3 the client completes the handshake before the server has checked
+                    # its certificate.
                     raise HandshakeError(f"TLS handshake failed: {broken.strerror}") from error
                 raise broken from error
             if self._outgoing.pending > _MOST_OWED:
@@ -222,23 +226,23 @@ class TlsSocket:
         return b"".join(pieces) if pieces or self._ended else None
 
     def _raise_refusal(self) -> None:
-        """The other end took no more: say why, if it has said so before."""
+        """Raise the reason why sending failed, if the peer has sent one."""
         self._plain.settimeout(0)
         with suppress(OSError):
             while received := self._plain.recv(_RECEIVE):
                 self._decrypted(received)
 
     def _close_notify(self) -> bytes:
-        """Return what remains to be sent, close_notify last; empty if it was sent."""
+        """Return the data still to be sent, with close_notify at its end."""
         with self._lock:
-            # It asks for the other end's close_notify at once. That comes when it comes.
+            # unwrap() reports that the peer's close_notify has not arrived, which is not needed.
             with suppress(ssl.SSLError):
                 self._tls.unwrap()
             return self._outgoing.read()
 
 
 def _broken(error: ssl.SSLError) -> OSError:
-    """The error that says what went wrong as people say it."""
+    """Convert an SSLError to an OSError with a readable message."""
     reason = (error.reason or str(error)).lower().replace("_", " ")
     _, alert, meaning = reason.partition(" alert ")
     if isinstance(error, ssl.SSLCertVerificationError):

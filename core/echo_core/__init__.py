@@ -1,1 +1,1 @@
-"""Shared by server, client and load tester: endpoints, units, command-line conventions, logs."""
+"""What the three commands share: endpoints, units, command-line conventions and logs."""

@@ -1,4 +1,4 @@
-"""Endpoints of an echo service, as people write them and as the programs print them."""
+"""Endpoints of an echo service: parsing, validation and printing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from echo_core.errors import InvalidValueError
 DEFAULT_PORT = 50007
 Transport = Literal["tcp", "tls", "udp"]
 TRANSPORTS: tuple[Transport, ...] = ("tcp", "tls", "udp")
-# sun_path has 108 bytes (unix(7)): of a path the last is 0, of an abstract name the first.
+# sun_path has 108 bytes (unix(7)), one of them null: the last of a path, the first of an abstract
+# name.
 LONGEST_UNIX_PATH = 107
-# Every address of the machine, of both families.
+# All addresses of the machine, IPv4 and IPv6.
 ANY_HOST = "*"
 
 
@@ -23,7 +24,7 @@ _TARGET_FORMS = "write tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix
 
 
 class Endpoint(ABC):
-    """A place to listen or to connect to; `str` gives the form that `parse` reads."""
+    """An address to listen on or to connect to; `str` returns the form that `parse` reads."""
 
     __slots__ = ()
 
@@ -38,20 +39,20 @@ class Endpoint(ABC):
         """The part after `://`: `127.0.0.1:50007`, `[::1]:50007`, `/run/echo.sock`."""
 
     def __str__(self) -> str:
-        """The form that `parse` reads: `tcp://127.0.0.1:50007`, `unix:///run/echo.sock`."""
+        """Return the form that `parse` reads: `tcp://127.0.0.1:50007`, `unix:///run/echo.sock`."""
         return f"{self.scheme}://{self.location}"
 
     @staticmethod
     def parse(text: str) -> Endpoint:
-        """Read `tcp://HOST:PORT` (or `tls`, `udp`), `HOST:PORT`, `HOST`, `unix://PATH` or `fd://N`.
+        """Parse `tcp://HOST:PORT` (or `tls`, `udp`), `HOST:PORT`, `HOST`, `unix://PATH` or `fd://N`.
 
-        Without a port it is 50007; without a scheme it is TCP. `unix://@NAME` is a name in the
-        abstract namespace.
+        The default port is 50007 and the default transport TCP. `unix://@NAME` is a name in the
+        abstract namespace (unix(7)).
 
-        IPv6 addresses stand in brackets (RFC 3986, section 3.2.2) wherever a port follows.
+        An IPv6 address is written in brackets (RFC 3986, section 3.2.2) wherever a port follows.
 
         Raises:
-            InvalidValueError: the text is none of these.
+            InvalidValueError: the text has none of these forms.
         """
         scheme, separator, rest = text.partition("://")
         if not separator:
@@ -72,8 +73,8 @@ class NetworkEndpoint(Endpoint):
     """A host and a port.
 
     Attributes:
-        host: a name or an address; IPv6 addresses without brackets; `*` listens on every address.
-        port: 0 to 65535; 0 asks the system for a free port when listening.
+        host: a name or an address, an IPv6 address without brackets; `*` stands for all addresses.
+        port: 0 to 65535; a listener on port 0 gets a free port from the system.
         transport: `tcp`, `tls` (over TCP) or `udp`.
     """
 
@@ -94,13 +95,13 @@ class NetworkEndpoint(Endpoint):
 
     @property
     def location(self) -> str:
-        """`HOST:PORT`, IPv6 addresses in brackets."""
+        """`HOST:PORT`, an IPv6 address in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     @property
     def ip_version(self) -> int | None:
-        """4 or 6 where the host is an address; None where it is a name."""
+        """4 or 6 if the host is an address; None if it is a name."""
         try:
             return ipaddress.ip_address(self.host).version
         except ValueError:
@@ -109,11 +110,11 @@ class NetworkEndpoint(Endpoint):
 
 @dataclass(frozen=True, slots=True)
 class UnixEndpoint(Endpoint):
-    """A stream socket in the file system, or in Linux's abstract namespace (unix(7)).
+    """A unix stream socket in the file system or in Linux's abstract namespace (unix(7)).
 
     Attributes:
-        path: up to 107 bytes; or `@` and an abstract name of so many. A file whose name begins
-            with @ is written `./@name`.
+        path: a path of up to 107 bytes, or `@` and an abstract name of up to 107 bytes. A file
+            whose name begins with @ is written `./@name`.
     """
 
     path: str
@@ -134,17 +135,17 @@ class UnixEndpoint(Endpoint):
 
     @property
     def is_abstract(self) -> bool:
-        """True for a name in the abstract namespace, which has no file."""
+        """True if this is a name in the abstract namespace, which has no file."""
         return self.path.startswith("@")
 
     @property
     def sockaddr(self) -> str:
-        """The address as a socket's `bind` and `connect` take it."""
+        """The address for a socket's `bind` and `connect`."""
         return f"\0{self.path[1:]}" if self.is_abstract else self.path
 
     @property
     def scheme(self) -> str:
-        """The transport; `unix`."""
+        """Always `unix`."""
         return "unix"
 
     @property
@@ -165,7 +166,7 @@ class DescriptorEndpoint(Endpoint):
 
     @property
     def scheme(self) -> str:
-        """Not a transport: `fd`."""
+        """Always `fd`."""
         return "fd"
 
     @property
@@ -175,10 +176,10 @@ class DescriptorEndpoint(Endpoint):
 
 
 def parse_target(text: str) -> Endpoint:
-    """Read an endpoint that can be connected to, as `Endpoint.parse`.
+    """Parse an endpoint to connect to, in the forms of `Endpoint.parse`.
 
     Raises:
-        InvalidValueError: the text is no endpoint, or one that can only be listened on.
+        InvalidValueError: the text is not an endpoint, or is one that can only be listened on.
     """
     try:
         endpoint = Endpoint.parse(text)
@@ -197,10 +198,10 @@ def parse_target(text: str) -> Endpoint:
 
 
 def parse_page(text: str) -> NetworkEndpoint:
-    """Read where pages are served: `HOST:PORT` or `http://HOST:PORT`; the port is required.
+    """Parse the address of an HTTP server: `HOST:PORT` or `http://HOST:PORT`, port required.
 
     Raises:
-        InvalidValueError: the text is neither.
+        InvalidValueError: the text has neither form.
     """
     location = text.removeprefix("http://").rstrip("/")
     try:
@@ -227,7 +228,7 @@ def _parse_network(rest: str, text: str, transport: Transport) -> NetworkEndpoin
 
 
 def _split_port(rest: str, text: str) -> tuple[str, str | None]:
-    """Part `HOST[:PORT]`; the port is None where none is given."""
+    """Split `HOST[:PORT]`; the port is None if there is none."""
     if rest.startswith("["):
         host, bracket, tail = rest[1:].partition("]")
         if not bracket or not _is_ipv6(host) or (tail and not tail.startswith(":")):
@@ -245,7 +246,7 @@ def _is_host(text: str) -> bool:
     if not text or any(character.isspace() for character in text):
         return False
     try:
-        # What the resolver does with it first (RFC 3490).
+        # The first thing that the resolver does with a name (RFC 3490).
         text.encode("idna")
     except UnicodeError:
         return _is_ipv6(text)

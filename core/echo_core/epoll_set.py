@@ -1,8 +1,9 @@
-"""One epoll set for many descriptors, and one watcher of an event loop on it.
+"""One epoll set for many descriptors, watched by one watcher of an event loop.
 
-What the server's echo set and the load tester's hub engine have in common: the loop is told once a
-batch what would otherwise cost it a watcher and a callback a descriptor (epoll(7): an epoll
-descriptor can be watched like any other). The loop is gevent's; this module does not import it.
+The server's echo set and the load tester's hub engine are built on it: the event loop makes one
+callback per batch of ready descriptors, instead of having a watcher and a callback for each
+descriptor. An epoll descriptor can itself be polled (epoll(7)). The loop is gevent's; this module
+does not import it.
 """
 
 from __future__ import annotations
@@ -11,32 +12,32 @@ import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# The same values for epoll (EPOLLIN, EPOLLOUT) and poll(2) everywhere.
+# epoll (EPOLLIN, EPOLLOUT) and poll(2) use the same values on all systems.
 READABLE = 0x001
 WRITABLE = 0x004
-# Descriptors a wake-up serves before the loop gets to run everything else.
+# Descriptors that are served per wake-up before the loop runs everything else.
 BATCH = 256
-# gevent's own number for the event of a watcher.
+# gevent's number for a watcher's read event.
 _LOOP_READ = 1
 
 Ready = Sequence[tuple[int, int]]
 
 
 class EpollSet:
-    """Watches descriptors for a loop, a batch a wake-up.
+    """A set of descriptors whose events reach an event loop in batches.
 
     Args:
-        loop: gevent's, of a hub: `hub.loop`.
-        epoll: made after any fork. Monkey-patching takes the name out of the select module:
-            `gevent.monkey.get_original("select", "epoll")()`.
-        on_ready: called with a batch of descriptors and their events. An exception that left it
-            would stop the watcher for ever: it must not raise.
+        loop: the event loop of a gevent hub, `hub.loop`.
+        epoll: an epoll object created after any fork. Monkey-patching removes the class from the
+            select module; `gevent.monkey.get_original("select", "epoll")()` creates one.
+        on_ready: called with a batch of (descriptor, events) pairs. It must not raise: an
+            exception would stop the watcher for good.
     """
 
     def __init__(self, loop: Any, epoll: select.epoll, on_ready: Callable[[Ready], None]) -> None:
         self._epoll = epoll
         self._on_ready = on_ready
-        # To watch descriptors for the first time, and for other events: epoll_ctl(2).
+        # epoll_ctl(2): add a descriptor, and change the events of one.
         self.watch = epoll.register
         self.change = epoll.modify
         self.forget = epoll.unregister
@@ -44,7 +45,7 @@ class EpollSet:
         self._watcher.start(self._wake)
 
     def close(self) -> None:
-        """Stop watching for good."""
+        """Stop watching and close the epoll descriptor."""
         self._watcher.stop()
         self._watcher.close()
         self._epoll.close()

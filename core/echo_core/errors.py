@@ -1,4 +1,4 @@
-"""The root of every error that echoswarm raises on purpose, and the exit codes they end in."""
+"""The base class of all errors that echoswarm raises, and the exit codes of its commands."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class ExitCode(IntEnum):
 
 
 class EchoswarmError(Exception):
-    """An error with a message for the user: one line that says what was given and what is right.
+    """An error whose message is for the user: one line that says what is wrong and what is right.
 
     Attributes:
-        exit_code: what a command that ends in this error exits with.
+        exit_code: the exit code of a command that ends with this error.
     """
 
     exit_code: ExitCode = ExitCode.FAILED
 
 
 class InvalidValueError(EchoswarmError, ValueError):
-    """A value that a person wrote (an endpoint, a duration, a count) is not what it should be."""
+    """A value that a user wrote (an endpoint, a duration, a count) is not valid."""
 
     exit_code = ExitCode.USAGE

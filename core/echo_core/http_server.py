@@ -1,8 +1,8 @@
-"""A small HTTP server for monitors: few pages, bounded in connections and in time.
+"""A small HTTP server for monitoring, with a bounded number and duration of connections.
 
-One thread serves all connections. Every request gets one answer, and the connection ends: HTTP/1.0
-(RFC 1945). The standard library reads the requests; its server would give each connection a thread
-of its own for as long as the client likes.
+One thread serves all connections. Each connection carries one request and one response, as in
+HTTP/1.0 (RFC 1945). The standard library parses the requests; its own server would give each
+connection a thread for as long as the client keeps it open.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-# Connections at once.
+# Connections open at the same time.
 MOST_CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
-# A request without a body is smaller by far.
+# Far more than a request without a body needs.
 _MOST_HEAD_BYTES = 16 * 1024
-# Times that what has come beyond the request is received, and thrown away.
+# How many times data after the request is received and discarded.
 _DRAINS = 16
-# Connections that are accepted before those that are open are served again.
+# Connections that are accepted before the open ones are served again.
 _ACCEPTS_A_TURN = 16
 _PAUSE_SECONDS = 0.1
 _WARNING_PERIOD_SECONDS = 10.0
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _METHODS = ("GET", "HEAD")
-# By how much its thread is nicer than the process (sched(7)): scrapes that never end would cost
-# the echo on the same core milliseconds.
+# Added to the nice value of the server's thread (sched(7)): continuous scraping would otherwise
+# delay echoes on the same core by milliseconds.
 _NICENESS = 15
 
 
 class Answer(NamedTuple):
-    """The content of a page.
+    """A response.
 
     Attributes:
-        status: of HTTP.
-        content: the page.
-        content_type: what it is.
+        status: the HTTP status.
+        content: the body.
+        content_type: the media type of the body.
     """
 
     status: HTTPStatus
@@ -58,23 +58,23 @@ class Answer(NamedTuple):
 
     @classmethod
     def of_text(cls, status: HTTPStatus, text: str) -> Answer:
-        """A line of text."""
+        """Return a response whose body is one line of text."""
         return cls(status, f"{text}\n".encode())
 
 
-# From the path of a request, without its query, and the header fields.
+# Returns the answer to a request, given its path (without the query) and its header fields.
 Pages = Callable[[str, Message], Answer]
 
 
 class _Connection:
-    """A client.
+    """A connection and the state of its request.
 
     Attributes:
-        socket: non-blocking.
-        deadline: when it is given up, in seconds of the monotonic clock.
-        head: what has come of its request.
-        unsent: what has not left of the answer; None while the request is incomplete.
-        watched: the event that it waits for; 0 for none yet.
+        socket: the non-blocking socket.
+        deadline: when the connection is closed at the latest, in seconds of the monotonic clock.
+        head: the part of the request received so far.
+        unsent: the part of the answer not yet sent; None while the request is incomplete.
+        watched: the selector event it waits for; 0 before it is registered.
     """
 
     __slots__ = ("deadline", "head", "socket", "unsent", "watched")
@@ -88,22 +88,22 @@ class _Connection:
 
 
 class HttpServer:
-    """Serves pages from a thread of its own, of low priority, to GET and HEAD.
+    """An HTTP server for GET and HEAD that runs in a low-priority thread of its own.
 
-    A connection that has not got its answer in `seconds` is closed. So that a monitor always gets
-    through, one beyond `most` takes the place of the one that has waited longest without a complete
-    request; so it does where the process has no descriptor left, and one is kept back for the case
-    that no other connection is open.
+    A connection that has not received its whole answer within `seconds` is closed. A new client is
+    always admitted: when `most` connections are open, or the process has no descriptor left, the
+    oldest connection without a complete request is closed, or, if all are being answered, the
+    oldest of those. One spare descriptor is reserved for the case that no connection is open.
 
-    An error of a page is logged, and answered with 500; that a client leaves is logged at debug
-    level.
+    An exception raised by a page is logged and answered with status 500. A client that disconnects
+    early is logged at debug level.
 
     Args:
         listener: a listening socket; it is made non-blocking, and `close` closes it.
-        pages: what is served, called in that thread.
-        logger: where to say what goes wrong.
-        most: connections that may be open at once.
-        seconds: what a connection gets from when it is accepted until its answer has left.
+        pages: called in the server's thread with the path and the header fields of each request.
+        logger: the logger for errors and requests.
+        most: the number of connections that may be open at the same time.
+        seconds: the time from accepting a connection until its answer must have been sent.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class HttpServer:
         self._logger = logger
         self._most = most
         self._seconds = seconds
-        # In the order in which they were accepted, which is that of their deadlines.
+        # In the order of acceptance, which is also that of the deadlines.
         self._connections: dict[_Connection, None] = {}
         self._spare: int | None = os.dup(listener.fileno())
         self._accept_at: float | None = None
@@ -136,7 +136,7 @@ class HttpServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop accepting, let open connections get their answers in their time, and end."""
+        """Stop accepting, and wait until the open connections are answered or time out."""
         self._is_closing = True
         self._wakes.send(b"x")
         self._thread.join()
@@ -148,7 +148,7 @@ class HttpServer:
 
     def _serve(self) -> None:
         if sys.platform == "linux":
-            # Elsewhere it would be that of the whole process.
+            # On other systems this would change the priority of the whole process.
             own = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICENESS)
         while not self._is_closing or self._connections:
@@ -168,7 +168,7 @@ class HttpServer:
             elif key.fileobj is self._woken:
                 self._woken.recv(1)
             elif key.data in self._connections:
-                # Otherwise it has just given way to another.
+                # If it is not among them, it has just been closed for a new one.
                 self._advance(key.data)
         now = time.monotonic()
         if self._accept_at is not None and self._accept_at <= now:
@@ -192,19 +192,23 @@ class HttpServer:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                if error.errno in _NO_DESCRIPTOR and self._make_room():
+                if error.errno in _NO_DESCRIPTOR and self._free_descriptor():
                     continue
                 self._pause(error)
                 return
             if len(self._connections) >= self._most:
-                self._make_room()
+                self._free_descriptor()
             accepted.setblocking(False)
             connection = _Connection(accepted, time.monotonic() + self._seconds)
             self._connections[connection] = None
             self._advance(connection)
 
-    def _make_room(self) -> bool:
-        """Give up a connection, or else the spare descriptor; False if there is neither."""
+    def _free_descriptor(self) -> bool:
+        """Close a connection, or else the spare descriptor; return False if there is neither.
+
+        The connection is the oldest without a complete request, or else the oldest of all, even if
+        its answer is then cut short.
+        """
         if self._connections:
             self._logger.debug("http client gives way")
             waiting = (one for one in self._connections if one.unsent is None)
@@ -237,7 +241,7 @@ class HttpServer:
             self._is_accepting = True
 
     def _advance(self, connection: _Connection) -> None:
-        """Receive or send what can be; whatever fails costs this connection alone."""
+        """Receive or send without blocking; a failure ends only this connection."""
         try:
             try:
                 if connection.unsent is None:
@@ -246,7 +250,7 @@ class HttpServer:
                     self._send(connection)
             except BlockingIOError:
                 pass
-            # Most requests have come whole by now, and are answered without ever being watched.
+            # Most requests are complete by now and are answered without ever being registered.
             if connection in self._connections:
                 self._watch(connection)
         except OSError as error:
@@ -277,7 +281,7 @@ class HttpServer:
         connection.unsent = connection.unsent[sent:]
         if not connection.unsent:
             connection.socket.shutdown(socket.SHUT_WR)
-            # What came unasked, a body, would turn the end into a reset (RFC 9112, section 9.6).
+            # Unread data, such as a body, would make close() send a reset (RFC 9112, section 9.6).
             with suppress(BlockingIOError):
                 for _ in range(_DRAINS):
                     if not connection.socket.recv(_MOST_HEAD_BYTES):
@@ -305,7 +309,7 @@ class HttpServer:
 
 
 class _Request(BaseHTTPRequestHandler):
-    """A request as the standard library reads it, and its answer, both in memory."""
+    """A request parsed by the standard library, and its answer, both in memory."""
 
     server_version = "echoswarm"
     sys_version = ""
@@ -317,7 +321,7 @@ class _Request(BaseHTTPRequestHandler):
         self.raw_requestline = self.rfile.readline()
 
     def answer(self, pages: Pages) -> bytes:
-        """The answer to this request, also where it is none."""
+        """Return the answer to this request, also if the request is malformed."""
         if self.parse_request():
             if self.command not in _METHODS:
                 text = f"{' and '.join(_METHODS)} only"
@@ -327,13 +331,13 @@ class _Request(BaseHTTPRequestHandler):
         return self._written()
 
     def refuse(self, status: HTTPStatus) -> bytes:
-        """The answer to a request that is not read."""
+        """Return an error response without parsing the request."""
         self.requestline = ""
         self.send_error(status)
         return self._written()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Say in a line of text what is wrong; the base does it in HTML, or in HTTP/0.9."""
+        """Answer with an error as a line of text; the base class writes HTML, or HTTP/0.9."""
         status = HTTPStatus(code)
         self.request_version, self.command = self.protocol_version, ""
         self._write(Answer.of_text(status, message or explain or status.phrase))
@@ -361,5 +365,5 @@ class _Request(BaseHTTPRequestHandler):
         return self.wfile.getvalue()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name
-        """Log a request, or what is wrong with it."""
+        """Log a request or an error in it."""
         self._logger.debug("http request", request=format % args)

@@ -1,18 +1,19 @@
-"""The effect of SIGINT (Ctrl-C) on a command that has not begun yet or has ended.
+"""Handling of SIGINT (Ctrl-C) before a command begins and after it has ended.
 
-Nothing is lost then, and an exception would be raised in whatever is being imported or cleared
-away: it would be printed, or swallowed. A program imports this first, so it imports little.
+At these times no work can be lost, and a KeyboardInterrupt would be raised inside an import or the
+interpreter's shutdown, where it would be printed as a traceback or swallowed. Programs import this
+module first, so it imports little itself.
 """
 
 import os
 import signal
 
-# As shells count: 128 and the number of the signal.
+# The convention of shells: 128 plus the number of the signal.
 INTERRUPTED = 130
 
 
 def quit_on_interrupt(code: int = INTERRUPTED) -> None:
-    """From now on let SIGINT end this process at once, with an exit code; unless it is ignored."""
+    """Let SIGINT end this process at once with an exit code, unless SIGINT is ignored."""
 
     def quit_now(_number: int, _frame: object) -> None:
         os._exit(code)
@@ -22,6 +23,6 @@ def quit_on_interrupt(code: int = INTERRUPTED) -> None:
 
 
 def raise_on_interrupt() -> None:
-    """From now on let SIGINT raise KeyboardInterrupt, as Python does; unless it is ignored."""
+    """Let SIGINT raise KeyboardInterrupt, Python's default, unless SIGINT is ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,7 @@
-"""Packages whose names are imported when they are asked for.
+"""Lazy imports: a package's names are imported on first use.
 
-A program has to be ready for signals, and to answer --help, before it imports what takes long. So
-this imports nothing itself.
+A program must handle signals and answer --help before it imports slow modules. This module
+therefore imports nothing itself.
 """
 
 TYPE_CHECKING = False
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def attributes(package: str, modules: "Mapping[str, str]") -> "Callable[[str], object]":
-    """Return what a package has as `__getattr__` (PEP 562).
+    """Return the `__getattr__` of a package whose names are imported lazily (PEP 562).
 
     Args:
-        package: its name.
-        modules: the module in it, by each name that it offers.
+        package: the name of the package.
+        modules: for each public name, the module of the package that defines it.
     """
 
     def find(name: str) -> object:

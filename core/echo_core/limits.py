@@ -1,41 +1,42 @@
-"""Limits that the system sets to a process, and protocols to a message."""
+"""Limits that the operating system and the protocols impose."""
 
 from __future__ import annotations
 
 import resource
 from pathlib import Path
 
-# Bytes that fit into a datagram behind the headers of IPv4 and UDP (RFC 791, RFC 768), and behind
-# that of UDP alone: IPv6 counts its own header apart (RFC 8200, section 3).
+# The largest payload of a datagram in bytes. The 16-bit length covers the IPv4 and UDP headers
+# (RFC 791, RFC 768), but only the UDP header with IPv6 (RFC 8200, section 3).
 LARGEST_DATAGRAM = {4: 65_507, 6: 65_527}
 
-# A TCP connection keeps its port for so long after this end has closed it (TIME_WAIT, RFC 9293,
-# section 3.4.2; Linux's TCP_TIMEWAIT_LEN), or until it is reused (tcp(7), tcp_tw_reuse).
+# How long a TCP connection keeps its port after this end has closed it (TIME_WAIT, RFC 9293,
+# section 3.4.2; Linux's TCP_TIMEWAIT_LEN), and how long where ports are reused (tcp(7),
+# tcp_tw_reuse).
 _TIME_WAIT_SECONDS = 60.0
 _TIME_WAIT_REUSED_SECONDS = 1.0
 
-# RFC 6335, section 6: the dynamic ports, where the system does not say.
+# The dynamic ports of RFC 6335, section 6, for systems that do not tell their range.
 _DYNAMIC_PORTS = (49152, 65535)
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one, and return it.
+    """Raise the soft limit on open descriptors to the hard limit, and return the limit in effect.
 
-    Each connection is a descriptor, and the usual soft limit of 1024 exists for programs that use
-    select(2), which none here does (getrlimit(2), RLIMIT_NOFILE).
+    Each connection needs a descriptor. The usual soft limit of 1024 exists for programs that use
+    select(2), which these do not (getrlimit(2), RLIMIT_NOFILE).
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (ValueError, OSError):
-            # macOS reports an unlimited hard limit and refuses it.
+            # macOS reports an unlimited hard limit but does not accept it as soft limit.
             return soft
     return hard
 
 
 def local_ports() -> tuple[int, int]:
-    """The first and the last port that connections are opened from (ip(7))."""
+    """Return the first and the last ephemeral port (ip(7), ip_local_port_range)."""
     try:
         text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
         first, last = map(int, text.split())
@@ -45,10 +46,10 @@ def local_ports() -> tuple[int, int]:
 
 
 def time_wait_seconds(*, loopback: bool) -> float:
-    """Return how long a local port stays taken after a TCP connection was closed from this end.
+    """Return for how many seconds a local port stays in use after this end closed a connection.
 
     Args:
-        loopback: both ends are on this machine.
+        loopback: True if both ends of the connection are on this machine.
     """
     try:
         reuse, timestamps = (

@@ -1,7 +1,7 @@
-"""Structured logs on standard error that never hold up the program that writes them.
+"""Structured logs on standard error that never block the program.
 
-Lines go into a bounded queue that a native thread drains. A reader of standard error that stalls
-therefore stops that thread and nothing else; what overflows the queue is dropped and counted.
+Lines go through a bounded queue to a native thread. If the reader of standard error stalls, only
+that thread waits; lines that do not fit into the queue are dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _RETRY_SECONDS = 0.05
 
 
 class DrainedStream:
-    """A text stream whose `write` never blocks; a native thread writes it to a descriptor.
+    """A text stream whose `write` never blocks: a native thread writes to the descriptor.
 
-    `_queue.SimpleQueue` is the one primitive here: monkey-patching leaves it alone, its `put`
-    never blocks, and its `get` waits in the thread that calls it only.
+    The only synchronisation is `_queue.SimpleQueue`: monkey-patching does not replace it, its `put`
+    never blocks, and its `get` blocks only the calling thread.
 
     Args:
-        descriptor: where the text goes.
-        start_thread: starts a native thread. In a monkey-patched process that is the original
+        descriptor: the file descriptor to write to.
+        start_thread: starts a native thread. A monkey-patched process passes the original
             `_thread.start_new_thread`, not the patched one.
-        on_dropped: called in the native thread with the number of writes dropped, once there is
-            space again.
-        capacity: writes that may wait.
+        on_dropped: called in the native thread with the number of dropped writes, once the queue
+            has space again.
+        capacity: the maximum number of writes in the queue.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DrainedStream:
         start_thread(self._drain, ())
 
     def write(self, text: str) -> int:
-        """Take `text`, or drop it if `capacity` writes are waiting."""
+        """Queue `text`, or drop it if the queue is full; return its length."""
         if self._waiting.qsize() < self._capacity:
             self._waiting.put(text)
         else:
@@ -65,11 +65,11 @@ class DrainedStream:
 
     @property
     def dropped(self) -> int:
-        """Writes lost so far: the queue was full, or nobody reads any more."""
+        """The number of writes lost so far: the queue was full, or writing failed."""
         return self._overflowed + self._unwritable
 
     def close(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until all is written; False if it was not."""
+        """Wait up to `timeout` seconds until all is written; return False if it was not."""
         self._waiting.put(None)
         try:
             self._ended.get(timeout=timeout)
@@ -95,18 +95,18 @@ class DrainedStream:
                 # Another process made the shared descriptor non-blocking.
                 self._pause()
             except OSError:
-                # Nobody reads any more (EPIPE); the program goes on without logs.
+                # For example EPIPE, the reader is gone; the program goes on without logs.
                 self._unwritable += 1
                 return
 
     def _pause(self) -> None:
-        # Nothing is ever put here while this thread runs: a sleep that no patching reaches.
+        # Nothing is ever put into this queue, so this is a sleep that is never monkey-patched.
         with contextlib.suppress(_queue.Empty):
             self._ended.get(timeout=_RETRY_SECONDS)
 
 
 class QueuedLogger:
-    """The file that structlog writes finished lines to: one line, one write."""
+    """The logger that structlog passes rendered lines to; each line is one write."""
 
     def __init__(self, stream: DrainedStream) -> None:
         self._stream = stream
@@ -123,17 +123,17 @@ def configure(
     start_thread: StartThread = _thread.start_new_thread,
     **always: object,
 ) -> DrainedStream:
-    """Send every structlog logger to standard error; call it once, before the first line.
+    """Send the lines of all structlog loggers to standard error; call it before the first line.
 
     Args:
         level: the least severe level that is written.
-        log_format: `console` for people, `json` for programs (an object a line), `auto` for
-            console on a terminal and JSON elsewhere.
-        start_thread: as for `DrainedStream`.
-        **always: what every line says beside its own.
+        log_format: `console` for people, `json` for programs (one object per line), `auto` for
+            `console` on a terminal and `json` elsewhere.
+        start_thread: see `DrainedStream`.
+        **always: fields that are added to every line.
 
     Returns:
-        The stream the lines go through; close it at exit.
+        The stream that the lines are written to, to be closed at exit.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     processors: list[Any] = [
@@ -149,7 +149,7 @@ def configure(
             )
         )
     else:
-        # Plain tracebacks: the structured ones show local variables, and with them payloads.
+        # Plain tracebacks, since structured ones contain local variables and thus payloads.
         processors += [
             structlog.processors.format_exc_info,
             _event_first,
@@ -177,7 +177,10 @@ def _event_first(
 
 
 def _wants_colour(stream: TextIO) -> bool:
-    """Follow NO_COLOR (no-color.org) and FORCE_COLOR (force-color.org), then the stream."""
+    """Return whether to use colour: NO_COLOR (no-color.org), FORCE_COLOR, then whether a terminal.
+
+    FORCE_COLOR is described at force-color.org.
+    """
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()

@@ -1,4 +1,4 @@
-"""From the addresses that sockets have to what people write."""
+"""Conversion of socket addresses to the notation that users write."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 
 def host_of(sockaddr: tuple[Any, ...]) -> str:
-    """The host of an IPv4 or IPv6 address, with the zone where it has one: `fe80::1%eth0`.
+    """Return the host of an IPv4 or IPv6 address, with the zone if it has one: `fe80::1%eth0`.
 
-    A link-local address means nothing without the interface that leads there (RFC 4007, section
-    11).
+    A link-local address is ambiguous without its zone, the interface (RFC 4007, section 11).
     """
     host: str = sockaddr[0]
     scope = sockaddr[3] if len(sockaddr) > 3 else 0
@@ -20,15 +19,15 @@ def host_of(sockaddr: tuple[Any, ...]) -> str:
     try:
         return f"{host}%{socket.if_indextoname(scope)}"
     except OSError:
-        # The interface is gone; a number is a zone too.
+        # The interface no longer exists; its index is a valid zone, too.
         return f"{host}%{scope}"
 
 
 def unix_path(sockaddr: str | bytes) -> str:
-    """The name of a unix socket, as in `UnixEndpoint`: `@name` in the abstract namespace.
+    """Return the path of a unix socket as in `UnixEndpoint`; `@name` if it is abstract.
 
     Raises:
-        ValueError: it has none that can be written.
+        ValueError: the socket is unnamed, or its name contains a null byte.
     """
     name = os.fsdecode(sockaddr)
     if name.startswith("\0"):

@@ -1,8 +1,8 @@
-"""Standard input, output and error, as a command can rely on them.
+"""Standard input, output and error that a command can rely on.
 
-All three are there, whatever the program was started with. What cannot be written to standard
-output is an error that says so; what cannot be written to standard error is lost, since nobody can
-be told. A character that their encoding lacks is written otherwise.
+All three are open, even if the program was started with some of them closed. A failed write to
+standard output raises `OutputError`; a failed write to standard error is ignored, since it could
+not be reported. Characters that cannot be encoded are replaced with similar ones or escaped.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _INPUT, _OUTPUT, _ERROR = range(3)
-# How characters that are printed here are written in an encoding that lacks them.
-_PLAIN = dict(
+# ASCII replacements for the characters that these programs print.
+_REPLACEMENTS = dict(
     zip(
         "µ…→±·—─│▁▂▃▄▅▆▇█",
         ("u", "...", "->", "+-", "-", "-", "-", "|", *"..::--=="),
         strict=True,
     )
 )
-_OTHERWISE = "echo_core.standard_streams.otherwise"
+_REPLACE_OR_ESCAPE = "echo_core.standard_streams.replace_or_escape"
 
 
 class OutputError(EchoswarmError, OSError):
@@ -43,7 +43,7 @@ class _OutputFile(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            # Its reader has left, which is its right.
+            # The reader has closed the pipe, which is not reported as an error.
             raise
         except OSError as error:
             raise OutputError(error.errno, error.strerror) from error
@@ -60,20 +60,20 @@ class _ErrorFile(io.FileIO):
 def prepare() -> None:
     """Set up the standard streams of this process; call it before anything opens a file.
 
-    A descriptor that was closed before the start would be given to the next file or socket, which
-    would then be taken for a standard stream: it becomes /dev/null, here and in child processes.
+    If a standard descriptor is closed, the next file or socket opened would get its number and be
+    used as a standard stream. It is therefore opened on /dev/null, here and in child processes.
     Writing to a standard output that was closed still fails.
     """
-    codecs.register_error(_OTHERWISE, _written_otherwise)
+    codecs.register_error(_REPLACE_OR_ESCAPE, _replace_or_escape)
     for number in (_INPUT, _OUTPUT, _ERROR):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free: this one.
+            # open(2) returns the lowest free descriptor, which is this one.
             opened = os.open(os.devnull, os.O_RDONLY if number == _OUTPUT else os.O_RDWR)
             os.set_inheritable(opened, True)
     sys.stdin = sys.stdin or open(_INPUT, closefd=False)  # noqa: SIM115  # stays open
-    # What somebody else has put there is theirs.
+    # Leave streams alone that other code has replaced.
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_OutputFile(_OUTPUT, "wb", closefd=False), sys.__stdout__)
     if sys.stderr is sys.__stderr__:
@@ -81,10 +81,10 @@ def prepare() -> None:
 
 
 def announce(lines: str) -> None:
-    """Print lines on standard output at once; where that was closed, nobody waits for them.
+    """Print lines to standard output and flush it; do nothing if standard output was closed.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: the lines cannot be written.
     """
     try:
         print(lines, flush=True)
@@ -95,9 +95,9 @@ def announce(lines: str) -> None:
 
 
 def abandon_output() -> None:
-    """Send to /dev/null from now on what is written to standard output, and what is buffered.
+    """Redirect standard output to /dev/null, including the data still buffered.
 
-    At its end the interpreter would try to write it once more.
+    Otherwise the interpreter would try to write that data again when it exits.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _OUTPUT)
@@ -105,27 +105,27 @@ def abandon_output() -> None:
 
 
 def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
-    """A text stream on a file, with the settings that Python chose for the one before."""
+    """Return a text stream on a file, with the settings of the stream that it replaces."""
     if not isinstance(before, io.TextIOWrapper):
-        return io.TextIOWrapper(io.BufferedWriter(raw), errors=_OTHERWISE)
+        return io.TextIOWrapper(io.BufferedWriter(raw), errors=_REPLACE_OR_ESCAPE)
     before.flush()
     unbuffered = before.write_through
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),
         before.encoding,
-        _OTHERWISE,
+        _REPLACE_OR_ESCAPE,
         newline="\n",
         line_buffering=before.line_buffering,
         write_through=unbuffered,
     )
 
 
-def _written_otherwise(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Handle an error of encoding (codecs.register_error)."""
+def _replace_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Handle an encoding error (codecs.register_error)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(one) or _escaped(one) for one in lacking), error.end
+    return "".join(_REPLACEMENTS.get(one) or _escaped(one) for one in lacking), error.end
 
 
 def _escaped(character: str) -> str:

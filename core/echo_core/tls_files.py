@@ -1,7 +1,7 @@
-"""Loads the PEM files of certificates, keys and authorities, and says what is wrong with one.
+"""Loading of PEM files with certificates, keys and certificate authorities.
 
-`ssl` is imported when a file is loaded: this module may be imported before gevent patches the
-process, and `ssl` may not.
+`ssl` is imported only when a file is loaded: this module may be imported before gevent patches the
+process, but `ssl` must not be.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class TlsFileError(EchoswarmError):
-    """A file of certificates or keys cannot be read, or is not what TLS needs."""
+    """A file with certificates or a key cannot be read or used for TLS."""
 
     exit_code = ExitCode.USAGE
 
 
 def load_authorities(context: ssl.SSLContext, option: str, path: str) -> None:
-    """Trust the authorities of a file.
+    """Trust the certificate authorities in a file.
 
     Args:
-        context: what is to trust them.
-        option: the option that named the file.
+        context: the TLS context that is to trust them.
+        option: the option that named the file, for error messages.
         path: the file.
 
     Raises:
-        TlsFileError: it cannot be read, or holds no certificate.
+        TlsFileError: the file cannot be read, or contains no certificate.
     """
     import ssl
 
@@ -42,15 +42,16 @@ def load_authorities(context: ssl.SSLContext, option: str, path: str) -> None:
 
 
 def load_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
-    """Show a certificate, whose key may be in the same file.
+    """Load a certificate and its key into a TLS context.
 
     Args:
-        context: what is to show it.
+        context: the TLS context that is to present the certificate.
         cert: the file of `--tls-cert`: the certificate and its chain.
         key: the file of `--tls-key`; None if the key is in `cert`.
 
     Raises:
-        TlsFileError: a file cannot be read, is not what it should be, or the key does not fit.
+        TlsFileError: a file cannot be read, lacks the certificate or key, is encrypted, or the key
+            does not belong to the certificate.
     """
     import ssl
 

@@ -1,4 +1,4 @@
-"""Durations, counts and sizes as people write them and as they like to read them."""
+"""Parsing and formatting of durations, counts, rates, sizes and percentages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from echo_core.errors import InvalidValueError
 
-# The longest duration that a setting may have: longer ones do not fit what poll(2) takes.
+# The longest duration of a setting; poll(2) takes at most 24 days (an int of milliseconds).
 LONGEST_SECONDS = 7 * 24 * 3600
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER = r"\d{1,15}(?:\.\d{1,15})?"
@@ -22,10 +22,10 @@ _PERCENTAGE = re.compile(rf"({_NUMBER}) ?%")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `10s`, `1m30s`, `250ms`, `1.5h`; a bare number is seconds.
+    """Return the seconds of `10s`, `1m30s`, `250ms` or `1.5h`; a bare number means seconds.
 
     Raises:
-        InvalidValueError: the text is no duration.
+        InvalidValueError: the text is not a duration.
     """
     text = text.strip()
     if re.fullmatch(_NUMBER, text, re.ASCII):
@@ -40,10 +40,10 @@ def parse_duration(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """A whole number from `100`, `10k`, `1.5k`, `1M`.
+    """Return the whole number of `100`, `10k`, `1.5k` or `1M`.
 
     Raises:
-        InvalidValueError: the text is no count, or not a whole one.
+        InvalidValueError: the text is not a count, or not a whole number.
     """
     text = text.strip()
     match = _COUNT.fullmatch(text)
@@ -54,10 +54,10 @@ def parse_count(text: str) -> int:
 
 
 def parse_rate(text: str) -> float:
-    """Events a second from `100`, `10k`, `0.5`, `2.5k/s`.
+    """Return the events per second of `100`, `10k`, `0.5` or `2.5k/s`.
 
     Raises:
-        InvalidValueError: the text is no rate.
+        InvalidValueError: the text is not a rate.
     """
     text = text.strip()
     match = _COUNT.fullmatch(text.removesuffix("/s"))
@@ -67,13 +67,13 @@ def parse_rate(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `512`, `64KiB`, `1.5MiB`, `10k`, `1 MB`.
+    """Return the bytes of `512`, `64KiB`, `1.5MiB`, `10k` or `1 MB`.
 
-    KiB, MiB, GiB and TiB are powers of 1024, kB, MB, GB and TB of 1000 (IEC 80000-13); the B may
-    be left out.
+    KiB, MiB, GiB and TiB are powers of 1024; kB, MB, GB and TB are powers of 1000 (IEC 80000-13).
+    The B is optional.
 
     Raises:
-        InvalidValueError: the text is no size, or not one of whole bytes.
+        InvalidValueError: the text is not a size, or not a whole number of bytes.
     """
     text = text.strip()
     match = _SIZE.fullmatch(text)
@@ -85,10 +85,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_percentage(text: str) -> float:
-    """A share between 0 and 1 from `10%`, `0.5%`, `100%`.
+    """Return the share, from 0 to 1, of `10%`, `0.5%` or `100%`.
 
     Raises:
-        InvalidValueError: the text is no percentage, or one above 100 %.
+        InvalidValueError: the text is not a percentage, or is above 100 %.
     """
     text = text.strip()
     match = _PERCENTAGE.fullmatch(text)
@@ -98,10 +98,10 @@ def parse_percentage(text: str) -> float:
 
 
 def parse_size_range(text: str) -> tuple[int, int]:
-    """Read `64`, `16KiB` or a range, `64-16KiB`: the smallest and the largest, from 1 byte on.
+    """Return the smallest and the largest size in bytes of `64`, `16KiB` or `64-16KiB`.
 
     Raises:
-        InvalidValueError: it is neither.
+        InvalidValueError: the text is not a size or a range of sizes, or the smallest is 0.
     """
     match = re.fullmatch(r"([^-]+)(?:-([^-]+))?", text.strip())
     if match is None:
@@ -125,7 +125,7 @@ def _whole(digits: str, multiple: int, text: str) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration as `parse_duration` reads it: `250ms`, `10s`, `1m30s`, `2h`."""
+    """Format seconds in the notation that `parse_duration` reads: `250ms`, `10s`, `1m30s`, `2h`."""
     if seconds < 1:
         milliseconds = seconds * 1e3
         if milliseconds < 1:
@@ -140,7 +140,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Write a number of bytes in IEC 80000-13 multiples: `512 B`, `64.0 KiB`, `1.5 GiB`."""
+    """Format a number of bytes with binary prefixes (IEC 80000-13): `512 B`, `64.0 KiB`."""
     if count < 1024:
         return f"{count:.0f} B"
     exponent = min(int(math.log2(count) // 10), 4)
@@ -148,7 +148,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """Write a number of things: `1 reply`, `0 replies`, `1,234 connections`, `2 processes`."""
+    """Format a number with its noun: `1 reply`, `0 replies`, `1,234 connections`, `2 processes`."""
     if count == 1:
         return f"1 {noun}"
     plural = (

@@ -1,10 +1,10 @@
-"""The program `echo-server`, also `python -m echo_server`."""
+"""The entry point of `echo-server` and of `python -m echo_server`."""
 
 from echo_core.interrupts import quit_on_interrupt
 
 
 def main() -> None:
-    """Run `echo-server` with the arguments of this process; it ends with this."""
+    """Run `echo-server` with the arguments of this process, and exit."""
     quit_on_interrupt()
     from echo_core.command_line import program
     from echo_core.errors import ExitCode

@@ -1,4 +1,4 @@
-"""`echo-server`: options to a configuration to one serving process, or to a supervisor of several.
+"""`echo-server`: from options to a configuration, and to one process or a supervisor of several.
 
 Nothing here imports gevent or the standard library's networking: what is imported before
 monkey-patching keeps its unpatched parts, and a supervisor is never patched.
@@ -41,7 +41,7 @@ def _workers(text: str) -> int:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -266,7 +266,7 @@ def echo_server(
 
 
 def _refuse_without_use(context: click.Context, config: ServerConfig) -> None:
-    """Refuse options that were typed for something that this server does not do."""
+    """Refuse options that have no effect with the other options given."""
     if config.max_connections is None:
         refuse_unused(
             context,
@@ -277,7 +277,7 @@ def _refuse_without_use(context: click.Context, config: ServerConfig) -> None:
         refuse_unused(context, ("fault_seed",), "says where each --fault strikes; add one")
     schemes = {endpoint.scheme for endpoint in config.listen}
     if "fd" in schemes:
-        # What they are shows only when they are opened.
+        # Their kind is known only when they are opened.
         return
     if "unix" not in schemes:
         refuse_unused(context, ("unix_mode",), "is for unix sockets; write --listen unix:///PATH")

@@ -118,13 +118,13 @@ class ServerConfig:
                 )
 
     def check_faults(self) -> None:
-        """Check that each fault has something to strike.
+        """Check that each fault applies to one of the listeners.
 
         Raises:
             InvalidValueError: it strikes datagrams only, or connections only, and there are none.
         """
         if any(isinstance(endpoint, DescriptorEndpoint) for endpoint in self.listen):
-            # What they are shows only when they are opened.
+            # Their kind is known only when they are opened.
             return
         datagrams = {endpoint.scheme == "udp" for endpoint in self.listen}
         for fault in self.faults:

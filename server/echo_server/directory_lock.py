@@ -1,4 +1,4 @@
-"""Lets one server at a time change what is in a folder (flock(2))."""
+"""A lock that lets one server at a time change files in a directory (flock(2))."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RETRY_SECONDS = 0.01
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder while the block runs.
+    """Hold the lock of a directory while the block runs.
 
     Where it cannot be had - the folder may not be read, the file system knows no locks, somebody
     else keeps it - the block runs without.

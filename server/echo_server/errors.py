@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class ServerError(EchoswarmError):
-    """The root of the server's errors."""
+    """The base class of the server's errors."""
 
 
 class ListenError(ServerError):
-    """The server cannot listen where it was told to."""
+    """The server cannot listen on a configured address."""
 
     exit_code = ExitCode.SERVER
 
 
 class HandshakeError(ServerError):
-    """A connection did not get as far as the echo.
+    """A connection failed before it could be echoed.
 
     Attributes:
         counted: what it is counted as.
@@ -39,6 +39,6 @@ class WorkerStartError(ServerError):
 
 
 class SharedMemoryError(ServerError):
-    """The system has no memory that processes can share."""
+    """The system provides no memory that processes can share."""
 
     exit_code = ExitCode.SERVER

@@ -1,4 +1,4 @@
-"""Faults that are injected on purpose, for testing clients, proxies and load testers.
+"""Injected faults, for testing clients, proxies and load testers.
 
 Whether a fault strikes is worked out, not drawn: a hash of the seed, the number of the connection
 in its worker and the number of the read in its connection says so, and also where it strikes and
@@ -30,7 +30,7 @@ _DRAWS = struct.Struct("=QQ")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of fault and how often it strikes.
+    """One kind of fault and how often it is injected.
 
     Attributes:
         kind: what happens, as the counter that counts it.
@@ -45,7 +45,7 @@ class Fault:
     jitter: float = 0.0
 
     def __str__(self) -> str:
-        """The form that `parse` reads: `delay=50ms+-10ms@10%`."""
+        """Return the form that `parse` reads: `delay=50ms+-10ms@10%`."""
         time = ""
         if self.kind in TIMED:
             time = f"={format_duration(self.seconds)}"
@@ -54,7 +54,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `KIND@PERCENT`, or `KIND=TIME[+-JITTER]@PERCENT` of a delay or a stall.
+        """Parse `KIND@PERCENT`, or `KIND=TIME[+-JITTER]@PERCENT` for a delay or a stall.
 
         Without a percentage the fault strikes always.
 
@@ -85,7 +85,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """A fault that strikes one read or datagram.
+    """A fault injected into one read or datagram.
 
     Attributes:
         fault: which.
@@ -97,12 +97,12 @@ class Strike:
 
     @property
     def seconds(self) -> float:
-        """Return the length of this delay or stall."""
+        """The length of this delay or stall in seconds."""
         spread = self.draw / 2**63 - 1
         return self.fault.seconds + self.fault.jitter * spread
 
     def corrupted(self, data: bytes) -> bytes:
-        """The data with one byte changed; nothing changes where there is none."""
+        """Return the data with one byte changed; empty data is returned unchanged."""
         if not data:
             return data
         changed = bytearray(data)
@@ -112,20 +112,20 @@ class Strike:
         return bytes(changed)
 
     def truncated(self, data: bytes) -> bytes:
-        """The data without its end: at least one byte is missing, and one is left of two or more.
+        """Return the data without its end: at least one byte less, but not empty if there were two.
 
-        With none left it would be no truncated reply but none.
+        An empty reply would be a missing one, not a truncated one.
         """
         return data[: 1 + self.draw % (len(data) - 1)] if len(data) > 1 else b""
 
 
 class FaultPlan:
-    """Says which faults strike.
+    """The random choice of the faults to inject.
 
     Args:
-        faults: in this order; at most one strikes a read, the first of those that would.
-        seed: another one gives other strikes.
-        without: kinds that cannot strike here.
+        faults: the faults in order of precedence; at most one is injected into a read.
+        seed: the seed of the random choice; the same seed gives the same faults.
+        without: kinds of fault that do not apply here.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class FaultPlan:
         self._seed = seed
 
     def strike(self, connection: int, read: int) -> Strike | None:
-        """Return the fault that strikes this read of this connection, both counted from 0."""
+        """Return the fault for a read of a connection, both numbered from 0; None for none."""
         for number, fault, bound in self._faults:
             key = _KEY.pack(self._seed, number, connection, read)
             first, second = _DRAWS.unpack(hashlib.blake2b(key, digest_size=16).digest())

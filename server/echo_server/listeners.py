@@ -1,4 +1,4 @@
-"""Makes the sockets that the server listens on.
+"""Creation of the sockets that the server listens on.
 
 Plain `socket` code, for the supervisor, which is never monkey-patched, and for a worker, which is.
 """
@@ -46,7 +46,7 @@ _PORT_ATTEMPTS = 20
 
 @dataclass(slots=True)
 class Listening:
-    """One address that is listened on.
+    """One address that the server listens on.
 
     Attributes:
         endpoint: the address, once port 0 has become a port.
@@ -59,13 +59,13 @@ class Listening:
     inherited: bool = False
 
     def of_slot(self, slot: int) -> socket.socket:
-        """The listener that a worker serves."""
+        """Return the listener that a worker serves."""
         return self.sockets[slot % len(self.sockets)]
 
 
 @dataclass(slots=True)
 class Listeners:
-    """Everything that a server listens on; a context manager that closes it.
+    """All listeners of a server; a context manager that closes them.
 
     Attributes:
         listening: the addresses, in the order in which they were asked for.
@@ -87,11 +87,11 @@ class Listeners:
         self.close()
 
     def of_slot(self, slot: int) -> list[tuple[str, socket.socket]]:
-        """The listeners that one worker serves: for each address its scheme and a listener."""
+        """Return the listeners of one worker: for each address its scheme and a listener."""
         return [(one.endpoint.scheme, one.of_slot(slot)) for one in self.listening]
 
     def of_slot_alone(self, slot: int) -> list[tuple[str, socket.socket]]:
-        """Those of them that no other slot shares."""
+        """Return the listeners of one worker that no other slot shares."""
         return [
             (one.endpoint.scheme, one.of_slot(slot))
             for one in self.listening
@@ -99,11 +99,11 @@ class Listeners:
         ]
 
     def announce(self) -> None:
-        """Print a line for each address on standard output."""
+        """Print a line for each address to standard output."""
         announce("\n".join(f"listening {listening.endpoint}" for listening in self.listening))
 
     def add_unix(self, endpoint: UnixEndpoint, config: ServerConfig) -> None:
-        """Listen on a unix socket, shared by all slots."""
+        """Listen on a unix socket that all slots share."""
         listener = _listen_unix(endpoint, config)
         self.listening.append(Listening(endpoint, [listener]))
         if endpoint.is_abstract:
@@ -115,7 +115,7 @@ class Listeners:
             raise _cannot(endpoint, error) from error
 
     def remove_files(self) -> None:
-        """Remove the files of unix sockets, unless another server has put its own there."""
+        """Remove the files of unix sockets, except those that another server has replaced."""
         for path, made in self._files:
             try:
                 with locked(path.parent):
@@ -128,7 +128,7 @@ class Listeners:
         self._files.clear()
 
     def stop_queueing(self) -> None:
-        """Let the queues of connections only get shorter (listen(2)), where they are ours alone."""
+        """Let backlogs only shrink (listen(2)), except those of inherited listeners."""
         for listening in self.listening:
             for listener in listening.sockets:
                 if not listening.inherited and listener.type == socket.SOCK_STREAM:
@@ -195,7 +195,7 @@ def inherited_listener(descriptor: int) -> socket.socket:
 
 
 def _beyond_standard_streams(descriptor: int) -> int:
-    """Move a descriptor that is one of the first three, which processes started here have anew."""
+    """Move a descriptor from 0 to 2, which child processes use for their standard streams."""
     if descriptor > _LAST_STANDARD_STREAM:
         return descriptor
     moved: int = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD_STREAM + 1)
@@ -206,7 +206,7 @@ def _beyond_standard_streams(descriptor: int) -> int:
 
 
 def bound_endpoint(listener: socket.socket, transport: Transport | None = None) -> Endpoint:
-    """Return the address that a listener listens on, once port 0 has become a port.
+    """Return the address that a listener listens on, with the port chosen for port 0.
 
     What a socket does not show is whether TLS is spoken there: that the transport says.
     """
@@ -263,7 +263,7 @@ def _resolve(
 
 
 def _listen_network(endpoint: NetworkEndpoint, config: ServerConfig) -> list[Listening]:
-    """Listen on every address of a host, all on the same port."""
+    """Listen on every address of a host, on the same port."""
     addresses = _resolve(endpoint, config.ip_version)
     for attempt in range(_PORT_ATTEMPTS):
         opened: list[Listening] = []
@@ -309,7 +309,7 @@ def _listen_addresses(
 
 
 def _ipv4_beside(endpoint: NetworkEndpoint, config: ServerConfig) -> bool:
-    """True if IPv4 has a listener of its own on the port: then [::] must leave it alone."""
+    """Return True if IPv4 has a listener of its own on the port, so [::] must not include it."""
     return any(
         isinstance(other, NetworkEndpoint)
         and other != endpoint
@@ -356,7 +356,7 @@ def _bound(
     only_v6: bool = False,
     share_port: bool = False,
 ) -> socket.socket:
-    """A bound socket; with a backlog, one of streams listens."""
+    """Return a bound socket; a stream socket with a backlog also listens."""
     listener = socket.socket(family, kind)
     try:
         if kind == socket.SOCK_STREAM:
@@ -380,7 +380,7 @@ def _bound(
 
 
 def _set_stream_options(listener: socket.socket) -> None:
-    """Set what accepted connections inherit, so that no call is spent on each of them.
+    """Set options that accepted connections inherit, which saves system calls for each.
 
     An echo waits for nothing (TCP_NODELAY, tcp(7)), and urgent data stands in line with the rest
     and is echoed with it (SO_OOBINLINE, socket(7)).
@@ -390,7 +390,7 @@ def _set_stream_options(listener: socket.socket) -> None:
 
 
 def _listen_abstract(endpoint: UnixEndpoint, backlog: int) -> socket.socket:
-    """Listen on a name that has no file, and so no permissions; Linux has them."""
+    """Listen on an abstract name, which has no file and thus no permissions (Linux only)."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
@@ -418,7 +418,7 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
                     raise
                 path.unlink()
                 listener.bind(endpoint.path)
-            # Nobody can connect before listen: there is no moment with other permissions.
+            # No client can connect before listen, so the permissions are never too wide.
             path.chmod(config.unix_mode)
             listener.listen(config.backlog)
     except OSError as error:
@@ -431,7 +431,7 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
 
 
 def _is_stale(endpoint: UnixEndpoint) -> bool:
-    """True if a file is a socket that a server left behind, on which nobody listens."""
+    """Return True if a file is a stale socket: one without a listener."""
     if not stat.S_ISSOCK(Path(endpoint.path).stat().st_mode):
         raise ListenError(f"cannot listen on {endpoint}: a file that is not a socket is in the way")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

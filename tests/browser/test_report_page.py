@@ -78,7 +78,7 @@ def test_a_report_opens_from_disk_complete_and_readable(
         assert min(ticks) >= LEAST_CONTRAST
 
 
-def test_a_page_follows_the_reader_from_light_to_dark(
+def test_a_page_follows_the_colour_scheme_of_the_reader(
     browser: Browser, results: tuple[Result, Result], tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"
@@ -93,7 +93,7 @@ def test_a_page_follows_the_reader_from_light_to_dark(
         assert opened.complaints == []
 
 
-def test_a_dark_page_is_printed_light_and_stays_dark(
+def test_a_dark_page_is_printed_in_light_colours(
     browser: Browser, results: tuple[Result, Result], tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"
@@ -110,7 +110,7 @@ def test_a_dark_page_is_printed_light_and_stays_dark(
         assert opened.complaints == []
 
 
-def test_hostile_names_are_shown_and_not_run(
+def test_markup_in_names_is_shown_and_not_executed(
     browser: Browser, results: tuple[Result, Result], tmp_path: Path
 ) -> None:
     evil = "</script><script>document.title = 'run'</script><img src=x onerror=alert(1)>"
@@ -125,7 +125,7 @@ def test_hostile_names_are_shown_and_not_run(
         assert opened.all("img") == []
 
 
-def test_names_are_no_markup_in_charts(
+def test_markup_in_names_is_escaped_in_charts(
     browser: Browser, results: tuple[Result, Result], tmp_path: Path
 ) -> None:
     names = ["<b>bold</b> &amp;", "<a href='x:y'>z</a>"]
@@ -138,7 +138,7 @@ def test_names_are_no_markup_in_charts(
         assert opened.all("svg a, svg [style*=bold]") == []
 
 
-def test_a_page_may_be_read_without_a_mouse(
+def test_a_page_can_be_used_with_the_keyboard(
     browser: Browser, results: tuple[Result, Result], tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"

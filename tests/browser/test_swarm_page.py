@@ -91,7 +91,7 @@ def test_columns_are_sorted_by_size(page: Page, swarm: Swarm) -> None:
     until(lambda: list(rows(page))[-1] == "connect", "the fewest to be the last")
 
 
-def test_the_report_says_the_verdict(page: Page, swarm: Swarm) -> None:
+def test_the_report_shows_the_verdict(page: Page, swarm: Swarm) -> None:
     page.get_by_text("Custom parameters").click()
     page.get_by_label("Threshold").fill("p50<1us, errors<1")
     start(page, 5)
@@ -106,7 +106,7 @@ def test_the_report_says_the_verdict(page: Page, swarm: Swarm) -> None:
     expect(page.get_by_text("Request Statistics")).to_be_visible()
 
 
-def test_a_mistake_in_the_form_is_said_there(page: Page, swarm: Swarm) -> None:
+def test_an_error_in_the_form_is_shown_there(page: Page, swarm: Swarm) -> None:
     page.get_by_text("Custom parameters").click()
     page.get_by_label("Payload Size").fill("much")
     start(page, 1)

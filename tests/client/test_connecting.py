@@ -24,7 +24,7 @@ from support.misbehaving import Service
 from support.processes import CLIENT, DEADLINE, EchoServerProcess, StartServer, run
 
 
-def test_an_address_says_how_to_get_there() -> None:
+def test_an_address_includes_the_transport() -> None:
     tcp = Address(socket.AF_INET, ("127.0.0.1", 7))
     unix = Address(socket.AF_UNIX, "/run/echo.sock", "unix")
     tls = Address(socket.AF_INET6, ("::1", 7, 0, 0), "tls", "localhost")
@@ -47,7 +47,7 @@ def test_an_ip_version_that_the_target_does_not_have(target: str, version: int) 
         resolve(Endpoint.parse(target), version)
 
 
-def test_an_ip_version_leaves_out_the_other(echo_server: EchoServerProcess) -> None:
+def test_an_ip_version_excludes_the_other(echo_server: EchoServerProcess) -> None:
     families = [address.family for address in resolve(NetworkEndpoint("localhost", 7), 4)]
     assert set(families) == {socket.AF_INET}
     localhost = f"localhost:{echo_server.port}"
@@ -94,13 +94,13 @@ def test_a_source_address_of_datagrams(start_server: StartServer) -> None:
         ("unix:///x", "127.0.0.1", "from 127.0.0.1: that is an IPv4 address"),
     ],
 )
-def test_a_source_that_does_not_do(target: str, source: str, said: str) -> None:
+def test_an_unusable_source_address(target: str, source: str, said: str) -> None:
     with pytest.raises(NoSourceError, match=said) as caught:
         EchoConnection.open(Endpoint.parse(target), source=source)
     assert caught.value.kind == "no_source"
 
 
-def test_a_source_that_is_no_address() -> None:
+def test_a_source_that_is_not_an_address() -> None:
     with pytest.raises(InvalidValueError, match="'here' is not an IP address"):
         EchoConnection.open(Endpoint.parse("127.0.0.1:1"), source="here")
 

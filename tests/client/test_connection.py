@@ -76,7 +76,7 @@ def several_round_trips(connection: EchoConnection) -> None:
         (late(DEADLINE), ReplyTimeoutError, "0 of 7 bytes"),
     ],
 )
-def test_what_goes_wrong_has_a_name(
+def test_each_failure_has_an_error_class(
     behaviour: Callable[[socket.socket, threading.Event], None],
     expected: type[ClientError],
     said: str,
@@ -89,7 +89,7 @@ def test_what_goes_wrong_has_a_name(
         several_round_trips(connection)
 
 
-def test_a_large_reply_that_does_not_come_is_waited_for_no_longer_than_a_small_one() -> None:
+def test_a_missing_large_reply_times_out_as_soon_as_a_small_one() -> None:
     with (
         Service(silent) as service,
         connected(service.port, timeout=0.05) as connection,
@@ -98,14 +98,14 @@ def test_a_large_reply_that_does_not_come_is_waited_for_no_longer_than_a_small_o
         connection.round_trip(bytes(1_000_000))
 
 
-def test_a_wrong_reply_is_handed_over_as_it_came() -> None:
+def test_a_wrong_reply_is_returned_unchanged() -> None:
     with Service(wrong) as service, connected(service.port) as connection:
         assert connection.round_trip(b"hello") == b"idmmn"
     with Service(doubled) as service, connected(service.port) as connection:
         assert connection.round_trip(b"hello").startswith(b"hello")
 
 
-def test_nobody_listens(unused_port: int) -> None:
+def test_a_port_without_a_listener(unused_port: int) -> None:
     with pytest.raises(RefusedError, match=f"tcp://127.0.0.1:{unused_port}: Connection refused"):
         connected(unused_port)
 
@@ -128,7 +128,7 @@ def test_a_host_that_does_not_answer() -> None:
             EchoConnection.open(endpoint, connect_timeout=0.05)
 
 
-def test_abort_wakes_who_waits() -> None:
+def test_abort_wakes_up_waiting_threads() -> None:
     with Service(silent) as service, connected(service.port) as connection:
         errors: list[ClientError] = []
 
@@ -147,7 +147,7 @@ def test_abort_wakes_who_waits() -> None:
         assert [type(error) for error in errors] == [ClosedError]
 
 
-def test_the_same_code_is_a_greenlets_client() -> None:
+def test_the_same_code_works_in_greenlets() -> None:
     """In a patched process: many connections wait at once in one thread, deadlines hold."""
     program = """
 from gevent import monkey

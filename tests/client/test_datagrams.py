@@ -46,7 +46,7 @@ def test_round_trips_of_every_size(server: EchoServerProcess, size: int) -> None
         assert (connection.tcp_info(), connection.handshake_ns) == (None, 0)
 
 
-def test_what_does_not_fit_is_refused_and_harms_nothing(server: EchoServerProcess) -> None:
+def test_a_message_too_large_for_a_datagram_is_refused(server: EchoServerProcess) -> None:
     with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
         with pytest.raises(InvalidValueError, match=r"65507 bytes at most, .* has 65508"):
             connection.round_trip(bytes(65_508))
@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_refused_and_harms_nothing(server: EchoServerProces
         assert connection.bytes_sent == 5
 
 
-def test_a_datagram_of_ipv6_holds_more(start_server: StartServer) -> None:
+def test_ipv6_datagrams_can_be_larger(start_server: StartServer) -> None:
     server = start_server("--listen", "udp://[::1]:0")
     with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
         message = os.urandom(65_527)
@@ -65,7 +65,7 @@ def test_a_datagram_of_ipv6_holds_more(start_server: StartServer) -> None:
             connection.round_trip(bytes(65_528))
 
 
-def test_nothing_comes_back(mute: socket.socket) -> None:
+def test_a_missing_reply_times_out(mute: socket.socket) -> None:
     with (
         to(mute, timeout=0.05) as connection,
         pytest.raises(ReplyTimeoutError, match="no datagram came within 50ms"),
@@ -73,7 +73,7 @@ def test_nothing_comes_back(mute: socket.socket) -> None:
         connection.round_trip(b"hello")
 
 
-def test_nobody_listens() -> None:
+def test_a_port_without_a_listener() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         connection = to(bound)
@@ -81,7 +81,7 @@ def test_nobody_listens() -> None:
         connection.round_trip(b"hello")
 
 
-def test_the_next_datagram_is_the_reply_whatever_it_is(mute: socket.socket) -> None:
+def test_the_next_datagram_is_taken_as_the_reply(mute: socket.socket) -> None:
     with to(mute) as connection:
         connection.send(b"one")
         _, address = mute.recvfrom(100)
@@ -92,7 +92,7 @@ def test_the_next_datagram_is_the_reply_whatever_it_is(mute: socket.socket) -> N
         assert connection.receive() == b"one"
 
 
-def test_abort_wakes_who_waits(mute: socket.socket) -> None:
+def test_abort_wakes_up_waiting_threads(mute: socket.socket) -> None:
     errors: list[ClientError] = []
     with to(mute) as connection:
 
@@ -110,7 +110,7 @@ def test_abort_wakes_who_waits(mute: socket.socket) -> None:
     assert [type(error) for error in errors] == [ClosedError]
 
 
-def test_addresses_say_how_to_get_there() -> None:
+def test_addresses_include_the_transport() -> None:
     (address,) = resolve(Endpoint.parse("udp://127.0.0.1:7"))
     assert (address.transport, address.host) == ("udp", "127.0.0.1")
     assert str(address.endpoint) == "udp://127.0.0.1:7"

@@ -42,7 +42,7 @@ def answering(echo_server: EchoServerProcess) -> Address:
     return Address(socket.AF_INET, ("127.0.0.1", echo_server.port))
 
 
-def test_the_first_that_answers_wins(refusing: Address, answering: Address) -> None:
+def test_the_first_address_that_answers_is_used(refusing: Address, answering: Address) -> None:
     with black_hole() as silent:
         for addresses in (
             [silent, answering],
@@ -61,7 +61,7 @@ def test_the_first_that_answers_wins(refusing: Address, answering: Address) -> N
                 assert one.round_trip(b"hello") == b"hello"
 
 
-def test_when_none_answers_the_last_failure_counts(refusing: Address) -> None:
+def test_when_no_address_answers_the_last_failure_is_raised(refusing: Address) -> None:
     with pytest.raises(RefusedError):
         connect_first([refusing, refusing], DEADLINE, None)
     with black_hole() as silent:
@@ -70,7 +70,7 @@ def test_when_none_answers_the_last_failure_counts(refusing: Address) -> None:
         assert list(best_first([silent, refusing], 0.5, None)) == [silent, refusing]
 
 
-def test_a_source_leaves_out_the_other_ip_version(answering: Address) -> None:
+def test_a_source_address_excludes_the_other_ip_version(answering: Address) -> None:
     other = Address(socket.AF_INET6, ("::1", 7, 0, 0))
     found = connect_first([other, answering], DEADLINE, "127.0.0.1")
     with found.socket:
@@ -79,7 +79,7 @@ def test_a_source_leaves_out_the_other_ip_version(answering: Address) -> None:
         connect_first([other, other], DEADLINE, "127.0.0.1")
 
 
-def test_datagrams_go_where_they_are_not_refused(
+def test_datagrams_are_sent_to_an_address_that_does_not_refuse_them(
     start_server: StartServer, unused_port: int
 ) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0")

@@ -27,19 +27,19 @@ def target(echo_server: EchoServerProcess) -> str:
     return f"127.0.0.1:{echo_server.port}"
 
 
-def test_a_line_comes_back(target: str) -> None:
+def test_a_line_is_echoed(target: str) -> None:
     result = run([*CLIENT, target], stdin=b"hi\n")
     assert (result.returncode, result.stdout, result.stderr) == (0, b"hi\n", b"")
 
 
-def test_where_to_is_said_in_three_ways(echo_server: EchoServerProcess) -> None:
+def test_the_target_can_be_given_in_three_ways(echo_server: EchoServerProcess) -> None:
     port = str(echo_server.port)
     assert run([*CLIENT, echo_server.url], stdin=b"hi").stdout == b"hi"
     assert run([*CLIENT, "--host", "127.0.0.1", "--port", port], stdin=b"hi").stdout == b"hi"
     assert run(CLIENT, stdin=b"hi", ECHO_CLIENT_PORT=port).stdout == b"hi"
 
 
-def test_nothing_in_nothing_out(target: str) -> None:
+def test_empty_input_gives_empty_output(target: str) -> None:
     result = run([*CLIENT, target])
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
@@ -59,7 +59,7 @@ def test_64_mebibytes_to_the_byte(target: str, tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def test_what_is_typed_later_comes_back_later(target: str) -> None:
+def test_later_input_is_echoed_later(target: str) -> None:
     """A pipe that stays open: each part comes back before the next is written."""
     client = subprocess.Popen(
         [*CLIENT, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
@@ -75,7 +75,7 @@ def test_what_is_typed_later_comes_back_later(target: str) -> None:
     client.stdout.close()
 
 
-def test_waiting_for_input_is_no_timeout(target: str) -> None:
+def test_waiting_for_input_does_not_time_out(target: str) -> None:
     client = subprocess.Popen(
         [*CLIENT, target, "--timeout", "1ms"],
         stdin=subprocess.PIPE,
@@ -88,7 +88,7 @@ def test_waiting_for_input_is_no_timeout(target: str) -> None:
     assert (output, client.returncode) == (b"", 0)
 
 
-def test_a_service_that_keeps_the_connection_open_is_no_fault() -> None:
+def test_a_service_may_keep_the_connection_open() -> None:
     def keeps_open(connection: object, over: object) -> None:
         data = connection.recv(65536)  # type: ignore[attr-defined]
         connection.sendall(data)  # type: ignore[attr-defined]
@@ -119,7 +119,7 @@ def test_a_service_that_fails_is_one_line_and_exit_1(
     assert said in line
 
 
-def test_bytes_behind_the_last_one_are_noticed() -> None:
+def test_surplus_bytes_are_noticed() -> None:
     def adds_at_the_end(connection: socket.socket, _over: threading.Event) -> None:
         while data := connection.recv(65536):
             connection.sendall(data)
@@ -131,7 +131,7 @@ def test_bytes_behind_the_last_one_are_noticed() -> None:
     assert b"5 bytes were sent and 6 came back, but not the same" in result.stderr
 
 
-def test_a_reset_after_the_last_byte_is_no_fault() -> None:
+def test_a_reset_after_the_last_byte_is_not_an_error() -> None:
     def resets_at_the_end(connection: socket.socket, _over: threading.Event) -> None:
         while data := connection.recv(65536):
             connection.sendall(data)
@@ -149,7 +149,7 @@ def test_a_service_that_stops_reading_is_not_waited_for() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_nobody_listens(unused_port: int) -> None:
+def test_a_port_without_a_listener(unused_port: int) -> None:
     result = run([*CLIENT, f"127.0.0.1:{unused_port}"], stdin=b"hi")
     assert result.returncode == 1
     assert result.stderr.decode().splitlines() == [
@@ -157,7 +157,7 @@ def test_nobody_listens(unused_port: int) -> None:
     ]
 
 
-def test_the_server_going_away_is_exit_1(echo_server: EchoServerProcess) -> None:
+def test_a_server_that_exits_is_exit_1(echo_server: EchoServerProcess) -> None:
     client = subprocess.Popen(
         [*CLIENT, f"127.0.0.1:{echo_server.port}"],
         stdin=subprocess.PIPE,
@@ -180,7 +180,7 @@ def test_the_server_going_away_is_exit_1(echo_server: EchoServerProcess) -> None
     client.stderr.close()
 
 
-def test_a_reader_that_leaves_ends_it(target: str) -> None:
+def test_a_closed_output_pipe_ends_the_client(target: str) -> None:
     client = subprocess.Popen(
         [*CLIENT, target],
         stdin=subprocess.PIPE,

@@ -86,7 +86,7 @@ def test_a_line_its_reply_and_its_round_trip(terminal: Terminal) -> None:
     assert terminal.ends() == 0
 
 
-def test_chinese_comes_back_whole_when_its_characters_are_split(prompt: Prompt) -> None:
+def test_characters_split_across_receives_are_echoed_whole(prompt: Prompt) -> None:
     with Service(in_pieces) as service:
         terminal = prompt(service.target)
         terminal.type("你好,世界" * 5)
@@ -151,7 +151,7 @@ def test_tls(
     assert terminal.ends() == 0
 
 
-def test_tls_that_cannot_be_trusted_or_made(
+def test_untrusted_certificates_and_failed_handshakes(
     start_server: Callable[..., EchoServerProcess], prompt: Prompt, tmp_path: Path
 ) -> None:
     certificates = make_certificates(tmp_path / "certificates")
@@ -188,7 +188,7 @@ def test_ctrl_d_ends(terminal: Terminal) -> None:
     assert terminal.ends() == 0
 
 
-def test_ctrl_c_gives_up_the_line_and_not_the_program(terminal: Terminal) -> None:
+def test_ctrl_c_discards_the_line_but_does_not_quit(terminal: Terminal) -> None:
     terminal.expect(">")
     terminal.child.send("half a li")
     terminal.child.sendintr()
@@ -196,7 +196,7 @@ def test_ctrl_c_gives_up_the_line_and_not_the_program(terminal: Terminal) -> Non
     terminal.expect_reply("a whole one")
 
 
-def test_ctrl_c_while_a_reply_is_waited_for(prompt: Prompt) -> None:
+def test_ctrl_c_while_waiting_for_a_reply(prompt: Prompt) -> None:
     asked = threading.Event()
 
     def ignore(connection: socket.socket, over: threading.Event) -> None:
@@ -214,7 +214,7 @@ def test_ctrl_c_while_a_reply_is_waited_for(prompt: Prompt) -> None:
         terminal.expect("connected to")
 
 
-def test_the_server_gone_and_back(
+def test_reconnecting_after_the_server_restarts(
     echo_server: EchoServerProcess, prompt: Prompt, start_server: Callable[..., EchoServerProcess]
 ) -> None:
     terminal = prompt(f"127.0.0.1:{echo_server.port}")
@@ -250,7 +250,7 @@ def test_a_service_that_is_silent_or_wrong(prompt: Prompt) -> None:
         terminal.expect("1 mismatches")
 
 
-def test_nobody_listens_at_the_start(prompt: Prompt, unused_port: int) -> None:
+def test_no_listener_at_the_start(prompt: Prompt, unused_port: int) -> None:
     terminal = prompt(f"127.0.0.1:{unused_port}")
     terminal.expect("Connection refused")
     terminal.expect(r"\\reconnect")
@@ -258,7 +258,7 @@ def test_nobody_listens_at_the_start(prompt: Prompt, unused_port: int) -> None:
     assert terminal.ends() == 0
 
 
-def test_lines_are_remembered(
+def test_lines_are_kept_in_the_history(
     echo_server: EchoServerProcess, prompt: Prompt, tmp_path: Path
 ) -> None:
     target = f"127.0.0.1:{echo_server.port}"
@@ -275,7 +275,7 @@ def test_lines_are_remembered(
     second.expect_reply("a line to remember")
 
 
-def test_a_history_that_cannot_be_kept_is_no_reason_to_stop(
+def test_an_unwritable_history_does_not_prevent_the_prompt(
     echo_server: EchoServerProcess, prompt: Prompt, tmp_path: Path
 ) -> None:
     (tmp_path / "state").write_text("a file where the directory should be")
@@ -285,7 +285,7 @@ def test_a_history_that_cannot_be_kept_is_no_reason_to_stop(
     terminal.expect_reply("hello")
 
 
-def test_a_user_without_a_home(
+def test_a_user_without_a_home_directory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As in a container that runs with a user id of its own."""

@@ -100,7 +100,7 @@ def test_round_trips_of_every_size(
     server.wait_for_metric("connections_closed_total", 1, reason="end_of_stream")
 
 
-def test_whom_to_trust(
+def test_certificate_verification(
     server: EchoServerProcess, trusting: TlsOptions, tmp_path: Path, certificates: Certificates
 ) -> None:
     strangers = make_certificates(tmp_path / "strangers")
@@ -115,7 +115,7 @@ def test_whom_to_trust(
         assert connection.round_trip(b"hello") == b"hello"
 
 
-def test_the_name_to_verify_stands_in_the_address(
+def test_the_name_to_verify_is_the_host_of_the_address(
     server: EchoServerProcess, trusting: TlsOptions
 ) -> None:
     (address,) = resolve(Endpoint.parse(server.url))
@@ -144,7 +144,7 @@ def until_refused(connection: EchoConnection) -> None:
         connection.send(b"hello")
 
 
-def test_a_client_that_must_show_who_it_is(
+def test_client_certificates(
     start_server: StartServer, certificates: Certificates, tmp_path: Path, trusting: TlsOptions
 ) -> None:
     server = start_server(
@@ -201,7 +201,7 @@ def hangs_up(connection: socket.socket, _over: threading.Event) -> None:
         (silent, "no answer in the time for connecting"),
     ],
 )
-def test_an_other_end_without_tls(
+def test_a_server_without_tls(
     behaviour: Callable[[socket.socket, threading.Event], None], said: str
 ) -> None:
     limit = 0.1 if behaviour is silent else DEADLINE
@@ -218,7 +218,7 @@ def test_an_other_end_without_tls(
         ("reset", ResetError),
     ],
 )
-def test_what_goes_wrong_has_the_same_names(
+def test_errors_have_the_same_classes_as_without_tls(
     start_server: StartServer,
     certificates: Certificates,
     trusting: TlsOptions,
@@ -258,7 +258,7 @@ def tls_service(
         assert not thread.is_alive()
 
 
-def test_the_end_of_sending_leaves_receiving_open(
+def test_data_is_received_after_the_end_of_sending(
     certificates: Certificates, trusting: TlsOptions
 ) -> None:
     def answer_at_the_end(connection: ssl.SSLSocket) -> None:
@@ -294,7 +294,7 @@ def test_a_server_that_speaks_first_and_in_fragments(
         assert connection.round_trip(b"thanks")[:1] == b"w"
 
 
-def test_a_server_that_asks_for_key_updates_without_end(
+def test_a_server_that_requests_key_updates_without_end(
     certificates: Certificates, trusting: TlsOptions, tmp_path: Path
 ) -> None:
     """Its answers to them wait for the client to send, and must not fill its memory."""
@@ -319,7 +319,7 @@ def test_a_server_that_asks_for_key_updates_without_end(
         assert not asking.is_alive()
 
 
-def test_a_record_that_comes_in_part_is_waited_for_no_longer(
+def test_an_incomplete_record_does_not_extend_the_timeout(
     server: EchoServerProcess, trusting: TlsOptions
 ) -> None:
     """A proxy lets the handshake through, and then single bytes of the reply."""
@@ -358,7 +358,7 @@ def test_a_record_that_comes_in_part_is_waited_for_no_longer(
         connection.round_trip(bytes(500))
 
 
-def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path) -> None:
+def test_unusable_certificate_files(certificates: Certificates, tmp_path: Path) -> None:
     def refused(**options: Path | str) -> str:
         with pytest.raises(TlsFileError) as caught:
             TlsOptions(**{name: str(path) for name, path in options.items()}).context()  # type: ignore[arg-type]

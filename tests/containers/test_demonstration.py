@@ -43,7 +43,7 @@ def expressions() -> Iterator[str]:
             yield target["expr"].replace("$__rate_interval", "1m").replace("$job", "echo-server")
 
 
-def test_prometheus_reaches_all_of_them(demonstration: Project) -> None:
+def test_prometheus_reaches_all_targets(demonstration: Project) -> None:
     def health() -> dict[str, str]:
         targets = ask(demonstration, "targets", state="active")["activeTargets"]
         return {one["labels"]["job"]: one["health"] for one in targets}
@@ -52,7 +52,7 @@ def test_prometheus_reaches_all_of_them(demonstration: Project) -> None:
     until(lambda: health() == up, "all targets to be up")
 
 
-def test_every_metric_that_is_asked_for_is_served(demonstration: Project) -> None:
+def test_every_queried_metric_is_exported(demonstration: Project) -> None:
     texts = [(MONITORING / "prometheus" / "alerts.yml").read_text(), *expressions()]
     asked = {name for text in texts for name in re.findall(r"echo_(?:server|load|swarm)_\w+", text)}
     urls = [f"http://{page}/metrics" for page in PAGES]
@@ -114,12 +114,12 @@ def test_every_container_is_confined(demonstration: Project) -> None:
             assert {one["HostIp"] for binding in bindings for one in binding} <= {"127.0.0.1"}
 
 
-def test_no_alert_but_the_generators(demonstration: Project) -> None:
+def test_only_the_generator_alert_fires(demonstration: Project) -> None:
     alerts = ask(demonstration, "alerts")["alerts"]
     assert {one["labels"]["alertname"] for one in alerts} <= {"GeneratorBound"}
 
 
-def test_stopping_ends_all_of_them_cleanly(demonstration: Project) -> None:
+def test_stopping_ends_all_containers_cleanly(demonstration: Project) -> None:
     demonstration.compose("stop")
     for service in SERVICES:
         for container in demonstration.containers(service):
@@ -131,7 +131,7 @@ def test_nothing_is_left_behind(demonstration: Project) -> None:
     assert set(demonstration.remains().values()) == {""}
 
 
-def test_the_folders_that_are_mounted_are_there() -> None:
+def test_the_mounted_directories_exist() -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
     mounted = re.findall(r"- \./([^:]+):/", compose)
     assert mounted

@@ -30,7 +30,7 @@ def test_1000_connections_and_every_byte_accounted_for(project: Project) -> None
     assert result.reconciliation is not None
 
 
-def test_a_worker_that_is_killed_costs_its_own_connections(project: Project) -> None:
+def test_a_killed_worker_loses_only_its_own_connections(project: Project) -> None:
     with project.loading("run", TCP, "-c", "100", "-d", "10s", "--rate", "1000") as client:
         until(lambda: project.metric("connections_open") == 100, "connections")
         _, workers = project.processes("echo-server")
@@ -49,7 +49,7 @@ def test_a_worker_that_is_killed_costs_its_own_connections(project: Project) -> 
     assert project.metric("connections_closed_total") == 100 + lost
 
 
-def test_a_server_that_is_killed_comes_back(project: Project) -> None:
+def test_a_killed_server_is_restarted(project: Project) -> None:
     (container,) = project.containers("echo-server")
     with project.loading("run", TCP, "-c", "100", "-d", "15s", "--rate", "1000") as client:
         until(lambda: project.metric("connections_open") == 100, "connections")
@@ -81,7 +81,7 @@ def test_stopping_drains_within_the_grace_period(project: Project) -> None:
     assert result.totals.connections_lost == 50
 
 
-def test_a_delay_on_purpose_is_in_the_report(start_project: StartProject, tmp_path: Path) -> None:
+def test_an_injected_delay_is_in_the_report(start_project: StartProject, tmp_path: Path) -> None:
     slow = tmp_path / "slow.yml"
     slow.write_text("services: {echo-server: {environment: {ECHO_SERVER_FAULTS: delay=50ms}}}\n")
     project = start_project("echo-server", files=(slow,))
@@ -91,7 +91,7 @@ def test_a_delay_on_purpose_is_in_the_report(start_project: StartProject, tmp_pa
     assert project.metric("faults_injected_total", kind="delay") == 200
 
 
-def test_datagrams_that_the_link_loses_are_in_the_report(project: Project) -> None:
+def test_datagrams_lost_on_the_link_are_in_the_report(project: Project) -> None:
     every = ("--match", "statistic", "--mode", "nth", "--every", "10", "--packet", "0")
     with project.losing("echo-server", "--protocol", "udp", "--dport", "50007", *every):
         code, result = project.load(
@@ -103,7 +103,7 @@ def test_datagrams_that_the_link_loses_are_in_the_report(project: Project) -> No
     assert project.metric("datagrams_received_total") == 1800
 
 
-def test_what_the_link_loses_of_a_stream_is_sent_again(project: Project) -> None:
+def test_lost_segments_of_a_stream_are_retransmitted(project: Project) -> None:
     random = ("--match", "statistic", "--mode", "random", "--probability", "0.03")
     with project.losing("echo-server", "--protocol", "tcp", "--dport", "50007", *random):
         code, result = project.load(
@@ -114,7 +114,7 @@ def test_what_the_link_loses_of_a_stream_is_sent_again(project: Project) -> None
     assert (result.totals.retransmits or 0) > 0
 
 
-def test_tls_with_certificates_by_mount(start_project: StartProject, tmp_path: Path) -> None:
+def test_tls_with_mounted_certificates(start_project: StartProject, tmp_path: Path) -> None:
     make_certificates(tmp_path / "certificates")
     project = start_project(
         "echo-server",

@@ -30,7 +30,7 @@ def test_small_images_have_no_load_tester(images: Images, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_nothing_installs_in_them(images: Images, target: str) -> None:
+def test_images_contain_no_installer(images: Images, target: str) -> None:
     program = "import sys, os; print(*os.listdir(sys.prefix + '/bin'))"
     entrypoint = ("--entrypoint", "python3")
     programs = docker("run", "--rm", *entrypoint, images.of(target), "-c", program).split()
@@ -38,7 +38,7 @@ def test_nothing_installs_in_them(images: Images, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_images_say_what_they_are(images: Images, target: str) -> None:
+def test_images_are_labelled(images: Images, target: str) -> None:
     labels = inspect(images.of(target))["Config"]["Labels"]
     prefix = "org.opencontainers.image"
     assert labels[f"{prefix}.title"] == f"echoswarm-{target}"
@@ -47,19 +47,19 @@ def test_images_say_what_they_are(images: Images, target: str) -> None:
     assert labels[f"{prefix}.description"]
 
 
-def test_the_load_tester_has_all_of_it(images: Images) -> None:
+def test_the_load_tester_image_has_every_extra(images: Images) -> None:
     assert {"echoswarm", "locust", "numpy", "plotly"} <= installed(images.of("loadtest"))
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_nobody_is_root(images: Images, target: str) -> None:
+def test_no_image_runs_as_root(images: Images, target: str) -> None:
     assert inspect(images.of(target))["Config"]["User"] == "10001:10001"
     arguments = ("run", "--rm", "--entrypoint", "id", images.of(target), "--user")
     assert docker(*arguments) == "10001"
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_program_gets_the_signals(images: Images, target: str) -> None:
+def test_the_program_receives_signals(images: Images, target: str) -> None:
     """There is no shell in between."""
     (program,) = inspect(images.of(target))["Config"]["Entrypoint"]
     assert program == {"loadtest": "echo-load"}.get(target, f"echo-{target}")
@@ -67,7 +67,7 @@ def test_the_program_gets_the_signals(images: Images, target: str) -> None:
     assert said.startswith("echoswarm ")
 
 
-def test_the_server_says_whether_it_is_ready(images: Images) -> None:
+def test_the_server_reports_its_readiness(images: Images) -> None:
     """The health check prints one line, at whatever address the page is."""
     exposed = inspect(images.of("server"))["Config"]["ExposedPorts"]
     assert {"50007/tcp", "50007/udp", "9607/tcp"} == set(exposed)
@@ -100,11 +100,11 @@ def test_a_server_with_connections_stops_before_it_is_killed(images: Images) -> 
         docker("rm", "--force", container)
 
 
-def test_a_load_test_needs_no_writable_folder(images: Images) -> None:
+def test_a_load_test_needs_no_writable_directory(images: Images) -> None:
     said = docker("run", "--rm", "--read-only", images.of("loadtest"), "run", "-c", "2", "-n", "9")
     assert "PASSED" in said
 
 
-def test_nothing_of_the_checkout_is_left_in_them(images: Images) -> None:
+def test_images_contain_no_files_of_the_checkout(images: Images) -> None:
     command = ("run", "--rm", "--entrypoint", "ls", images.of("server"), "-A", "/")
     assert "source" not in docker(*command).split()

@@ -17,7 +17,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_promtool_finds_nothing_wrong(images: Images, check: str) -> None:
+def test_promtool_finds_no_errors(images: Images, check: str) -> None:
     said = docker(
         *("run", "--rm", "--entrypoint", "promtool"),
         *("--volume", f"{ROOT}/loadtest/monitoring/prometheus:/etc/prometheus:ro"),

@@ -80,7 +80,7 @@ COUNT_AND_LIST = "try: error: --count and --list exclude each other"
         (["--name", "x", "--name", "y", "--loud", "--loud"], {}, "", "1 None 2 True"),
     ],
 )
-def test_options_without_effect(
+def test_options_without_effect_are_refused(
     arguments: list[str],
     environment: dict[str, str],
     file: str,
@@ -97,7 +97,7 @@ def test_options_without_effect(
     assert outcome([*config, *arguments], capsys, monkeypatch) == said
 
 
-def test_help_comes_first(
+def test_help_takes_precedence_over_errors(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Count, or take a list." in outcome(

@@ -11,7 +11,7 @@ COMMANDS = {"echo-server": SERVER, "echo-client": CLIENT, "echo-load": LOAD}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_version_names_everything_that_matters(name: str) -> None:
+def test_version_shows_all_relevant_versions(name: str) -> None:
     result = run([*COMMANDS[name], "--version"])
     assert result.returncode == 0
     for word in (b"echoswarm 0.", b"Python 3.", b"gevent ", b"Linux"):
@@ -105,7 +105,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("name", "given", "said"), MISTAKES)
-def test_a_mistake_is_one_line_and_exit_2(name: str, given: str, said: str) -> None:
+def test_a_usage_error_is_one_line_and_exit_2(name: str, given: str, said: str) -> None:
     result = run([*COMMANDS[name], *given.split()])
     assert result.returncode == 2
     assert result.stdout == b""
@@ -115,7 +115,7 @@ def test_a_mistake_is_one_line_and_exit_2(name: str, given: str, said: str) -> N
     assert said in lines[0]
 
 
-def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
+def test_flags_override_the_environment_the_file_and_the_default(tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text('port = 70001\nhost = "192.0.2.1"\n')
     arguments = [*SERVER, "--config", str(file)]
@@ -192,7 +192,7 @@ def test_an_unknown_variable_is_one_line_and_exit_2(name: str, variable: str, ad
     assert run([*COMMANDS[name], "--help"], stdin=b"", **{variable: "1"}).returncode == 0
 
 
-def test_variables_of_other_commands_are_none_of_its_business() -> None:
+def test_variables_of_other_commands_are_ignored() -> None:
     others = {
         "ECHO_LOAD_CYCLE": "1s",
         "ECHO_SWARM_WAIT": "1s",

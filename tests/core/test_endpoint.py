@@ -22,7 +22,7 @@ hosts = names | st.ip_addresses().map(str)
 
 
 @given(hosts, st.integers(0, 65535))
-def test_what_is_printed_is_read_again(host: str, port: int) -> None:
+def test_printed_endpoints_are_parsed_back(host: str, port: int) -> None:
     endpoint = NetworkEndpoint(host, port)
     assert Endpoint.parse(str(endpoint)) == endpoint
     assert Endpoint.parse(str(endpoint).removeprefix("tcp://")) == endpoint
@@ -145,6 +145,6 @@ def test_targets(text: str, endpoint: Endpoint) -> None:
         ("ftp://localhost:21", "scheme 'ftp'"),
     ],
 )
-def test_what_nobody_can_connect_to(text: str, hint: str) -> None:
+def test_endpoints_that_cannot_be_targets(text: str, hint: str) -> None:
     with pytest.raises(InvalidValueError, match=hint):
         parse_target(text)

@@ -43,7 +43,7 @@ def long_names(option: click.Option) -> list[str]:
 
 
 @pytest.mark.parametrize(("prefix", "command", "option"), OPTIONS, ids=name_of)
-def test_every_option_has_the_variable_of_its_name(
+def test_every_option_has_a_variable_of_its_name(
     prefix: str, command: click.Command, option: click.Option, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment.name_variables(COMMANDS[prefix], prefix)
@@ -57,7 +57,7 @@ def test_every_option_has_the_variable_of_its_name(
 
 
 @pytest.mark.parametrize(("prefix", "command", "option"), IN_FILES, ids=name_of)
-def test_every_option_has_the_key_of_its_name(
+def test_every_option_has_a_configuration_key_of_its_name(
     prefix: str, command: click.Command, option: click.Option, tmp_path: Path
 ) -> None:
     (name,) = long_names(option)
@@ -74,7 +74,7 @@ def test_every_option_has_the_key_of_its_name(
 
 
 @pytest.mark.parametrize("variable", ["ECHO_SERVER_FAULT", "ECHO_SERVER_FAULTS"])
-def test_a_variable_that_was_named_otherwise_goes_on_working(variable: str) -> None:
+def test_a_variable_named_after_the_parameter_still_works(variable: str) -> None:
     result = run([*SERVER], stdin=b"", **{variable: "luck"})
     assert result.returncode == 2
     assert result.stderr.decode().startswith("echo-server: error: --fault: 'luck'")
@@ -104,7 +104,7 @@ LINKS = {
 }
 
 
-def test_links_to_services_are_no_settings(start_server: StartServer) -> None:
+def test_service_links_are_not_settings(start_server: StartServer) -> None:
     """Neither here nor in the processes that are started: workers, generators, a server."""
     server = start_server("--port", "0", "--workers", "2", **LINKS)
     with server.connect() as connection:
@@ -119,13 +119,13 @@ def test_links_to_services_are_no_settings(start_server: StartServer) -> None:
     "beside",
     [{}, {"ECHO_SERVER_ADMIN_SERVICE_HOST": "10.0.0.2"}, {"ECHO_SERVER_HOST": "10.0.0.1"}],
 )
-def test_an_option_that_is_no_link_is_wrong(beside: dict[str, str]) -> None:
+def test_a_variable_that_is_not_a_service_link_is_checked(beside: dict[str, str]) -> None:
     result = run([*SERVER], stdin=b"", ECHO_SERVER_PORT="tcp://10.0.0.1:50007", **beside)
     assert result.returncode == 2
     assert b"--port: 'tcp://10.0.0.1:50007' is not a whole number" in result.stderr
 
 
-def test_an_option_beside_links_is_an_option() -> None:
+def test_an_option_next_to_service_links_takes_effect() -> None:
     links = {**service_links("ECHO_SERVER"), "ECHO_SERVER_PORT": "70000"}
     result = run([*SERVER], stdin=b"", **links)
     assert b"--port: '70000' is not a whole number" in result.stderr

@@ -80,7 +80,7 @@ def served() -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("path", ["/small", "/large", "/nothing", "/broken", "/small?query"])
-def test_head_is_answered_as_get_without_the_content(served: Served, path: str) -> None:
+def test_head_is_answered_like_get_without_the_content(served: Served, path: str) -> None:
     answers = []
     for method in ("GET", "HEAD"):
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=DEADLINE)
@@ -96,14 +96,14 @@ def test_head_is_answered_as_get_without_the_content(served: Served, path: str) 
     assert served.exchange(f"HEAD {path} HTTP/1.1\r\n\r\n".encode())[1] == b""
 
 
-def test_the_fields_of_a_request_reach_the_page(served: Served) -> None:
+def test_header_fields_are_passed_to_the_page(served: Served) -> None:
     head, content = served.exchange(b"GET /small HTTP/1.0\r\nx-name:  another\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 200 OK\r\n")
     assert content == b"another\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_the_thread_lets_others_go_first(served: Served) -> None:
+def test_the_thread_has_a_low_priority(served: Served) -> None:
     assert served.exchange(REQUEST)[1] == b"small\n"
     (thread,) = [one for one in threading.enumerate() if one.name == "http"]
     assert thread.native_id is not None
@@ -111,7 +111,7 @@ def test_the_thread_lets_others_go_first(served: Served) -> None:
     assert nice > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_a_request_may_come_in_pieces(served: Served) -> None:
+def test_a_request_may_arrive_in_pieces(served: Served) -> None:
     with served.connect() as connection:
         for byte in REQUEST:
             connection.sendall(bytes([byte]))
@@ -128,7 +128,9 @@ def test_a_request_may_come_in_pieces(served: Served) -> None:
         (b"GET /small HTTP/1.1\r\nX-Name: " + b"x" * 20_000, b"431"),
     ],
 )
-def test_what_is_no_request_is_told_so(served: Served, request_: bytes, status: bytes) -> None:
+def test_a_malformed_request_is_answered_with_an_error(
+    served: Served, request_: bytes, status: bytes
+) -> None:
     head, _ = served.exchange(request_)
     assert head.startswith(b"HTTP/1.0 " + status), head
     assert (b"\r\nAllow: GET, HEAD" in head) == status.startswith(b"405")
@@ -136,7 +138,7 @@ def test_what_is_no_request_is_told_so(served: Served, request_: bytes, status: 
     assert served.levels() == {"debug"}
 
 
-def test_a_body_does_not_cost_the_answer(served: Served) -> None:
+def test_a_request_with_a_body_is_answered(served: Served) -> None:
     body = bytes(100_000)
     head, content = served.exchange(
         b"POST /small HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -145,7 +147,7 @@ def test_a_body_does_not_cost_the_answer(served: Served) -> None:
     assert content == b"GET and HEAD only\n"
 
 
-def test_the_one_that_has_waited_longest_gives_way() -> None:
+def test_beyond_the_limit_the_oldest_connection_is_closed() -> None:
     with serving(most=3) as served, ExitStack() as stack:
         waiting = [stack.enter_context(served.connect()) for _ in range(3)]
         assert served.exchange(REQUEST)[1] == b"small\n"
@@ -155,7 +157,7 @@ def test_the_one_that_has_waited_longest_gives_way() -> None:
             assert receive_to_end(connection).endswith(b"small\n")
 
 
-def test_an_answer_under_way_gives_way_to_nobody_who_has_not_asked() -> None:
+def test_a_connection_without_a_request_is_closed_before_one_being_answered() -> None:
     with serving(most=2) as served, served.connect() as reading, served.connect() as waiting:
         reading.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         assert reading.recv(1, socket.MSG_PEEK) == b"H"
@@ -164,14 +166,14 @@ def test_an_answer_under_way_gives_way_to_nobody_who_has_not_asked() -> None:
         assert receive_to_end(reading).endswith(LARGE)
 
 
-def test_any_number_of_clients_that_say_nothing_keep_nobody_out() -> None:
+def test_silent_clients_do_not_keep_others_out() -> None:
     with serving(most=5) as served, ExitStack() as stack:
         for _ in range(200):
             stack.enter_context(served.connect())
         assert served.exchange(REQUEST)[1] == b"small\n"
 
 
-def test_the_time_is_that_of_the_whole_request() -> None:
+def test_the_timeout_covers_the_whole_request() -> None:
     """A byte now and then does not make it longer."""
     with serving(seconds=0.2) as served, served.connect() as slow:
         slow.setblocking(False)
@@ -189,7 +191,7 @@ def test_the_time_is_that_of_the_whole_request() -> None:
         assert served.exchange(REQUEST)[1] == b"small\n"
 
 
-def test_the_time_is_that_of_the_answer_too() -> None:
+def test_the_timeout_covers_the_answer_too() -> None:
     with serving(seconds=0.2) as served, served.connect() as slow:
         slow.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         until(
@@ -200,7 +202,7 @@ def test_the_time_is_that_of_the_answer_too() -> None:
             assert len(receive_to_end(slow)) < len(LARGE)
 
 
-def test_an_error_of_a_page_is_logged_with_its_traceback(served: Served) -> None:
+def test_an_error_in_a_page_is_logged_with_its_traceback(served: Served) -> None:
     head, content = served.exchange(b"GET /broken HTTP/1.1\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 500 ")
     assert content == b"Internal Server Error\n"
@@ -208,7 +210,7 @@ def test_an_error_of_a_page_is_logged_with_its_traceback(served: Served) -> None
     assert (entry["event"], entry["path"], entry["exc_info"]) == ("page failed", "/broken", True)
 
 
-def test_a_client_that_leaves_is_nothing_to_log_at_error(served: Served) -> None:
+def test_a_client_that_disconnects_is_not_logged_as_an_error(served: Served) -> None:
     for sent in (b"", b"GET /sma", b"GET /large HTTP/1.1\r\n\r\n"):
         leaving = served.connect()
         leaving.sendall(sent)
@@ -221,7 +223,7 @@ def test_a_client_that_leaves_is_nothing_to_log_at_error(served: Served) -> None
     assert served.levels() == {"debug"}
 
 
-def test_an_answer_under_way_at_the_end_is_finished() -> None:
+def test_an_answer_being_sent_at_close_is_completed() -> None:
     with serving() as served, served.connect() as reading:
         reading.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         assert reading.recv(1, socket.MSG_PEEK) == b"H"

@@ -48,7 +48,7 @@ if "INTERRUPTED_AT" in os.environ:
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else value,
 )
-def test_an_interrupt_while_modules_are_imported_ends_a_command_without_a_word(
+def test_an_interrupt_during_imports_ends_a_command_silently(
     command: list[str], module: str, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)

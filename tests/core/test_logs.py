@@ -15,7 +15,7 @@ def read_all(descriptor: int, into: bytearray) -> None:
         into += piece
 
 
-def test_a_stalled_reader_never_stops_the_writer_and_losses_are_counted() -> None:
+def test_a_stalled_reader_never_blocks_the_writer_and_losses_are_counted() -> None:
     reading, writing = os.pipe()
     reported: list[int] = []
     stream = DrainedStream(writing, on_dropped=reported.append, capacity=10)
@@ -36,7 +36,7 @@ def test_a_stalled_reader_never_stops_the_writer_and_losses_are_counted() -> Non
     assert sum(reported) == stream.dropped
 
 
-def test_a_reader_that_stalls_for_ever_does_not_hold_up_the_end() -> None:
+def test_a_stalled_reader_does_not_delay_exit() -> None:
     reading, writing = os.pipe()
     stream = DrainedStream(writing)
     stream.write("x" * 1_000_000)
@@ -84,7 +84,7 @@ def logged(log_format: str, **settings: str) -> str:
     return result.stderr.decode()
 
 
-def test_json_lines_start_with_what_happened_and_show_no_variables() -> None:
+def test_json_lines_begin_with_the_event_and_contain_no_variables() -> None:
     hello, failed = [json.loads(line) for line in logged("auto").splitlines()]
     assert list(hello) == ["timestamp", "level", "event", "port"]
     assert (hello["level"], hello["event"], hello["port"]) == ("info", "hello", 7)
@@ -99,7 +99,7 @@ def test_console_lines_are_coloured_only_when_wanted() -> None:
     assert "\x1b[" not in logged("console", FORCE_COLOR="1", NO_COLOR="1")
 
 
-def test_closed_standard_error_is_no_reason_to_fail(tmp_path: Path) -> None:
+def test_a_closed_standard_error_does_not_fail(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM.replace("{format}", "json"))
     reading, writing = os.pipe()

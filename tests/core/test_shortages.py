@@ -46,7 +46,7 @@ REFUSED = "Resource temporarily unavailable"
     ],
     ids=["thread of the server", "worker", "own server", "generator", "locust"],
 )
-def test_what_cannot_be_started_is_one_line(
+def test_a_shortage_of_resources_is_reported_in_one_line(
     shortage: str, command: list[str], code: int, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(shortage)

@@ -28,12 +28,12 @@ INDEX, NAME = socket.if_nameindex()[0]
         (("fe80::1", 7, 0, 2**31 - 1), f"fe80::1%{2**31 - 1}"),
     ],
 )
-def test_hosts_have_their_zone(sockaddr: tuple[Any, ...], host: str) -> None:
+def test_link_local_hosts_have_a_zone(sockaddr: tuple[Any, ...], host: str) -> None:
     assert host_of(sockaddr) == host
 
 
 @given(st.text("@./ab\u00e9", min_size=1, max_size=30))
-def test_what_a_unix_socket_is_bound_to_is_read_again(path: str) -> None:
+def test_the_name_of_a_bound_unix_socket_is_parsed_back(path: str) -> None:
     if path == "@":
         return
     endpoint = UnixEndpoint(path)

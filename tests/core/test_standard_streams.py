@@ -59,7 +59,7 @@ def server_without(numbers: Sequence[int], path: Path, *options: str) -> Iterato
 
 @closed
 @pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--admin", "127.0.0.1:0")], ids=str)
-def test_a_server_needs_none_of_them(
+def test_a_server_works_without_standard_streams(
     tmp_path: Path, numbers: Sequence[int], options: Sequence[str]
 ) -> None:
     path = tmp_path / "echo.sock"
@@ -73,7 +73,9 @@ def test_a_server_needs_none_of_them(
 
 
 @closed
-def test_a_client_and_a_test_need_none_of_them(tmp_path: Path, numbers: Sequence[int]) -> None:
+def test_a_client_and_a_load_test_work_without_standard_streams(
+    tmp_path: Path, numbers: Sequence[int]
+) -> None:
     path = tmp_path / "echo.sock"
     with server_without((), path):
         client = start([*CLIENT, f"unix://{path}"], numbers)
@@ -97,7 +99,7 @@ def test_a_client_and_a_test_need_none_of_them(tmp_path: Path, numbers: Sequence
 
 
 @closed
-def test_child_processes_have_them_too(numbers: Sequence[int]) -> None:
+def test_child_processes_have_standard_streams_too(numbers: Sequence[int]) -> None:
     """Generators, for example, do not look for themselves."""
     child = "import os; [os.fstat(number) for number in range(3)]"
     program = (
@@ -123,7 +125,9 @@ FULL = [
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", FULL, ids=lambda command: " ".join(command[2:]))
-def test_output_that_cannot_be_written_is_one_line(command: list[str], unbuffered: str) -> None:
+def test_a_failed_write_to_standard_output_is_reported_in_one_line(
+    command: list[str], unbuffered: str
+) -> None:
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
             command,
@@ -145,7 +149,7 @@ PRINTING = [
 
 
 @pytest.mark.parametrize("command", PRINTING, ids=lambda command: " ".join(command[2:]))
-def test_what_is_asked_for_and_cannot_be_printed_is_an_error(command: list[str]) -> None:
+def test_requested_output_that_cannot_be_printed_is_an_error(command: list[str]) -> None:
     process = start(command, (1,))
     _, said = process.communicate(timeout=DEADLINE)
     (line,) = said.decode().splitlines()
@@ -154,7 +158,7 @@ def test_what_is_asked_for_and_cannot_be_printed_is_an_error(command: list[str])
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_an_error_that_cannot_be_written_has_its_exit_code(command: Sequence[str]) -> None:
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(command: Sequence[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
             [*command, "--no-such-option"],

@@ -37,13 +37,13 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "s", "10x", "-1s", "1s2", "1 s", "ten", "1e3s", "\u0661s", "∞"]
 )
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(InvalidValueError, match="not a duration"):
         parse_duration(text)
 
 
 @given(st.integers(0, 10_000_000))
-def test_durations_are_read_as_they_are_written(milliseconds: int) -> None:
+def test_formatted_durations_are_parsed_back(milliseconds: int) -> None:
     seconds = milliseconds / 1000
     assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=1e-5)
 
@@ -57,7 +57,7 @@ def test_counts(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "k", "-1", "1.5", "1.0001k", "10K", "1_000", "abc", "\u0661"])
-def test_what_is_no_count(text: str) -> None:
+def test_invalid_counts(text: str) -> None:
     with pytest.raises(InvalidValueError, match="not a"):
         parse_count(text)
 
@@ -86,7 +86,7 @@ def test_rates(text: str, rate: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "/s", "-1", "10K", "10/m", "10/s/s", "10 /s", "1e3", "k", "inf", "nan", "\u0661"]
 )
-def test_what_is_no_rate(text: str) -> None:
+def test_invalid_rates(text: str) -> None:
     with pytest.raises(InvalidValueError, match="is not a rate; write it as in 100, 10k or"):
         parse_rate(text)
 
@@ -121,7 +121,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "KiB", "1iB", "-1", "1 m", "0.5", "1.0001kB", "1kbit", "1e3"])
-def test_no_sizes(text: str) -> None:
+def test_invalid_sizes(text: str) -> None:
     with pytest.raises(InvalidValueError, match=r"not a size|not a whole number"):
         parse_size(text)
 
@@ -140,7 +140,7 @@ def test_percentages(text: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "%", "10", "-1%", "100.1%", "1e1%", "ten%"])
-def test_no_percentages(text: str) -> None:
+def test_invalid_percentages(text: str) -> None:
     with pytest.raises(InvalidValueError, match="not a percentage"):
         parse_percentage(text)
 
@@ -154,5 +154,5 @@ def test_no_percentages(text: str) -> None:
         (1234, "connection", "1,234 connections"),
     ],
 )
-def test_things_are_counted_as_people_do(count: int, noun: str, written: str) -> None:
+def test_counts_have_the_right_plural(count: int, noun: str, written: str) -> None:
     assert format_count(count, noun) == written

@@ -13,7 +13,7 @@ NAMES = [one.name for chapter in chapters() for one in chapter.experiments]
 ROW = re.compile(r"^\| (?P<topic>[^|]+) \| (?:`(?P<name>[\w-]+)`)? \| (?P<place>[^|]+) \|$", re.M)
 
 
-def test_each_row_names_an_experiment_and_a_place() -> None:
+def test_each_row_names_an_experiment_and_where_it_is_used() -> None:
     table = PAGE.read_text().partition("## Where each topic is at work")[2]
     rows = [row for row in ROW.finditer(table) if row["topic"] != "topic"]
     assert [row["name"] for row in rows if row["name"]] == NAMES
@@ -21,7 +21,7 @@ def test_each_row_names_an_experiment_and_a_place() -> None:
         assert "](" in row["place"] or "`echo-" in row["place"] or "nowhere: " in row["place"], row
 
 
-def test_the_verdicts_shown_are_those_of_the_experiments() -> None:
+def test_the_verdicts_match_the_experiments() -> None:
     shown = re.findall(r"^\| `([\w-]+)` \| “(.+)” \|", PAGE.read_text(), re.MULTILINE)
     claims = {one.name: one.claim for chapter in chapters() for one in chapter.experiments}
     assert dict(shown) == claims

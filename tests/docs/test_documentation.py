@@ -17,7 +17,7 @@ REFERENCE = ROOT / "docs" / "options.md"
 COMMANDS = ("echo-server", "echo-client", "echo-load")
 
 
-def test_the_reference_is_what_the_commands_say(tmp_path: Path) -> None:
+def test_the_reference_matches_the_commands(tmp_path: Path) -> None:
     written = tmp_path / "options.md"
     subprocess.run([sys.executable, ROOT / "docs" / "make_options.py", written], check=True)
     assert REFERENCE.read_text() == written.read_text(), "run make reference"
@@ -30,7 +30,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" in target:
             continue
@@ -65,7 +65,7 @@ def options_of() -> dict[str, set[str]]:
     [page for page in PAGES if page.name != "CHANGELOG.md"],
     ids=lambda page: str(page.name),
 )
-def test_commands_have_the_options_that_are_shown(page: Path) -> None:
+def test_options_shown_in_the_documentation_exist(page: Path) -> None:
     known = options_of()
     # Options of locust itself that the pages show.
     known["echo-load swarm"] |= {"--headless", "--master", "--worker", "--master-host", "--csv"}

@@ -53,11 +53,11 @@ def test_each_file_is_applied() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_the_api_takes_it(name: str, version: str) -> None:
+def test_manifests_are_valid(name: str, version: str) -> None:
     kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
 
 
-def test_the_api_does_not_take_everything() -> None:
+def test_invalid_manifests_are_rejected() -> None:
     wrong = {**MANIFESTS["Service echo-server"], "speck": {}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
@@ -94,7 +94,7 @@ def test_the_server_has_time_to_drain() -> None:
     assert pod["terminationGracePeriodSeconds"] > before + drain
 
 
-def test_ports_probes_and_scrapes_go_together() -> None:
+def test_ports_probes_and_scrapes_agree() -> None:
     deployment = MANIFESTS["Deployment echo-server"]
     container = the_container(PODS["Deployment echo-server"])
     variables = {one["name"]: one["value"] for one in container["env"]}
@@ -130,7 +130,7 @@ def test_a_load_test_is_run_once_and_its_exit_code_is_kept() -> None:
     assert PODS["Job echo-load"]["restartPolicy"] == "Never"
 
 
-def test_variables_and_arguments_are_those_of_the_commands() -> None:
+def test_variables_and_arguments_exist_in_the_commands() -> None:
     options = {option for one in echo_server.params for option in one.opts}
     for variable in the_container(PODS["Deployment echo-server"])["env"]:
         name = variable["name"].removeprefix("ECHO_SERVER_").lower().replace("_", "-")

@@ -213,7 +213,7 @@ def test_an_inherited_listener(start_server: StartServer, workers: str) -> None:
         assert echoes(connection)
 
 
-def test_descriptors_that_are_no_listeners() -> None:
+def test_descriptors_that_are_not_listeners() -> None:
     with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         for number in (unbound.fileno(), datagrams.fileno()):
             os.set_inheritable(number, True)
@@ -260,14 +260,14 @@ def test_readiness_of_one_worker_in_the_abstract_namespace(start_server: StartSe
         assert server.wait() == 0
 
 
-def test_a_service_manager_that_is_gone(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_service_manager_that_no_longer_exists(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(NOTIFY_SOCKET=str(tmp_path / "nobody"))
     server.wait_for_log("service manager not notified")
     with server.connect() as connection:
         assert echoes(connection)
 
 
-def test_what_waits_at_a_unix_socket_when_the_drain_begins_is_served(
+def test_the_backlog_of_a_unix_socket_is_served_when_the_drain_begins(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "echo.sock"
@@ -365,7 +365,7 @@ def link_local() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("options", [(), ("--admin", "[fe80::7%lo]:0")], ids=["plain", "admin"])
-def test_a_link_local_address_has_its_zone(
+def test_a_link_local_address_has_a_zone(
     start_server: StartServer, link_local: tuple[str, ...], options: tuple[str, ...]
 ) -> None:
     server = start_server(
@@ -424,13 +424,13 @@ def test_bad_input(arguments: list[str], said: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "missing/echo.sock"])
-def test_a_unix_socket_that_cannot_be_made(tmp_path: Path, name: str) -> None:
+def test_a_unix_socket_that_cannot_be_created(tmp_path: Path, name: str) -> None:
     code, line = one_error("--listen", f"unix://{tmp_path / name}")
     assert code == 3
     assert "cannot listen on unix://" in line
 
 
-def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("precious")
     code, line = one_error("--listen", f"unix://{path}")
@@ -474,20 +474,20 @@ def announced(*options: str, **variables: str) -> tuple[int, str]:
     ],
     ids=str,
 )
-def test_what_systemd_cannot_have_meant(variables: dict[str, str], said: str) -> None:
+def test_invalid_activation_variables(variables: dict[str, str], said: str) -> None:
     code, line = announced(**variables)
     assert code == 3
     assert line.startswith("echo-server: error: cannot listen on what systemd opened: ")
     assert said in line
 
 
-def test_what_systemd_opened_for_another_process(start_server: StartServer) -> None:
+def test_descriptors_that_systemd_opened_for_another_process(start_server: StartServer) -> None:
     server = start_server(LISTEN_PID="1", LISTEN_FDS="999999")
     with server.connect() as connection:
         assert echoes(connection)
 
 
-def test_servers_that_start_at_once_on_one_path(tmp_path: Path) -> None:
+def test_servers_that_start_simultaneously_on_one_path(tmp_path: Path) -> None:
     """One of them listens there, and the others say that they do not."""
     path = tmp_path / "echo.sock"
     endpoint = UnixEndpoint(str(path))
@@ -520,7 +520,7 @@ def hold_the_lock(folder: Path, stack: ExitStack) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def test_a_folder_that_somebody_else_has_locked(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_directory_locked_by_another_process(start_server: StartServer, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "echo.sock"
@@ -542,9 +542,7 @@ def give_up_capabilities() -> None:
 
 
 @workers
-def test_a_folder_that_may_not_be_read(
-    start_server: StartServer, tmp_path: Path, workers: str
-) -> None:
+def test_an_unreadable_directory(start_server: StartServer, tmp_path: Path, workers: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "echo.sock"

@@ -32,7 +32,7 @@ from support.processes import (
 ADMIN = ("--admin", "127.0.0.1:0")
 
 
-def test_a_tls_listener_never_goes_over_to_plain_text(
+def test_a_tls_listener_never_falls_back_to_plain_text(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     """The listeners stay as they were, whatever the configuration names later."""
@@ -62,7 +62,7 @@ def test_a_tls_listener_never_goes_over_to_plain_text(
         assert speaks_tls()
 
 
-def test_a_worker_that_dies_of_a_real_time_signal(start_server: StartServer) -> None:
+def test_a_worker_killed_by_a_real_time_signal(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     os.kill(server.workers()[0], signal.SIGRTMIN + 1)
     server.wait_for_metric("worker_restarts_total", 1)
@@ -71,7 +71,7 @@ def test_a_worker_that_dies_of_a_real_time_signal(start_server: StartServer) -> 
     assert server.wait() == 0
 
 
-def test_urgent_data_of_unix_sockets(start_server: StartServer, tmp_path: Path) -> None:
+def test_urgent_data_on_unix_sockets(start_server: StartServer, tmp_path: Path) -> None:
     path = str(tmp_path / "echo")
     start_server("--listen", f"unix://{path}")
     with socket.socket(socket.AF_UNIX) as connection:
@@ -106,7 +106,7 @@ def test_a_service_manager_that_does_not_read(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_drain_serves_what_waits_for_a_dead_worker(
+def test_a_drain_serves_the_backlog_of_a_dead_worker(
     start_server: StartServer, workers: str
 ) -> None:
     server = start_server("--workers", workers, "--drain-timeout", "30s", *ADMIN)
@@ -164,7 +164,7 @@ def test_odd_toml(tmp_path: Path, content: str, said: str) -> None:
     assert (ended.returncode, said in line) == (2, True), line
 
 
-def test_the_address_that_a_connection_is_counted_under_stays() -> None:
+def test_a_connection_is_always_counted_under_the_same_address() -> None:
     """The name of the interface in a link-local address may be another when it ends."""
     counters = CounterTable.create().row(0)
     config = ServerConfig(listen=(NetworkEndpoint("::1"),), max_connections_per_ip=1)
@@ -189,7 +189,7 @@ def test_a_listener_on_descriptor_zero(start_server: StartServer) -> None:
         assert echoes(connection)
 
 
-def test_datagrams_that_are_held_when_a_worker_is_replaced_are_counted(
+def test_datagrams_held_when_a_worker_is_replaced_are_counted(
     start_server: StartServer,
 ) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0", "--fault", "delay=1h", *ADMIN)
@@ -201,7 +201,7 @@ def test_datagrams_that_are_held_when_a_worker_is_replaced_are_counted(
     server.wait_for_metric("datagrams_dropped_total", 10, reason="server_stopped")
 
 
-def test_workers_may_log_to_a_terminal_that_stops_the_background(
+def test_workers_may_log_to_a_terminal_that_stops_background_output(
     start_server: StartServer,
 ) -> None:
     server = start_server("--workers", "2")

@@ -28,7 +28,7 @@ def readiness(admin: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "*", "[::1]", "[::]"])
-def test_a_server_that_serves_is_ready(start_server: StartServer, host: str) -> None:
+def test_a_serving_server_is_ready(start_server: StartServer, host: str) -> None:
     server = start_server("--admin", f"{host}:0")
     assert server.admin is not None
     port = server.admin.rpartition(":")[2]
@@ -36,7 +36,7 @@ def test_a_server_that_serves_is_ready(start_server: StartServer, host: str) -> 
     assert readiness(f"http://{host}:{port}") == (0, "ready")
 
 
-def test_what_does_not_serve_is_not(unused_port: int) -> None:
+def test_a_server_that_does_not_serve_is_not_ready(unused_port: int) -> None:
     code, line = readiness(f"127.0.0.1:{unused_port}")
     assert (code, line) == (1, f"127.0.0.1:{unused_port}: [Errno 111] Connection refused")
     assert readiness("nonsense") == (

@@ -1,1 +1,1 @@
-"""The command line: option types, settings, programs, and what they refuse."""
+"""Command-line conventions: option types, settings, exit codes and the checks on arguments."""

@@ -1,4 +1,4 @@
-"""Refuses arguments of the command line that would have no effect."""
+"""Checks that refuse command-line arguments which would have no effect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 from click.core import ParameterSource
 
-# Each overrides those before it.
+# In ascending order: each overrides those before it.
 _PRECEDENCE = (
     ParameterSource.DEFAULT,
     ParameterSource.DEFAULT_MAP,
@@ -17,16 +17,16 @@ _PRECEDENCE = (
 
 
 class Command(click.Command):
-    """A command of whose options each is given once, unless it says that it is repeatable.
+    """A command that refuses an option given twice, unless the option is repeatable.
 
-    Of an option that is given twice click keeps the last value only.
+    click itself would silently keep the last value.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse a command line.
 
         Raises:
-            click.UsageError: it is none of this command's, or gives an option twice.
+            click.UsageError: the arguments are not valid, or give an option twice.
         """
         typed = list(args)
         rest = super().parse_args(ctx, args)
@@ -51,7 +51,7 @@ class Command(click.Command):
 
 
 def spelled(parameter: click.Parameter) -> str:
-    """The longest spelling of an option, with its dashes."""
+    """Return the longest spelling of an option, with its dashes."""
     return max(parameter.opts, key=len)
 
 
@@ -61,15 +61,16 @@ def refuse_unused(
     """Refuse options that would have no effect.
 
     Args:
-        context: of the command.
-        names: the options' parameters.
-        reason: why each has no effect, and what would be right; it comes after the option's name.
-        because: the parameter that takes their effect. What is set in the environment or the
-            configuration file and has a lower precedence than it gives way, as everywhere. None
-            if there is no such parameter: then only what was typed is refused.
+        context: the context of the command.
+        names: the parameter names of the options.
+        reason: why each has no effect, and what to do instead; printed after the option's name.
+        because: the parameter that makes them ineffective. An option from a source of lower
+            precedence than this parameter's (the environment or the configuration file) is
+            overridden silently. None if there is no such parameter: then an option is refused
+            only when it was given on the command line.
 
     Raises:
-        click.UsageError: one of them was given.
+        click.UsageError: one of the options was given.
     """
     least = ParameterSource.COMMANDLINE
     if because is not None:

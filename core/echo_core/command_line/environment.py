@@ -1,4 +1,4 @@
-"""The environment variables of a command: its options, and misspelt ones."""
+"""The environment variables that set a command's options, and a check for misspelt ones."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ import click
 
 from echo_core.errors import EchoswarmError, ExitCode
 
-# What Kubernetes tells every container of a service ("service links"), and Docker of a container:
+# The variables that Kubernetes sets in every container for each service ("service links"), and
+# Docker for each linked container:
 # SERVICE_SERVICE_HOST, SERVICE_SERVICE_PORT[_NAME], SERVICE_PORT_N_PROTOCOL[_PROTO|_PORT|_ADDR].
 _LINK = r"(?:_\w+?)?_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
-# And SERVICE_PORT, whose value is such an address.
+# They also set SERVICE_PORT, whose value is such an address.
 _LINK_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://\S+")
 
 
 class UnknownVariableError(EchoswarmError):
-    """A variable of the environment looks like a command's setting and is none."""
+    """An environment variable has a command's prefix but does not set any of its options."""
 
     exit_code = ExitCode.USAGE
 
 
 def long_name(option: click.Option) -> str:
-    """The name of an option, without dashes before it."""
+    """Return the longest spelling of an option, without its leading dashes."""
     return max(option.opts, key=len).lstrip("-")
 
 
 def variable(prefix: str, option: click.Option) -> str:
-    """The variable that sets an option."""
+    """Return the name of the environment variable that sets an option."""
     return f"{prefix}_{long_name(option).replace('-', '_')}".upper()
 
 
 def options(command: click.Command) -> Iterator[click.Option]:
-    """The options of a command and of all its subcommands."""
+    """Yield the options of a command and of all its subcommands."""
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             yield parameter
@@ -45,24 +46,24 @@ def options(command: click.Command) -> Iterator[click.Option]:
 
 
 def name_variables(command: click.Command, prefix: str) -> None:
-    """Let each option be set by the variable that has its name.
+    """Let each option be set by the environment variable named after it.
 
-    click names the variable after the function's parameter; where that differs, it goes on working.
+    click names the variable after the function's parameter; that name works as well.
     """
     for option in options(command):
         option.envvar = variable(prefix, option)
 
 
 def drop_service_links(prefix: str) -> None:
-    """Take variables out of the environment that are links to services named like a command.
+    """Remove the service links of services that are named like a command from the environment.
 
-    A service named `echo-server` or `echo-server-admin` would set options, or look like options
-    that do not exist, in every container beside it, and in the processes that they start.
+    The links of a service named `echo-server` or `echo-server-admin` would set options, or be taken
+    for options that do not exist, in every container of its namespace and in their child processes.
     """
     link = re.compile(f"{prefix}{_LINK}")
     links = {name for name in os.environ if link.fullmatch(name)}
     for name, value in os.environ.items():
-        # An option may have this name too; beside links of the same service it is none.
+        # This may be an option's variable too; with other links of the same service it is a link.
         if name.startswith(prefix) and name.endswith("_PORT") and _LINK_ADDRESS.fullmatch(value):
             service = name.removesuffix("_PORT")
             beside = re.compile(rf"{service}_(?:SERVICE_HOST|PORT_\d+_\w+)")
@@ -73,10 +74,10 @@ def drop_service_links(prefix: str) -> None:
 
 
 def refuse_unknown_variables(command: click.Command, prefix: str) -> None:
-    """Check that each variable with the prefix of a command sets an option.
+    """Check that each environment variable with a command's prefix sets one of its options.
 
     Raises:
-        UnknownVariableError: one does not.
+        UnknownVariableError: a variable sets no option.
     """
     known = {variable(prefix, option) for option in options(command)}
     parameters = {f"{prefix}_{str(option.name).upper()}" for option in options(command)}
@@ -84,15 +85,15 @@ def refuse_unknown_variables(command: click.Command, prefix: str) -> None:
 
 
 def refuse_unknown(prefix: str, variables: Iterable[str], others: Iterable[str] = ()) -> None:
-    """Check that each variable of the environment with a prefix is one of these.
+    """Check that each environment variable with a prefix is a known one.
 
     Args:
-        prefix: without the underscore behind it.
-        variables: all that there are, and that may have been meant.
-        others: those that are known as well.
+        prefix: the prefix, without the underscore after it.
+        variables: the known variables, suggested where a name is misspelt.
+        others: variables that are accepted, too, but never suggested.
 
     Raises:
-        UnknownVariableError: one is not.
+        UnknownVariableError: a variable is not known.
     """
     known = {name.removeprefix(f"{prefix}_") for name in variables}
     accepted = known | {name.removeprefix(f"{prefix}_") for name in others}

@@ -1,4 +1,4 @@
-"""Types of options and arguments, with the errors that bad values give."""
+"""Types of options and arguments, with the error messages for invalid values."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from echo_core.units import (
 
 
 class Parsed(click.ParamType[Any]):
-    """An option type made of a function that reads text and raises `InvalidValueError`.
+    """An option type that is defined by a parsing function.
 
     Args:
-        name: what the option takes, in a word.
-        parse: the function.
-        only_text: a number in a TOML file is refused: there 0o660 would be the number 432.
+        name: the type's name in help texts, in one word.
+        parse: converts text to a value, or raises `InvalidValueError`.
+        only_text: refuse a number in a TOML file, where 0o660 would be the number 432.
 
     Attributes:
-        parse: the function, for texts that are no options of click's.
+        parse: the parsing function, for text that does not come through click.
     """
 
     def __init__(self, name: str, parse: Callable[[str], Any], *, only_text: bool = False) -> None:
@@ -37,7 +37,7 @@ class Parsed(click.ParamType[Any]):
         self._only_text = only_text
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read text (or a number from a TOML file); pass on what is converted already."""
+        """Parse text or a number from a TOML file; return any other value unchanged."""
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             return value
         if self._only_text and not isinstance(value, str):
@@ -53,7 +53,7 @@ class Parsed(click.ParamType[Any]):
 
 
 def whole_number(name: str, least: int, most: int) -> Parsed:
-    """An option type for whole numbers, `10k` and `1M` included, between two bounds."""
+    """Return an option type for whole numbers, `10k` and `1M` included, within inclusive bounds."""
 
     def parse(text: str) -> int:
         try:

@@ -1,4 +1,4 @@
-"""Commands as programs: one-line errors, exit codes, versions."""
+"""Running a command as a program: one-line errors, exit codes and `--version`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from echo_core.interrupts import quit_on_interrupt, raise_on_interrupt
 
 DISTRIBUTION = "echoswarm"
 
-# What the system may run out of, and what helps.
+# Resources that the system may run out of, and the remedies.
 _SHORTAGES = {
     errno.EMFILE: "raise the limit of open descriptors (ulimit -n)",
     errno.ENFILE: "the system has no descriptors left (fs.file-max)",
     errno.ENOMEM: "the system has no memory left",
 }
-# What Python's threading says where the system starts no more threads.
+# The message of Python's RuntimeError when the system cannot start another thread.
 _NO_THREAD = "can't start new thread"
 
-# Who asks what there is gets an answer, whatever the environment says.
-_ASKING = frozenset({"-h", "--help", "--version"})
+# These work even when the environment is invalid.
+_INFORMATIONAL = frozenset({"-h", "--help", "--version"})
 
 
 class MissingExtraError(EchoswarmError):
-    """A command needs packages of an extra that is not installed."""
+    """A command needs a package from an optional dependency group that is not installed."""
 
 
 def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--version`."""
+    """Add the option `--version` to a command."""
     return click.option(
         "--version",
         is_flag=True,
@@ -47,12 +47,12 @@ def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run(command: click.Command, program: str, *, exhausted: ExitCode = ExitCode.FAILED) -> NoReturn:
-    """Run a command as a program: every failure is one line on standard error and an exit code.
+    """Run a command as a program and exit; report every failure as one line and an exit code.
 
     Args:
-        command: what to run.
-        program: its name.
-        exhausted: the exit code where the system has no descriptors, memory or threads for it.
+        command: the command to run.
+        program: the program's name, which begins error messages.
+        exhausted: the exit code when the system has run out of descriptors, memory or threads.
     """
     standard_streams.prepare()
     raise_on_interrupt()
@@ -65,13 +65,13 @@ def run(command: click.Command, program: str, *, exhausted: ExitCode = ExitCode.
             _complain(program, None, str(error))
         code = code or ExitCode.FAILED
         standard_streams.abandon_output()
-    # All has been said.
+    # Nothing can be lost any more: let SIGINT end the process with the same exit code.
     quit_on_interrupt(int(code))
     sys.exit(int(code))
 
 
 def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int:
-    """Run a command and say what went wrong."""
+    """Run a command, report its failure on standard error, and return the exit code."""
     try:
         _read_environment(command)
         return command.main(prog_name=program, standalone_mode=False) or ExitCode.OK
@@ -84,7 +84,7 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of standard output left.
+        # The reader of standard output has closed the pipe.
         return ExitCode.FAILED
     except (OSError, RuntimeError) as error:
         shortage = _shortage(error)
@@ -95,7 +95,7 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
 
 
 def _shortage(error: Exception) -> str | None:
-    """Name the resource that ran out, and the remedy; None if the error is of another kind."""
+    """Return a message naming the exhausted resource and the remedy; None for other errors."""
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         return f"{error.strerror}; {_SHORTAGES[error.errno]}"
     if str(error) == _NO_THREAD:
@@ -107,16 +107,16 @@ def _read_environment(command: click.Command) -> None:
     prefix = command.context_settings["auto_envvar_prefix"]
     environment.drop_service_links(prefix)
     environment.name_variables(command, prefix)
-    if not _ASKING & set(sys.argv[1:]):
+    if not _INFORMATIONAL & set(sys.argv[1:]):
         environment.refuse_unknown_variables(command, prefix)
 
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turn a missing package into a line that says which extra to install.
+    """Turn a failed import into a one-line error that says which extra to install.
 
     Raises:
-        MissingExtraError: an import in the block found no package.
+        MissingExtraError: a package imported in the block is not installed.
     """
     try:
         yield

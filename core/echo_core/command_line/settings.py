@@ -1,4 +1,4 @@
-"""Settings of a command: defaults, the TOML file of `--config`, the environment, flags."""
+"""Sources of a command's settings: flags, the environment, the `--config` file and defaults."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _CONFIG_FILE = "echo_core.command_line.settings.config_file"
 
 
 class UnreadableConfigError(EchoswarmError):
-    """A configuration file is missing, no TOML, or sets what the command does not know."""
+    """A configuration file is missing, is not TOML, or sets an option that does not exist."""
 
     exit_code = ExitCode.USAGE
 
 
 def command_settings(environment_prefix: str) -> dict[str, Any]:
-    """Context settings that all commands share; pass them to `@click.command`.
+    """Return the context settings that all commands share, to pass to `@click.command`.
 
-    Options take their value from the command line, then from the environment
-    (`ECHO_SERVER_PORT`), then from `--config`, then from their default.
+    An option takes its value from the first of these that gives one: the command line, the
+    environment (`ECHO_SERVER_PORT`), the file of `--config`, the default.
     """
     return {
         "auto_envvar_prefix": environment_prefix,
@@ -36,7 +36,7 @@ def command_settings(environment_prefix: str) -> dict[str, Any]:
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--config FILE.toml`: a table of the command's own long options."""
+    """Add the option `--config FILE.toml`, whose keys are the command's long options."""
     return click.option(
         "--config",
         metavar="FILE.toml",
@@ -49,7 +49,7 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def config_file() -> str | None:
-    """The file that the command which runs now was given with `--config`."""
+    """Return the file given to the current command with `--config`; None if there is none."""
     found: str | None = click.get_current_context().meta.get(_CONFIG_FILE)
     return found
 
@@ -63,7 +63,7 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
     except OSError as error:
         raise UnreadableConfigError(f"--config: {value}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        # Not TOML, not UTF-8, numbers of too many digits, nested too deeply.
+        # Not TOML, not UTF-8, a number with too many digits, or tables nested too deeply.
         raise UnreadableConfigError(f"--config: {value} is not TOML: {error}") from error
     options = {
         environment.long_name(parameter): parameter
@@ -89,7 +89,7 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
 
 def _suits(option: click.Option, setting: object) -> bool:
     if isinstance(setting, str) and "\0" in setting:
-        # Neither a command line nor the environment could hold it.
+        # A command line or the environment could not contain it either.
         return False
     return isinstance(setting, bool if option.is_flag else (str, int, float)) and (
         option.is_flag or not isinstance(setting, bool)

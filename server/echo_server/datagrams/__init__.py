@@ -1,1 +1,1 @@
-"""Datagrams, echoed."""
+"""The echo of UDP datagrams."""

@@ -1,4 +1,4 @@
-"""Many datagrams with two system calls: recvmmsg(2) and sendmmsg(2), called through ctypes.
+"""Echoing of many datagrams with two system calls, recvmmsg(2) and sendmmsg(2), through ctypes.
 
 Both work on the same array of message headers, so that what was received is what is sent: data,
 address and, on a socket of every address, the local address that it came to (IP_PKTINFO, ip(7)),
@@ -64,7 +64,7 @@ _VECTOR_SIZE_WORD = _Vector.size.offset // 4
 
 
 def is_supported() -> bool:
-    """True on systems that have these structures: Linux with 64 bits, little-endian."""
+    """Return True on systems with these structures: 64-bit, little-endian Linux."""
     return (
         sys.platform == "linux"
         and ctypes.sizeof(ctypes.c_void_p) == 8
@@ -73,7 +73,7 @@ def is_supported() -> bool:
 
 
 class BatchedDatagramEcho(DatagramEcho):
-    """Echoes the datagrams of one socket, up to 64 with two system calls."""
+    """The echo of one UDP socket, for up to 64 datagrams with two system calls."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class BatchedDatagramEcho(DatagramEcho):
         self._send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
         self._descriptor = listener.fileno()
         refused = {*range(1, self._lowest_port), *self._own_ports}
-        # As they stand in the address: big-endian.
+        # Big-endian, as in the address.
         self._refused = {socket.htons(port) for port in refused}
         self._lay_out()
 
@@ -133,7 +133,7 @@ class BatchedDatagramEcho(DatagramEcho):
         self._any_interface = memoryview(bytes(4 * COUNT)).cast("I")
 
     def echo_batch(self) -> int:
-        """Echo up to a batch of datagrams; returns how many came."""
+        """Echo up to a batch of datagrams; return the number received."""
         self._message_bytes[:] = self._fresh_messages
         self._vector_bytes[:] = self._fresh_vectors
         count: int = self._receive(
@@ -163,14 +163,14 @@ class BatchedDatagramEcho(DatagramEcho):
         return count
 
     def _send_some_back(self, count: int) -> None:
-        """Answer one by one, where some are not answered."""
+        """Answer a batch one by one, if some of its datagrams are not to be answered."""
         for number in range(count):
             port = socket.ntohs(self._ports[number])
             if self.admit(port, self._received_sizes[number]):
                 self._go_on_sending(number, number + 1, 0)
 
     def _go_on_sending(self, first: int, end: int, sent: int) -> None:
-        """Count what `sendmmsg` took and send the rest: it stops at the first that fails."""
+        """Count the datagrams sent, and send the rest: sendmmsg stops at the first failure."""
         while True:
             if sent < 0:
                 # It says why only when the first one fails; that one is lost.
@@ -195,10 +195,10 @@ class BatchedDatagramEcho(DatagramEcho):
 
 
 def _words(memory: bytearray) -> memoryview:
-    """The memory as unsigned numbers of 4 bytes."""
+    """Return a view of the memory as unsigned 4-byte numbers."""
     return memoryview(memory).cast("I")
 
 
 def _in_place(memory: bytearray) -> ctypes.Array[ctypes.c_char]:
-    """The memory of a bytearray, which cannot be resized any more."""
+    """Return the memory of a bytearray, which can no longer be resized."""
     return (ctypes.c_char * len(memory)).from_buffer(memory)

@@ -1,4 +1,4 @@
-"""UDP: every datagram is sent back whole and alone, many a wake-up.
+"""The UDP echo: every datagram is answered by one datagram, many per wake-up.
 
 An echo service over UDP can be turned against others, or against itself, by a datagram with a
 forged source (CERT advisory CA-1996-01, CVE-2024-2169): two echo services that are told of each
@@ -42,7 +42,7 @@ _MEMINFO = struct.Struct("=9I")
 
 
 class Route(NamedTuple):
-    """The destination of a reply, and the local address that it comes from.
+    """The destination of a reply, and the local address to send it from.
 
     Attributes:
         address: the sender of the datagram.
@@ -54,7 +54,7 @@ class Route(NamedTuple):
 
 
 class DatagramEcho:
-    """Echoes the datagrams of one socket.
+    """The echo of one UDP socket.
 
     Args:
         listener: a bound UDP socket, non-blocking; `stop` closes it.
@@ -86,11 +86,11 @@ class DatagramEcho:
         self._watcher = get_hub().loop.io(listener.fileno(), _HUB_READ)
 
     def start(self) -> None:
-        """Echo from now on."""
+        """Start to echo."""
         self._watcher.start(self._on_ready)
 
     def stop(self) -> None:
-        """Echo what waits, then close the socket."""
+        """Echo the waiting datagrams, then close the socket."""
         # One that is sent to without end never runs empty.
         for _ in range(BATCH):
             if not self.echo_batch():
@@ -98,14 +98,14 @@ class DatagramEcho:
         self.close()
 
     def close(self) -> None:
-        """Close the socket; what waits there is left to others that have it."""
+        """Close the socket; waiting datagrams are left to other processes that share it."""
         self.count_drops()
         self._watcher.stop()
         self._watcher.close()
         self._socket.close()
 
     def echo_batch(self) -> int:
-        """Echo up to a batch of datagrams; returns how many came."""
+        """Echo up to a batch of datagrams; return the number received."""
         for number in range(BATCH):
             try:
                 size, route = self._receive_one()
@@ -120,7 +120,7 @@ class DatagramEcho:
         return BATCH
 
     def admit(self, port: int, size: int) -> bool:
-        """Count a datagram; False if one from this port is not answered."""
+        """Count a datagram; return False if datagrams from its port are not answered."""
         counters = self._counters
         counters.add(Counter.DATAGRAMS_RECEIVED)
         counters.add(Counter.RECEIVED_BYTES, size)
@@ -133,7 +133,7 @@ class DatagramEcho:
         return True
 
     def send(self, data: memoryview | bytes, route: Route) -> None:
-        """Send a datagram and count it, or that it could not be sent."""
+        """Send a datagram, and count it as sent or as failed."""
         try:
             self._socket.sendmsg([data], route.local, 0, route.address)
         except OSError as error:
@@ -158,7 +158,7 @@ class DatagramEcho:
         )
 
     def _ask_for_local_addresses(self) -> int | None:
-        """Let each datagram bring the local address that it came to, where there are several.
+        """Have the kernel report the local address of each datagram, if there may be several.
 
         The reply must come from that one. Where the interface stands in what comes along is
         returned: the reply leaves by the route to its receiver, not by where the datagram came in.
@@ -173,7 +173,7 @@ class DatagramEcho:
         return _IPV6_INTERFACE_WORD
 
     def count_drops(self) -> None:
-        """Count what the kernel had to drop since the last look, because nobody took it in time."""
+        """Count the datagrams that the kernel dropped since the last call."""
         dropped = self._kernel_drops()
         # A 32-bit number that begins anew.
         self._counters.add(

@@ -1,4 +1,4 @@
-"""A datagram echo that injects faults, in place of the one that does not."""
+"""The UDP echo with injected faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOLDING_BYTES = 1536
 
 
 class FaultyDatagramEcho(DatagramEcho):
-    """Echoes the datagrams of one socket and injects faults, one by one.
+    """The echo of one UDP socket, with faults injected into single datagrams.
 
     Delayed and reordered datagrams are held in memory, `MOST_HELD_BYTES` at most; what would be
     more is dropped, and counted.
@@ -54,7 +54,7 @@ class FaultyDatagramEcho(DatagramEcho):
         self._held: dict[Route, bytes] = {}
 
     def close(self) -> None:
-        """Close the socket, without sending what is still delayed."""
+        """Close the socket; datagrams still delayed are not sent."""
         super().close()
         self._counters.add(Counter.DROPPED_SERVER_STOPPED, len(self._timers))
         for timer in self._timers:
@@ -62,7 +62,7 @@ class FaultyDatagramEcho(DatagramEcho):
             timer.close()
 
     def send(self, data: memoryview | bytes, route: Route) -> None:
-        """Send a datagram back, unless a fault strikes it."""
+        """Echo a datagram, with the fault chosen for it, if any."""
         data = bytes(data)
         strike = self._plan.strike(0, self._number)
         self._number += 1
@@ -90,14 +90,14 @@ class FaultyDatagramEcho(DatagramEcho):
         self._release(route)
 
     def _release(self, route: Route, only: bytes | None = None) -> None:
-        """Send what was held back for an address."""
+        """Send the datagrams held back for an address."""
         held = self._held.get(route)
         if held is not None and (only is None or only is held):
             del self._held[route]
             super().send(held, route)
 
     def _hold(self, seconds: float, data: bytes, send: Callable[[], None]) -> bool:
-        """Send a datagram after a while; drop it and return False if too much is held."""
+        """Send a datagram after a delay; drop it and return False if too much is being held."""
         size = len(data) + _HOLDING_BYTES
         if self._held_bytes + size > MOST_HELD_BYTES:
             self._counters.add(Counter.DROPPED_FAULT_BUFFER_FULL)

@@ -1,4 +1,4 @@
-"""The admin page: /metrics for Prometheus, /healthz and /readyz for whoever sends traffic.
+"""The admin page: /metrics for Prometheus, /healthz and /readyz for load balancers.
 
 The supervisor serves it, in a thread. It reads the counters where the workers write them, in
 shared memory: a scrape costs the workers nothing.
@@ -34,11 +34,11 @@ class Service(Protocol):
         """Return whether connections are and will be accepted, and the state in words."""
 
     def figures(self) -> Sequence[WorkerFigures]:
-        """The figures of every worker."""
+        """Return the figures of every worker."""
 
 
 class AdminServer:
-    """Serves the admin page from a thread of its own, as long as the process runs.
+    """The admin page, served by a thread of its own as long as the process runs.
 
     Args:
         endpoint: where; port 0 is any free port.
@@ -64,7 +64,7 @@ class AdminServer:
         self._server = HttpServer(listener, self._answer, log.bind(), most=most)
 
     def announce(self) -> None:
-        """Print where the page is on standard output."""
+        """Print the address of the page to standard output."""
         announce(f"admin http://{self._endpoint.location}")
 
     def _answer(self, path: str, headers: Message) -> Answer:

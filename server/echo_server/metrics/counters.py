@@ -1,4 +1,4 @@
-"""The server's counters, in memory that all its processes share.
+"""The server's counters, in memory shared by all its processes.
 
 Each serving process has a row of counters of its own and is the only one to write it; whoever
 wants a sum adds the rows up. What was counted is therefore still there when a process has died,
@@ -21,7 +21,7 @@ LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 
 
 class Counter(IntEnum):
-    """The counters of a row; each only ever grows while its process runs."""
+    """The counters of a row; none decreases while its process runs."""
 
     @staticmethod
     def _generate_next_value_(_name: str, _start: int, count: int, _last: list[int]) -> int:
@@ -111,7 +111,7 @@ class CounterTable:
 
     @classmethod
     def create(cls) -> CounterTable:
-        """Make an empty table; its descriptor can be passed on to a process.
+        """Create an empty table, whose descriptor a child process can inherit.
 
         Raises:
             SharedMemoryError: there is neither memory nor a temporary folder for it.
@@ -124,7 +124,7 @@ class CounterTable:
             ) from error
 
     def row(self, number: int) -> Counters:
-        """The row of one process, from 0; all zero when it is first used.
+        """Return the row of a process, numbered from 0; its counters are initially zero.
 
         Raises:
             IndexError: there are only `CAPACITY` rows.
@@ -140,12 +140,12 @@ class CounterTable:
         )
 
     def reserved(self) -> int:
-        """Connections that all processes together have reserved."""
+        """The number of connections reserved by all processes together."""
         return sum(self._reserved[: self._used[0]])
 
 
 def _shared_file(size: int) -> int:
-    """A file in memory, or where that is not to be had a temporary one that has no name."""
+    """Return a file in memory, or if that is unavailable an unnamed temporary file."""
     try:
         descriptor = os.memfd_create("echo-server-counters")
         os.ftruncate(descriptor, size)
@@ -176,23 +176,23 @@ class Counters:
         self.reserved = reserved
 
     def add(self, counter: Counter, amount: int = 1) -> None:
-        """Count something."""
+        """Add to a counter."""
         self.cells[counter] += amount
 
     def clear(self) -> None:
-        """Set all to zero, for another process to use the row."""
+        """Set all counters to zero, before another process uses the row."""
         for cell in range(ROW_CELLS):
             self.cells[cell] = 0
         self.reserved[0] = 0
 
 
 def open_connections(cells: Sequence[int]) -> int:
-    """Connections of one process, or of several together, that were accepted and not closed."""
+    """Return the number of open connections of one process, or of several in total."""
     return cells[Counter.ACCEPTED] - sum(cells[counter] for counter in CLOSED)
 
 
 def read_together(rows: Iterable[Counters]) -> list[list[int]]:
-    """The cells of several processes while they count on.
+    """Return the cells of several processes, read while they continue to count.
 
     No more connections appear as open than were open at one instant. The accepted ones are read
     first, of all processes: a connection that is closed while the rest is read is missing rather
@@ -226,5 +226,5 @@ class WorkerFigures:
 
     @property
     def open(self) -> int:
-        """Connections that are open."""
+        """The number of open connections."""
         return open_connections(self.cells)

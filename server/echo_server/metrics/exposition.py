@@ -1,4 +1,4 @@
-"""The counters in the two forms that Prometheus reads.
+"""The counters in the two formats that Prometheus reads.
 
 The text format (https://prometheus.io/docs/instrumenting/exposition_formats/) and OpenMetrics 1.0
 (https://prometheus.io/docs/specs/om/open_metrics_spec/). Names, help and labels never change while
@@ -30,21 +30,21 @@ _PREFIX = "echo_server_"
 
 
 class Format(Enum):
-    """A form of the metrics; its value is the media type."""
+    """A format of the metrics; its value is the media type."""
 
     TEXT = "text/plain; version=0.0.4; charset=utf-8"
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
     @classmethod
     def accepted(cls, accept: str | None) -> Format:
-        """The form that a client asks for with its Accept field; text if it names no other."""
+        """Return the format requested by an Accept header field; the text format by default."""
         kinds = {part.partition(";")[0].strip() for part in (accept or "").split(",")}
         return cls.OPENMETRICS if "application/openmetrics-text" in kinds else cls.TEXT
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """Samples of one name.
+    """The samples of one metric name.
 
     Attributes:
         name: without prefix, and without the suffixes of its samples.
@@ -61,11 +61,11 @@ class _Family:
     values: Callable[[WorkerFigures], Sequence[float]]
 
     def head(self, form: Format) -> str:
-        """The lines before the samples."""
+        """Return the lines that precede the samples."""
         return _head(self.name, self.kind, self.help_text, form)
 
     def lines(self, slot: int) -> Iterator[str]:
-        """The samples of a worker, each with a place for its value."""
+        """Return the samples of a worker, each with a placeholder for its value."""
         for suffix, labels in self.samples:
             label = f'{labels}{"," if labels else ""}worker="{slot}"'
             yield f"{_PREFIX}{self.name}{suffix}{{{label}}} %s\n"
@@ -183,7 +183,7 @@ class Metrics:
         }
 
     def render(self, figures: Sequence[WorkerFigures], form: Format) -> bytes:
-        """The metrics of all workers, each slot once and in order."""
+        """Return the metrics of all workers, each slot once and in order."""
         values = [value for family in _FAMILIES for one in figures for value in family.values(one)]
         lines = self._layouts[form] % tuple(values) + self._processes(figures, form)
         if form is Format.OPENMETRICS:
@@ -191,7 +191,7 @@ class Metrics:
         return lines.encode()
 
     def _processes(self, figures: Sequence[WorkerFigures], form: Format) -> str:
-        """The system's figures of each worker's process, as long as it has one."""
+        """Return the system's figures of each worker process that is running."""
         processes = [
             (one.slot, process)
             for one in figures
@@ -207,7 +207,7 @@ class Metrics:
 
 
 def _layout(form: Format, workers: int, max_connections: int | None) -> str:
-    """The constant text of the page, with a gap for each value of `_FAMILIES`."""
+    """Return the constant text of the page, with a placeholder for each value of `_FAMILIES`."""
     versions = {
         "gevent": version("gevent"),
         "python": platform.python_version(),

@@ -16,7 +16,7 @@ _START_FIELD = 19
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
-    """A process, now.
+    """The figures of a process at one moment.
 
     Attributes:
         resident_bytes: memory in RAM.
@@ -32,7 +32,7 @@ class ProcessFigures:
 
     @classmethod
     def of(cls, pid: int) -> ProcessFigures | None:
-        """Look at a process; None if it has ended, or where there is no /proc."""
+        """Return the figures of a process; None if it has ended, or without /proc."""
         directory = f"/proc/{pid}"
         try:
             resident = int(_read(f"{directory}/statm").split()[1])
@@ -63,7 +63,7 @@ def _read(path: str) -> bytes:
 
 @cache
 def _booted_at() -> int:
-    """The start of the system, in seconds of Unix time."""
+    """Return the boot time of the system, in seconds of Unix time."""
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith("btime "):
             return int(line.split()[1])

@@ -1,4 +1,4 @@
-"""The vital signs of this process: hub lag, processor time, log lines dropped."""
+"""Measurements of this process: hub lag, processor time and dropped log lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PERIOD_SECONDS = 0.25
 
 
 class Vitals:
-    """Four times a second, counts how late the hub is and what the process has used.
+    """A periodic measurement, four times a second, of hub lag and resource usage.
 
     Hub lag is the time by which a timer comes too late: what anything that becomes ready may have
     to wait for its turn. libev's own timers are up to a millisecond late.
@@ -40,7 +40,7 @@ class Vitals:
         self._timer.start(self._on_tick, update=True)
 
     def close(self) -> None:
-        """Look one last time."""
+        """Take the last measurement."""
         self._timer.stop()
         self._timer.close()
         self._look()
@@ -50,7 +50,7 @@ class Vitals:
         try:
             now = time.monotonic()
             late = max(0.0, now - self._due)
-            # As libev does: what was missed is not made up for.
+            # As libev does: missed ticks are not made up for.
             self._due = max(now, self._due + PERIOD_SECONDS)
             self._counters.add(Counter.HUB_LAG_NANOSECONDS, int(late * 1e9))
             self._counters.cells[Counter.HUB_LAG_BUCKETS + bisect_left(LAG_BOUNDS, late)] += 1

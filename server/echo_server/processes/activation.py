@@ -13,7 +13,7 @@ _MOST = 10**9 - 1
 
 
 def inherited_descriptors() -> range:
-    """The listeners that systemd (or systemd-socket-activate) opened for this process.
+    """Return the listeners that systemd (or systemd-socket-activate) opened for this process.
 
     The variables that announce them are taken out of the environment: they are not meant for the
     processes that this one starts.

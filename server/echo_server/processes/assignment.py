@@ -1,4 +1,4 @@
-"""The assignment that a supervisor hands to each worker process that it starts."""
+"""The parameters that a supervisor passes to each worker process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORM = re.compile(r"(\d+):(\d+):(\d+):(\d+)(?::(?:tcp|tls|udp|unix)\d{1,9})+", 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A worker's place among the others, as the descriptors and numbers it inherits.
+    """A worker's slot, and the descriptors that it inherits.
 
     Attributes:
         slot: which of the workers it is, from 0; a replacement has the slot of the one before.
@@ -31,18 +31,18 @@ class Assignment:
     listeners: tuple[tuple[str, int], ...]
 
     def __str__(self) -> str:
-        """The form that `parse` reads: slot, row, counters, control, listeners."""
+        """Return the form that `parse` reads: slot, row, counters, control, listeners."""
         listeners = [f"{scheme}{number}" for scheme, number in self.listeners]
         return ":".join(map(str, (self.slot, self.row, self.counters, self.control, *listeners)))
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """All that the worker must inherit."""
+        """All descriptors that the worker must inherit."""
         return (self.counters, self.control, *(number for _, number in self.listeners))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `str` wrote.
+        """Parse the form that `str` returns.
 
         Raises:
             InvalidValueError: it is something else.

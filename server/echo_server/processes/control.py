@@ -13,7 +13,7 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-# What one message may carry: SCM_MAX_FD of include/net/scm.h.
+# The most descriptors in one message: SCM_MAX_FD of include/net/scm.h.
 MOST_DESCRIPTORS = 253
 _LARGEST_MESSAGE = 65536
 
@@ -25,7 +25,7 @@ class Serving(NamedTuple):
 
 
 class Replace(NamedTuple):
-    """A worker was told to end, by a signal, and asks to be replaced first."""
+    """A worker has received a signal to stop, and requests to be replaced first."""
 
     reason: str
 
@@ -37,7 +37,7 @@ class Refused(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """The worker is to drain and end; `final` says that nobody serves its listeners after it."""
+    """The worker is to drain and exit; `final` if no other serves its listeners afterwards."""
 
     final: bool
 
@@ -50,13 +50,13 @@ class Adopt(NamedTuple):
 
 
 class Release(NamedTuple):
-    """The worker is to let go of the listeners of another slot, which is served again."""
+    """The worker is to close the listeners of another slot, which is served again."""
 
     slot: int
 
 
 class Unknown(NamedTuple):
-    """A message of another version of this program."""
+    """A message from another version of this program."""
 
     text: str
 
@@ -77,21 +77,21 @@ class ControlSocket:
 
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
-        """Both ends of a new connection; the first never waits."""
+        """Return both ends of a new connection; the first is non-blocking."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         return cls(ours), cls(theirs)
 
     def fileno(self) -> int:
-        """The descriptor of this end."""
+        """Return the descriptor of this end."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close this end; the other one reads the end of the stream."""
+        """Close this end; the other end then reads the end of the stream."""
         self._socket.close()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message; False if the other end is gone or takes no more."""
+        """Send a message; return False if the other end is closed or its buffer is full."""
         data = json.dumps([type(message).__name__, *message]).encode()
         try:
             if descriptors:
@@ -104,7 +104,7 @@ class ControlSocket:
         return True
 
     def receive(self) -> tuple[Message, list[int]] | None:
-        """The next message and what came beside it; None once the other end is gone.
+        """Return the next message and its descriptors; None once the other end is closed.
 
         Fewer descriptors come than were sent where this process may not open as many.
         """

@@ -1,4 +1,4 @@
-"""Starts worker processes, and takes back what they were given."""
+"""Starting of worker processes, and reuse of their counter rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_SECONDS = 60.0
 
 
 class Launcher:
-    """Starts this program again, as workers on inherited listeners.
+    """A launcher of worker processes: this same program, on inherited listeners.
 
     Args:
         listeners: what each slot listens on.
@@ -37,7 +37,7 @@ class Launcher:
         self._free_rows = deque(range(CAPACITY))
         arguments = sys.orig_argv[1:]
         if arguments[-1] == "--":
-            # What comes after it would be no option.
+            # Arguments after it would not be taken as options.
             arguments.pop()
         self._command = [sys.executable, *arguments]
 
@@ -77,7 +77,7 @@ class Launcher:
         return WorkerProcess(slot, process, ours, row, self._drain_timeout, deadline)
 
     def settle(self, worker: WorkerProcess) -> None:
-        """Take back what a worker had that has ended and whose counters have been read."""
+        """Release the resources of a worker that has exited and whose counters have been read."""
         self._free_rows.appendleft(worker.row)
         worker.control.close()
 
@@ -95,7 +95,7 @@ class Launcher:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Let a process that is started in the block begin with its signals held back.
+    """Start processes in the block with their signals blocked.
 
     It inherits that (fork(2), execve(2)): one that arrives before it has handlers waits for them.
     """

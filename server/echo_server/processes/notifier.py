@@ -1,4 +1,4 @@
-"""Tells systemd, or another service manager, what the server is doing (sd_notify(3))."""
+"""Notification of systemd, or another service manager, of the server's state (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SEND_SECONDS = 1.0
 
 
 class Notifier:
-    """Tells the service manager what this process is doing, if there is one that listens.
+    """A sender of this process's state to the service manager, if there is one.
 
     The environment's NOTIFY_SOCKET is taken out of it, for the same reason.
     """
@@ -25,15 +25,15 @@ class Notifier:
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
 
     def ready(self) -> None:
-        """Say that connections are accepted."""
+        """Report that connections are accepted."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Say that a restart of the workers has begun; `ready` ends it."""
+        """Report that a restart of the workers has begun; `ready` reports its end."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the drain has begun."""
+        """Report that the drain has begun."""
         self._send("STOPPING=1")
 
     def _send(self, state: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from echo_server.metrics.counters import ROW_CELLS
 from echo_server.processes.control import ControlSocket, Drain
 
-# What a worker gets beyond the drain timeout to end.
+# The time beyond the drain timeout that a worker has to exit.
 GRACE_SECONDS = 5.0
 
 
@@ -43,7 +43,7 @@ class WorkerProcess:
 
     @property
     def serves(self) -> bool:
-        """True if it accepts connections and will go on to."""
+        """True if it accepts connections and has not been told to stop."""
         return self.served_at is not None and not self.draining and self.process.returncode is None
 
     @property
@@ -59,7 +59,7 @@ class WorkerProcess:
             return f"signal {-code}"
 
     def drain(self, *, final: bool) -> None:
-        """Let it drain and end; `final` as in `Drain`."""
+        """Tell it to drain and exit; for `final` see `Drain`."""
         if self.draining:
             return
         self.draining = True
@@ -70,7 +70,7 @@ class WorkerProcess:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place for a worker, with listeners of its own.
+    """One of the workers to keep running, with listeners of its own.
 
     Attributes:
         number: from 0.
@@ -96,10 +96,10 @@ class Slot:
 
     @property
     def is_up(self) -> bool:
-        """True if a worker of its own serves it."""
+        """True if the slot's own worker serves it."""
         return self.current is not None and self.current.serves
 
     @property
     def is_served(self) -> bool:
-        """True if a worker serves its listeners, its own or another slot's."""
+        """True if the slot's own worker or a substitute serves its listeners."""
         return self.is_up or (self.substitute is not None and self.substitute.serves)

@@ -1,4 +1,4 @@
-"""Signals to stop: which they are, and when one is a second one."""
+"""The signals that stop a process, and the recognition of a second one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPEAT_SECONDS = 1.0
 
 
 class StopSignals:
-    """Tells a second signal to stop from a repetition of the first.
+    """Distinguishes a second stop signal from a repetition of the first.
 
     systemd signals every process of a service, pkill(1) each that has the name, and timeout(1) its
     child and then the child's group: one wish to stop may arrive more than once.
@@ -22,7 +22,7 @@ class StopSignals:
         self._first_at: float | None = None
 
     def is_second(self) -> bool:
-        """Count a signal, and say whether it came later than a repetition of the first would."""
+        """Record a signal; return True if it came too late to be a repetition of the first."""
         now = time.monotonic()
         if self._first_at is None:
             self._first_at = now
@@ -30,7 +30,7 @@ class StopSignals:
 
 
 def ignore_stop_signals() -> None:
-    """Ignore them from now on, for a process whose exit code is settled.
+    """Ignore the stop signals, in a process whose exit code is already decided.
 
     While an interpreter ends it has no handlers any more, and a signal would be its death.
     """

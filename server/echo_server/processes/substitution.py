@@ -1,4 +1,4 @@
-"""Has the listeners of a slot without a worker served by the workers of other slots.
+"""Substitution: workers of other slots serve the listeners of a slot without a worker.
 
 The kernel goes on spreading connections over all listeners of a port (SO_REUSEPORT, socket(7)):
 those of a slot that nobody serves would wait until it has a worker again.
@@ -22,7 +22,7 @@ RETRY_SECONDS = 0.5
 
 
 class Substitution:
-    """Finds a substitute for each slot that is down, and relieves it when the slot is up again.
+    """Assigns a substitute to each slot that is down, until the slot's own worker serves again.
 
     Args:
         slots: all slots.
@@ -34,7 +34,7 @@ class Substitution:
         self._listeners = listeners
 
     def arrange(self) -> None:
-        """Give orders until each slot is served by its own worker, or else by one substitute."""
+        """Send commands so that each slot is served by its own worker or by one substitute."""
         now = time.monotonic()
         for slot in self._slots:
             if slot.is_up:

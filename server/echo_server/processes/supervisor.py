@@ -1,4 +1,4 @@
-"""One or more workers on the same ports: starts them, watches them, replaces them, drains them.
+"""The supervisor of the workers: it starts, watches, replaces and drains them.
 
 The supervisor keeps every listener open, so that what waits in a worker's queue outlives the
 worker. It is never monkey-patched and has no hub: it waits in one place, for signals, for what
@@ -77,7 +77,7 @@ def supervise(config: ServerConfig) -> ExitCode:
 
 
 class Supervisor:
-    """Starts a worker a slot and keeps each slot served until it is told to stop.
+    """Starts one worker per slot and keeps each slot served until it is told to stop.
 
     Args:
         config: the settings of the server; workers read theirs again when they start.
@@ -103,7 +103,7 @@ class Supervisor:
         self._books = threading.Lock()
 
     def run(self) -> ExitCode:
-        """Serve until a signal or until no worker can be started; returns the exit code."""
+        """Serve until a signal, or until no worker can be started; return the exit code."""
         admin = None
         if self._config.admin is not None:
             from echo_server.metrics.admin import AdminServer
@@ -150,7 +150,7 @@ class Supervisor:
         return False, state
 
     def figures(self) -> Sequence[WorkerFigures]:
-        """The counts of each slot; may be called in any thread."""
+        """Return the counts of each slot; callable from any thread."""
         with self._books:
             processes = read_together(self._table.row(worker.row) for worker in self._workers)
             by_slot = [
@@ -176,7 +176,7 @@ class Supervisor:
         wake_up.setblocking(False)
         wakes_up.setblocking(False)
         self._selector.register(wake_up, selectors.EVENT_READ)
-        # What is written there need not be read in full: the handlers have counted.
+        # It need not be read in full: the handlers have counted the signals.
         signal.set_wakeup_fd(wakes_up.detach(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
@@ -185,7 +185,7 @@ class Supervisor:
         self._signals.append(number)
 
     def _wait(self) -> list[tuple[WorkerProcess, Message]]:
-        """Wait for a signal, for what workers say, or for the next thing that is due."""
+        """Wait for a signal, a message from a worker, or the next action that is due."""
         dues = [slot.start_at for slot in self._slots if slot.start_at is not None]
         dues += [slot.substitute_at for slot in self._slots if slot.substitute_at is not None]
         dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
@@ -233,7 +233,7 @@ class Supervisor:
             raise WorkerStartError(f"cannot start workers: {error.strerror}") from error
 
     def _start(self, slot: Slot) -> WorkerProcess:
-        """Start a worker; OSError says that the system starts no more."""
+        """Start a worker; raise OSError if the system cannot start another process."""
         slot.start_at = None
         worker = self._launcher.start(slot)
         self._selector.register(worker.control, selectors.EVENT_READ, worker)
@@ -256,7 +256,7 @@ class Supervisor:
             self._roll_next()
 
     def _stop(self, reason: str, exit_code: ExitCode) -> None:
-        """Let all workers drain and end."""
+        """Tell all workers to drain and exit."""
         if exit_code is ExitCode.OK and self._announced:
             self._serve_every_queue()
             if self._exit_code is not None:
@@ -274,12 +274,12 @@ class Supervisor:
         self._listeners.close()
         for worker in self._workers:
             if worker.served_at is None and not self._announced:
-                # Nobody has been told to connect to it.
+                # It has not been announced, so no client connects to it.
                 worker.process.kill()
             worker.drain(final=True)
 
     def _serve_every_queue(self) -> None:
-        """Let somebody accept, before the drain, what waits for slots that are down."""
+        """Let a substitute or a new worker accept the backlog of each slot that is down."""
         self._reap()
         self._substitution.arrange()
         for slot in self._slots:
@@ -295,7 +295,7 @@ class Supervisor:
             self._roll(self._slots)
 
     def _replace(self, worker: WorkerProcess, reason: str) -> None:
-        """Replace a worker that asks for it."""
+        """Replace a worker that requested it."""
         slot = worker.slot
         awaited = worker is slot.replacement
         unchallenged = worker is slot.current and slot.replacement is None
@@ -334,7 +334,7 @@ class Supervisor:
                 self._on_death(worker)
 
     def _settle(self, worker: WorkerProcess) -> None:
-        """Move the counters of a worker that has ended to the sums of its slot."""
+        """Add the counters of a worker that has exited to the totals of its slot."""
         counters = self._table.row(worker.row)
         with self._books:
             counters.add(Counter.CLOSED_WORKER_DIED, open_connections(counters.cells))
@@ -364,7 +364,7 @@ class Supervisor:
         self._notifier.ready()
 
     def _start_later(self, slot: Slot, worker: WorkerProcess) -> None:
-        """Back off before the next worker; give up where none of them gets to serve."""
+        """Delay the next start of a worker; give up if no worker succeeds in serving."""
         now = time.monotonic()
         if worker.served_at and now - worker.served_at >= STEADY_SECONDS:
             slot.failures = 0
@@ -375,7 +375,7 @@ class Supervisor:
         self._back_off(slot)
 
     def _is_hopeless(self, slot: Slot) -> bool:
-        """True if a slot has failed repeatedly and no other serves either."""
+        """Return True if a slot has failed repeatedly and no other slot is served."""
         return slot.failures >= MOST_FAILURES and not any(one.is_up for one in self._slots)
 
     def _back_off(self, slot: Slot) -> None:

@@ -1,4 +1,4 @@
-"""One serving process: listens, echoes, and when told to drains and ends.
+"""A serving process: it accepts connections, echoes, and drains when told to stop.
 
 Import and run it in a monkey-patched process, before anything else has imported `ssl`.
 """
@@ -58,7 +58,7 @@ from echo_server.streams.tls import server_context
 
 log = structlog.get_logger()
 
-# What a reader of standard error gets to take the last lines before the process ends anyway.
+# How long exit waits for the reader of standard error to take the last lines.
 _FLUSH_SECONDS = 1.0
 
 
@@ -96,7 +96,7 @@ def serve(config: ServerConfig) -> ExitCode:
 
 
 def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
-    """Serve as one of a supervisor's workers, until that says so or is gone.
+    """Serve as a supervisor's worker, until the supervisor says to stop or has exited.
 
     A signal to stop is passed on to the supervisor, which replaces this process first. Without a
     supervisor the signals mean what they mean to `serve`.
@@ -137,7 +137,7 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
 
 
 def _obey(control: ControlSocket, worker: _Worker, stop: _Stop) -> None:
-    """Do what a supervisor says until it is gone."""
+    """Execute the supervisor's commands until it has exited."""
     try:
         while (received := control.receive()) is not None:
             answer = _do(*received, worker, stop)
@@ -173,7 +173,7 @@ def _explain_hangup() -> None:
 
 @dataclass(slots=True)
 class _Served:
-    """The listeners of a slot that are served."""
+    """The listeners of a slot that this process serves."""
 
     servers: list[EchoServer] = field(default_factory=list)
     datagrams: list[DatagramEcho] = field(default_factory=list)
@@ -199,7 +199,7 @@ class _Worker:
         )
 
     def serve(self, slot: int, listeners: Sequence[tuple[str, socket.socket]]) -> None:
-        """Serve listeners of a slot, each with its scheme."""
+        """Serve the listeners of a slot, each given with its scheme."""
         self._udp_ports |= {
             listener.getsockname()[1] for scheme, listener in listeners if scheme == "udp"
         }
@@ -211,7 +211,7 @@ class _Worker:
                 served.servers.append(self._start_stream(scheme, listener))
 
     def release(self, slot: int) -> None:
-        """Close the listeners of a slot, and leave what waits there to whoever has them too."""
+        """Close the listeners of a slot; their backlogs are left to the processes sharing them."""
         served = self._served.pop(slot, _Served())
         for echo in served.datagrams:
             self._vitals.probes.remove(echo.count_drops)
@@ -245,7 +245,7 @@ class _Worker:
         return server
 
     def _tls_context(self) -> ssl.SSLContext:
-        """The TLS configuration of the listeners that exist, even if the new one names others.
+        """Return the TLS configuration of the existing listeners, even if the new one names others.
 
         Raises:
             TlsFileError: a file cannot be used, or the configuration has none any more.
@@ -276,7 +276,7 @@ class _Worker:
         return echo
 
     def drain(self, stop: _Stop) -> None:
-        """Stop accepting, let open connections finish, close those that do not.
+        """Stop accepting, let open connections finish, and close those that do not in time.
 
         Where nobody serves the listeners after this worker, connections that wait are let in as
         soon as they may be.
@@ -321,17 +321,17 @@ class _Stop:
         self._signals = StopSignals()
 
     def wait(self) -> None:
-        """Wait until a stop is asked for."""
+        """Wait until a stop is requested."""
         self._asked.wait()
 
     def ask(self, reason: str, *, final: bool = True) -> None:
-        """Ask for a stop, unless that has been done."""
+        """Request a stop, unless one has been requested."""
         if not self._asked.is_set():
             self.reason, self.final = reason, final
             self._asked.set()
 
     def on_signal(self, number: signal.Signals) -> None:
-        """Ask for a stop because of a signal."""
+        """Request a stop because of a signal."""
         if self._signals.is_second():
             os._exit(ExitCode.INTERRUPTED)
         self.ask(number.name)
@@ -344,7 +344,7 @@ def _on_stop_signals(call: Callable[[signal.Signals], None]) -> None:
 
 @contextmanager
 def _process(config: ServerConfig, **bound: object) -> Iterator[DrainedStream]:
-    """Log, in a way that never blocks the hub, while the block runs."""
+    """Configure logging that never blocks the hub, for the length of the block."""
     stream = logs.configure(
         config.log_level,
         config.log_format,
@@ -359,7 +359,7 @@ def _process(config: ServerConfig, **bound: object) -> Iterator[DrainedStream]:
 
 
 def _log_hub_errors() -> None:
-    """Send the hub's tracebacks through the log: printed, they could block the hub."""
+    """Log the hub's tracebacks: printing them could block the hub."""
 
     def print_exception(
         context: object,

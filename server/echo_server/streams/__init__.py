@@ -1,1 +1,1 @@
-"""Connections: accepted, admitted, secured, echoed."""
+"""Stream connections: accepting, admission, TLS and the echo."""

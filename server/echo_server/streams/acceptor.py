@@ -1,4 +1,4 @@
-"""Accepting: from a listener to the echo set."""
+"""Accepting of connections, and their handover to the echo set."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PAUSE_SECONDS = 0.1
 
 
 class EchoServer(StreamServer):
-    """A gevent StreamServer that hands every connection it accepts to an echo set.
+    """A gevent StreamServer that passes every connection it accepts to an echo set.
 
     Connections are accepted as raw sockets: no greenlet is started for them. An error while
     accepting costs at most the connection it belongs to. When descriptors or memory run out,
@@ -90,7 +90,7 @@ class EchoServer(StreamServer):
         self.backlog = backlog
 
     def handle(self, connection: Any, sockaddr: object) -> None:
-        """Echo an accepted connection, if it is let in, at once or after its handshake."""
+        """Admit a connection, and echo it at once or after its handshake."""
         connection.setblocking(False)
         connection.sockaddr = sockaddr
         if self.family == socket.AF_UNIX:
@@ -105,7 +105,7 @@ class EchoServer(StreamServer):
             self._in_handshake.spawn(self._shake_hands, connection, self._handshake)
 
     def do_read(self) -> Any:
-        """Accept one connection, for StreamServer's accept loop; None ends a wake-up."""
+        """Accept one connection for StreamServer's accept loop; return None to end a wake-up."""
         if not self._admission.waits:
             return self._accept()
         if not self._admission.reserve():
@@ -117,7 +117,7 @@ class EchoServer(StreamServer):
         return accepted
 
     def do_handle(self, connection: Any, sockaddr: object) -> None:
-        """Admit an accepted connection; a failure closes it and goes on accepting."""
+        """Admit an accepted connection; a failure closes it but does not stop accepting."""
         try:
             self.handle(connection, sockaddr)
         except Exception:
@@ -133,17 +133,17 @@ class EchoServer(StreamServer):
             self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
 
     def stop(self, timeout: float | None = None) -> None:
-        """Accept what waits in the queue and may be let in, then close the listener."""
+        """Accept the connections in the backlog that the limits admit, then close the listener."""
         self._accept_queue()
         super().stop(timeout)
 
     def close(self) -> None:
-        """Close the listener; what waits there is left to others that have it."""
+        """Close the listener; its backlog is left to other processes that share it."""
         super().close()
         self._closed.set()
 
     def finish_queue(self) -> None:
-        """Accept what waits in the queue, as soon as it may be let in.
+        """Accept the connections in the backlog, as soon as the limits admit them.
 
         Once the queue is empty the listener closes; echoing goes on.
         """
@@ -152,7 +152,7 @@ class EchoServer(StreamServer):
             self.close()
 
     def join_queue(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds until the listener has closed; then close what waits."""
+        """Wait up to `timeout` seconds until the listener is closed; then close its backlog."""
         deadline = time.monotonic() + timeout
         # What `wait` returns is not asked: it may time out in the instant in which it is closed.
         while not self._closed.is_set():
@@ -176,7 +176,7 @@ class EchoServer(StreamServer):
         return bool(self._shaking_hands)
 
     def _accept_queue(self) -> bool:
-        """Accept until there is nothing to accept or nothing may be; False if more may wait."""
+        """Accept as much of the backlog as the limits admit; return False if more may wait."""
         # The kernel lets one more wait than it was told to.
         for _ in range(self.backlog + 1):
             accepted = self.do_read()

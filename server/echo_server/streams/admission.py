@@ -1,4 +1,4 @@
-"""Admits connections within the limits, and counts their beginning and end."""
+"""Admission of connections within the limits, and counting of their beginning and end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Admission:
         self._debug = config.log_level == "debug"
 
     def reserve(self) -> bool:
-        """Reserve one more connection; False where that is more than there may be.
+        """Reserve one more connection; return False if that would exceed the limit.
 
         Where connections wait, this comes before one is accepted; otherwise `admit` does it.
         """
@@ -58,7 +58,7 @@ class Admission:
         return False
 
     def cancel(self) -> None:
-        """Give back what was reserved for a connection that has not come."""
+        """Release the reservation of a connection that was not accepted."""
         self._counters.reserved[0] -= 1
 
     def when_released(self, call: Callable[[], None]) -> None:
@@ -90,7 +90,7 @@ class Admission:
         return True
 
     def identify(self, connection: Connection) -> bool:
-        """Count a connection under its address, or count that there are too many from there."""
+        """Count a connection under its address, or reject it if that has too many."""
         if self._most_per_ip is not None:
             address = ip_address(connection.sockaddr)
             others = self._per_ip.get(address, 0)

@@ -1,4 +1,4 @@
-"""Sets of descriptors that the hub watches: what an echo set is told of readiness by."""
+"""Sets of descriptors watched by the hub, which report readiness to an echo set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HUB_WRITE = 2
 
 
 class DescriptorSet(Protocol):
-    """Watches descriptors, and calls back with those that are ready and their events."""
+    """A set of descriptors with a callback for those that are ready and their events."""
 
     def watch(self, descriptor: int, events: int, /) -> object:
         """Begin to watch a descriptor for events.
@@ -26,7 +26,7 @@ class DescriptorSet(Protocol):
         """
 
     def change(self, descriptor: int, events: int, /) -> object:
-        """Watch a descriptor for other events, or for nothing but its failure."""
+        """Watch a descriptor for other events, or only for its failure."""
 
     def forget(self, descriptor: int, /) -> object:
         """Stop watching a descriptor, which is about to be closed."""
@@ -78,7 +78,7 @@ class WatcherSet:
 
 
 def epoll_set(loop: Any, on_ready: Callable[[Ready], None]) -> EpollSet:
-    """One epoll set (epoll(7)) for all descriptors; make it after any fork."""
+    """One epoll set (epoll(7)) for all descriptors; to be created after any fork."""
     # Monkey-patching takes epoll out of the select module.
     return EpollSet(loop, monkey.get_original("select", "epoll")(), on_ready)
 

@@ -1,4 +1,4 @@
-"""An echo set that injects faults."""
+"""The echo set with injected faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 class FaultyEchoSet(EchoSet):
-    """An echo set whose reads meet faults.
+    """An echo set that injects faults into its reads.
 
     Args:
         *arguments: as of `EchoSet`.
@@ -43,7 +43,7 @@ class FaultyEchoSet(EchoSet):
         self._added += 1
 
     def holds(self, connection: Connection) -> bool:
-        """True while a fault or the rate limit keeps a connection from being read."""
+        """Return True while a fault or the rate limit keeps a connection from being read."""
         return connection in self._timers or super().holds(connection)
 
     def end(self, connection: Connection, reason: Counter) -> None:
@@ -114,7 +114,7 @@ class FaultyEchoSet(EchoSet):
                 self._hold(connection, strike.seconds)
 
     def _send_now(self, connection: Connection, data: bytes) -> int:
-        """Send what can be sent at once; returns how many bytes."""
+        """Send without blocking; return the number of bytes sent."""
         try:
             sent = connection.send(data) if data else 0
         except BlockingIOError:
@@ -123,7 +123,7 @@ class FaultyEchoSet(EchoSet):
         return sent
 
     def _hold(self, connection: Connection, seconds: float) -> None:
-        """Watch a connection for nothing for a while, then go on."""
+        """Suspend a connection for some time, then continue."""
 
         def go_on() -> None:
             self._stop_timer(connection)

@@ -40,7 +40,7 @@ class Handshake:
         return self._context is not None
 
     def perform(self, connection: Connection) -> None:
-        """Bring a connection as far as the echo; the peer is then the client behind the proxy.
+        """Perform the handshakes of a connection; its peer is then the client behind the proxy.
 
         Raises:
             HandshakeError: it did not get so far.

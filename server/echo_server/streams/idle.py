@@ -1,4 +1,4 @@
-"""Ends connections on which nothing moves."""
+"""Closing of idle connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORTEST_SWEEP_SECONDS = 0.01
 
 
 class IdleSweep:
-    """Looks through all connections four times a timeout, with one timer for all of them.
+    """A check of all connections, four times per timeout, with one timer for all.
 
     What the peer acknowledges moves: one that reads slowly from what the kernel still has to send
     is not idle. The kernel is asked (SIOCOUTQ, tcp(7), unix(7)) only where nothing else moved, and
@@ -42,7 +42,7 @@ class IdleSweep:
         self._timer.start(self._on_tick)
 
     def close(self) -> None:
-        """Stop looking, for good."""
+        """Stop checking for good."""
         self._timer.stop()
         self._timer.close()
 
@@ -78,7 +78,7 @@ def _is_idle(connection: Connection) -> bool:
 
 
 def _unacknowledged(connection: Connection) -> int:
-    """Bytes in the kernel that the peer has not acknowledged; 0 where the kernel does not say."""
+    """Return the bytes that the peer has not acknowledged; 0 if the kernel does not tell."""
     if sys.platform != "linux":
         return 0
     # linux/sockios.h: SIOCOUTQ has the number of TIOCOUTQ.

@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: who a proxy's client is, before anything else.
+"""The PROXY protocol, versions 1 and 2: a header that names the client behind a proxy.
 
 Source: HAProxy's "The PROXY protocol, versions 1 & 2" (proxy-protocol.txt).
 """
@@ -31,7 +31,7 @@ _STREAM_IPV4, _STREAM_IPV6 = 0x11, 0x21
 
 
 def read_header(receive: Receive) -> SockAddr | None:
-    """Read a header of either version, and not a byte more.
+    """Read a header of either version, and no byte beyond it.
 
     Returns:
         The client's address; None where the proxy speaks for itself (a health check) or knows no
@@ -110,5 +110,5 @@ def _address(text: bytes, version: int) -> str:
 
 
 def _invalid(why: str) -> HandshakeError:
-    # What stands there may be a payload, or a secret: it is not repeated in the log.
+    # The data may be a payload or a secret, so it is not logged.
     return HandshakeError(Counter.CLOSED_PROXY_HEADER_INVALID, why)

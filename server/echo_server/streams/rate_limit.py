@@ -1,4 +1,4 @@
-"""The rate limit: a token bucket per connection, without a timer each."""
+"""The rate limit: a token bucket per connection, with one timer for all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TICK_SECONDS = 0.05
 
 
 class RateLimit:
-    """Holds connections that send more than they may until they may again.
+    """Holds connections that exceed their rate until they may be read again.
 
     A bucket holds what may come in a tenth of a second. It is refilled only when it is empty: a
     connection that keeps within its limit costs a comparison a message. One that was idle may send
@@ -46,10 +46,10 @@ class RateLimit:
         connection.refilled_at = time.monotonic()
 
     def holds(self, connection: Connection) -> bool:
-        """Refill the bucket of a connection that has used it up; True if it must wait."""
+        """Refill the empty bucket of a connection; return True if the connection must wait."""
         now = time.monotonic()
         refill = int((now - connection.refilled_at) * self._rate)
-        # What was too little for a byte still counts the next time.
+        # A fraction of a byte still counts the next time.
         connection.refilled_at += refill / self._rate
         left = min(self.burst, connection.allowance - connection.received + refill)
         connection.allowance = connection.received + left
@@ -61,11 +61,11 @@ class RateLimit:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """Hold a connection no longer: it has ended."""
+        """Forget a connection that has ended."""
         self.held.pop(connection, None)
 
     def close(self) -> None:
-        """Stop looking, for good."""
+        """Stop the timer for good."""
         self._timer.stop()
         self._timer.close()
 

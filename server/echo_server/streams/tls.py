@@ -1,4 +1,4 @@
-"""TLS: the context, and a connection that is read and written like a plain one.
+"""TLS: the context, and a connection with the interface of a plain one.
 
 Half-close works as far as TLS 1.3 has it: who sends close_notify gets everything it sent back, and
 then the server's close_notify (RFC 8446, section 6.1). Many clients cannot read after their own.
@@ -17,7 +17,7 @@ from echo_server.streams.connection import Connection, OtherDirectionError
 
 
 def server_context(config: ServerConfig) -> ssl.SSLContext:
-    """The context of a configuration whose certificate and key are set; TLS 1.2 at least.
+    """Return the context of a configuration with certificate and key, for TLS 1.2 or later.
 
     Raises:
         TlsFileError: a file cannot be read, is not what it should be, or the key does not fit.
@@ -37,7 +37,7 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
 
 
 class TlsConnection(Connection):
-    """A connection that encrypts; what would block raises BlockingIOError, as on a plain one.
+    """A TLS connection; what would block raises BlockingIOError, as on a plain connection.
 
     It speaks to OpenSSL as `ssl.SSLSocket` does, but without it: a Python call less each way.
 
@@ -55,7 +55,7 @@ class TlsConnection(Connection):
         self.tls = None
 
     def begin(self, context: ssl.SSLContext) -> None:
-        """Take up the server's side; call `do_handshake` of `tls` until it is done."""
+        """Begin the server's side of TLS; then call `do_handshake` of `tls` until it is done."""
         self.tls = context._wrap_socket(self, True)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def pending(self) -> int:
@@ -83,7 +83,7 @@ class TlsConnection(Connection):
         return received
 
     def send(self, data: Any, *_: Any) -> int:
-        """Encrypt and send; returns the number of bytes taken."""
+        """Encrypt and send; return the number of plain bytes taken."""
         try:
             sent: int = self.tls.write(data)
         except ssl.SSLWantWriteError as error:
@@ -91,12 +91,12 @@ class TlsConnection(Connection):
         except ssl.SSLWantReadError as error:
             raise OtherDirectionError from error
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            # What send(2) would have said is lost.
+            # The error that send(2) would have returned is lost.
             raise BrokenPipeError(errno.EPIPE, "broken pipe") from error
         return sent
 
     def is_reset(self, error: OSError) -> bool:
-        """True if an error of OpenSSL was a reset, or a time-out, of the connection.
+        """Return True if an OpenSSL error was a reset, or a timeout, of the connection.
 
         Python's SSLEOFError stands for both a failed system call, whose errno it loses, and an end
         of stream, for which OpenSSL 3 gives a reason. A socket whose connection is lost has no peer
@@ -113,12 +113,12 @@ class TlsConnection(Connection):
         return False
 
     def abort_at_close(self) -> None:
-        """Let `close` send a reset, and not a word of TLS."""
+        """Let `close` send a reset, without close_notify."""
         self.tls = None
         super().abort_at_close()
 
     def close(self) -> None:
-        """Say close_notify, if it can be said at once, and close."""
+        """Send close_notify if that is possible without blocking, and close."""
         if self.tls is not None:
             # A peer that is gone, or that takes nothing more, does not want to hear it.
             with contextlib.suppress(OSError):

@@ -48,7 +48,7 @@ def round_trip(sending: socket.socket, message: bytes) -> bytes:
 
 
 @both_kinds
-def test_datagrams_of_all_sizes_come_back_whole_and_alone(
+def test_datagrams_of_all_sizes_are_echoed_one_by_one(
     start_server: StartServer, kind: tuple[str, ...]
 ) -> None:
     server = start_server(*UDP, *kind)
@@ -68,7 +68,7 @@ def test_datagrams_of_all_sizes_come_back_whole_and_alone(
 
 @both_kinds
 @pytest.mark.parametrize("host", ["[::1]", "[::]"])
-def test_a_datagram_of_ipv6_holds_more(
+def test_ipv6_datagrams_can_be_larger(
     start_server: StartServer, kind: tuple[str, ...], host: str
 ) -> None:
     """65,535 bytes, of which the header of UDP takes 8 (RFC 8200, section 3)."""
@@ -87,12 +87,12 @@ def test_a_datagram_of_ipv6_holds_more(
     assert server.metric("received_bytes_total") == sum(sizes) + sum(map(len, messages))
 
 
-def test_linux_takes_many_at_once() -> None:
+def test_linux_receives_many_datagrams_per_call() -> None:
     assert is_supported() == (sys.platform == "linux" and sys.byteorder == "little")
 
 
 @both_kinds
-def test_many_datagrams_a_wake_up(start_server: StartServer, kind: tuple[str, ...]) -> None:
+def test_many_datagrams_per_wake_up(start_server: StartServer, kind: tuple[str, ...]) -> None:
     """All that a stopped server finds waiting, from several senders, each in order."""
     server = start_server(*UDP, *kind)
     with sender(server) as first, sender(server) as second:
@@ -106,7 +106,7 @@ def test_many_datagrams_a_wake_up(start_server: StartServer, kind: tuple[str, ..
 
 
 @both_kinds
-def test_every_address_answers_from_itself(
+def test_replies_come_from_the_address_that_was_addressed(
     start_server: StartServer, kind: tuple[str, ...]
 ) -> None:
     """A connected socket takes only replies from the address that it sent to."""
@@ -204,7 +204,7 @@ def test_low_ports_are_not_answered_unless_asked_for(
         assert low.recv(100) == b"chargen"
 
 
-def test_what_the_kernel_drops_is_counted(start_server: StartServer) -> None:
+def test_datagrams_dropped_by_the_kernel_are_counted(start_server: StartServer) -> None:
     server = start_server(*UDP)
     with sender(server) as sending:
         count = 2000
@@ -220,7 +220,7 @@ def test_what_the_kernel_drops_is_counted(start_server: StartServer) -> None:
 
 
 @both_kinds
-def test_replies_that_nobody_takes(start_server: StartServer, kind: tuple[str, ...]) -> None:
+def test_replies_that_cannot_be_delivered(start_server: StartServer, kind: tuple[str, ...]) -> None:
     """The sender is gone: an ICMP error comes back, and hurts nobody."""
     server = start_server(*UDP, *kind)
     with sender(server) as witness:
@@ -276,7 +276,7 @@ def test_an_inherited_socket(start_server: StartServer) -> None:
 
 
 @both_kinds
-def test_what_waits_when_the_drain_begins_is_echoed(
+def test_datagrams_waiting_when_the_drain_begins_are_echoed(
     start_server: StartServer, kind: tuple[str, ...]
 ) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0", *kind)

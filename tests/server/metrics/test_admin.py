@@ -36,7 +36,7 @@ workers = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 @workers
-def test_the_counters_agree_with_what_was_done(start_server: StartServer, workers: str) -> None:
+def test_the_counters_are_correct(start_server: StartServer, workers: str) -> None:
     server = start_server("--workers", workers, "--admin", "127.0.0.1:0")
     with server.connect() as open_one:
         assert echoes(open_one, b"x" * 1000)
@@ -65,7 +65,7 @@ def test_the_counters_agree_with_what_was_done(start_server: StartServer, worker
 
 
 @workers
-def test_what_the_system_says_of_each_process(start_server: StartServer, workers: str) -> None:
+def test_figures_of_each_process(start_server: StartServer, workers: str) -> None:
     before = time.time()
     server = start_server(
         *("--workers", workers, "--admin", "127.0.0.1:0"), preexec=few_descriptors(100)
@@ -85,7 +85,7 @@ def test_what_the_system_says_of_each_process(start_server: StartServer, workers
         assert before - 2 < started < time.time() + 2
 
 
-def test_what_cannot_be_sent_back_is_not_counted_as_sent(start_server: StartServer) -> None:
+def test_bytes_that_cannot_be_sent_are_not_counted_as_sent(start_server: StartServer) -> None:
     server = start_server("--admin", "127.0.0.1:0")
     with server.connect() as connection:
         filled = fill(connection)
@@ -104,7 +104,7 @@ def test_what_cannot_be_sent_back_is_not_counted_as_sent(start_server: StartServ
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_limit_of_connections(start_server: StartServer, workers: str) -> None:
+def test_the_connection_limit(start_server: StartServer, workers: str) -> None:
     options = ("--workers", workers, "--admin", "127.0.0.1:0")
     assert start_server(*options, "--max-connections", "7").metric("connections_limit") == 7
     assert "connections_limit" not in start_server(*options).get("/metrics")[1]
@@ -235,7 +235,9 @@ def test_an_admin_address_without_a_port(text: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nothing"])
-def test_head_is_answered_as_get_without_the_content(start_server: StartServer, path: str) -> None:
+def test_head_is_answered_like_get_without_the_content(
+    start_server: StartServer, path: str
+) -> None:
     server = start_server("--admin", "127.0.0.1:0")
     status, text = server.get(path)
     connection = http.client.HTTPConnection(server.admin.removeprefix("http://"), timeout=DEADLINE)
@@ -251,7 +253,7 @@ def few_descriptors(most: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def test_clients_that_say_nothing_take_neither_the_page_nor_the_echo(
+def test_silent_clients_block_neither_the_page_nor_the_echo(
     start_server: StartServer,
 ) -> None:
     """Also where descriptors are few: the page has some of its own."""
@@ -268,7 +270,7 @@ def test_clients_that_say_nothing_take_neither_the_page_nor_the_echo(
     assert "Traceback" not in server.log()
 
 
-def test_a_worker_out_of_descriptors_does_not_take_the_page(start_server: StartServer) -> None:
+def test_a_worker_out_of_descriptors_does_not_block_the_page(start_server: StartServer) -> None:
     server = start_server("--admin", "127.0.0.1:0", preexec=few_descriptors(40))
     with ExitStack() as stack:
         for _ in range(60):
@@ -278,7 +280,7 @@ def test_a_worker_out_of_descriptors_does_not_take_the_page(start_server: StartS
         assert server.metric("accept_errors_total") > 0
 
 
-def test_requests_that_are_none(start_server: StartServer) -> None:
+def test_malformed_requests(start_server: StartServer) -> None:
     server = start_server("--admin", "127.0.0.1:0", "--log-level", "debug")
     admin_port = int(server.admin.rpartition(":")[2])
     for nonsense in (b"", b"\0\1\2\3\r\n\r\n", b"GET /metrics", b"POST /readyz HTTP/1.1\r\n\r\n"):

@@ -54,7 +54,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
 @pytest.mark.parametrize("options", [(), ("--workers", "2", "--admin", "127.0.0.1:0")], ids=str)
-def test_a_temporary_file_will_do(
+def test_a_temporary_file_is_used_without_shared_memory(
     start_server: StartServer, number: int, options: tuple[str, ...]
 ) -> None:
     server = start_server(*options, preexec=partial(deny_memfd, number))
@@ -65,7 +65,7 @@ def test_a_temporary_file_will_do(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_without_any_memory_there_is_one_line(workers: str) -> None:
+def test_without_any_memory_the_error_is_one_line(workers: str) -> None:
     result = subprocess.run(
         [*SERVER, "--port", "0", "--workers", workers],
         capture_output=True,

@@ -78,7 +78,7 @@ def limit_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 
 
-def test_a_worker_that_cannot_be_replaced_goes_on(
+def test_a_worker_that_cannot_be_replaced_continues(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "server.toml"
@@ -91,7 +91,7 @@ def test_a_worker_that_cannot_be_replaced_goes_on(
     assert_all_are_served(server)
 
 
-def test_orders_wait_for_a_worker_that_starts(start_server: StartServer, tmp_path: Path) -> None:
+def test_commands_wait_for_a_starting_worker(start_server: StartServer, tmp_path: Path) -> None:
     """A signal that comes before a worker can handle it is not its death."""
     pipe = tmp_path / "config.toml"
     os.mkfifo(pipe)
@@ -115,7 +115,7 @@ def test_orders_wait_for_a_worker_that_starts(start_server: StartServer, tmp_pat
     assert_all_are_served(server)
 
 
-def test_a_dead_slot_is_served_by_another(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_dead_slot_is_served_by_another_worker(start_server: StartServer, tmp_path: Path) -> None:
     """While its worker cannot start: TCP, UDP, and what waits in its queue."""
     file = tmp_path / "server.toml"
     server = start_with_config(
@@ -155,7 +155,7 @@ def test_a_dead_slot_is_served_by_another(start_server: StartServer, tmp_path: P
     assert_all_datagrams_are_served(datagrams)
 
 
-def test_a_substitute_lets_go_of_what_is_not_its_own(
+def test_a_substitute_releases_the_listeners_of_other_slots(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "server.toml"
@@ -231,7 +231,9 @@ def test_a_substitute_without_descriptors(start_server: StartServer, tmp_path: P
     assert_all_are_served(server)
 
 
-def test_nobody_is_ready_without_a_worker(start_server: StartServer, tmp_path: Path) -> None:
+def test_the_server_is_not_ready_without_a_worker(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     file = tmp_path / "server.toml"
     server = start_with_config(start_server, file, "--workers", "1", *ADMIN)
     file.write_text("nonsense = 1\n")

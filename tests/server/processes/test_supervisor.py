@@ -97,9 +97,7 @@ def test_connections_reach_every_worker(start_server: StartServer) -> None:
 
 
 @pytest.mark.parametrize("replies", [1, 2, 4, 8, 16])
-def test_a_killed_worker_takes_little_uncounted_with_it(
-    start_server: StartServer, replies: int
-) -> None:
+def test_a_killed_worker_loses_few_counts(start_server: StartServer, replies: int) -> None:
     """It is killed in the middle of a batch, as soon as some replies have come."""
     server = start_server(*ADMIN)
     (worker,) = server.workers()
@@ -132,7 +130,7 @@ def received_at_all(connection: socket.socket) -> int:
     return received
 
 
-def test_a_killed_worker_costs_its_own_connections_only(start_server: StartServer) -> None:
+def test_a_killed_worker_loses_only_its_own_connections(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     first, second = sorted(server.workers())
     with ExitStack() as stack:
@@ -182,7 +180,7 @@ def test_a_rolling_restart_refuses_and_resets_nothing(start_server: StartServer)
     assert server.metric("worker_restarts_total") == 0
 
 
-def test_a_restart_reads_the_configuration_anew(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_restart_rereads_the_configuration(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text("max-connections-per-ip = 1\n")
     server = start_server("--workers", "2", "--config", str(file), *ADMIN)
@@ -195,7 +193,7 @@ def test_a_restart_reads_the_configuration_anew(start_server: StartServer, tmp_p
             assert echoes(stack.enter_context(server.connect()))
 
 
-def test_a_restart_into_a_bad_configuration_changes_nothing(
+def test_a_restart_with_a_bad_configuration_changes_nothing(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "server.toml"
@@ -226,7 +224,7 @@ def test_connections_outlive_a_restart(start_server: StartServer) -> None:
     until_replaced(server, old)
 
 
-def test_a_stop_lets_earlier_workers_go_on_draining(start_server: StartServer) -> None:
+def test_a_stop_lets_earlier_workers_finish_draining(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     with server.connect() as connection:
         assert echoes(connection)
@@ -238,7 +236,7 @@ def test_a_stop_lets_earlier_workers_go_on_draining(start_server: StartServer) -
     assert server.wait() == 0
 
 
-def test_a_death_during_a_restart_leaves_no_worker_too_many(start_server: StartServer) -> None:
+def test_a_death_during_a_restart_leaves_no_extra_worker(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     # The worker of the first slot, and then its replacements: the back-off grows beyond what a
     # start takes.
@@ -267,7 +265,7 @@ def test_options_may_end_with_two_dashes(start_server: StartServer) -> None:
         assert echoes(connection)
 
 
-def test_several_hangups_at_once(start_server: StartServer) -> None:
+def test_several_hangup_signals_at_once(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     old = set(server.workers())
     for _ in range(5):
@@ -295,7 +293,7 @@ def test_a_signal_drains_every_worker(start_server: StartServer, number: signal.
     assert "closing connections" not in server.log()
 
 
-def test_what_waits_when_the_drain_begins_is_served(start_server: StartServer) -> None:
+def test_the_backlog_is_served_when_the_drain_begins(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = server.workers()
     for pid in workers:
@@ -321,7 +319,7 @@ def test_connections_that_do_not_finish_are_closed(start_server: StartServer) ->
     assert server.wait() == 0
 
 
-def test_a_second_signal_ends_all_at_once(start_server: StartServer) -> None:
+def test_a_second_signal_ends_all_processes_at_once(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = server.workers()
     with server.connect() as connection:
@@ -330,7 +328,7 @@ def test_a_second_signal_ends_all_at_once(start_server: StartServer) -> None:
     assert all(map(is_over, workers))
 
 
-def test_a_signal_to_every_process_is_one_signal(start_server: StartServer) -> None:
+def test_a_signal_sent_to_every_process_counts_once(start_server: StartServer) -> None:
     """As systemd does, and pkill; what began is a drain, and not cut short by repetitions."""
     server = start_server("--workers", "2", *ADMIN)
     with ExitStack() as stack:
@@ -346,7 +344,7 @@ def test_a_signal_to_every_process_is_one_signal(start_server: StartServer) -> N
     assert "closing connections" not in server.log()
 
 
-def test_workers_end_with_their_supervisor(start_server: StartServer) -> None:
+def test_workers_exit_with_their_supervisor(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = server.workers()
     with server.connect() as connection:
@@ -359,7 +357,7 @@ def test_workers_end_with_their_supervisor(start_server: StartServer) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_told_to_end_is_replaced_first(
+def test_a_worker_that_receives_a_signal_is_replaced_first(
     start_server: StartServer, number: signal.Signals
 ) -> None:
     server = start_server("--workers", "2", *ADMIN)
@@ -380,7 +378,7 @@ def test_a_worker_that_is_told_to_end_is_replaced_first(
     assert server.log().count("replacing a worker") == 1
 
 
-def test_workers_that_die_again_and_again(start_server: StartServer) -> None:
+def test_workers_that_die_repeatedly(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     for restarts in range(1, 4):
         for pid in server.workers():
@@ -408,7 +406,7 @@ def test_workers_that_die_at_start(start_server: StartServer, tmp_path: Path) ->
     assert "Traceback" not in log
 
 
-def test_nothing_is_left_behind(start_server: StartServer) -> None:
+def test_no_process_or_file_is_left_behind(start_server: StartServer) -> None:
     """Restarts cost the supervisor no descriptors."""
     server = start_server("--workers", "2")
 
@@ -424,7 +422,7 @@ def test_nothing_is_left_behind(start_server: StartServer) -> None:
     until(lambda: restart() == first, "no more descriptors than before")
 
 
-def test_no_worker_can_start_any_more(start_server: StartServer, tmp_path: Path) -> None:
+def test_workers_can_no_longer_be_started(start_server: StartServer, tmp_path: Path) -> None:
     """A configuration that went bad and then the death of every worker: the end, said aloud."""
     file = tmp_path / "server.toml"
     file.write_text("")
@@ -436,7 +434,7 @@ def test_no_worker_can_start_any_more(start_server: StartServer, tmp_path: Path)
     assert "workers die at start" in server.log()
 
 
-def test_bad_input_is_said_once() -> None:
+def test_bad_input_is_reported_once() -> None:
     result = run([*SERVER, "--workers", "4", "--max-connections", "500M"])
     assert result.returncode == 2
     assert len(result.stderr.decode().splitlines()) == 1

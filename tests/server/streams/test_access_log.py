@@ -42,7 +42,7 @@ def check_bytes(server: EchoServerProcess, line: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("fault", ["truncate", "reset", "close"])
-def test_a_fault_that_keeps_bytes_back(start_server: StartServer, fault: str) -> None:
+def test_a_fault_that_holds_bytes_back(start_server: StartServer, fault: str) -> None:
     server = start_server(*OPTIONS, "--fault", fault)
     with server.connect() as connection:
         connection.sendall(bytes(1000))
@@ -69,9 +69,7 @@ def test_a_reset_during_a_delay(start_server: StartServer) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--fault", "corrupt@0%")])
-def test_a_reset_with_bytes_that_were_not_sent(
-    start_server: StartServer, options: tuple[str, ...]
-) -> None:
+def test_a_reset_with_unsent_bytes(start_server: StartServer, options: tuple[str, ...]) -> None:
     server = start_server(*OPTIONS, *options)
     connection = server.connect()
     fill(connection)
@@ -82,9 +80,7 @@ def test_a_reset_with_bytes_that_were_not_sent(
     check_bytes(server, line)
 
 
-def test_connections_that_do_not_get_as_far_as_the_echo(
-    start_server: StartServer, tmp_path: Path
-) -> None:
+def test_connections_that_end_before_the_echo(start_server: StartServer, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server(
         *OPTIONS, "--listen", "tls://127.0.0.1:0", *certificates.options, "--proxy-protocol",

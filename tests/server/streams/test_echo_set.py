@@ -121,14 +121,14 @@ def test_stops_with_connections_open(make_set: MakeDescriptorSet) -> None:
 
 
 @both_kinds
-def test_accepted_connections_do_not_wait_for_more(make_set: MakeDescriptorSet) -> None:
+def test_accepted_connections_have_no_delay(make_set: MakeDescriptorSet) -> None:
     with serving(of(make_set)) as server, server.connect() as connection:
         assert echoes(connection)
         (accepted,) = server.echo_set.connections.values()
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_the_backlog_is_the_kernels() -> None:
+def test_the_backlog_is_passed_to_the_kernel() -> None:
     listener = listen_tcp(NetworkEndpoint("127.0.0.1", 0), backlog=77)
     # For a listener, tcpi_sacked of struct tcp_info is the length of its queue.
     information = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
@@ -229,7 +229,7 @@ class SendsWhenReadable(Connection):
 
 
 @both_kinds
-def test_a_receive_that_waits_for_room_to_send(make_set: MakeDescriptorSet) -> None:
+def test_a_receive_that_waits_until_it_can_send(make_set: MakeDescriptorSet) -> None:
     with serving(of(make_set), of_connections(ReadsWhenWritable)) as server:
         for _ in range(3):
             with server.connect() as connection:
@@ -238,7 +238,7 @@ def test_a_receive_that_waits_for_room_to_send(make_set: MakeDescriptorSet) -> N
 
 
 @both_kinds
-def test_a_send_that_waits_for_something_to_read(make_set: MakeDescriptorSet) -> None:
+def test_a_send_that_waits_until_it_can_receive(make_set: MakeDescriptorSet) -> None:
     with (
         serving(of(make_set), of_connections(SendsWhenReadable)) as server,
         server.connect() as client,
@@ -303,7 +303,7 @@ class FailingAccept:
 
 
 @both_kinds
-def test_errors_while_accepting_do_not_end_it(make_set: MakeDescriptorSet) -> None:
+def test_errors_while_accepting_do_not_stop_accepting(make_set: MakeDescriptorSet) -> None:
     errors: list[Exception] = [
         OSError(errno.ECONNABORTED, "gone before it was accepted"),
         OSError(errno.EMFILE, "out of descriptors"),
@@ -322,7 +322,7 @@ def test_errors_while_accepting_do_not_end_it(make_set: MakeDescriptorSet) -> No
 
 
 @both_kinds
-def test_resets_from_many_at_once(make_set: MakeDescriptorSet) -> None:
+def test_resets_of_many_connections_at_once(make_set: MakeDescriptorSet) -> None:
     with serving(of(make_set)) as server, server.connect() as witness:
         connections = [server.connect() for _ in range(100)]
         for connection in connections:
@@ -335,7 +335,9 @@ def test_resets_from_many_at_once(make_set: MakeDescriptorSet) -> None:
 
 
 @both_kinds
-def test_what_cannot_be_added_leaves_nothing_behind(make_set: MakeDescriptorSet) -> None:
+def test_a_connection_that_cannot_be_added_leaves_nothing_behind(
+    make_set: MakeDescriptorSet,
+) -> None:
     counters = CounterTable.create().row(0)
     echo_set = FaultyEchoSet(counters, lambda *_: None, plan=FaultPlan((), 0), make_set=make_set)
     connection = Connection()

@@ -38,7 +38,7 @@ def injected(server: EchoServerProcess, kind: str) -> float:
 
 
 @given(st.sampled_from(list(KINDS.values())), st.integers(0, 1000), st.integers(1, 5000))
-def test_what_is_printed_is_read_again(kind: Counter, per_mille: int, milliseconds: int) -> None:
+def test_printed_faults_are_parsed_back(kind: Counter, per_mille: int, milliseconds: int) -> None:
     timed = kind in {Counter.FAULT_DELAY, Counter.FAULT_STALL}
     fault = Fault(kind, per_mille / 1000, milliseconds / 1000 if timed else 0.0)
     read = Fault.parse(str(fault))
@@ -47,7 +47,7 @@ def test_what_is_printed_is_read_again(kind: Counter, per_mille: int, millisecon
     assert read.seconds == pytest.approx(fault.seconds)
 
 
-def test_the_form_with_everything() -> None:
+def test_a_specification_with_every_fault() -> None:
     fault = Fault.parse("delay=50ms+-10ms@10%")
     assert fault == Fault(Counter.FAULT_DELAY, 0.1, 0.05, 0.01)
     assert str(fault) == "delay=50ms+-10ms@10%"
@@ -63,7 +63,7 @@ def test_any_text_is_a_fault_or_a_clear_error(text: str) -> None:
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(0, 2**64 - 1))
-def test_strikes_do_what_they_say(data: bytes, draw: int) -> None:
+def test_faults_have_the_described_effects(data: bytes, draw: int) -> None:
     corrupt = Strike(Fault(Counter.FAULT_CORRUPT), draw).corrupted(data)
     assert sum(a != b for a, b in zip(data, corrupt, strict=True)) == 1
     truncated = Strike(Fault(Counter.FAULT_TRUNCATE), draw).truncated(data)
@@ -73,7 +73,7 @@ def test_strikes_do_what_they_say(data: bytes, draw: int) -> None:
     assert 0.04 - 1e-9 <= delay.seconds <= 0.06 + 1e-9
 
 
-def test_strikes_are_spread_as_asked_and_come_again() -> None:
+def test_faults_have_the_requested_share_and_are_reproducible() -> None:
     faults = [Fault.parse("corrupt@10%"), Fault.parse("delay=1ms@50%")]
 
     def strikes(seed: int) -> list[Strike | None]:
@@ -161,7 +161,7 @@ def test_faults_that_end_a_connection(
     assert "Traceback" not in server.log()
 
 
-def test_a_reset_is_one(start_server: StartServer) -> None:
+def test_a_reset_fault_sends_a_reset(start_server: StartServer) -> None:
     server = start_server("--fault", "reset")
     with server.connect() as connection:
         connection.sendall(MESSAGE)
@@ -187,7 +187,7 @@ def test_a_delayed_connection_is_not_idle(start_server: StartServer) -> None:
         assert echoes(connection, MESSAGE)
 
 
-def test_a_stall_lets_the_reply_pass_and_then_stops_reading(start_server: StartServer) -> None:
+def test_a_stall_sends_the_reply_and_then_stops_reading(start_server: StartServer) -> None:
     server = start_server("--fault", "stall=200ms", *ADMIN)
     with server.connect() as connection:
         started = time.monotonic()
@@ -197,7 +197,7 @@ def test_a_stall_lets_the_reply_pass_and_then_stops_reading(start_server: StartS
     assert injected(server, "stall") == 3
 
 
-def test_others_are_served_while_one_is_delayed(start_server: StartServer) -> None:
+def test_other_connections_are_served_while_one_is_delayed(start_server: StartServer) -> None:
     server = start_server("--fault", "delay=1h@50%", "--fault-seed", "1", "--drain-timeout", "0")
     held = 0
     while held < 10:
@@ -215,7 +215,7 @@ def test_others_are_served_while_one_is_delayed(start_server: StartServer) -> No
     assert "Traceback" not in server.log()
 
 
-def test_one_worker_repeats_itself(start_server: StartServer) -> None:
+def test_one_worker_is_reproducible(start_server: StartServer) -> None:
     def outcome(*seed: str) -> list[bool]:
         server = start_server("--fault", "corrupt@30%", *seed)
         right = []
@@ -324,7 +324,7 @@ def test_held_datagrams_take_bounded_memory(start_server: StartServer, size: int
     assert server.metric("datagrams_sent_total") == 0
 
 
-def test_what_was_held_makes_room(start_server: StartServer) -> None:
+def test_released_datagrams_free_memory(start_server: StartServer) -> None:
     """More than is ever held at once passes in turn."""
     server = start_server(*UDP, "--fault", "delay=1ms")
     message = bytes(60_000)
@@ -353,7 +353,7 @@ def test_each_kind_of_listener_has_its_own_faults(start_server: StartServer) -> 
     assert injected(server, "reset") == 1
 
 
-def test_without_faults_none_is_counted(start_server: StartServer) -> None:
+def test_no_faults_are_counted_without_faults(start_server: StartServer) -> None:
     server = start_server(*ADMIN)
     with server.connect() as connection:
         assert echoes(connection)

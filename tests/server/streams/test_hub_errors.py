@@ -22,7 +22,7 @@ assert stream.close(10)
 """
 
 
-def test_errors_that_reach_the_hub_are_log_lines() -> None:
+def test_errors_that_reach_the_hub_are_logged() -> None:
     """Printed as gevent prints them, they would wait for the reader of standard error."""
     result = run([sys.executable, "-c", PROGRAM])
     assert result.returncode == 0, result.stderr

@@ -85,7 +85,7 @@ def test_connections_beyond_the_limit_wait(start_server: StartServer, workers: s
             assert receive_exactly(connection, 10) == b"I can wait"
 
 
-def test_churn_at_a_limit_that_makes_wait(start_server: StartServer) -> None:
+def test_churn_at_a_limit_with_waiting_connections(start_server: StartServer) -> None:
     """Each that leaves lets the next one in at once: nothing waits for a timer to look."""
     server = start_server("--max-connections", "1", "--when-full", "wait", *ADMIN)
     for _ in range(300):
@@ -116,7 +116,7 @@ def is_turned_away_or_echoes(connection: socket.socket) -> bool:
         return True
 
 
-def test_connections_of_one_address(start_server: StartServer) -> None:
+def test_the_limit_per_address(start_server: StartServer) -> None:
     server = start_server("--max-connections-per-ip", "3", *ADMIN)
     with held(server, 3) as connections:
         with server.connect() as beyond:
@@ -225,7 +225,7 @@ def test_a_tiny_rate_with_half_close(start_server: StartServer) -> None:
         assert connection.recv(1) == b""
 
 
-def test_a_client_that_left_is_not_held(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_disconnected_client_is_not_held(start_server: StartServer, tmp_path: Path) -> None:
     """Over TLS a whole record comes at once; what it holds is echoed at the limit all the same."""
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server(
@@ -330,7 +330,7 @@ def assert_served_two_at_a_time(connections: Iterable[socket.socket]) -> None:
 
 
 @workers
-def test_what_waits_for_a_place_is_served_in_a_drain(
+def test_connections_waiting_at_the_limit_are_served_in_a_drain(
     start_server: StartServer, workers: str
 ) -> None:
     server = start_server(*WAITS, "--workers", workers, "--drain-timeout", "1h")
@@ -347,7 +347,9 @@ def test_what_waits_for_a_place_is_served_in_a_drain(
 
 
 @workers
-def test_what_waits_for_a_place_in_vain_is_closed(start_server: StartServer, workers: str) -> None:
+def test_connections_still_waiting_after_a_drain_are_closed(
+    start_server: StartServer, workers: str
+) -> None:
     server = start_server(*WAITS, "--workers", workers, "--drain-timeout", "100ms")
     with held(server, 2), waiting(server, 20) as connections:
         server.signal(signal.SIGTERM)
@@ -359,7 +361,7 @@ def test_what_waits_for_a_place_in_vain_is_closed(start_server: StartServer, wor
 
 
 @pytest.mark.parametrize("options", [(), ADMIN], ids=["alone", "supervised"])
-def test_what_comes_in_a_drain_does_not_make_it_longer(
+def test_new_connections_do_not_prolong_a_drain(
     start_server: StartServer, options: tuple[str, ...]
 ) -> None:
     """Those that open the next connection before they are done with one keep a queue full."""
@@ -392,7 +394,7 @@ def test_what_comes_in_a_drain_does_not_make_it_longer(
     assert "closing connections" not in server.log()
 
 
-def test_what_waits_for_a_place_outlives_a_restart(start_server: StartServer) -> None:
+def test_connections_waiting_at_the_limit_survive_a_restart(start_server: StartServer) -> None:
     server = start_server(*WAITS, "--workers", "2", "--drain-timeout", "1h")
     with held(server, 2) as served, waiting(server, 20) as connections:
         server.signal(signal.SIGHUP)
@@ -407,7 +409,9 @@ def limit_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 
-def test_what_waits_for_a_descriptor_is_served_in_a_drain(start_server: StartServer) -> None:
+def test_connections_waiting_for_a_descriptor_are_served_in_a_drain(
+    start_server: StartServer,
+) -> None:
     server = start_server("--drain-timeout", "1h", preexec=limit_descriptors)
     with ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(100)]
@@ -432,7 +436,7 @@ def test_the_descriptor_limit_is_raised(start_server: StartServer) -> None:
         pass
 
 
-def test_a_limit_that_does_not_fit() -> None:
+def test_a_limit_above_the_descriptor_limit() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     for count in ("1", "2"):
         code, line = one_error("--max-connections", "500M", "--workers", count)

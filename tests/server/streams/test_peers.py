@@ -115,7 +115,7 @@ def test_listeners_meant_for_another_process(start_server: StartServer) -> None:
         assert echoes(connection)
 
 
-def test_activation_gives_way_to_what_is_asked_for(tmp_path: Path) -> None:
+def test_explicit_listeners_override_activation(tmp_path: Path) -> None:
     activate = program("systemd-socket-activate")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -112,7 +112,7 @@ def test_mapped_addresses_are_written_as_the_kernel_writes_them() -> None:
         v2(1, 0x31, b"x" * 216),
     ],
 )
-def test_the_peer_stands_where_no_client_is_named(header: bytes) -> None:
+def test_the_peer_is_used_if_the_header_names_no_client(header: bytes) -> None:
     assert parsed(header + REST) == (None, REST)
 
 
@@ -143,7 +143,7 @@ def test_the_peer_stands_where_no_client_is_named(header: bytes) -> None:
         v2(1, 0x11, b"x" * 5000),
     ],
 )
-def test_what_is_no_header(header: bytes) -> None:
+def test_invalid_headers(header: bytes) -> None:
     with pytest.raises(HandshakeError) as caught:
         parsed(header)
     assert caught.value.counted is Counter.CLOSED_PROXY_HEADER_INVALID
@@ -187,7 +187,7 @@ def test_a_header_in_pieces(start_server: StartServer) -> None:
         server.wait_for_metric("received_bytes_total", len(REST))
 
 
-def test_limits_count_the_client_behind_the_proxy(start_server: StartServer) -> None:
+def test_limits_apply_to_the_client_behind_the_proxy(start_server: StartServer) -> None:
     server = start_server(*LISTEN, "--max-connections-per-ip", "2")
     with ExitStack() as stack:
 
@@ -207,7 +207,7 @@ def test_limits_count_the_client_behind_the_proxy(start_server: StartServer) -> 
 
 
 @pytest.mark.parametrize("nonsense", [b"hello, is this an echo?", os.urandom(200), b"\r\n\r\n"])
-def test_what_is_no_header_is_closed_and_counted(
+def test_a_connection_with_an_invalid_header_is_closed_and_counted(
     start_server: StartServer, nonsense: bytes
 ) -> None:
     server = start_server(*LISTEN)
@@ -229,7 +229,7 @@ def test_what_is_no_header_is_closed_and_counted(
     assert "Traceback" not in server.log()
 
 
-def test_a_header_that_comes_too_late(start_server: StartServer) -> None:
+def test_a_header_that_arrives_too_late(start_server: StartServer) -> None:
     server = start_server(*LISTEN, "--handshake-timeout", "200ms")
     with server.connect() as connection:
         connection.sendall(HEADER[:20])

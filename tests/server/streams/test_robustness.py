@@ -59,7 +59,7 @@ def test_ten_thousand_resets_twice(start_server: StartServer, workers: str) -> N
     assert "Traceback" not in server.log()
 
 
-def test_random_bytes_come_back(start_server: StartServer) -> None:
+def test_random_bytes_are_echoed(start_server: StartServer) -> None:
     server = start_server()
     pick = random.Random(7)
     with ExitStack() as stack:

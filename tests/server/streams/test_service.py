@@ -28,20 +28,22 @@ from support.processes import (
 )
 
 
-def test_announces_where_it_listens(echo_server: EchoServerProcess) -> None:
+def test_the_listener_is_announced(echo_server: EchoServerProcess) -> None:
     assert re.fullmatch(r"listening tcp://127\.0\.0\.1:\d+", echo_server.line)
     with echo_server.connect() as connection:
         assert echoes(connection)
 
 
-def test_listens_on_ipv6(start_server: StartServer) -> None:
+def test_a_listener_on_ipv6(start_server: StartServer) -> None:
     server = start_server("--host", "::1")
     assert server.url == f"tcp://[::1]:{server.port}"
     with server.connect("::1") as connection:
         assert echoes(connection)
 
 
-def test_half_close_gets_everything_back_and_then_the_end(echo_server: EchoServerProcess) -> None:
+def test_a_half_closed_connection_gets_everything_back_and_then_the_end(
+    echo_server: EchoServerProcess,
+) -> None:
     sent = os.urandom(300_000)
     with echo_server.connect() as connection:
 
@@ -75,7 +77,7 @@ def test_a_mebibyte_to_a_slow_reader(echo_server: EchoServerProcess) -> None:
         assert echoes(connection)
 
 
-def test_a_reader_that_stopped_is_not_read_from(echo_server: EchoServerProcess) -> None:
+def test_a_client_that_stops_reading_is_not_read_from(echo_server: EchoServerProcess) -> None:
     with echo_server.connect() as witness:
         assert echoes(witness)
         before = echo_server.resident_bytes()
@@ -103,7 +105,7 @@ def test_a_thousand_connections_at_once(echo_server: EchoServerProcess) -> None:
 
 
 @pytest.mark.parametrize("behind", [b"", b"the rest of it"])
-def test_a_reset_hurts_one_connection_only(echo_server: EchoServerProcess, behind: bytes) -> None:
+def test_a_reset_affects_one_connection_only(echo_server: EchoServerProcess, behind: bytes) -> None:
     with echo_server.connect() as witness:
         assert echoes(witness)
         for _ in range(50):
@@ -127,7 +129,7 @@ def test_a_reset_while_the_reply_waits_to_be_sent(echo_server: EchoServerProcess
     assert "exception" not in echo_server.log()
 
 
-def test_replies_do_not_wait_for_more(echo_server: EchoServerProcess) -> None:
+def test_replies_are_not_delayed(echo_server: EchoServerProcess) -> None:
     """Many small messages written at once: Nagle's algorithm would hold the replies back."""
     message = hashlib.sha256(b"").digest()
     with echo_server.connect() as connection:
@@ -164,7 +166,7 @@ def test_out_of_descriptors(start_server: StartServer) -> None:
     assert "Traceback" not in log
 
 
-def test_logs_show_lives_but_never_payloads(echo_server: EchoServerProcess) -> None:
+def test_logs_contain_connections_but_never_payloads(echo_server: EchoServerProcess) -> None:
     with echo_server.connect() as connection:
         assert echoes(connection, b"a very secret payload")
         peer_port = connection.getsockname()[1]
@@ -174,7 +176,7 @@ def test_logs_show_lives_but_never_payloads(echo_server: EchoServerProcess) -> N
     assert "secret" not in log
 
 
-def test_lives_are_logged_at_debug_level_only(start_server: StartServer) -> None:
+def test_connections_are_logged_at_debug_level_only(start_server: StartServer) -> None:
     server = start_server()
     with server.connect() as connection:
         assert echoes(connection)
@@ -184,7 +186,7 @@ def test_lives_are_logged_at_debug_level_only(start_server: StartServer) -> None
     assert "stopped" in server.log()
 
 
-def test_a_stalled_reader_of_the_log_never_stops_the_echoing(start_server: StartServer) -> None:
+def test_a_stalled_reader_of_the_log_never_stops_the_echo(start_server: StartServer) -> None:
     reading, writing = os.pipe()
     server = start_server("--log-level", "debug", stderr=writing)
     os.close(writing)
@@ -212,7 +214,7 @@ def test_a_signal_drains(echo_server: EchoServerProcess, number: signal.Signals)
     assert "closing connections" not in echo_server.log()
 
 
-def test_what_waits_in_the_queue_when_the_drain_begins_is_served(
+def test_the_backlog_is_served_when_the_drain_begins(
     start_server: StartServer,
 ) -> None:
     server = start_server()
@@ -244,7 +246,7 @@ def test_a_second_signal_ends_at_once(echo_server: EchoServerProcess) -> None:
         assert ended_by_signals(echo_server, signal.SIGINT) == 130
 
 
-def test_repetitions_of_a_signal_are_none(echo_server: EchoServerProcess) -> None:
+def test_repetitions_of_a_signal_are_ignored(echo_server: EchoServerProcess) -> None:
     """As timeout(1) sends them, to its child and to the group that this is in."""
     with echo_server.connect() as connection:
         assert echoes(connection)
@@ -265,7 +267,7 @@ def test_a_taken_port(echo_server: EchoServerProcess) -> None:
 
 
 @pytest.mark.parametrize("host", ["nosuchhost.invalid", "192.0.2.1"])
-def test_a_host_that_is_not_ours(host: str) -> None:
+def test_a_host_that_is_not_local(host: str) -> None:
     code, line = one_error("--host", host)
     assert code == 3
     assert f"cannot listen on tcp://{host}:50007" in line
@@ -281,7 +283,7 @@ def test_patching_comes_before_everything_that_must_be_patched(
     assert "Warning" not in server.log()
 
 
-def test_descriptors_are_given_back(echo_server: EchoServerProcess) -> None:
+def test_descriptors_are_released(echo_server: EchoServerProcess) -> None:
     before = echo_server.open_descriptors()
     for _ in range(100):
         with echo_server.connect() as connection:

@@ -105,7 +105,7 @@ def test_older_versions_are_refused(server: EchoServerProcess, certificates: Cer
     until(lambda: closed(server, "tls_failed") == 1, "the failure to be counted")
 
 
-def test_many_at_once(server: EchoServerProcess, certificates: Certificates) -> None:
+def test_many_connections_at_once(server: EchoServerProcess, certificates: Certificates) -> None:
     context = certificates.client_context()
     with ExitStack() as stack:
         connections = [stack.enter_context(connect(server, context)) for _ in range(100)]
@@ -128,7 +128,9 @@ def test_a_close_notify_gets_everything_back_and_one_in_return(
     server.wait_for_metric("connections_closed_total", 1, reason="end_of_stream")
 
 
-def test_an_end_without_close_notify(server: EchoServerProcess, certificates: Certificates) -> None:
+def test_a_connection_closed_without_close_notify(
+    server: EchoServerProcess, certificates: Certificates
+) -> None:
     with connect(server, certificates.client_context()) as connection:
         assert echoes(connection)
         with socket.socket(fileno=connection.detach()) as bare:
@@ -138,7 +140,7 @@ def test_an_end_without_close_notify(server: EchoServerProcess, certificates: Ce
     server.wait_for_metric("connections_closed_total", 1, reason="end_of_stream")
 
 
-def test_a_reader_that_stopped_is_not_read_from(
+def test_a_client_that_stops_reading_is_not_read_from(
     server: EchoServerProcess, certificates: Certificates
 ) -> None:
     context = certificates.client_context()
@@ -163,7 +165,7 @@ def test_a_reader_that_stopped_is_not_read_from(
 @pytest.mark.parametrize(
     "nonsense", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00", os.urandom(300), b"\0" * 5000]
 )
-def test_what_is_no_tls_costs_itself_only(
+def test_a_client_without_tls_affects_only_its_own_connection(
     start_server: StartServer, certificates: Certificates, nonsense: bytes
 ) -> None:
     server = start_server(*LISTEN, *certificates.options, "--handshake-timeout", "500ms")
@@ -301,7 +303,9 @@ def test_a_reset_of_a_connection_that_is_held(
     server.wait_for_metric("connections_closed_total", 1, reason="reset")
 
 
-def test_the_books_during_handshakes(start_server: StartServer, certificates: Certificates) -> None:
+def test_the_counters_during_handshakes(
+    start_server: StartServer, certificates: Certificates
+) -> None:
     server = start_server("--workers", "2", *LISTEN, *certificates.options)
     with ExitStack() as stack:
         for _ in range(4):
@@ -314,7 +318,7 @@ def test_the_books_during_handshakes(start_server: StartServer, certificates: Ce
         server.wait_for_metric("connections_accepted_total", 4)
 
 
-def test_the_books_after_a_drain_without_time(
+def test_the_counters_after_a_drain_that_times_out(
     start_server: StartServer, certificates: Certificates
 ) -> None:
     """Handshakes that were cut before they had begun are counted too."""
@@ -347,7 +351,7 @@ def test_a_drain_waits_for_handshakes(
     assert server.wait() == 0
 
 
-def test_a_drain_does_not_wait_for_ever(
+def test_a_drain_of_handshakes_times_out(
     start_server: StartServer, certificates: Certificates
 ) -> None:
     server = start_server(*LISTEN, *certificates.options, "--drain-timeout", "100ms")
@@ -359,7 +363,9 @@ def test_a_drain_does_not_wait_for_ever(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path, workers: str) -> None:
+def test_unusable_certificate_files(
+    certificates: Certificates, tmp_path: Path, workers: str
+) -> None:
     def refused(cert: object, key: object, ca: object = None) -> str:
         authorities = ("--tls-client-ca", str(ca)) if ca else ()
         code, line = one_error(

@@ -58,7 +58,7 @@ def test_key_updates_that_are_never_read(
 
 
 @echo_sets
-def test_key_updates_that_are_never_read_are_idle(
+def test_a_connection_that_never_reads_key_updates_is_idle(
     start_server: StartServer, certificates: Certificates, options: tuple[str, ...]
 ) -> None:
     server = start_server(*LISTEN, *certificates.options, *options, "--idle-timeout", "1s")

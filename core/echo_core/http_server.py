@@ -174,7 +174,7 @@ class HttpServer:
         if self._accept_at is not None and self._accept_at <= now:
             self._start_accepting()
         while self._connections and (first := next(iter(self._connections))).deadline <= now:
-            self._logger.debug("request given up: it took too long")
+            self._logger.debug("request timed out")
             self._end(first)
 
     def _timeout(self) -> float | None:
@@ -206,7 +206,7 @@ class HttpServer:
     def _make_room(self) -> bool:
         """Give up a connection, or else the spare descriptor; False if there is neither."""
         if self._connections:
-            self._logger.debug("http client gives way")
+            self._logger.debug("http client dropped for a newer one")
             waiting = (one for one in self._connections if one.unsent is None)
             self._end(next(waiting, next(iter(self._connections))))
             return True

@@ -37,7 +37,7 @@ from support.swarms import SHORT, free_port, locust, started
             "messages of 70000 bytes: a datagram holds 65507",
         ),
         (["--host", "h", "--wait", "3s-1s"], "--wait: '3s-1s' is not a range of durations"),
-        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is not a time above 0"),
+        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is not a duration above 0"),
         (["--host", "h", "--threshold", "p99"], "--threshold: 'p99' is not a threshold"),
         (
             ["--host", "h", "--threshold", "retransmits<1"],

@@ -155,7 +155,7 @@ def _run(arguments: list[str], environment: dict[str, str]) -> int:
         process = subprocess.Popen(arguments, env=environment)
     except OSError as error:
         raise GeneratorError(
-            f"cannot start locust: {error.strerror}; raise the limit of processes (ulimit -u)"
+            f"cannot start locust: {error.strerror}; raise the limit on processes (ulimit -u)"
         ) from error
 
     def forward(number: int, _frame: FrameType | None) -> None:

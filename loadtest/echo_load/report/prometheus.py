@@ -198,7 +198,7 @@ class _FiguresCollector(Collector):
             errors.add_metric([kind], count)
         yield errors
         for name, help_text, value in (
-            ("connections_open", "Connections open now.", figures.counts.open),
+            ("connections_open", "Open connections.", figures.counts.open),
             ("generators", "Processes that generate.", figures.generators),
             (
                 "generator_bound",

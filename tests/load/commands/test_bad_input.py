@@ -60,7 +60,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         ),
         (
             ["--stages", "5/1s", "--stages", "7/1s"],
-            "--stages is there twice, and takes one value; give one list, with commas",
+            "--stages is given twice and takes one value; give one list, separated by commas",
         ),
         (
             ["--rate", "5", "--stages", "7/1s"],
@@ -112,11 +112,14 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--processes", "0"], "--processes: '0' is not a whole number from 1 to 1024"),
         (["--processes", "2k"], "--processes: '2k' is not a whole number from 1 to 1024"),
         # Durations.
-        (["-d", "0"], "--duration: '0' is not a time above 0; write it as in 10s or 250ms"),
+        (["-d", "0"], "--duration: '0' is not a duration above 0; write it as in 10s or 250ms"),
         (["-d", "5x"], "--duration: '5x' is not a duration; write it as in 10s, 1m30s, 250ms"),
         (["-d", "200h"], "--duration: '200h' is longer than a week (168h)"),
         (["--warmup", "-1s"], "--warmup: '-1s' is not a duration; write it as in 10s"),
-        (["--timeout", "0"], "--timeout: '0' is not a time above 0; write it as in 10s or 250ms"),
+        (
+            ["--timeout", "0"],
+            "--timeout: '0' is not a duration above 0; write it as in 10s or 250ms",
+        ),
         (["--connect-timeout", "soon"], "--connect-timeout: 'soon' is not a duration"),
         # What is sent.
         (["--payload-size", "0"], "--payload-size: '0' is not a range of sizes of 1 byte or more"),
@@ -148,13 +151,13 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         # Targets, sources and transports.
         (["nosuch://x"], "the scheme 'nosuch' is not supported; write tcp://HOST:PORT"),
         (["127.0.0.1:99999"], "'99999' is not a port between 0 and 65535"),
-        (["127.0.0.1:0"], "'127.0.0.1:0': nothing can be reached at port 0; write HOST:PORT"),
+        (["127.0.0.1:0"], "'127.0.0.1:0': port 0 cannot be connected to; write HOST:PORT"),
         (["host:1:2"], "'host:1:2' is not HOST:PORT"),
-        ([""], "'' names no host; write HOST:PORT"),
-        (["*:9"], "'*:9': * can only be listened on; write HOST:PORT"),
-        (["fd://3"], "'fd://3': a descriptor can only be listened on"),
-        (["unix://"], "unix:// names no file; write unix:///run/echo.sock"),
-        ([TARGET, "tls://"], "'tls://' names no host"),
+        ([""], "'' has no host; write HOST:PORT"),
+        (["*:9"], "'*:9': * is only for listening; write HOST:PORT"),
+        (["fd://3"], "'fd://3': fd:// is only for listening"),
+        (["unix://"], "unix:// has no path; write unix:///run/echo.sock"),
+        ([TARGET, "tls://"], "'tls://' has no host"),
         (["--source-ip", "x"], "--source-ip: 'x' is neither an address nor a network"),
         (["--source-ip", ""], "--source-ip: '' is neither an address nor a network"),
         (["--source-ip", "127.0.0.2,"], "--source-ip: '' is neither an address nor a network"),
@@ -162,11 +165,14 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
         (["--source-ip", "127.0.1.5/24"], "127.0.1.5/24 has host bits set"),
         (["--source-ip", "192.0.2.1"], "--source-ip: 192.0.2.1 is not an address of this machine"),
         ([TARGET, "--source-ip", "::1"], "--source-ip: ::1 cannot reach tcp://127.0.0.1:9"),
-        (["-4", "-6"], "-4 and -6 leave no address; give one of them"),
+        (["-4", "-6"], "-4 and -6 cannot be combined; give one of them"),
         (["-4", "[::1]:9"], "-4: tcp://[::1]:9 is an IPv6 address; leave it out, or name an IPv4"),
         (["-6", TARGET], "-6: tcp://127.0.0.1:9 is an IPv4 address; leave it out, or name"),
-        (["unix:///a", "-6"], "-4/-6 is for networks, and not for unix:///a"),
-        (["unix:///a", "--source-ip", "127.0.0.1"], "--source-ip is for networks, and not for"),
+        (["unix:///a", "-6"], "-4/-6 applies only to IP targets, not to unix:///a"),
+        (
+            ["unix:///a", "--source-ip", "127.0.0.1"],
+            "--source-ip applies only to IP targets, not to",
+        ),
         (["--engine", "rust"], "--engine: 'rust' is not one of 'hub', 'greenlets', 'threads'"),
         ([UDP, "--engine", "threads"], "the threads engine does not speak udp, as udp://127.0.0.1"),
         ([TLS, "--engine", "hub"], "needs; use --engine greenlets or threads"),
@@ -195,12 +201,12 @@ def test_run(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
     ("arguments", "said"),
     [
         (["hold", "-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
-        (["hold", "--cycle", "0"], "--cycle: '0' is not a time above 0; write it as in 10s"),
+        (["hold", "--cycle", "0"], "--cycle: '0' is not a duration above 0; write it as in 10s"),
         (["hold", "-d", "x"], "--duration: 'x' is not a duration; write it as in 10s"),
         (["hold", "--payload-size", "0"], "--payload-size: '0' is not a range of sizes"),
         (["hold", "--rate", "5"], "No such option '--rate'"),
         (["stress", "-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),
-        (["stress", "-d", "0s"], "--duration: '0s' is not a time above 0; write it as in 10s"),
+        (["stress", "-d", "0s"], "--duration: '0s' is not a duration above 0; write it as in 10s"),
         (["stress", UDP], "the threads engine does not speak udp, as udp://127.0.0.1:9 needs"),
         (["stress", "a:1", "b:2"], "unexpected extra argument"),
         (["schema", "x"], "unexpected extra argument"),
@@ -219,12 +225,13 @@ def test_other_commands(
 def test_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "load.toml"
     for content, said in (
-        ("connections", "is not TOML"),
+        ("connections", "is not valid TOML"),
         (
             "conections = 5",
-            "'conections' is not an option here; it may set abort-on, arrivals, churn",
+            "'conections' is not an option of this command; the options are abort-on, arrivals, "
+            "churn",
         ),
-        ("loop = 1", "loop = 1 is not a value that --loop takes"),
+        ("loop = 1", "loop = 1 is not a valid value of --loop"),
         ("connections = 0", "--connections: '0' is not a whole number from 1 to 2000000"),
     ):
         file.write_text(content)

@@ -71,9 +71,9 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     ({"message": "a", "payload_file": "b"}, "`message` and `payload_file` both say what is sent"),
     ({"message": "a", "hello": True}, "both say what is sent"),
     # Targets.
-    ({"targets": ("localhost:0",)}, "nothing can be reached at port 0"),
-    ({"targets": ("localhost:7", "fd://3")}, "a descriptor can only be listened on"),
-    ({"targets": ("*:7",)}, "* can only be listened on"),
+    ({"targets": ("localhost:0",)}, "port 0 cannot be connected to"),
+    ({"targets": ("localhost:7", "fd://3")}, "fd:// is only for listening"),
+    ({"targets": ("*:7",)}, "* is only for listening"),
     ({"targets": ("http://localhost",)}, "the scheme 'http' is not supported"),
     (
         {"targets": ("localhost:7", "tls://localhost:8"), "engine": "hub"},

@@ -37,7 +37,7 @@ class _SwarmCommand(click.Command):
     """Its help also lists the options of the users, which locust's own help does not."""
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Options of the users (environment: ECHO_SWARM_...)"):
+        with formatter.section("User options (environment: ECHO_SWARM_...)"):
             told = [(f"--{name} TEXT", _told(text, default)) for name, default, text in OPTIONS]
             formatter.write_dl([*told, (f"--{INSECURE[0]}", INSECURE[1])])
 
@@ -53,22 +53,22 @@ def _told(help_text: str, default: str) -> str:
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,
     },
-    short_help="Run locust's workers and web page on an echo service.",
+    short_help="Run locust on an echo service, with workers and a web page.",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[TARGET] [LOCUST OPTIONS]")
 def swarm(arguments: tuple[str, ...]) -> int:
     """Run locust with users that talk to an echo service and check every reply.
 
     TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT (EchoUser only), udp://HOST:PORT or
-    unix:///PATH; without one, an echo-server is started, tested and stopped. All else is locust's:
-    --headless, -u USERS, -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and the names of
-    user classes, EchoUser or EchoBlockUser. By default there are 100 users; the web page is at
-    http://127.0.0.1:8089, and --headless without -t lasts 10 seconds.
+    unix:///PATH; without one, an echo-server is started, tested and stopped. All other arguments
+    are locust's: --headless, -u USERS, -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and
+    the names of user classes, EchoUser or EchoBlockUser. By default there are 100 users; the web
+    page is at http://127.0.0.1:8089, and --headless without -t lasts 10 seconds.
 
     `echo-load swarm -- --help` lists locust's options.
 
-    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
-    crossed, 130 interrupted before it began.
+    Exit codes: 0 passed, 1 failed, 2 usage error, 3 the echo-server did not start, 99 a threshold
+    was crossed, 130 interrupted before it began.
     """
     with program.needs_extra("load"):
         from echo_core.limits import raise_descriptor_limit

@@ -364,7 +364,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ):
                 if value:
                     raise InvalidValueError(
-                        f"{option} is for networks, and not for {self.targets[0]}"
+                        f"{option} applies only to IP targets, not to {self.targets[0]}"
                     )
         if self.tls != TlsOptions() and not self.speaks("tls"):
             raise InvalidValueError("TLS options, but no target is tls://HOST:PORT")

@@ -86,14 +86,12 @@ def test_nothing_to_report_or_to_compare() -> None:
 
 
 def test_one_result_is_compared_with_nothing(kept: Path) -> None:
-    assert "there is nothing to compare with; give two results or more" in complaint(
-        "compare", kept
-    )
+    assert "there is nothing to compare; give two results or more" in complaint("compare", kept)
 
 
 def test_a_series_is_of_one_result(kept: Path, tmp_path: Path) -> None:
     for option in ("--csv", "--hgrm"):
-        assert "--csv and --hgrm are of one result; --html shows several" in complaint(
+        assert "--csv and --hgrm take one result; only --html takes several" in complaint(
             "report", kept, kept, option, tmp_path / "out"
         )
 

@@ -162,8 +162,8 @@ def run(
         refuse_unused(
             context,
             ("connections",),
-            "and --stages both say how many connections there are; leave one out, or add --rate, "
-            "of which the stages then are",
+            "and --stages both give the number of connections; omit one, or add --rate so that "
+            "the stages are rates",
             because="stages",
         )
     for content in ("message", "payload_file"):
@@ -171,7 +171,7 @@ def run(
             refuse_unused(
                 context,
                 ("payload_size",),
-                f"and --{content.replace('_', '-')} both say how large messages are; give one",
+                f"and --{content.replace('_', '-')} both give the size of messages; give one",
                 because=content,
             )
     fields, reporting = options.parted(others)

@@ -103,7 +103,7 @@ def _parted(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str]]:
         return None, list(arguments)
     if len(found) > 1:
         raise click.UsageError(
-            f"{arguments[found[0]]} and {arguments[found[1]]} are both targets; give one"
+            f"{arguments[found[0]]} and {arguments[found[1]]} are both targets; give only one"
         )
     number = found[0]
     try:

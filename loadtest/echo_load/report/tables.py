@@ -175,7 +175,7 @@ def _proof(result: Result) -> str:
         return f"{counted}, {format_count(errors, 'error')} ({kinds})"
     if not totals.messages:
         return counted
-    proof = f"{counted}, all byte for byte as sent ({format_bytes(totals.bytes_received)})"
+    proof = f"{counted}, all identical to what was sent ({format_bytes(totals.bytes_received)})"
     if result.reconciliation is not None and result.reconciliation.balanced:
         proof += ", reconciled"
     return proof

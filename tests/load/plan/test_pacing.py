@@ -109,8 +109,8 @@ def test_stages(text: str, rates: bool, stages: list[tuple[float, float, float]]
         ("many/10s", "stage 'many/10s': 'many' is not a"),
         ("1-many/10s", "stage '1-many/10s': 'many' is not a"),
         ("5/1s,5/soon", "stage '5/soon': 'soon' is not a duration"),
-        ("5/0s", "stage '5/0s' takes no time"),
-        ("0/10s,0-0/5s", "'0/10s,0-0/5s': no stage is above 0"),
+        ("5/0s", "stage '5/0s' has a duration of 0"),
+        ("0/10s,0-0/5s", "'0/10s,0-0/5s': all stages are 0"),
         ("5/1s\nx/2s", "is not a"),
     ],
 )

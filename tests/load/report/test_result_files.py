@@ -45,14 +45,15 @@ def test_what_is_no_whole_result_is_refused(kept: Path, command: str) -> None:
         return complaint(command, kept, kept)
 
     kept.write_bytes(content[: len(content) // 2])
-    assert f"error: {kept} is not a whole result of echo-load: Input data was truncated" in said()
+    assert f"{kept} is not a complete result of echo-load: Input data was truncated" in said()
     kept.write_bytes(b"")
-    assert "is not a whole result of echo-load: Input data was truncated" in said()
+    assert "is not a complete result of echo-load: Input data was truncated" in said()
     kept.write_bytes(b"\xff\xfe\x00nonsense")
-    assert "is not a whole result of echo-load" in said()
+    assert "is not a complete result of echo-load" in said()
     kept.write_bytes(b'{"schema": "echoswarm/result/2", "anything": []}')
     assert said().endswith(
-        f"error: {kept}: its schema is 'echoswarm/result/2'; read is 'echoswarm/result/1'"
+        f"error: {kept}: its schema is 'echoswarm/result/2'; this version reads "
+        "'echoswarm/result/1'"
     )
     kept.write_bytes(b'{"schema": "echoswarm/result/1"}')
     assert "Object missing required field" in said()
@@ -63,7 +64,7 @@ def test_what_is_no_whole_result_is_refused(kept: Path, command: str) -> None:
     changed = json.loads(content)
     changed["plan"]["connections"] = -1
     kept.write_text(json.dumps(changed))
-    assert "-1 connections: it can be 1 to" in said()
+    assert "-1 connections: not between 1 and" in said()
     kept.unlink()
     assert said().endswith(f"error: cannot read {kept}: No such file or directory")
     kept.mkdir()
@@ -76,7 +77,7 @@ def test_an_invalid_histogram_is_refused(kept: Path, tmp_path: Path) -> None:
     kept.write_text(json.dumps(changed))
     for option in ("--hgrm", "--html"):
         assert complaint("report", kept, option, tmp_path / "out").endswith(
-            f"error: {kept} is not a whole result of echo-load: not an encoded HdrHistogram"
+            f"error: {kept} is not a complete result of echo-load: not an encoded HdrHistogram"
         )
 
 
@@ -111,7 +112,7 @@ def test_a_report_that_cannot_be_written_is_found_before_the_test(
 
 def test_two_reports_are_not_written_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "both"
-    assert f"{path} cannot hold two reports; give each a file of its own" in complaint(
+    assert f"{path} is given for two outputs; give each a file of its own" in complaint(
         "run", "127.0.0.1:9", *SHORT, "-o", path, "--csv", path
     )
     assert not path.exists()
@@ -181,26 +182,28 @@ def test_no_output_is_an_input(kept: Path, tmp_path: Path) -> None:
     before = kept.read_bytes()
     for option in ("--html", "--csv", "--hgrm"):
         for path in (kept, link):
-            assert "is read here, and cannot be written; name another file" in complaint(
+            assert "is an input of this command; give another file to write" in complaint(
                 "report", kept, option, path
             )
     test = ("run", "127.0.0.1:9", *SHORT)
-    assert "is read here" in complaint(*test, "--payload-file", kept, "-o", link)
+    assert "is an input of this command" in complaint(*test, "--payload-file", kept, "-o", link)
     tls = ("run", "tls://127.0.0.1:9", *SHORT)
     for options in (("--tls-ca",), ("--tls-cert",), ("--tls-cert", "--tls-key")):
         named = [part for option in options for part in (option, kept)]
-        assert "is read here" in complaint(*tls, *named, "--html", kept)
+        assert "is an input of this command" in complaint(*tls, *named, "--html", kept)
     settings = tmp_path / "settings.toml"
     settings.write_text('timeout = "1s"\n')
     link_to_settings = tmp_path / "settings.json"
     link_to_settings.symlink_to(settings)
-    assert "is read here" in complaint(*test, "--config", settings, "-o", link_to_settings)
+    assert "is an input of this command" in complaint(
+        *test, "--config", settings, "-o", link_to_settings
+    )
     assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
 def test_a_dash_is_no_file(option: str) -> None:
-    assert "- is not a file; --json prints the result" in complaint(
+    assert "- is not a file; use --json to print the result" in complaint(
         "run", "127.0.0.1:9", *SHORT, option, "-"
     )
 

@@ -61,7 +61,7 @@ def checked(result: Result) -> str:
     if errors:
         return f"{said}, {errors:,} errors ({', '.join(_kinds(result))})."
     if totals.messages:
-        said += f", all byte for byte as sent ({format_bytes(totals.bytes_received)})"
+        said += f", all identical to what was sent ({format_bytes(totals.bytes_received)})"
         if result.reconciliation is not None and result.reconciliation.balanced:
             said += ", reconciled"
     kept = len(result.thresholds)

@@ -74,7 +74,7 @@ LOAD_MISTAKES = {
     "stress -d 5x": "--duration: '5x' is not a duration",
     "stress --processes 0": "--processes: '0' is not",
     "stress --timeout never": "--timeout: 'never' is not a duration",
-    "stress udp://localhost:1": "the threads engine does not support udp, as udp://localhost:1 "
+    "stress udp://localhost:1": "the threads engine does not support udp, which udp://localhost:1 "
     "needs",
     "stress -o /nonexistent/result.json": "cannot write /nonexistent/result.json: No such file",
     "run --rate 0": "--rate: '0' is not a rate above 0",

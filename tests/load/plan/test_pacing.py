@@ -141,7 +141,7 @@ def test_any_text_is_stages_or_a_clear_error(text: str, rates: bool) -> None:
     [(-1, 1, 1), (1, -1, 1), (math.nan, 1, 1), (1, INF, 1), (1, 1, 0), (1, 1, INF), (1, 1, -1)],
 )
 def test_what_cannot_be_a_stage(first: float, last: float, duration: float) -> None:
-    with pytest.raises(InvalidValueError, match="is not a stage"):
+    with pytest.raises(InvalidValueError, match="a stage cannot"):
         StagePlan(first=first, last=last, duration=duration)
 
 

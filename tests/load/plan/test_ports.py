@@ -52,7 +52,7 @@ def test_a_port_serves_one_connection_from_a_source_to_a_target() -> None:
     ("target", "source"), [(TARGET, "::1"), (TARGET_6, "127.0.0.1")], ids=["4 to 6", "6 to 4"]
 )
 def test_a_source_of_the_other_ip_version(target: list[Address], source: str) -> None:
-    with pytest.raises(InvalidValueError, match="other IP version") as caught:
+    with pytest.raises(InvalidValueError, match="IP versions differ") as caught:
         check_ports(Plan(), [UNIX, target], [source])
     assert f"`source_ips`: {source} cannot reach {target[0].endpoint}" in str(caught.value)
 

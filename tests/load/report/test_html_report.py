@@ -110,7 +110,7 @@ def test_a_page_says_what_was_tested_and_what_came_of_it(closed: Result) -> None
         "all identical to what was sent",
         "reconciled.",
         "all equal",
-        "In a closed loop a message is due when it leaves",
+        "In a closed loop a message is due when it is sent",
         closed.machine.platform,
         "closed loop",
         "3 connections",
@@ -212,7 +212,7 @@ def test_a_test_without_a_reply_has_a_page(closed: Result) -> None:
     )
     page = Page(render([empty], ["empty"]))
     assert page.says("Interrupted")
-    assert page.says("nothing was measured")
+    assert page.says("nothing measured")
     assert page.figures == {}
     # Beside one that has figures, it takes nothing away from them.
     assert set(Page(render([closed, empty], ["one", "none"])).figures) >= {"throughput", "spread"}

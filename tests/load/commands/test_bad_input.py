@@ -141,7 +141,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple
             [UDP, "--payload-size", "65508"],
             "messages of 65508 bytes are too large: a datagram can hold at most 65507",
         ),
-        (["--message", ""], "`message` is empty; it needs at least one byte"),
+        (["--message", ""], "--message is empty; it needs at least one byte"),
         (
             ["--message", "a", "--payload-file", "/etc/hostname"],
             "--message and --payload-file both",

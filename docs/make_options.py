@@ -21,8 +21,8 @@ _REFERENCE = Path(__file__).parent / "options.md"
 _BEGINNING = """\
 # Options
 
-All options of all commands, as `--help` explains them; `make reference` writes this page. How
-flags, environment and TOML files go together is in [settings.md](settings.md).
+All options of all commands, as `--help` shows them; `make reference` generates this page. How
+flags, environment variables and TOML files combine is described in [settings.md](settings.md).
 """
 _HEAD = "| option | environment | meaning |\n|---|---|---|\n"
 

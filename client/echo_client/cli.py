@@ -42,20 +42,20 @@ def _ip_address(text: str) -> str:
     "--source-ip",
     type=option_types.Parsed("ip", _ip_address),
     metavar="IP",
-    help="Address of this machine to connect from.",
+    help="Local address to connect from.",
 )
 @tls_options
 @click.option(
     "--timeout",
     type=option_types.POSITIVE_DURATION,
     default="10s",
-    help="Time within which a reply has to arrive.",
+    help="Maximum time to wait for a reply.",
 )
 @click.option(
     "--connect-timeout",
     type=option_types.POSITIVE_DURATION,
     default="5s",
-    help="Time within which a connection has to be open, TLS handshake included.",
+    help="Maximum time to open a connection, including the TLS handshake.",
 )
 @settings.config_option
 @program.version_option
@@ -77,27 +77,27 @@ def echo_client(
 
     unix://@NAME is a name in Linux's abstract namespace.
 
-    On a terminal it is a prompt: type a line, see the reply and its round trip in microseconds.
-    Elsewhere it is a pipe: what comes on standard input is sent, what comes back goes to standard
-    output, both at the same time, and every byte is checked. Over UDP there is the prompt only.
+    On a terminal it is a prompt: type a line to see the reply and its round trip in microseconds.
+    Otherwise it is a pipe: it sends standard input, writes what comes back to standard output at
+    the same time, and checks every byte. Over UDP there is only the prompt.
 
-    Every option can be set in the environment: ECHO_CLIENT_PORT=50007.
+    Every option can also be set in the environment: ECHO_CLIENT_PORT=50007.
 
-    Exit codes: 0 all came back, 1 the service failed, 2 usage, 130 interrupted.
+    Exit codes: 0 everything came back, 1 the service failed, 2 usage error, 130 interrupted.
     """
     if target is not None:
-        refuse_unused(context, ("host", "port"), f"and {target} both say where to connect to")
+        refuse_unused(context, ("host", "port"), f"cannot be combined with the target {target}")
     endpoint = target or NetworkEndpoint(host, port)
     if endpoint.scheme != "tls":
-        refuse_unused(context, tls, f"is for tls://HOST:PORT, and the target is {endpoint}")
+        refuse_unused(context, tls, f"applies only to tls:// targets, not to {endpoint}")
     if endpoint.scheme == "unix":
         refuse_unused(
-            context, ("ipv4", "ipv6", "source_ip"), f"is for networks, and not for {endpoint}"
+            context, ("ipv4", "ipv6", "source_ip"), f"applies only to IP targets, not to {endpoint}"
         )
     asked = ip_version(ipv4=ipv4, ipv6=ipv6)
     version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
     if version and asked not in {version, None}:
-        raise click.UsageError(f"{endpoint} is an IPv{version} address; leave out -4 and -6")
+        raise click.UsageError(f"{endpoint} is an IPv{version} address; omit -4 and -6")
 
     from echo_client.connection import EchoConnection
     from echo_client.tls import TlsOptions

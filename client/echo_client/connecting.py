@@ -57,8 +57,8 @@ def reachable_from(source: str | None, addresses: Sequence[Address]) -> Sequence
     found = [address for address in addresses if address.family == FAMILIES[version]]
     if not found:
         raise NoSourceError(
-            f"cannot connect to {addresses[0].endpoint} from {source}: "
-            f"that is an IPv{version} address"
+            f"cannot connect to {addresses[0].endpoint} from {source}, which is an IPv{version} "
+            "address"
         )
     return found
 
@@ -168,7 +168,7 @@ def secure(
             closing.close()
             raise
     except TimeoutError as error:
-        raise _no_handshake(address, "no answer in the time for connecting") from error
+        raise _no_handshake(address, "timed out") from error
     except OSError as error:
         raise _no_handshake(address, error.strerror or str(error)) from error
     except ValueError as error:
@@ -205,7 +205,7 @@ def bind(connecting: _socket.socket, source: str, address: Address) -> None:
         if error.errno == errno.EADDRINUSE:
             raise _no_port(address) from error
         reason = (
-            "no address of this machine"
+            "not an address of this machine"
             if error.errno == errno.EADDRNOTAVAIL
             else error.strerror or error
         )
@@ -256,7 +256,7 @@ def _no_port(address: Address) -> NoPortError:
     first, last = local_ports()
     return NoPortError(
         f"cannot connect to {address.endpoint}: all local ports of "
-        f"net.ipv4.ip_local_port_range ({first} to {last}) are taken; connect from more source "
+        f"net.ipv4.ip_local_port_range ({first} to {last}) are in use; connect from more source "
         "addresses"
     )
 

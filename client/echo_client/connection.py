@@ -231,7 +231,7 @@ class EchoConnection:
             if not is_late(error):
                 raise lost(error) from error
             raise ReplyTimeoutError(
-                f"nothing came back for {format_duration(self._timeout)}"
+                f"no data arrived for {format_duration(self._timeout)}"
             ) from error
         return data
 
@@ -378,7 +378,8 @@ class DatagramConnection(EchoConnection):
         largest = LARGEST_DATAGRAM[6 if self.family == socket.AF_INET6 else 4]
         if len(data) > largest:
             raise InvalidValueError(
-                f"a datagram holds {largest} bytes at most, and this message has {len(data)}"
+                f"a message of {len(data)} bytes is too large: a datagram can hold at most "
+                f"{largest}"
             )
         try:
             # Not sendall: gevent's version does not send an empty datagram.
@@ -393,7 +394,7 @@ class DatagramConnection(EchoConnection):
         except OSError as error:
             raise self._undelivered(error) from error
         if self._aborted and not data:
-            raise ClosedError("the connection was given up")
+            raise ClosedError("the connection was aborted")
         self.bytes_received += len(data)
         return data
 
@@ -403,7 +404,7 @@ class DatagramConnection(EchoConnection):
         Raises:
             InvalidValueError: always.
         """
-        raise InvalidValueError("datagrams have no end of sending")
+        raise InvalidValueError("UDP has no end of stream to send")
 
     def abort(self) -> None:
         """Make a thread that waits in a receive raise ClosedError; callable from any thread."""
@@ -416,10 +417,10 @@ class DatagramConnection(EchoConnection):
 
     def _undelivered(self, error: OSError) -> ClientError:
         if is_late(error):
-            return ReplyTimeoutError(f"no datagram came within {format_duration(self._timeout)}")
+            return ReplyTimeoutError(f"no datagram arrived within {format_duration(self._timeout)}")
         failure = connected_failure(error.errno)
         if failure is RefusedError:
-            return RefusedError("nobody listens there: the datagram was refused")
+            return RefusedError("nothing listens there: the datagram was refused")
         return failure(f"the datagram cannot be delivered: {error.strerror}")
 
 

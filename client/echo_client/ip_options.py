@@ -21,5 +21,5 @@ def ip_version(*, ipv4: bool, ipv6: bool) -> Literal[4, 6] | None:
         click.UsageError: both options were given.
     """
     if ipv4 and ipv6:
-        raise click.UsageError("-4 and -6 leave no address; give one of them")
+        raise click.UsageError("-4 and -6 cannot be combined; give one of them")
     return 4 if ipv4 else 6 if ipv6 else None

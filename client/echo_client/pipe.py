@@ -44,8 +44,8 @@ def check_stream(endpoint: Endpoint) -> None:
     """
     if endpoint.scheme == "udp":
         raise InvalidValueError(
-            f"{endpoint}: datagrams are no stream, they may get lost and overtake each other; "
-            "streams go over tcp, tls and unix"
+            f"{endpoint}: datagrams may be lost or reordered, and this needs a stream; use "
+            "tcp://, tls:// or unix://"
         )
 
 
@@ -86,7 +86,7 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
         )
     if received.digest.digest() != sender.sent.digest.digest():
         raise MismatchError(
-            f"{sender.sent.size} bytes were sent and {received.size} came back, but not the same"
+            f"{sender.sent.size} bytes were sent and {received.size} came back, but they differ"
         )
     return received.size
 

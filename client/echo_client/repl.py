@@ -58,9 +58,9 @@ class Repl:
             "hex": ("BYTES", "send bytes written in hexadecimal: \\hex e4 bd a0", self._hex),
             "send": ("FILE", "send a file over a connection of its own and check it", self._send),
             "repeat": ("N TEXT", "send a text N times", self._repeat),
-            "stats": ("", "figures of all round trips so far", self._stats),
+            "stats": ("", "show statistics of all round trips so far", self._stats),
             "reconnect": ("", "close the connection and open a new one", self._reconnect),
-            "quit": ("", "end; so does Ctrl-D", self._quit),
+            "quit": ("", "quit, as Ctrl-D does", self._quit),
         }
 
     def run(self) -> None:
@@ -72,7 +72,7 @@ class Repl:
             style=STYLE,
         )
         self._guarded(self._reconnect, "")
-        _say("", "\\help lists the commands, Ctrl-D ends")
+        _say("", "\\help lists the commands, Ctrl-D quits")
         while not self._ended:
             try:
                 line = session.prompt(self._prompt)
@@ -118,7 +118,7 @@ class Repl:
         reply, nanoseconds = self._round_trip(message)
         _say(written(reply), f"  {nanoseconds / 1e3:.0f} µs")
         if reply != message:
-            _complain(f"this is not what was sent: {written(message)}")
+            _complain(f"the reply differs from what was sent: {written(message)}")
 
     def _round_trip(self, message: bytes) -> tuple[bytes, int]:
         connection = self._connection
@@ -135,7 +135,7 @@ class Repl:
     def _help(self, _argument: str) -> None:
         for name, (arguments, meaning, _) in self._commands.items():
             _say(f"  {f'{chr(92)}{name} {arguments}':<18}", meaning)
-        _say("  anything else     ", "is sent as it is, in UTF-8; \\\\ at the start sends one \\")
+        _say("  anything else     ", "is sent unchanged, as UTF-8; start with \\\\ to send one \\")
 
     def _hex(self, argument: str) -> None:
         try:
@@ -144,13 +144,13 @@ class Repl:
             message = b""
         if not message:
             raise InvalidValueError(
-                f"{argument!r} is not bytes in hexadecimal; write them as in \\hex e4 bd a0"
+                f"{argument!r} is not hexadecimal; write it as in \\hex e4 bd a0"
             )
         self._show(message, lambda reply: reply.hex(" "))
 
     def _send(self, argument: str) -> None:
         if not argument:
-            raise InvalidValueError("which file? \\send FILE")
+            raise InvalidValueError("no file is given; write \\send FILE")
         check_stream(self._endpoint)
         path = Path(os.path.expanduser(_unquoted(argument)))  # noqa: PTH111  # as it is without a home
         digest = hashlib.sha256()
@@ -165,7 +165,7 @@ class Repl:
             # The file had a connection of its own; the prompt's connection is unaffected.
             raise InvalidValueError(f"{path}: {error}") from error
         _say(
-            f"{format_bytes(size)} sent, the same came back",
+            f"{format_bytes(size)} sent and echoed unchanged",
             f"  {seconds:.3f} s, {format_bytes(size / seconds)}/s each way, "
             f"sha256 {digest.hexdigest()[:16]}",
         )
@@ -173,7 +173,7 @@ class Repl:
     def _repeat(self, argument: str) -> None:
         count_text, _, text = argument.partition(" ")
         if not text:
-            raise InvalidValueError("how often, and what? \\repeat N TEXT")
+            raise InvalidValueError("no text is given; write \\repeat N TEXT")
         count = parse_count(count_text)
         message = text.encode()
         trips = array("q")
@@ -182,7 +182,7 @@ class Repl:
             reply, nanoseconds = self._round_trip(message)
             trips.append(nanoseconds)
             mismatches += reply != message
-        _say(f"{count} sent, {count - mismatches} came back as they were", _summary(trips))
+        _say(f"{count} sent, {count - mismatches} came back unchanged", _summary(trips))
 
     def _stats(self, _argument: str) -> None:
         _say(
@@ -209,13 +209,13 @@ def _history() -> History:
     try:
         path = history_path()
     except RuntimeError:
-        _complain("lines are not kept: there is no home directory")
+        _complain("history is not saved: there is no home directory")
         return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
     except OSError as error:
-        _complain(f"lines are not kept: {path}: {error.strerror}")
+        _complain(f"history is not saved: {path}: {error.strerror}")
         return InMemoryHistory()
     return FileHistory(str(path))
 

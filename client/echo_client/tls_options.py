@@ -18,27 +18,31 @@ def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--tls-ca",
             type=file,
             metavar="FILE",
-            help="PEM file of the authorities to trust instead of the system's.",
+            help="PEM file with the CA certificates to trust instead of the system's.",
         ),
         click.option(
             "--tls-cert",
             type=file,
             metavar="FILE",
-            help="PEM file of the client certificate and its chain.",
+            help="PEM file with the client certificate and its chain.",
         ),
         click.option(
             "--tls-key",
             type=file,
             metavar="FILE",
-            help="PEM file of its key, without a passphrase, if it is in another file.",
+            help="PEM file with the private key, without a passphrase, if it is not in the "
+            "--tls-cert file.",
         ),
         click.option(
             "--tls-server-name",
             type=HOST,
             metavar="NAME",
-            help="Name the server's certificate must be valid for, if not the host's.",
+            help="Name that the server's certificate must be valid for; by default the target's "
+            "host.",
         ),
-        click.option("--tls-insecure", is_flag=True, help="Accept any certificate."),
+        click.option(
+            "--tls-insecure", is_flag=True, help="Do not verify the server's certificate."
+        ),
     )
     for option in reversed(options):
         function = option(function)

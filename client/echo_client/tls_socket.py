@@ -52,7 +52,7 @@ class TlsSocket:
     ) -> None:
         if context.check_hostname and not server_name:
             # `ssl.SSLSocket` refuses this, but `ssl.SSLObject` would not check the name.
-            raise ValueError("there is no name that the certificate must be for")
+            raise ValueError("no server name is given for the certificate")
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
@@ -222,7 +222,7 @@ class TlsSocket:
                     raise HandshakeError(f"TLS handshake failed: {broken.strerror}") from error
                 raise broken from error
             if self._outgoing.pending > _MOST_OWED:
-                raise OSError(errno.EPROTO, "the server asks for key updates without end")
+                raise OSError(errno.EPROTO, "the server sends too many key updates")
         return b"".join(pieces) if pieces or self._ended else None
 
     def _raise_refusal(self) -> None:

@@ -124,12 +124,12 @@ class UnixEndpoint(Endpoint):
         try:
             size = len(name.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError as error:
-            raise InvalidValueError(f"{self.path!r} cannot be the name of a file") from error
+            raise InvalidValueError(f"{self.path!r} is not a valid file name") from error
         if not name or "\0" in name:
-            raise InvalidValueError(f"{self!s:.80} names no file; write unix:///run/echo.sock")
+            raise InvalidValueError(f"{self!s:.80} has no path; write unix:///run/echo.sock")
         if size > LONGEST_UNIX_PATH:
             raise InvalidValueError(
-                f"{self.path!r} has {size} bytes; the path of a unix socket may have "
+                f"{self.path!r} has {size} bytes; a unix socket path can have at most "
                 f"{LONGEST_UNIX_PATH}"
             )
 
@@ -187,13 +187,11 @@ def parse_target(text: str) -> Endpoint:
         raise InvalidValueError(str(error).replace(_FORMS, _TARGET_FORMS)) from error
     match endpoint:
         case NetworkEndpoint(port=0):
-            raise InvalidValueError(f"{text!r}: nothing can be reached at port 0; write HOST:PORT")
+            raise InvalidValueError(f"{text!r}: port 0 cannot be connected to; write HOST:PORT")
         case NetworkEndpoint(host="*"):
-            raise InvalidValueError(f"{text!r}: * can only be listened on; write HOST:PORT")
+            raise InvalidValueError(f"{text!r}: * is only for listening; write HOST:PORT")
         case DescriptorEndpoint():
-            raise InvalidValueError(
-                f"{text!r}: a descriptor can only be listened on; {_TARGET_FORMS}"
-            )
+            raise InvalidValueError(f"{text!r}: fd:// is only for listening; {_TARGET_FORMS}")
     return endpoint
 
 
@@ -211,7 +209,7 @@ def parse_page(text: str) -> NetworkEndpoint:
         has_port = False
     if not has_port:
         raise InvalidValueError(
-            f"{text!r} is not HOST:PORT; write it as in 127.0.0.1:9607, the port is required"
+            f"{text!r} is not HOST:PORT; write it as in 127.0.0.1:9607 (the port is required)"
         )
     return endpoint
 
@@ -219,7 +217,7 @@ def parse_page(text: str) -> NetworkEndpoint:
 def _parse_network(rest: str, text: str, transport: Transport) -> NetworkEndpoint:
     host, port = _split_port(rest, text)
     if not host:
-        raise InvalidValueError(f"{text!r} names no host; write HOST:PORT")
+        raise InvalidValueError(f"{text!r} has no host; write HOST:PORT")
     if port is None:
         return NetworkEndpoint(host, transport=transport)
     if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:

@@ -174,7 +174,7 @@ class HttpServer:
         if self._accept_at is not None and self._accept_at <= now:
             self._start_accepting()
         while self._connections and (first := next(iter(self._connections))).deadline <= now:
-            self._logger.debug("request given up: it took too long")
+            self._logger.debug("request timed out")
             self._end(first)
 
     def _timeout(self) -> float | None:
@@ -210,7 +210,7 @@ class HttpServer:
         its answer is then cut short.
         """
         if self._connections:
-            self._logger.debug("http client gives way")
+            self._logger.debug("http client dropped for a newer one")
             waiting = (one for one in self._connections if one.unsent is None)
             self._end(next(waiting, next(iter(self._connections))))
             return True

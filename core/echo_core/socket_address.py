@@ -35,5 +35,5 @@ def unix_path(sockaddr: str | bytes) -> str:
     elif name.startswith("@"):
         name = f"./{name}"
     if not name or "\0" in name:
-        raise ValueError(f"{sockaddr!r} cannot be written as the name of a unix socket")
+        raise ValueError(f"{sockaddr!r} is not a valid unix socket name")
     return name

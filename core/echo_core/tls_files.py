@@ -38,7 +38,7 @@ def load_authorities(context: ssl.SSLContext, option: str, path: str) -> None:
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
-        raise TlsFileError(f"{option}: {path} holds no certificate in PEM form") from error
+        raise TlsFileError(f"{option}: {path} contains no PEM certificate") from error
 
 
 def load_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
@@ -58,18 +58,18 @@ def load_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> Non
     key_option, key_path = ("--tls-key", key) if key else ("--tls-cert", cert)
 
     def refuse_to_ask() -> str:
-        raise TlsFileError(f"{key_option}: {key_path} is encrypted; write it without a passphrase")
+        raise TlsFileError(f"{key_option}: {key_path} is encrypted; use a key without a passphrase")
 
     certificates, keys = _read("--tls-cert", cert), _read(key_option, key_path)
     try:
         context.load_cert_chain(cert, key, refuse_to_ask)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            said = f"{key_option}: {key_path} is not the key of {cert}"
+            said = f"{key_option}: {key_path} is not the private key of {cert}"
         elif b"-----BEGIN CERTIFICATE-----" not in certificates:
-            said = f"--tls-cert: {cert} holds no certificate in PEM form"
+            said = f"--tls-cert: {cert} contains no PEM certificate"
         elif b"PRIVATE KEY-----" not in keys:
-            said = f"{key_option}: {key_path} holds no key in PEM form"
+            said = f"{key_option}: {key_path} contains no PEM private key"
         else:
             said = f"--tls-cert: {cert} and {key_path}: {error.reason or error}"
         raise TlsFileError(said) from error

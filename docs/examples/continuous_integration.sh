@@ -1,6 +1,6 @@
 #!/bin/sh
-# A job of continuous integration: compares a build with the one before it, and fails if it is worse.
-# BASELINE and CANDIDATE are the targets; results and report stay in the current folder.
+# A continuous integration job: compares a build with the previous one, and fails if it is worse.
+# BASELINE and CANDIDATE are the targets; results and report are written to the current folder.
 #
 #     BASELINE=10.0.0.7 CANDIDATE=10.0.0.8 sh docs/examples/continuous_integration.sh
 set -eu

@@ -20,7 +20,7 @@ from echo_load.commands.swarm import swarm
 def echo_load() -> None:
     """Test echo services: what came back, how fast, and how late.
 
-    Every option of a command can be set in the environment: ECHO_LOAD_CONNECTIONS=500.
+    Every option of a command can also be set in the environment: ECHO_LOAD_CONNECTIONS=500.
     """
 
 

@@ -62,115 +62,123 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
 @click.option(
     "--host",
     type=option_types.HOST,
-    help="Name or address to listen on; * is all.  [default: 127.0.0.1, with -6 ::1]",
+    help="Host name or address to listen on; * for all addresses.  [default: 127.0.0.1, or ::1 "
+    "with -6]",
 )
 @click.option(
     "--port",
     type=option_types.PORT,
     default=DEFAULT_PORT,
-    help="Port to listen on; 0 is any free one.",
+    help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
     "--listen",
     type=option_types.ENDPOINT,
     multiple=True,
     metavar="URL",
-    help="Instead of --host and --port: tcp://HOST:PORT, tls://…, udp://…, unix:///PATH, "
-    "unix://@NAME (abstract) or fd://N; repeatable.",
+    help="Endpoint to listen on, instead of --host and --port: tcp://HOST:PORT, tls://…, udp://…, "
+    "unix:///PATH, unix://@NAME (abstract) or fd://N. Repeatable.",
 )
 @click.option("-4", "--ipv4", is_flag=True, help="Listen on IPv4 addresses only.")
 @click.option("-6", "--ipv6", is_flag=True, help="Listen on IPv6 addresses only.")
 @click.option(
-    "--backlog", type=_COUNT, default=4096, help="Most connections that may wait to be accepted."
+    "--backlog",
+    type=_COUNT,
+    default=4096,
+    help="Maximum number of connections waiting to be accepted.",
 )
 @click.option(
     "--unix-mode",
     type=option_types.Parsed("mode", _mode, only_text=True),
     default="666",
-    help="Permissions of unix sockets.",
+    help="File mode of unix sockets, in octal.",
 )
 @click.option(
     "--workers",
     type=option_types.Parsed("count", _workers),
     default="1",
     metavar="COUNT|auto",
-    help="Processes that serve; auto is one per core.",
+    help="Number of worker processes; auto starts one per core.",
 )
 @click.option(
     "--max-connections",
     type=_COUNT,
-    help="Most connections open at once, in all workers together.",
+    help="Maximum number of open connections, over all workers.",
 )
 @click.option(
     "--when-full",
     type=click.Choice(["close", "wait"]),
     default="close",
-    help="Whether connections beyond --max-connections are closed at once or wait in the backlog.",
+    help="Close connections beyond --max-connections at once, or let them wait in the backlog.",
 )
 @click.option(
     "--max-connections-per-ip",
     type=_COUNT,
-    help="Most connections open at once from one address, in each worker.",
+    help="Maximum number of open connections per client address, in each worker.",
 )
 @click.option(
     "--idle-timeout",
     type=option_types.POSITIVE_DURATION,
-    help="Close connections on which no data moves for this long.",
+    help="Close connections that transfer no data for this long.",
 )
 @click.option(
     "--rate-limit",
     type=option_types.RATE_OF_BYTES,
     metavar="BYTES/S",
-    help="Most bytes per second that each connection may send: 64KiB, 10MB.",
+    help="Maximum bytes per second that each connection may send, such as 64KiB or 10MB.",
 )
 @click.option(
     "--drain-timeout",
     type=option_types.DURATION,
     default="10s",
-    help="Time for open connections to finish after SIGTERM or SIGINT.",
+    help="Time that open connections have to finish after SIGTERM or SIGINT.",
 )
 @click.option(
     "--tls-cert",
     type=_FILE,
     metavar="FILE",
-    help="Certificate and chain in PEM form, for --listen tls://HOST:PORT.",
+    help="PEM file with the certificate and its chain, for --listen tls://HOST:PORT.",
 )
 @click.option(
-    "--tls-key", type=_FILE, metavar="FILE", help="Key of the certificate, without a passphrase."
+    "--tls-key",
+    type=_FILE,
+    metavar="FILE",
+    help="PEM file with the private key, without a passphrase.",
 )
 @click.option(
     "--tls-client-ca",
     type=_FILE,
     metavar="FILE",
-    help="Demand a client certificate of these authorities.",
+    help="Require a client certificate signed by a CA in this PEM file.",
 )
 @click.option(
     "--proxy-protocol",
     is_flag=True,
-    help="Expect a PROXY protocol header first, version 1 or 2.",
+    help="Expect each connection to begin with a PROXY protocol header, version 1 or 2.",
 )
 @click.option(
     "--handshake-timeout",
     type=option_types.POSITIVE_DURATION,
     default="10s",
-    help="Time for a connection's PROXY header and its TLS handshake.",
+    help="Time that a connection has for its PROXY header and TLS handshake together.",
 )
-@click.option("--udp-low-ports", is_flag=True, help="Answer datagrams from ports below 1024 too.")
+@click.option("--udp-low-ports", is_flag=True, help="Also answer datagrams from ports below 1024.")
 @click.option(
     "--fault",
     "faults",
     type=option_types.Parsed("fault", Fault.parse),
     multiple=True,
     metavar="FAULT",
-    help="Inject a fault into a share of the reads or datagrams; repeatable. KIND@PERCENT, or "
-    "KIND=TIME[+-JITTER]@PERCENT of delay and stall. Kinds: delay, corrupt, truncate; of "
-    "connections stall, reset, close; of datagrams drop, duplicate, reorder.",
+    help="Inject a fault into a share of the reads or datagrams: KIND@PERCENT, or "
+    "KIND=TIME[+-JITTER]@PERCENT for delay and stall. Kinds: delay, corrupt, truncate; for "
+    "connections also stall, reset, close; for datagrams also drop, duplicate, reorder. "
+    "Repeatable.",
 )
 @click.option(
     "--fault-seed",
     type=option_types.whole_number("number", 0, 2**63 - 1),
     default=0,
-    help="Number that decides which reads and datagrams the faults strike.",
+    help="Seed that decides which reads and datagrams are hit by the faults.",
 )
 @click.option(
     "--admin",
@@ -178,25 +186,25 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
     metavar="HOST:PORT",
     help="Serve /metrics, /healthz and /readyz on this address.",
 )
-@click.option("--access-log", is_flag=True, help="Log a line for each connection when it ends.")
+@click.option("--access-log", is_flag=True, help="Log one line per connection when it ends.")
 @click.option(
     "--access-log-sample",
     type=option_types.PERCENTAGE,
     default="100%",
     metavar="PERCENT",
-    help="Share of the connections that --access-log logs, chosen at random.",
+    help="Share of connections that --access-log logs, chosen at random.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
-    help="Least severe level that is logged.",
+    help="Minimum severity to log.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "console", "json"]),
     default="auto",
-    help="Format of the log; auto is console on a terminal and JSON lines elsewhere.",
+    help="Log format; auto is console on a terminal and JSON lines otherwise.",
 )
 @click.option("--worker", type=option_types.Parsed("assignment", Assignment.parse), hidden=True)
 @settings.config_option
@@ -215,34 +223,34 @@ def echo_server(
     worker: Assignment | None,
     **settings: Any,
 ) -> ExitCode:
-    """Echo every byte of many connections at once, in one thread a worker.
+    """Echo every byte of many concurrent connections, with one thread per worker.
 
-    Prints `listening tcp://HOST:PORT` on standard output once it can be connected to, and
-    `admin http://HOST:PORT`; logs go to standard error. Listeners that systemd hands over are
-    served where --listen is not given.
+    Prints `listening tcp://HOST:PORT` on standard output as soon as a listener accepts connections,
+    and `admin http://HOST:PORT` for --admin; logs go to standard error. Without --listen, listeners
+    passed by systemd are served.
 
-    SIGTERM or Ctrl-C drains: no new connection is accepted, open ones may finish. A second one,
-    more than a second later, ends the server at once. With --workers 2 or more, or with --admin, a
-    supervisor watches over the workers: one that dies is replaced, and SIGHUP replaces all of them
-    by new processes, one after the other; no connection is refused.
+    SIGTERM or Ctrl-C drains: no new connection is accepted, and open ones may finish. A second
+    signal, more than a second later, ends the server at once. With --workers 2 or more, or with
+    --admin, a supervisor watches the workers: it replaces one that dies, and on SIGHUP replaces all
+    of them by new processes, one after the other, without refusing a connection.
 
-    Every option can be set in the environment: ECHO_SERVER_PORT=50007.
+    Every option can also be set in the environment: ECHO_SERVER_PORT=50007.
 
-    Exit codes: 0 drained, 2 usage, 3 could not listen or start workers, 130 ended by a second
+    Exit codes: 0 drained, 2 usage error, 3 could not listen or start workers, 130 ended by a second
     signal.
     """
     if ipv4 and ipv6:
-        raise click.UsageError("-4 and -6 exclude each other; leave out both to listen on both")
+        raise click.UsageError("-4 and -6 cannot be combined; omit both to listen on both")
     version: IpVersion | None = 4 if ipv4 else 6 if ipv6 else None
     if listen:
         refuse_unused(
             context,
             ("host", "port"),
-            "and --listen exclude each other; write --listen tcp://HOST:PORT",
+            "cannot be combined with --listen; write --listen tcp://HOST:PORT",
         )
     if not access_log:
         refuse_unused(
-            context, ("access_log_sample",), "is the share that --access-log logs; add --access-log"
+            context, ("access_log_sample",), "has no effect without --access-log; add --access-log"
         )
     config = ServerConfig(
         listen=listen or _inherited() or (_short_form(host, port, version),),
@@ -271,19 +279,21 @@ def _refuse_without_use(context: click.Context, config: ServerConfig) -> None:
         refuse_unused(
             context,
             ("when_full",),
-            "says what becomes of connections beyond --max-connections; add that",
+            "has no effect without --max-connections; add --max-connections",
         )
     if not config.faults:
-        refuse_unused(context, ("fault_seed",), "says where each --fault strikes; add one")
+        refuse_unused(context, ("fault_seed",), "has no effect without --fault; add --fault")
     schemes = {endpoint.scheme for endpoint in config.listen}
     if "fd" in schemes:
         # Their kind is known only when they are opened.
         return
     if "unix" not in schemes:
-        refuse_unused(context, ("unix_mode",), "is for unix sockets; write --listen unix:///PATH")
+        refuse_unused(
+            context, ("unix_mode",), "applies only to unix sockets; add --listen unix:///PATH"
+        )
     if "udp" not in schemes:
         refuse_unused(
-            context, ("udp_low_ports",), "is for datagrams; write --listen udp://HOST:PORT"
+            context, ("udp_low_ports",), "applies only to UDP; add --listen udp://HOST:PORT"
         )
 
 

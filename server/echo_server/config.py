@@ -89,21 +89,21 @@ class ServerConfig:
         self._check_tls()
         if self.access_log and self.log_level in {"warning", "error"}:
             raise InvalidValueError(
-                f"--access-log writes lines of level info, which --log-level {self.log_level} "
-                "leaves out; write --log-level info"
+                f"--access-log logs at level info, which --log-level {self.log_level} suppresses; "
+                "write --log-level info"
             )
 
     def _check_addresses(self) -> None:
         inherited = [one for one in self.listen if isinstance(one, DescriptorEndpoint)]
         for descriptor in inherited:
             if inherited.count(descriptor) > 1:
-                raise InvalidValueError(f"--listen {descriptor} is there twice; name it once")
+                raise InvalidValueError(f"--listen {descriptor} is given twice; give it once")
         for endpoint in self.listen:
             version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
             if version and self.ip_version and version != self.ip_version:
                 raise InvalidValueError(
-                    f"-{self.ip_version}: {endpoint} is an IPv{version} address; "
-                    f"leave out -{self.ip_version}, or name an IPv{self.ip_version} address"
+                    f"-{self.ip_version}: {endpoint} is an IPv{version} address; omit "
+                    f"-{self.ip_version}, or give an IPv{self.ip_version} address"
                 )
 
     def _check_tls(self) -> None:
@@ -113,8 +113,7 @@ class ServerConfig:
         for name in ("tls_cert", "tls_key", "tls_client_ca"):
             if getattr(self, name) is not None and not self.speaks_tls:
                 raise InvalidValueError(
-                    f"--{name.replace('_', '-')} is for TLS, and nothing listens for it; "
-                    "write --listen tls://HOST:PORT"
+                    f"--{name.replace('_', '-')} applies only to TLS; add --listen tls://HOST:PORT"
                 )
 
     def check_faults(self) -> None:
@@ -130,13 +129,11 @@ class ServerConfig:
         for fault in self.faults:
             if fault.kind in DATAGRAM_ONLY and datagrams == {False}:
                 raise InvalidValueError(
-                    f"--fault {fault} strikes datagrams, and nothing listens for them; "
-                    "write --listen udp://HOST:PORT"
+                    f"--fault {fault} applies only to datagrams; add --listen udp://HOST:PORT"
                 )
             if fault.kind in STREAM_ONLY and datagrams == {True}:
                 raise InvalidValueError(
-                    f"--fault {fault} strikes connections, and nothing listens for them; "
-                    "write --listen tcp://HOST:PORT"
+                    f"--fault {fault} applies only to connections; add --listen tcp://HOST:PORT"
                 )
 
     def _check_numbers(self) -> None:
@@ -145,23 +142,25 @@ class ServerConfig:
             if number is not None and not 1 <= number < 2**31:
                 raise InvalidValueError(f"{_words(name)} {number} is not between 1 and {2**31 - 1}")
         if not 0 <= self.unix_mode <= 0o777:
-            raise InvalidValueError(f"a unix socket cannot have the mode {self.unix_mode:o}")
+            raise InvalidValueError(f"unix mode {self.unix_mode:o} is not between 0 and 777")
         if not 0 <= self.drain_timeout < math.inf:
             raise InvalidValueError(
-                f"a drain timeout of {self.drain_timeout} seconds is not a time above 0"
+                f"a drain timeout of {self.drain_timeout} seconds is negative or not finite"
             )
         if self.idle_timeout is not None and not 0 < self.idle_timeout < math.inf:
             raise InvalidValueError(
-                f"an idle timeout of {self.idle_timeout} seconds is not a time above 0"
+                f"an idle timeout of {self.idle_timeout} seconds is not above 0 and finite"
             )
         if not 0 < self.handshake_timeout < math.inf:
             raise InvalidValueError(
-                f"a handshake timeout of {self.handshake_timeout} seconds is not a time above 0"
+                f"a handshake timeout of {self.handshake_timeout} seconds is not above 0 and finite"
             )
         if self.rate_limit is not None and self.rate_limit < 1:
-            raise InvalidValueError(f"a rate limit of {self.rate_limit} lets nothing through")
+            raise InvalidValueError(
+                f"a rate limit of {self.rate_limit} bytes per second is below 1"
+            )
         if not 0 <= self.access_log <= 1:
-            raise InvalidValueError(f"{self.access_log} is not a share of the connections")
+            raise InvalidValueError(f"access log: {self.access_log} is not a share between 0 and 1")
 
     @property
     def speaks_tls(self) -> bool:
@@ -189,9 +188,9 @@ class ServerConfig:
         if self.max_connections > most:
             workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
             raise InvalidValueError(
-                f"--max-connections {self.max_connections} does not fit: {workers} with "
-                f"{descriptors} descriptors each (ulimit -Hn) can hold {most}; write at most that, "
-                "or raise the limit or --workers"
+                f"--max-connections {self.max_connections} is too high: {workers} with "
+                f"{descriptors} descriptors each (ulimit -Hn) can hold {most}; lower it, or raise "
+                "the descriptor limit or --workers"
             )
 
 

@@ -68,15 +68,17 @@ class Fault:
         kind = KINDS.get(name)
         if kind is None:
             raise InvalidValueError(
-                f"{text!r}: {name!r} is not a kind of fault; there are {', '.join(KINDS)}"
+                f"{text!r}: {name!r} is not a kind of fault; the kinds are {', '.join(KINDS)}"
             )
         if kind in TIMED and not time:
-            raise InvalidValueError(f"{text!r} says not how long; write it as in {name}=50ms@10%")
+            raise InvalidValueError(f"{text!r} has no duration; write it as in {name}=50ms@10%")
         if kind not in TIMED and time is not None:
-            raise InvalidValueError(f"{text!r}: {name} takes no time; write {name}@10%")
+            raise InvalidValueError(f"{text!r}: {name} takes no duration; write {name}@10%")
         seconds, spread = _seconds(text, time), _seconds(text, jitter)
         if spread > seconds:
-            raise InvalidValueError(f"{text!r}: the jitter is larger than the time itself")
+            raise InvalidValueError(
+                f"{text!r}: the jitter is larger than the duration; give at most {time}"
+            )
         try:
             return cls(kind, parse_percentage(share) if share is not None else 1.0, seconds, spread)
         except InvalidValueError as error:

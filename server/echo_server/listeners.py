@@ -184,8 +184,8 @@ def inherited_listener(descriptor: int) -> socket.socket:
     if not _can_serve(listener):
         listener.detach()
         raise ListenError(
-            f"cannot listen on fd://{descriptor}: it is neither a stream socket that listens "
-            "nor a bound UDP socket"
+            f"cannot listen on fd://{descriptor}: it is neither a listening stream socket nor a "
+            "bound UDP socket"
         )
     if listener.family != socket.AF_UNIX and listener.type == socket.SOCK_STREAM:
         _set_stream_options(listener)
@@ -433,7 +433,7 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
 def _is_stale(endpoint: UnixEndpoint) -> bool:
     """Return True if a file is a stale socket: one without a listener."""
     if not stat.S_ISSOCK(Path(endpoint.path).stat().st_mode):
-        raise ListenError(f"cannot listen on {endpoint}: a file that is not a socket is in the way")
+        raise ListenError(f"cannot listen on {endpoint}: the path exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -88,10 +88,10 @@ def test_a_source_address_of_datagrams(start_server: StartServer) -> None:
 @pytest.mark.parametrize(
     ("target", "source", "said"),
     [
-        ("127.0.0.1:1", "192.0.2.1", "from 192.0.2.1: no address of this machine"),
-        ("udp://127.0.0.1:1", "192.0.2.1", "from 192.0.2.1: no address of this machine"),
-        ("127.0.0.1:1", "::1", "from ::1: that is an IPv6 address"),
-        ("unix:///x", "127.0.0.1", "from 127.0.0.1: that is an IPv4 address"),
+        ("127.0.0.1:1", "192.0.2.1", "from 192.0.2.1: not an address of this machine"),
+        ("udp://127.0.0.1:1", "192.0.2.1", "from 192.0.2.1: not an address of this machine"),
+        ("127.0.0.1:1", "::1", "from ::1, which is an IPv6 address"),
+        ("unix:///x", "127.0.0.1", "from 127.0.0.1, which is an IPv4 address"),
     ],
 )
 def test_an_unusable_source_address(target: str, source: str, said: str) -> None:
@@ -178,7 +178,7 @@ refused("[::1]:7")
     assert len(lines) == 5, (lines, result.stderr)
     for line in lines[:4]:
         assert line.startswith("2 no_port cannot connect to "), line
-        assert "net.ipv4.ip_local_port_range (40000 to 40001) are taken; connect from" in line
+        assert "net.ipv4.ip_local_port_range (40000 to 40001) are in use; connect from" in line
     assert lines[4].startswith("0 unreachable cannot connect to tcp://[::1]:7: "), lines[4]
 
 
@@ -186,9 +186,9 @@ refused("[::1]:7")
     ("arguments", "said"),
     [
         (["--source-ip", "here", "127.0.0.1:1"], "--source-ip: 'here' is not an IP address"),
-        (["-4", "-6", "127.0.0.1:1"], "-4 and -6 leave no address; give one of them"),
-        (["-4", "unix:///x"], "--ipv4 is for networks, and not for unix:///x"),
-        (["--source-ip", "::1", "unix:///x"], "--source-ip is for networks, and not for"),
+        (["-4", "-6", "127.0.0.1:1"], "-4 and -6 cannot be combined; give one of them"),
+        (["-4", "unix:///x"], "--ipv4 applies only to IP targets, not to unix:///x"),
+        (["--source-ip", "::1", "unix:///x"], "--source-ip applies only to IP targets, not to"),
     ],
 )
 def test_bad_input(arguments: list[str], said: str) -> None:

@@ -102,7 +102,7 @@ def test_a_service_may_keep_the_connection_open() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
-        (wrong, "5 bytes were sent and 5 came back, but not the same"),
+        (wrong, "5 bytes were sent and 5 came back, but they differ"),
         (silent, "the server closed the connection after 0 of 5 bytes"),
         (halves, "the server closed the connection after 2 of 5 bytes"),
         (resets, "the server reset the connection"),
@@ -128,7 +128,7 @@ def test_surplus_bytes_are_noticed() -> None:
     with Service(adds_at_the_end) as service:
         result = run([*CLIENT, service.target], stdin=b"hello")
     assert (result.returncode, result.stdout) == (1, b"hello!")
-    assert b"5 bytes were sent and 6 came back, but not the same" in result.stderr
+    assert b"5 bytes were sent and 6 came back, but they differ" in result.stderr
 
 
 def test_a_reset_after_the_last_byte_is_not_an_error() -> None:

@@ -97,7 +97,7 @@ def test_characters_split_across_receives_are_echoed_whole(prompt: Prompt) -> No
 
 def test_a_reply_longer_than_one_receive(terminal: Terminal) -> None:
     terminal.type("\\repeat 3 " + "长" * 10_000)
-    terminal.expect("3 sent, 3 came back as they were")
+    terminal.expect("3 sent, 3 came back unchanged")
 
 
 def test_commands(terminal: Terminal, tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def test_commands(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("\\hex e4bda0 ff")
     terminal.expect_reply("e4 bd a0 ff")
     terminal.type("\\hex quatsch")
-    terminal.expect("'quatsch' is not bytes in hexadecimal")
+    terminal.expect("'quatsch' is not hexadecimal")
     terminal.type(f"\\send {file}")
-    terminal.expect("3.0 MiB sent, the same came back")
+    terminal.expect("3.0 MiB sent and echoed unchanged")
     terminal.type("\\send /nonexistent")
     terminal.expect("/nonexistent: No such file or directory")
     terminal.type("\\repeat 100 ping")
-    terminal.expect("100 sent, 100 came back as they were")
+    terminal.expect("100 sent, 100 came back unchanged")
     terminal.type("\\repeat often ping")
     terminal.expect("'often' is not a count")
     terminal.type("\\stats")
@@ -146,7 +146,7 @@ def test_tls(
     file = tmp_path / "file"
     file.write_bytes(os.urandom(3 << 20))
     terminal.type(f"\\send {file}")
-    terminal.expect("3.0 MiB sent, the same came back")
+    terminal.expect("3.0 MiB sent and echoed unchanged")
     terminal.type("\\quit")
     assert terminal.ends() == 0
 
@@ -172,9 +172,9 @@ def test_udp(start_server: Callable[..., EchoServerProcess], prompt: Prompt) -> 
     terminal.type("hello")
     terminal.expect_reply("hello")
     terminal.type("\\send /etc/passwd")
-    terminal.expect("datagrams are no stream")
+    terminal.expect("datagrams may be lost or reordered")
     terminal.type("\\repeat 10 ping")
-    terminal.expect("10 sent, 10 came back as they were")
+    terminal.expect("10 sent, 10 came back unchanged")
     server.signal(signal.SIGKILL)
     server.wait()
     terminal.type("and now?")
@@ -245,7 +245,7 @@ def test_a_service_that_is_silent_or_wrong(prompt: Prompt) -> None:
         terminal = prompt(service.target)
         terminal.type("hello")
         terminal.expect("idmmn")
-        terminal.expect("this is not what was sent: hello")
+        terminal.expect("the reply differs from what was sent: hello")
         terminal.type("\\stats")
         terminal.expect("1 mismatches")
 
@@ -280,7 +280,7 @@ def test_an_unwritable_history_does_not_prevent_the_prompt(
 ) -> None:
     (tmp_path / "state").write_text("a file where the directory should be")
     terminal = prompt(f"127.0.0.1:{echo_server.port}")
-    terminal.expect("lines are not kept")
+    terminal.expect("history is not saved")
     terminal.type("hello")
     terminal.expect_reply("hello")
 
@@ -297,4 +297,4 @@ def test_a_user_without_a_home_directory(
     for name in ("HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert isinstance(_history(), InMemoryHistory)
-    assert "lines are not kept: there is no home directory" in capsys.readouterr().out
+    assert "history is not saved: there is no home directory" in capsys.readouterr().out

@@ -75,7 +75,7 @@ COUNT_AND_LIST = "try: error: --count and --list exclude each other"
             ["--count", "2", "--count=3"],
             {},
             "",
-            "try: error: --count is there twice, and takes one value; give it once",
+            "try: error: --count is given twice and takes one value; give it once",
         ),
         (["--name", "x", "--name", "y", "--loud", "--loud"], {}, "", "1 None 2 True"),
     ],

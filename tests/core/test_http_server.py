@@ -195,7 +195,7 @@ def test_the_timeout_covers_the_answer_too() -> None:
     with serving(seconds=0.2) as served, served.connect() as slow:
         slow.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         until(
-            lambda: any("took too long" in entry["event"] for entry in served.logged),
+            lambda: any("timed out" in entry["event"] for entry in served.logged),
             "the answer to be given up",
         )
         with suppress(ConnectionResetError):

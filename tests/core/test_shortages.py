@@ -26,7 +26,7 @@ def refuse(*arguments):
 
 _posixsubprocess.fork_exec = os.posix_spawn = os.posix_spawnp = refuse
 """
-ADVICE = "raise the limit of processes (ulimit -u)"
+ADVICE = "raise the limit on processes (ulimit -u)"
 REFUSED = "Resource temporarily unavailable"
 
 

@@ -401,20 +401,20 @@ def test_a_link_local_address_has_a_zone(
     [
         (["--listen", "ftp://x"], "--listen: 'ftp://x': the scheme 'ftp' is not supported"),
         (["--listen", "fd://x"], "--listen: 'fd://x': 'x' is not a descriptor; write fd://3"),
-        (["--listen", "fd://3", "--listen", "fd://3"], "--listen fd://3 is there twice"),
+        (["--listen", "fd://3", "--listen", "fd://3"], "--listen fd://3 is given twice"),
         (["--admin", "udp://localhost:7"], "--admin: 'udp://localhost:7' is not HOST:PORT"),
-        (["--listen", "unix://"], "--listen: unix:// names no file"),
-        (["--listen", "unix:///" + "x" * 107], "has 108 bytes; the path of a unix socket may"),
-        (["--listen", "tcp://h:1", "--port", "7"], "--port and --listen exclude each other"),
-        (["--listen", "tcp://h:1", "--host", "x"], "--host and --listen exclude each other"),
-        (["-4", "-6"], "-4 and -6 exclude each other"),
+        (["--listen", "unix://"], "--listen: unix:// has no path"),
+        (["--listen", "unix:///" + "x" * 107], "has 108 bytes; a unix socket path can have at"),
+        (["--listen", "tcp://h:1", "--port", "7"], "--port cannot be combined with --listen"),
+        (["--listen", "tcp://h:1", "--host", "x"], "--host cannot be combined with --listen"),
+        (["-4", "-6"], "-4 and -6 cannot be combined"),
         (["-4", "--host", "::1"], "-4: tcp://[::1]:50007 is an IPv6 address"),
         (["-6", "--listen", "tcp://127.0.0.1:7"], "tcp://127.0.0.1:7 is an IPv4 address"),
         (["--unix-mode", "999"], "--unix-mode: '999' is not a file mode; write it as in 660"),
         (["--unix-mode", "1777"], "--unix-mode: '1777' is not a file mode"),
         (["--workers", "0"], "--workers: '0' is neither auto nor a number from 1 to 512"),
         (["--workers", "many"], "--workers: 'many' is neither auto nor a number"),
-        (["--worker", "0:1"], "--worker: '0:1' is not what a supervisor hands"),
+        (["--worker", "0:1"], "--worker: '0:1' is not an assignment of the supervisor"),
     ],
 )
 def test_bad_input(arguments: list[str], said: str) -> None:
@@ -434,7 +434,7 @@ def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("precious")
     code, line = one_error("--listen", f"unix://{path}")
-    assert (code, line.endswith("a file that is not a socket is in the way")) == (3, True)
+    assert (code, line.endswith("the path exists and is not a socket")) == (3, True)
     assert path.read_text() == "precious"
 
 
@@ -465,7 +465,7 @@ def announced(*options: str, **variables: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"LISTEN_FDS": "999999"}, "LISTEN_FDS=999999, and descriptor 3 is not open"),
+        ({"LISTEN_FDS": "999999"}, "LISTEN_FDS=999999, but descriptor 3 is not open"),
         ({"LISTEN_FDS": "9" * 5000}, f"LISTEN_FDS={'9' * 5000} is not a number from 0 to"),
         ({"LISTEN_FDS": "-1"}, "LISTEN_FDS=-1 is not a number from 0 to 999999999"),
         ({"LISTEN_FDS": "some"}, "LISTEN_FDS=some is not a number"),
@@ -477,7 +477,7 @@ def announced(*options: str, **variables: str) -> tuple[int, str]:
 def test_invalid_activation_variables(variables: dict[str, str], said: str) -> None:
     code, line = announced(**variables)
     assert code == 3
-    assert line.startswith("echo-server: error: cannot listen on what systemd opened: ")
+    assert line.startswith("echo-server: error: cannot use the sockets of systemd: ")
     assert said in line
 
 

@@ -34,22 +34,31 @@ from support.swarms import SHORT, free_port, locust, started
         (["--host", "h", "--payload-size", "x"], "--payload-size: 'x' is not a size"),
         (
             ["--host", "udp://127.0.0.1:1", "--payload-size", "70000"],
-            "messages of 70000 bytes: a datagram holds 65507",
+            "messages of 70000 bytes are too large: a datagram can hold at most 65507",
         ),
         (["--host", "h", "--wait", "3s-1s"], "--wait: '3s-1s' is not a range of durations"),
-        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is not a time above 0"),
+        (["--host", "h", "--timeout", "0s"], "--timeout: '0s' is not a duration above 0"),
         (["--host", "h", "--threshold", "p99"], "--threshold: 'p99' is not a threshold"),
         (
             ["--host", "h", "--threshold", "retransmits<1"],
             "--threshold: 'retransmits<1': a swarm does not measure retransmits",
         ),
-        (["--host", "h", "--rate", "5"], "--rate is for EchoBlockUser, and none runs; name it"),
-        (["--host", "h", "--block-connections", "5"], "--block-connections is for EchoBlockUser"),
-        (["--host", "h", "--wait", "1s", "EchoBlockUser"], "--wait is for EchoUser, and none runs"),
+        (
+            ["--host", "h", "--rate", "5"],
+            "--rate applies only to EchoBlockUser, which is not running; add EchoBlockUser",
+        ),
+        (
+            ["--host", "h", "--block-connections", "5"],
+            "--block-connections applies only to EchoBlockUser",
+        ),
+        (
+            ["--host", "h", "--wait", "1s", "EchoBlockUser"],
+            "--wait applies only to EchoUser, which is not running",
+        ),
         (["--host", "tls://h:1", "--tls-ca", "/nope"], "/nope"),
         (
             ["--host", "tls://h:1", "EchoBlockUser"],
-            "EchoBlockUser does not speak tls, as tls://h:1 needs; use EchoUser",
+            "EchoBlockUser does not support tls, which tls://h:1 needs; use EchoUser",
         ),
         (["--host", "h", "--payload-size", "1TB"], "1000000000000"),
         (["--host", "h", "--stages", "x"], "--stages: 'x' is not a stage"),
@@ -128,7 +137,7 @@ def test_a_target_may_be_any_of_the_arguments(echo_server: EchoServerProcess) ->
     command = [*LOAD, "swarm", "--headless", "-u", "1", "-t", "1s"]
     assert run([*command, echo_server.url, "EchoUser"]).returncode == 0
     for arguments, error in (
-        (["a:1", "b:2"], "a:1 and b:2 are both targets; give one"),
+        (["a:1", "b:2"], "a:1 and b:2 are both targets; give only one"),
         (["tcp://h:99999"], "'99999' is not a port"),
     ):
         ended = run([*command, *arguments])

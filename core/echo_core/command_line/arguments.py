@@ -43,9 +43,9 @@ class Command(click.Command):
                 and given.count(parameter) > 1
             ):
                 is_list = "," in parameter.make_metavar(ctx)
-                advice = "one list, with commas" if is_list else "it once"
+                advice = "one list, separated by commas" if is_list else "it once"
                 raise click.UsageError(
-                    f"{spelled(parameter)} is there twice, and takes one value; give {advice}",
+                    f"{spelled(parameter)} is given twice and takes one value; give {advice}",
                     ctx,
                 )
 

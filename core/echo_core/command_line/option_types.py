@@ -77,7 +77,7 @@ def _duration(text: str) -> float:
 def _positive_duration(text: str) -> float:
     seconds = _duration(text)
     if not seconds:
-        raise InvalidValueError(f"{text!r} is not a time above 0; write it as in 10s or 250ms")
+        raise InvalidValueError(f"{text!r} is not a duration above 0; write it as in 10s or 250ms")
     return seconds
 
 

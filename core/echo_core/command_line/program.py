@@ -19,7 +19,7 @@ DISTRIBUTION = "echoswarm"
 
 # Resources that the system may run out of, and the remedies.
 _SHORTAGES = {
-    errno.EMFILE: "raise the limit of open descriptors (ulimit -n)",
+    errno.EMFILE: "raise the limit on open descriptors (ulimit -n)",
     errno.ENFILE: "the system has no descriptors left (fs.file-max)",
     errno.ENOMEM: "the system has no memory left",
 }
@@ -99,7 +99,7 @@ def _shortage(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         return f"{error.strerror}; {_SHORTAGES[error.errno]}"
     if str(error) == _NO_THREAD:
-        return f"{error}; raise the limit of processes (ulimit -u)"
+        return f"{error}; raise the limit on processes (ulimit -u)"
     return None
 
 

@@ -44,7 +44,7 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
         is_eager=True,
         expose_value=False,
         callback=_load_config,
-        help="Read options from a TOML file; flags and the environment override it.",
+        help="Read options from a TOML file; flags and environment variables override it.",
     )(function)
 
 
@@ -64,7 +64,7 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
         raise UnreadableConfigError(f"--config: {value}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         # Not TOML, not UTF-8, a number with too many digits, or tables nested too deeply.
-        raise UnreadableConfigError(f"--config: {value} is not TOML: {error}") from error
+        raise UnreadableConfigError(f"--config: {value} is not valid TOML: {error}") from error
     options = {
         environment.long_name(parameter): parameter
         for parameter in context.command.params
@@ -76,12 +76,13 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
         if option is None or option.name is None:
             known = ", ".join(sorted(options))
             raise UnreadableConfigError(
-                f"--config: {value}: {key!r} is not an option here; it may set {known}"
+                f"--config: {value}: {key!r} is not an option of this command; the options are "
+                f"{known}"
             )
         settings = setting if isinstance(setting, list) and option.multiple else [setting]
         if not all(_suits(option, item) for item in settings):
             raise UnreadableConfigError(
-                f"--config: {value}: {key} = {setting!r} is not a value that --{key} takes"
+                f"--config: {value}: {key} = {setting!r} is not a valid value of --{key}"
             )
         defaults[option.name] = settings if option.multiple else setting
     context.default_map = {**(context.default_map or {}), **defaults}

@@ -18,32 +18,32 @@ from echo_load.plan.bounds import DEFAULT_MARGIN
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
-    short_help="Tell whether results are better, worse, no different, or too noisy.",
+    short_help="Compare results, with a verdict on each figure.",
 )
 @options.results_argument
 @click.option(
     "--margin",
     type=option_types.PERCENTAGE,
     default=f"{DEFAULT_MARGIN:.0%}",
-    help="Smallest change that matters, as a share.",
+    help="Smallest change that counts as a difference.",
 )
 @click.option(
     "--fail-on",
     type=click.Choice(["worse"]),
-    help="Exit with 99 if any figure is worse than in the first result.",
+    help="Exit with code 99 if any figure is worse than in the first result.",
 )
-@click.option("--json", is_flag=True, help="Print the comparisons as JSON and nothing else.")
+@click.option("--json", is_flag=True, help="Print only the comparisons, as JSON.")
 @settings.config_option
 def compare(
     results: tuple[Path, ...], margin: float, fail_on: Literal["worse"] | None, json: bool
 ) -> ExitCode:
-    """Compare results that were written with --output: each with the first, figure by figure.
+    """Compare results written with --output, figure by figure, each with the first one.
 
     Each figure is better, worse, no different, or too noisy to tell, with a confidence interval of
-    95 % for all of them together: of two results of the same thing, one comparison in twenty says
-    better or worse. That takes several repeats of each: `echo-load run --repeat 5 -o A.json`.
+    95 % for all of them together: of 20 comparisons of equal things, one says better or worse.
+    This needs several repeats of each test: `echo-load run --repeat 5 -o A.json`.
 
-    Exit codes: 0 compared, 2 usage, 99 worse, with --fail-on worse.
+    Exit codes: 0 compared, 2 usage error, 99 worse (with --fail-on worse).
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
@@ -53,7 +53,7 @@ def compare(
         from echo_load.results.compare import to_json
         from echo_load.results.result import load_result
     if len(results) < 2:
-        raise click.UsageError("there is nothing to compare with; give two results or more")
+        raise click.UsageError("there is nothing to compare; give two results or more")
     names = options.names_of(results)
     baseline, *others = [load_result(path) for path in results]
     comparisons = [

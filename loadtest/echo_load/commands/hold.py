@@ -17,7 +17,7 @@ from echo_load.flags import errors_name_flags
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
-    short_help="Keep many connections open and probe them.",
+    short_help="Hold many connections open and probe each of them.",
 )
 @click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
@@ -31,13 +31,13 @@ from echo_load.flags import errors_name_flags
     "-d",
     "--duration",
     type=option_types.POSITIVE_DURATION,
-    help="How long to hold them once all are open.  [default: two cycles]",
+    help="How long to hold the connections once all are open.  [default: two cycles]",
 )
 @click.option(
     "--cycle",
     type=option_types.POSITIVE_DURATION,
     default="10s",
-    help="Time in which each connection is probed once with a message.",
+    help="Interval at which each connection is probed with a message.",
 )
 @options.payload_size_option
 @options.processes_option
@@ -52,16 +52,16 @@ def hold(
     duration: float | None,
     **others: Any,
 ) -> ExitCode:
-    """Open many connections, keep them open, and probe each with a checked message in turns.
+    """Open many connections, keep them open, and probe each in turn with a checked message.
 
     TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH; without
-    one, an echo-server is started, tested and stopped. A connection that is lost is reported, and
-    not opened anew.
+    one, an echo-server is started, tested and stopped. A lost connection is reported, and not
+    reopened.
 
-    From one address there are about 28,000 connections to one target: --source-ip adds more, on
-    this machine as in `--source-ip 127.0.1.0/24`.
+    One source address can open about 28,000 connections to one target; --source-ip adds more, on
+    this machine for example `--source-ip 127.0.1.0/24`.
 
-    Exit codes: 0 all were held, 1 one was lost or failed, 2 usage, 3 the echo-server did not
+    Exit codes: 0 all were held, 1 one was lost or failed, 2 usage error, 3 the echo-server did not
     start, 99 a threshold was crossed, 130 interrupted.
     """
     with program.needs_extra("load"):

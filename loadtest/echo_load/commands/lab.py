@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @click.group(
     no_args_is_help=False,
     context_settings=settings.command_settings("ECHO_LOAD"),
-    short_help="Measure what is said of threads, processes and coroutines.",
+    short_help="Measure claims about threads, processes and coroutines.",
 )
 def lab() -> None:
-    """Measure what a tutorial claims of threads, processes and coroutines, on this machine.
+    """Measure claims of a tutorial about threads, processes and coroutines on this machine.
 
-    Each claim is an experiment that is run in a process of its own; its verdict is computed from
-    what was measured.
+    Each claim is an experiment that runs in its own process; its verdict is computed from the
+    measurements.
     """
 
 
@@ -40,7 +40,7 @@ def lab() -> None:
     short_help="List the experiments.",
 )
 def list_experiments() -> None:
-    """List the experiments: their names, and the claims that they test."""
+    """List the experiments, with the claims that they test."""
     with program.needs_extra("load"):
         from echo_load.lab.catalogue import chapters
         from echo_load.lab.console import listed
@@ -58,32 +58,34 @@ def list_experiments() -> None:
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
-    "--quick", is_flag=True, help="Use smaller numbers and fewer repeats: two minutes in all."
+    "--quick",
+    is_flag=True,
+    help="Use smaller numbers and fewer repeats, for about two minutes in all.",
 )
-@click.option("--json", is_flag=True, help="Print the outcomes as JSON and nothing else.")
+@click.option("--json", is_flag=True, help="Print only the outcomes, as JSON.")
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
     type=options.FILE,
-    help="Write the outcomes to a file as JSON as well.",
+    help="Also write the outcomes to a file, as JSON.",
 )
 @click.option(
     "--html",
     metavar="FILE",
     type=options.FILE,
-    help="Write a report that opens in a browser, offline.",
+    help="Write an HTML report in one file that needs no network.",
 )
 @settings.config_option
 def run(
     names: tuple[str, ...], quick: bool, json: bool, output: Path | None, html: Path | None
 ) -> ExitCode:
-    """Run experiments, all of them or those that are named.
+    """Run all experiments, or those named.
 
-    NAME is an experiment or a chapter of `echo-load lab list`. That a claim does not hold is a
+    NAME is an experiment or a chapter of `echo-load lab list`. A claim that does not hold is a
     result, not a failure.
 
-    Exit codes: 0 all were run, 1 an experiment broke, 2 usage, 130 interrupted.
+    Exit codes: 0 all were run, 1 an experiment failed to run, 2 usage error, 130 interrupted.
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError

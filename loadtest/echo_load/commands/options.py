@@ -51,33 +51,33 @@ def together(*options: Decorator) -> Decorator:
 processes_option = click.option(
     "--processes",
     type=option_types.whole_number("count", 1, MOST_PROCESSES),
-    help="Generator processes that share the connections.  [default: half of the cores, or as many "
-    "as the limit of descriptors demands]",
+    help="Number of generator processes that share the connections.  [default: half of the cores, "
+    "or more if the descriptor limit requires it]",
 )
 timeout_options = together(
     click.option(
         "--timeout",
         type=option_types.POSITIVE_DURATION,
-        help="Time within which a reply has to arrive.  [default: 10s; 1s over UDP]",
+        help="Maximum time to wait for a reply.  [default: 10s; 1s over UDP]",
     ),
     click.option(
         "--connect-timeout",
         type=option_types.POSITIVE_DURATION,
         default="5s",
-        help="Time within which a connection has to be open.",
+        help="Maximum time to open a connection.",
     ),
 )
 connecting_options = together(
     click.option(
         "--connect-rate",
         type=option_types.RATE,
-        help="Open at most this many connections per second in all.",
+        help="Maximum number of connections opened per second, over all processes.",
     ),
     click.option(
         "--source-ip",
         metavar="ADDRESS|NETWORK",
         multiple=True,
-        help="Connect from these addresses in turn; separated by commas, or repeatable.",
+        help="Local addresses to connect from, in turn; separated by commas. Repeatable.",
     ),
     ip_options,
     tls_options,
@@ -109,17 +109,17 @@ verdict_options = together(
         "--repeat",
         type=option_types.whole_number("count", 1, MOST_REPEATS),
         default="1",
-        help="Run the whole test this many times, each time on new connections, and keep the "
-        "figures of each: `echo-load compare` needs several.",
+        help="Number of times to run the whole test, each time on new connections; `echo-load "
+        "compare` needs several.",
     ),
     click.option(
         "--threshold",
         type=option_types.Parsed("limit", _threshold),
         metavar="LIMIT",
         multiple=True,
-        help='A limit that must hold: "p99<5ms", "service.p99.9<=2ms", "connect.max<1s", '
-        '"errors<0.1%", "loss<1%", "retransmits<100", "messages_per_second>10k". One that '
-        "does not makes the exit code 99. Without one on errors or loss, none is tolerated. "
+        help='Limit that must hold, or the exit code is 99: "p99<5ms", "service.p99.9<=2ms", '
+        '"connect.max<1s", "errors<0.1%", "loss<1%", "retransmits<100", '
+        '"messages_per_second>10k". Without a limit on errors or loss, no error is tolerated. '
         "Repeatable.",
     ),
     click.option(
@@ -127,24 +127,24 @@ verdict_options = together(
         type=option_types.Parsed("limit", _abort_on),
         metavar="LIMIT",
         multiple=True,
-        help="A threshold that ends the test as soon as it is crossed. It may be written the other "
-        'way round: "p99>50ms".',
+        help="Threshold that ends the test as soon as it is crossed; it may also be written as the "
+        'condition to stop on: "p99>50ms". Repeatable.',
     ),
 )
 result_options = together(
     click.option(
         "--reconcile",
         metavar="ADMIN_URL",
-        help="Compare the generators' counts with those of the echo-server whose --admin page this "
-        "is. Automatic where the test starts the server.",
+        help="Compare the generators' counts with those of the echo-server with this --admin "
+        "page. Automatic if the test starts the server.",
     ),
-    click.option("--json", is_flag=True, help="Print the result as JSON and nothing else."),
+    click.option("--json", is_flag=True, help="Print only the result, as JSON."),
     click.option(
         "-o",
         "--output",
         metavar="FILE",
         type=FILE,
-        help="Write the result to a file as JSON as well.",
+        help="Also write the result to a file, as JSON.",
     ),
 )
 report_options = together(
@@ -152,17 +152,16 @@ report_options = together(
         "--html",
         metavar="FILE",
         type=FILE,
-        help="Write a report that opens in a browser, offline.",
+        help="Write an HTML report in one file that needs no network.",
     ),
     click.option(
-        "--csv", metavar="FILE", type=FILE, help="Write the figures of each second as CSV."
+        "--csv", metavar="FILE", type=FILE, help="Write the figures of each second to a CSV file."
     ),
     click.option(
         "--hgrm",
         metavar="FILE",
         type=FILE,
-        help="Write the percentiles of the response time in HdrHistogram's text form, in "
-        "milliseconds.",
+        help="Write the response time percentiles in HdrHistogram's text format, in milliseconds.",
     ),
 )
 results_argument = click.argument(
@@ -176,7 +175,7 @@ prometheus_option = click.option(
     "--prometheus",
     type=option_types.Parsed("address", _metrics_address),
     metavar="[HOST:]PORT",
-    help="Serve the figures for Prometheus while the test lasts.",
+    help="Serve the figures to Prometheus during the test.",
 )
 # Options of every command that runs a test.
 test_options = together(verdict_options, result_options, report_options, prometheus_option)
@@ -193,7 +192,7 @@ payload_size_option = click.option(
     type=option_types.Parsed("size", parse_size_range),
     default="64",
     metavar="SIZE|FROM-TO",
-    help="Size of a message, or a range of sizes: 64-16KiB.",
+    help="Message size, or a range of sizes such as 64-16KiB.",
 )
 
 

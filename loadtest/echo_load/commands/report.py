@@ -15,7 +15,7 @@ from echo_load.commands import options
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
-    short_help="Make reports from results that were written before.",
+    short_help="Make reports from saved results.",
 )
 @options.results_argument
 @options.report_options
@@ -23,10 +23,10 @@ from echo_load.commands import options
 def report(
     results: tuple[Path, ...], html: Path | None, csv: Path | None, hgrm: Path | None
 ) -> None:
-    """Make reports of results that `echo-load run`, `stress` or `hold` wrote with --output.
+    """Make reports from results that `echo-load run`, `stress` or `hold` wrote with --output.
 
-    Without an option the tables are printed that the command has printed then. --html shows
-    several results in the same charts.
+    Without options, the same tables are printed as at the end of the test. --html shows several
+    results in the same charts.
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
@@ -34,7 +34,7 @@ def report(
         from echo_load.report.files import ReportFiles
         from echo_load.results.result import load_result
     if len(results) > 1 and (csv or hgrm):
-        raise click.UsageError("--csv and --hgrm are of one result; --html shows several")
+        raise click.UsageError("--csv and --hgrm take one result; only --html takes several")
     files = ReportFiles(html=html, csv=csv, hgrm=hgrm, inputs=options.inputs(*results))
     loaded = [load_result(path) for path in results]
     names = options.names_of(results)

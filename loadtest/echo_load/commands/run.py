@@ -50,14 +50,14 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
 @click.command(
     cls=_RunCommand,
     context_settings=settings.command_settings("ECHO_LOAD"),
-    short_help="Put load on echo services and check every byte.",
+    short_help="Load-test echo services and check every byte.",
 )
 @click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
 @click.option(
     "--engine",
     type=click.Choice(["hub", "greenlets", "threads"]),
-    help="What drives the connections: gevent's hub (fastest), a greenlet each, or a thread each.  "
-    "[default: hub; greenlets where a target is tls://]",
+    help="Engine that drives the connections: gevent's hub (fastest), a greenlet per connection, "
+    "or a thread per connection.  [default: hub; greenlets if a target is tls://]",
 )
 @options.processes_option
 @click.option(
@@ -67,63 +67,64 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
     "-d",
     "--duration",
     type=option_types.POSITIVE_DURATION,
-    help="How long to send.  [default: 10s, or until --messages or --stages end]",
+    help="Duration of the test.  [default: 10s, or until --messages or --stages end]",
 )
 @click.option(
-    "-n", "--messages", type=options.MESSAGES, help="Send at most this many messages in all."
+    "-n", "--messages", type=options.MESSAGES, help="Maximum number of messages to send in all."
 )
 @click.option(
     "-r",
     "--rate",
     type=option_types.Parsed("rate", _rate),
     metavar="[RATE]",
-    help="Messages per second in all, sent when they are due and measured from then (open loop). "
-    "Without it each message is sent when the reply to the last one has arrived (closed loop). "
-    "With --stages, which then are rates, it needs no number; a number is the rate of the warm-up.",
+    help="Total messages per second, sent on schedule and measured from when they are due (open "
+    "loop). Without it, each connection sends its next message when the last reply has arrived "
+    "(closed loop). With --stages, the stages are rates, and the number is needed only as the "
+    "rate of --warmup.",
 )
 @click.option(
     "--arrivals",
     type=click.Choice(["constant", "poisson"]),
     default="constant",
-    help="With --rate: whether messages are due at constant intervals or at random ones.",
+    help="With --rate: send messages at constant or at random (Poisson) intervals.",
 )
 @click.option(
     "--stages",
     metavar="LEVELS/TIME,...",
-    help='Number of connections over time: "0-100/10s,100/30s,100-1000/30s"; with --rate, '
-    "messages per second over time.",
+    help='Number of connections over time, such as "0-100/10s,100/30s,100-1000/30s"; with '
+    "--rate, messages per second over time.",
 )
-@click.option("--loop", is_flag=True, help="Repeat the stages until --duration is over.")
+@click.option("--loop", is_flag=True, help="Repeat --stages until --duration has passed.")
 @click.option(
     "--warmup",
     type=option_types.DURATION,
     default="0s",
-    help="Time to send before the test, at its first level and on connections of its own; it is in "
-    "no figure.",
+    help="Time to send before the test, at its first level and on separate connections; not "
+    "included in any figure.",
 )
 @click.option(
     "--pipeline",
     type=option_types.whole_number("count", 1, MOST_PIPELINED),
     default="1",
-    help="Messages in flight at once on each connection.",
+    help="Number of messages in flight on each connection.",
 )
 @options.payload_size_option
 @click.option(
     "--payload-file",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Send the contents of a file as each message.",
+    help="Send the contents of this file as each message.",
 )
-@click.option("--message", metavar="TEXT", help="Send a text as each message.")
+@click.option("--message", metavar="TEXT", help="Send this text as each message.")
 @click.option(
     "--churn",
     type=options.MESSAGES,
-    help="Replace each connection by a new one after this many messages.",
+    help="Replace each connection with a new one after this many messages.",
 )
 @click.option(
     "--reconnect/--no-reconnect",
     default=True,
-    help="Reopen connections that are lost.",
+    help="Reopen lost connections.",
 )
 @options.timeout_options
 @options.connecting_options
@@ -138,17 +139,17 @@ def run(
     stages: str | None,
     **others: Any,
 ) -> ExitCode:
-    """Put load on echo services, compare every byte that comes back, and measure.
+    """Load-test echo services: compare every byte that comes back, and measure.
 
     TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH
-    (unix://@NAME in Linux's abstract namespace); the connections are spread over several. Without
-    one, an echo-server is started, tested and stopped.
+    (unix://@NAME in Linux's abstract namespace). With several targets, the connections are spread
+    over them; without one, an echo-server is started, tested and stopped.
 
-    Every message says whose it is, so that a wrong reply has a name: corrupt, truncated,
+    Every message identifies itself, so that a wrong reply can be classified as corrupt, truncated,
     duplicated, reordered or foreign.
 
-    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
-    crossed, 130 interrupted.
+    Exit codes: 0 passed, 1 failed, 2 usage error, 3 the echo-server did not start, 99 a threshold
+    was crossed, 130 interrupted.
     """
     with program.needs_extra("load"):
         from echo_load.plan.plan import Plan
@@ -164,8 +165,8 @@ def run(
         refuse_unused(
             context,
             ("connections",),
-            "and --stages both say how many connections there are; leave one out, or add --rate, "
-            "of which the stages then are",
+            "and --stages both give the number of connections; omit one, or add --rate so that "
+            "the stages are rates",
             because="stages",
         )
     for content in ("message", "payload_file"):
@@ -173,7 +174,7 @@ def run(
             refuse_unused(
                 context,
                 ("payload_size",),
-                f"and --{content.replace('_', '-')} both say how large messages are; give one",
+                f"and --{content.replace('_', '-')} both give the size of messages; give one",
                 because=content,
             )
     fields, reporting = options.split_options(others)

@@ -17,14 +17,14 @@ from echo_load.flags import errors_name_flags
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
-    short_help="Open 100, then 1000 connections, a thread each.",
+    short_help="Open 100, then 1000 connections, with a thread per connection.",
 )
 @click.argument("target", type=option_types.TARGET, required=False, metavar="[TARGET]")
 @click.option(
     "--engine",
     type=click.Choice(["hub", "greenlets", "threads"]),
     default="threads",
-    help="What drives the connections.",
+    help="Engine that drives the connections.",
 )
 @click.option(
     "-c",
@@ -32,14 +32,14 @@ from echo_load.flags import errors_name_flags
     type=options.CONNECTIONS,
     multiple=True,
     default=["100", "1000"],
-    help="Number of connections of a stage; repeatable, for further stages.",
+    help="Number of connections in a stage. Repeat for more stages.",
 )
 @click.option(
     "-d",
     "--duration",
     type=option_types.POSITIVE_DURATION,
     default="5s",
-    help="How long each stage sends.",
+    help="Duration of each stage.",
 )
 @options.processes_option
 @options.timeout_options
@@ -52,15 +52,16 @@ def stress(
     duration: float,
     **others: Any,
 ) -> ExitCode:
-    """Stress an echo service with a thread and a blocking socket a connection.
+    """Stress an echo service, with a thread and a blocking socket per connection.
 
     TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH; without one, an
     echo-server is started, tested and stopped. All connections of a stage are opened first and
-    then released together; each sends `hello 0`, `hello 1` and on, the next when the reply to the
-    last is in, and every reply is compared byte for byte. A connection that is lost is given up.
+    then released together. Each sends `hello 0`, `hello 1` and so on, the next message when the
+    last reply has arrived, and every reply is compared byte for byte. A lost connection is not
+    reopened.
 
-    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
-    crossed, 130 interrupted.
+    Exit codes: 0 passed, 1 failed, 2 usage error, 3 the echo-server did not start, 99 a threshold
+    was crossed, 130 interrupted.
     """
     with program.needs_extra("load"):
         from echo_load.plan.plan import Plan

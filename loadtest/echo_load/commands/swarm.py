@@ -37,7 +37,7 @@ class _SwarmCommand(click.Command):
     """A command whose help also lists the options of the users."""
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Options of the users (environment: ECHO_SWARM_...)"):
+        with formatter.section("User options (environment: ECHO_SWARM_...)"):
             described = [
                 (f"--{name} TEXT", _with_default(text, default)) for name, default, text in OPTIONS
             ]
@@ -55,22 +55,22 @@ def _with_default(help_text: str, default: str) -> str:
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,
     },
-    short_help="Run locust's workers and web page on an echo service.",
+    short_help="Run locust on an echo service, with workers and a web page.",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[TARGET] [LOCUST OPTIONS]")
 def swarm(arguments: tuple[str, ...]) -> int:
     """Run locust with users that talk to an echo service and check every reply.
 
     TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT (EchoUser only), udp://HOST:PORT or
-    unix:///PATH; without one, an echo-server is started, tested and stopped. All else is locust's:
-    --headless, -u USERS, -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and the names of
-    user classes, EchoUser or EchoBlockUser. By default there are 100 users; the web page is at
-    http://127.0.0.1:8089, and --headless without -t lasts 10 seconds.
+    unix:///PATH; without one, an echo-server is started, tested and stopped. All other arguments
+    are locust's: --headless, -u USERS, -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and
+    the names of user classes, EchoUser or EchoBlockUser. By default there are 100 users; the web
+    page is at http://127.0.0.1:8089, and --headless without -t lasts 10 seconds.
 
     `echo-load swarm -- --help` lists locust's options.
 
-    Exit codes: 0 passed, 1 failed, 2 usage, 3 the echo-server did not start, 99 a threshold was
-    crossed, 130 interrupted before it began.
+    Exit codes: 0 passed, 1 failed, 2 usage error, 3 the echo-server did not start, 99 a threshold
+    was crossed, 130 interrupted before it began.
     """
     with program.needs_extra("load"):
         from echo_core.limits import raise_descriptor_limit
@@ -105,7 +105,7 @@ def _split_target(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str
         return None, list(arguments)
     if len(found) > 1:
         raise click.UsageError(
-            f"{arguments[found[0]]} and {arguments[found[1]]} are both targets; give one"
+            f"{arguments[found[0]]} and {arguments[found[1]]} are both targets; give only one"
         )
     number = found[0]
     try:
@@ -160,7 +160,7 @@ def _run(arguments: list[str], environment: dict[str, str]) -> int:
         process = subprocess.Popen(arguments, env=environment)
     except OSError as error:
         raise GeneratorError(
-            f"cannot start locust: {error.strerror}; raise the limit of processes (ulimit -u)"
+            f"cannot start locust: {error.strerror}; raise the limit on processes (ulimit -u)"
         ) from error
 
     def forward(number: int, _frame: FrameType | None) -> None:

@@ -52,7 +52,7 @@ class InstantTimer:
                 time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC
             )
         except AttributeError as error:
-            raise LoadError("this system has no timers to keep a rate with; Linux has") from error
+            raise LoadError("this system has no timerfd, which rates need; use Linux") from error
         if self._descriptor < 0:
             raise LoadError(f"cannot make a timer: {os.strerror(ctypes.get_errno())}")
         self._setting = _Setting()

@@ -32,7 +32,7 @@ def choose(names: Sequence[str]) -> list[tuple[Chapter, Experiment]]:
     for name in names:
         if name not in all_names:
             near = difflib.get_close_matches(name, all_names, n=1)
-            hint = f"did you mean {near[0]}?" if near else "`echo-load lab list` names them"
-            raise InvalidValueError(f"there is no experiment {name!r}; {hint}")
+            hint = f"did you mean {near[0]}?" if near else "`echo-load lab list` lists them"
+            raise InvalidValueError(f"{name!r} is not an experiment; {hint}")
     wanted = set(names) or all_names
     return [(chapter, one) for chapter, one in known if {chapter.name, one.name} & wanted]

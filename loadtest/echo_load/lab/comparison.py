@@ -381,7 +381,7 @@ def judge_clients(figures: Figures) -> Conclusion:
     ]
     statement = _joined(
         _rankings(figures, largest),
-        "What a client of threads measures is first of all itself." if largest in better else "",
+        "A client of threads measures mainly itself." if largest in better else "",
         _unmeasured(figures),
     )
     if better == sizes:
@@ -463,7 +463,7 @@ def _bound(figures: Figures) -> str:
     bound = sorted({one.of for one in figures.named("client-bound") if one.median > 0.5})
     if not bound:
         return ""
-    return f"The client was the limit with {', '.join(bound)}: these can do more."
+    return f"The client was the limit with {', '.join(bound)}: these servers can do more."
 
 
 def _unmeasured(figures: Figures) -> str:

@@ -54,8 +54,8 @@ def judge_state(figures: Figures) -> Conclusion:
     kept = [one.of for one in figures if one.median]
     return Conclusion.when(
         len(kept) == 2,
-        f"{' and '.join(kept) or 'neither'} went on ten times where it had left, with the sum that "
-        "it had then.",
+        f"{' and '.join(kept) or 'neither'} continued ten times from where it had stopped, with "
+        "its sum intact.",
     )
 
 

@@ -97,8 +97,8 @@ def judge_lock(figures: Figures) -> Conclusion:
         f"without a lock `+= 1` lost {written(at_once, 'share')} of the updates on this "
         f"interpreter, `+= one()` {written(with_call, 'share')}, and read, pause, write "
         f"{written(in_steps, 'share')}; with a lock {written(locked, 'share')} were lost. That an "
-        "interpreter does not switch threads within `+= 1` is not promised anywhere, and ends "
-        "where the update has a second step.",
+        "interpreter does not switch threads within `+= 1` is not guaranteed, and no longer holds "
+        "when the update has a second step.",
     )
 
 
@@ -253,8 +253,8 @@ def judge_light(figures: Figures) -> Conclusion:
     return Conclusion(
         verdict,
         f"with the event alone {written(alone, '')} of {written(crossings, '')} crossings were on "
-        f"red, with a lock around looking and crossing {written(locked, '')} of "
-        f"{written(careful, '')}: an event says what was true when it was looked at, not what is "
+        f"red, with a lock around the check and the crossing {written(locked, '')} of "
+        f"{written(careful, '')}: an event tells what was true when it was checked, not what is "
         "true a moment later.",
     )
 

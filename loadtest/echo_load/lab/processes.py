@@ -108,11 +108,12 @@ def judge_start(figures: Figures) -> Conclusion:
     """Each must cost more than a thread, by the median."""
     costs = {one.of: one.median for one in figures.named("start and join")}
     thread = costs.pop("thread")
-    said = ", ".join(f"by {method} {written(cost, 's')}" for method, cost in costs.items())
+    said = ", ".join(f"{written(cost, 's')} by {method}" for method, cost in costs.items())
     return Conclusion.when(
         min(costs.values()) > thread,
-        f"a process is started and joined {said}; a thread in {written(thread, 's')}, "
-        f"{min(costs.values()) / thread:.0f} to {max(costs.values()) / thread:.0f} times faster.",
+        f"a process takes {said} to start and join; a thread takes {written(thread, 's')}, which "
+        f"is {min(costs.values()) / thread:.0f} to "
+        f"{max(costs.values()) / thread:.0f} times faster.",
     )
 
 
@@ -286,10 +287,10 @@ def judge_ways(figures: Figures) -> Conclusion:
     return Conclusion.when(
         quickest == widest == "Queue",
         f"a queue takes {written(latency['Queue'], 's')} for a round trip and moves "
-        f"{written(throughput['Queue'], 'B/s')}; the quickest is {quickest} with "
-        f"{written(latency[quickest], 's')}, and the most moves {widest}, "
-        f"{written(throughput[widest], 'B/s')}. A manager's dict, a server in between, takes "
-        f"{written(latency[_MANAGER], 's')} to write and read.",
+        f"{written(throughput['Queue'], 'B/s')}; the fastest round trip is that of {quickest}, "
+        f"{written(latency[quickest], 's')}, and the highest throughput that of {widest}, "
+        f"{written(throughput[widest], 'B/s')}. A manager's dict, which is in a server process, "
+        f"takes {written(latency[_MANAGER], 's')} to write and read.",
     )
 
 
@@ -379,7 +380,7 @@ def judge_lines(figures: Figures) -> Conclusion:
     bare, locked = torn["in pieces, no lock"], torn["in pieces, lock"]
     at_once = torn["in one write, no lock"]
     statement = (
-        f"of lines written in three pieces {written(bare.median, 'share')} were not whole without "
+        f"of lines written in three pieces {written(bare.median, 'share')} were broken up without "
         f"the lock and {written(locked.high, 'share')} with it; of lines written with one write of "
         f"less than 4 KiB (PIPE_BUF) {written(at_once.high, 'share')}, without any lock."
     )
@@ -433,7 +434,7 @@ def judge_pool(figures: Figures) -> Conclusion:
         back == right == 10 and processes <= 5,
         f"{written(right, '')} of 10 results were called back, from {written(processes, '')} "
         f"processes, in {written(took, 's')} for ten tasks of 20 ms; the callback ran in "
-        + ("a thread of the pool's, so it has to be quick." if elsewhere else "the main thread."),
+        + ("a thread of the pool, so it must be quick." if elsewhere else "the main thread."),
     )
 
 

@@ -35,7 +35,7 @@ def judge_orders(figures: Figures) -> Conclusion:
     found = list(figures)
     said = ", ".join(f"{one.of} {written(one.median, '')} of 10" for one in found)
     return Conclusion.when(
-        all(one.median == 10 for one in found), f"taken out in the order that is claimed: {said}."
+        all(one.median == 10 for one in found), f"items that came out in the claimed order: {said}."
     )
 
 

@@ -46,8 +46,8 @@ def judge_start(figures: Figures) -> Conclusion:
     cost, alive = figures.median("a start"), figures.median("alive at once")
     return Conclusion.when(
         alive == figures.median("started") and cost < 0.05,
-        f"{written(alive, '')} threads were alive at once; a start costs {written(cost, 's')}, "
-        f"so that one thread starts {written(1 / cost, '1/s')} others.",
+        f"{written(alive, '')} threads were alive at once; a start costs {written(cost, 's')}, so "
+        f"one thread can start {written(1 / cost, '1/s')}.",
     )
 
 
@@ -75,7 +75,7 @@ def judge_names(figures: Figures) -> Conclusion:
     return Conclusion(
         "holds within a limit" if with_function == "10" else "does not hold",
         f"{with_function} of 10 threads were named Thread-N (function): since Python 3.10 the name "
-        "of the target is part of it. `name=` gives a thread another.",
+        "of the target is part of it. `name=` gives a thread another name.",
     )
 
 
@@ -141,7 +141,7 @@ def judge_join_order(figures: Figures) -> Conclusion:
         together > in_turn / 2,
         f"ten threads that sleep 50 ms took {written(together, 's')} when all were started before "
         f"the first was joined, and {written(in_turn, 's')} when each was joined before the next "
-        "was started: `join` waits, and what has been started runs on meanwhile.",
+        "was started: `join` only waits, and threads that have been started keep running.",
     )
 
 
@@ -205,7 +205,7 @@ def judge_styles(figures: Figures) -> Conclusion:
     stays = figures.median("run() called directly stays in the calling thread")
     return Conclusion.when(
         len(own) == 2 and bool(stays) and 1 / 1.5 < target / subclass < 1.5,
-        f"with a thread of their own ran: {' and '.join(own) or 'neither'}; a start and a join "
+        f"ran in a thread of its own: {' and '.join(own) or 'neither'}; a start and a join "
         f"took {written(target, 's')} with a target and {written(subclass, 's')} as a "
         "subclass; "
         "`run()` called directly instead of `start()` "
@@ -253,7 +253,7 @@ def judge_daemon(figures: Figures) -> Conclusion:
     return Conclusion.when(
         daemon.high == 0 and other.low == 1,
         f"daemon threads finished their work in {written(daemon.median, 'share')} of the programs, "
-        f"others in {written(other.median, 'share')}; these held the program, which lasted "
+        f"others in {written(other.median, 'share')}; these kept the program running, for "
         f"{written(lasted, 's')}.",
     )
 

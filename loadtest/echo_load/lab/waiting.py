@@ -234,10 +234,10 @@ def judge_cores(figures: Figures) -> Conclusion:
     used = {kind: figures.median("cores used", kind) for kind in ("one process", "two processes")}
     return Conclusion.when(
         one.high <= 1.1 and two.median > 1.3,
-        f"greenlets that have work all the time used {written(used['one process'], '')} cores in "
-        f"one process and {written(used['two processes'], '')} in two; they asked for "
-        f"{written(one.median, '')} and {written(two.median, '')}, other programs included in the "
-        "competition.",
+        f"greenlets that are always busy used {written(used['one process'], '')} cores in "
+        f"one process and {written(used['two processes'], '')} in two; counting the time spent "
+        "waiting for a core, "
+        f"{written(one.median, '')} and {written(two.median, '')}.",
     )
 
 

@@ -257,7 +257,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 largest = LARGEST_DATAGRAM[endpoint.ip_version or self.ip_version or 4]
                 if payload.largest > largest:
                     raise InvalidValueError(
-                        f"messages of {payload.largest} bytes: a datagram holds {largest}"
+                        f"messages of {payload.largest} bytes are too large: a datagram can hold "
+                        f"at most {largest}"
                     )
         return payload
 
@@ -295,7 +296,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ("repeats", self.repeat, 1, MOST_REPEATS),
         ):
             if value is not None and not least <= value <= most:
-                raise InvalidValueError(f"{value} {name}: it can be {least} to {most}")
+                raise InvalidValueError(f"{value} {name}: not between {least} and {most}")
         for name, amount in (
             ("duration", self.duration),
             ("timeout", self.timeout),
@@ -312,54 +313,56 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError(f"a rate of {max(rates):g} is above {HIGHEST_RATE:g}")
         if self.most_connections > MOST_CONNECTIONS:
             raise InvalidValueError(
-                f"{self.most_connections} connections: it can be 1 to {MOST_CONNECTIONS}"
+                f"{self.most_connections} connections: not between 1 and {MOST_CONNECTIONS}"
             )
 
     def _check_time(self) -> None:
         if self.stages and self.duration is not None and not self.loop:
             raise InvalidValueError(
-                f"`duration` {format_duration(self.duration)} and `stages` both say how long; "
-                "with `loop` the duration is that of all rounds"
+                f"`duration` {format_duration(self.duration)} and `stages` both give the "
+                "duration; omit one, or add `loop` to repeat the stages for the duration"
             )
         if self.loop and not self.stages:
-            raise InvalidValueError("`loop` repeats `stages`, and there are none")
+            raise InvalidValueError("`loop` repeats `stages`, but there are none; add `stages`")
         if self.staged_rate and not self.stages:
             raise InvalidValueError("`rate` needs a number, or `stages`")
         if self.staged_rate and self.rate is not None and not self.warmup:
             raise InvalidValueError(
-                f"`rate` {self.rate:g} is the rate of the warm-up, as the stages are rates, and "
-                "there is none; give `rate` no number, or add `warmup`"
+                f"`rate` {self.rate:g} has no effect: the stages are rates, and there is no "
+                "warm-up; give `rate` without a number, or add `warmup`"
             )
         if self.reopen and not self.stages:
-            raise InvalidValueError("there are no stages whose connections could be opened anew")
+            raise InvalidValueError("`reopen` needs `stages`, and there are none")
         if self.rate is not None and self.stages and not self.staged_rate:
-            raise InvalidValueError("with `rate` the stages are rates; set `staged_rate`")
+            raise InvalidValueError(
+                "`rate` and `stages` are both given; set `staged_rate` to make the stages rates"
+            )
         if self.stages and not any(stage.highest for stage in self.stages):
-            raise InvalidValueError("no stage is above 0; there would be nothing to do")
+            raise InvalidValueError("all stages are 0; at least one must be above 0")
         if not self.staged_rate and any(
             level % 1 for stage in self.stages for level in (stage.first, stage.last)
         ):
-            raise InvalidValueError("a stage has a whole number of connections")
+            raise InvalidValueError("the number of connections of a stage must be whole")
         if self.arrivals != "constant" and not self.open_loop:
             raise InvalidValueError(
-                f"`arrivals` {self.arrivals} says when messages are due, and without `rate` each "
-                "is sent when the reply to the last is in"
+                f"`arrivals` {self.arrivals} has no effect without `rate`; add `rate`"
             )
 
     def _check_payload(self) -> None:
         least, most = self.payload_size
         if not 1 <= least <= most <= LARGEST_PAYLOAD:
             raise InvalidValueError(
-                f"messages of {least} to {most} bytes: they can have 1 to {LARGEST_PAYLOAD}"
+                f"messages of {least} to {most} bytes: not between 1 and {LARGEST_PAYLOAD}"
             )
         if self.message is not None and not self.message:
-            raise InvalidValueError("an empty message; it needs at least one byte")
+            raise InvalidValueError("`message` is empty; it needs at least one byte")
         if self.message is not None and any("\ud800" <= one <= "\udfff" for one in self.message):
             raise InvalidValueError(
-                f"`message` {self.message!r} is no text; `payload_file` sends any bytes"
+                f"`message` {self.message!r} is not valid text; use `payload_file` to send "
+                "arbitrary bytes"
             )
         if (self.message is not None) + (self.payload_file is not None) + self.hello > 1:
-            raise InvalidValueError("`message` and `payload_file` both say what is sent; give one")
+            raise InvalidValueError("`message` and `payload_file` both give what is sent; give one")
 
     def _check_targets(self) -> None:
         for endpoint in self.endpoints:
@@ -367,15 +370,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             if version and self.ip_version and version != self.ip_version:
                 raise InvalidValueError(
                     f"`ip_version` {self.ip_version}: {endpoint} is an IPv{version} address; "
-                    f"leave it out, or name an IPv{self.ip_version} address"
+                    f"omit it, or give an IPv{self.ip_version} address"
                 )
             if endpoint.scheme not in SPOKEN[self.driven_by]:
                 able = " or ".join(
                     name for name, spoken in SPOKEN.items() if endpoint.scheme in spoken
                 )
                 raise InvalidValueError(
-                    f"the {self.driven_by} engine does not speak {endpoint.scheme}, as {endpoint} "
-                    f"needs; use `engine` {able}"
+                    f"the {self.driven_by} engine does not support {endpoint.scheme}, which "
+                    f"{endpoint} needs; use `engine` {able}"
                 )
         if self.schemes == {"unix"}:
             for option, value in (
@@ -384,10 +387,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ):
                 if value:
                     raise InvalidValueError(
-                        f"{option} is for networks, and not for {self.targets[0]}"
+                        f"{option} applies only to IP targets, not to {self.targets[0]}"
                     )
         if self.tls != TlsOptions() and not self.speaks("tls"):
-            raise InvalidValueError("TLS options, but no target is tls://HOST:PORT")
+            raise InvalidValueError("TLS options are given, but no target is tls://HOST:PORT")
 
 
 def _read(path: str) -> bytes:
@@ -398,6 +401,7 @@ def _read(path: str) -> bytes:
         raise InvalidValueError(f"`payload_file` {path}: {error.strerror}") from error
     if not 1 <= len(content) <= LARGEST_PAYLOAD:
         raise InvalidValueError(
-            f"`payload_file` {path} is empty or too large; 1 to {LARGEST_PAYLOAD} bytes are sent"
+            f"`payload_file` {path} is empty or too large; it must have 1 to {LARGEST_PAYLOAD} "
+            "bytes"
         )
     return content

@@ -49,16 +49,15 @@ def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Seque
         _check_versions(address, sources)
         if connections > ports:
             raise InvalidValueError(
-                f"{connections} connections to {address.endpoint} need as many local ports, and "
+                f"{connections} connections to {address.endpoint} need as many local ports, but "
                 f"{have}"
             )
         seconds = _time_wait_seconds(address)
         taken = int(_most_taken(plan, seconds) * connections / plan.most_connections)
         if taken > ports:
             raise InvalidValueError(
-                f"connections to {address.endpoint} take {taken} local ports, with those that were "
-                f"closed in the last {format_duration(seconds)}, for which each keeps its port "
-                f"(TIME_WAIT), and {have}"
+                f"connections to {address.endpoint} take {taken} local ports, including those of "
+                f"connections closed in the last {format_duration(seconds)} (TIME_WAIT), but {have}"
             )
 
 
@@ -66,8 +65,7 @@ def _check_versions(address: Address, sources: Sequence[str]) -> None:
     for source in sources:
         if (":" in source) != (address.family == socket.AF_INET6):
             raise InvalidValueError(
-                f"`source_ips`: {source} cannot reach {address.endpoint}: it is of the other IP "
-                "version"
+                f"`source_ips`: {source} cannot reach {address.endpoint}: the IP versions differ"
             )
 
 

@@ -65,7 +65,7 @@ def processes_for(plan: Plan, descriptors: int) -> int:
         raise InvalidValueError(
             f"{plan.most_connections} connections in {plan.processes} process"
             f"{'es' if plan.processes > 1 else ''}: each may open {descriptors} descriptors "
-            f"(ulimit -n); raise that limit, or use `processes` {needed}"
+            f"(ulimit -n); raise that limit, or use `processes` {needed} or more"
         )
     return min(plan.processes, plan.most_connections)
 

@@ -32,9 +32,9 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not (0 <= self.first < math.inf and 0 <= self.last < math.inf):
-            raise InvalidValueError(f"a stage from {self.first} to {self.last} is not a stage")
+            raise InvalidValueError(f"a stage cannot go from {self.first} to {self.last}")
         if self.duration is not None and not 0 < self.duration < math.inf:
-            raise InvalidValueError(f"a stage of {self.duration} seconds is not a stage")
+            raise InvalidValueError(f"a stage cannot last {self.duration} seconds")
 
     @property
     def highest(self) -> float:
@@ -75,8 +75,10 @@ def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
         except InvalidValueError as error:
             raise InvalidValueError(f"stage {part.strip()!r}: {error}") from error
         if not seconds:
-            raise InvalidValueError(f"stage {part.strip()!r} takes no time; write it as in 100/30s")
+            raise InvalidValueError(
+                f"stage {part.strip()!r} has a duration of 0; write it as in 100/30s"
+            )
         stages.append(StagePlan(first=low, last=high, duration=seconds))
     if not any(stage.highest for stage in stages):
-        raise InvalidValueError(f"{text!r}: no stage is above 0; there would be nothing to do")
+        raise InvalidValueError(f"{text!r}: all stages are 0; at least one must be above 0")
     return tuple(stages)

@@ -98,13 +98,13 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def crossed(self) -> str:
         """The text of a reason why a test did not pass, if the threshold was crossed."""
-        return self.name if self.aborts else f"{self.name} was not kept"
+        return self.name if self.aborts else f"{self.name} was crossed"
 
     @property
     def measured(self) -> str:
         """The measured value as text, with its unit."""
         if self.value is None:
-            return "nothing measured"
+            return "nothing was measured"
         if self.kind == "time":
             return written_time(self.value)
         if self.kind == "share":
@@ -165,7 +165,7 @@ class Threshold:
         one = cls.parse(text)
         if one.metric in _GOOD and one.kind == "count":
             raise InvalidValueError(
-                f"{text!r} can only be known at the end; use --threshold, or messages_per_second"
+                f"{text!r} is only known at the end; use --threshold, or messages_per_second"
             )
         bad = "<" if one.metric in _GOOD else ">"
         if one.relation[0] != bad:
@@ -181,12 +181,12 @@ class Threshold:
         able = _MEASURED_OVER.get(self.metric.partition(".")[0])
         if able is not None and not set(able) & set(schemes):
             raise InvalidValueError(
-                f"{self.text!r} can only be measured over {' and '.join(able)}, and no target is "
+                f"{self.text!r} is only measured over {' and '.join(able)}, but no target is "
                 f"{' or '.join(f'{scheme}://' for scheme in able)}"
             )
 
     def judge(self, figures: Figures) -> ThresholdResult:
-        """Compare the figure with the limit; if nothing was measured, it was not kept."""
+        """Compare the figure with the limit; if nothing was measured, it was crossed."""
         value = self._value(figures)
         passed = value is not None and _OPERATORS[self.relation](value, self.limit)
         return ThresholdResult(
@@ -245,8 +245,8 @@ def _metric(name: str) -> tuple[str, Kind]:
     known = ", ".join(_SHARES + _GROWING + _RATES)
     others = ", ".join(f"{one}.p99" for one in DISTRIBUTIONS if one != "response")
     raise InvalidValueError(
-        f"{name!r} is not a figure of a test; there are p50, p99.9 and every other percentile, "
-        f"mean and max, of response (or as in {others}), and {known}"
+        f"{name!r} is not a threshold metric; the metrics are p50, p99.9 and any other "
+        f"percentile, mean and max of the response time (others as in {others}), and {known}"
     )
 
 

@@ -161,7 +161,7 @@ def _completed(progress: Progress) -> tuple[float, float | None, str]:
         return timeline.seconds - left, timeline.seconds, f"{left:.1f} s left"
     if plan.messages is not None:
         return counts.messages, plan.messages, f"{plan.messages - counts.messages:,} messages left"
-    return 0, None, f"{progress.elapsed:.1f} s; Ctrl-C ends it"
+    return 0, None, f"{progress.elapsed:.1f} s; Ctrl-C stops it"
 
 
 def _connections_at_first(tally: Tally) -> int:

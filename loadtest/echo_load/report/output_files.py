@@ -35,9 +35,9 @@ class OutputFiles:
         self._pipes: dict[Path, BinaryIO] = {}
         for number, path in enumerate(paths):
             if _is_same_file(path, paths[:number]):
-                raise OutputError(f"{path} cannot hold two reports; give each a file of its own")
+                raise OutputError(f"{path} is given for two outputs; give each a file of its own")
             if _is_same_file(path, [Path(one) for one in inputs]):
-                raise OutputError(f"{path} is read here, and cannot be written; name another file")
+                raise OutputError(f"{path} is an input of this command; give another file to write")
             self._check(path)
 
     def write(self, makers: Iterable[tuple[Path, Callable[[], bytes]]]) -> list[str]:
@@ -61,7 +61,7 @@ class OutputFiles:
 
     def _check(self, path: Path) -> None:
         if str(path) == "-":
-            raise OutputError("- is not a file; --json prints the result")
+            raise OutputError("- is not a file; use --json to print the result")
         try:
             if path.is_fifo():
                 self._pipes[path] = _open_fifo(path)

@@ -44,18 +44,18 @@ _SCRAPE_SECONDS = 2.0
 _COUNTERS = (
     ("connections_opened", "Connections established.", "opened"),
     ("connections_failed", "Attempts to open a connection that failed.", "failed"),
-    ("connections_lost", "Connections given up before the end, for an error.", "lost"),
-    ("messages", "Round trips completed.", "messages"),
+    ("connections_lost", "Connections lost before the end of the test.", "lost"),
+    ("messages", "Completed round trips.", "messages"),
     ("sent_bytes", "Payload bytes sent.", "bytes_sent"),
-    ("received_bytes", "Payload bytes that came back.", "bytes_received"),
+    ("received_bytes", "Payload bytes received back.", "bytes_received"),
 )
 _TIMES = (
-    ("response_time", "From when a message was due until its reply was in.", "response"),
-    ("service_time", "From when a message left until its reply was in.", "service_times"),
-    ("connect_time", "From connecting until the connection was established.", "connect"),
+    ("response_time", "From when a message was due until its reply had arrived.", "response"),
+    ("service_time", "From when a message was sent until its reply had arrived.", "service_times"),
+    ("connect_time", "From connect until the connection was established.", "connect"),
     (
         "lateness",
-        "By how much messages left later than they were due, for no target's fault.",
+        "Delay of messages behind schedule that the target did not cause.",
         "lateness",
     ),
 )
@@ -136,7 +136,7 @@ class PrometheusReport(Observer):
 
     def _answer(self, path: str, headers: Message) -> Answer:
         if path not in {"/", "/metrics"}:
-            return Answer.of_text(HTTPStatus.NOT_FOUND, "there is /metrics")
+            return Answer.of_text(HTTPStatus.NOT_FOUND, "not found; the page is /metrics")
         encode, content_type = choose_encoder(headers.get("Accept", ""))
         return Answer(HTTPStatus.OK, encode(self._registry), content_type)
 
@@ -190,7 +190,7 @@ class _FiguresCollector(Collector):
         if figures.uses_tcp:
             yield CounterMetricFamily(
                 f"{_PREFIX}retransmits",
-                "Segments that TCP sent again.",
+                "TCP segments retransmitted.",
                 value=figures.counts.retransmits,
             )
         errors = CounterMetricFamily(f"{_PREFIX}errors", "Failures by kind.", labels=["kind"])
@@ -198,23 +198,29 @@ class _FiguresCollector(Collector):
             errors.add_metric([kind], count)
         yield errors
         for name, help_text, value in (
-            ("connections_open", "Connections open now.", figures.counts.open),
-            ("generators", "Processes that generate.", figures.generators),
+            ("connections_open", "Open connections.", figures.counts.open),
+            ("generators", "Generator processes.", figures.generators),
             (
                 "generator_bound",
-                "Whether the generators, not the target, are the limit so far.",
+                "1 if the generators, not the target, have been the limit so far.",
                 int(figures.bound),
             ),
             (
                 "generator_busy_ratio",
-                "Share of the time that the busiest generator used or wanted a processor.",
+                "Share of the time that the busiest generator used or waited for a processor.",
                 figures.busy,
             ),
-            ("elapsed_seconds", "Time since the first stage of a part began.", figures.elapsed),
+            (
+                "elapsed_seconds",
+                "Time since the first stage of the current repeat began.",
+                figures.elapsed,
+            ),
         ):
             yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)
         running = GaugeMetricFamily(
-            f"{_PREFIX}running", "What the test is doing.", labels=["stage", "phase"]
+            f"{_PREFIX}running",
+            "1 for the current stage and phase of the test.",
+            labels=["stage", "phase"],
         )
         running.add_metric([figures.stage, figures.phase], 1)
         yield running

@@ -100,8 +100,8 @@ def whole_table(result: Result) -> Table:
     spread = result.spread
     table.add_row(
         "spread",
-        f"{spread.least:,} to {spread.most:,} messages a connection, median {spread.median:,.0f}"
-        + (f", {spread.starved:,} without any" if spread.starved else ""),
+        f"{spread.least:,} to {spread.most:,} messages per connection, median {spread.median:,.0f}"
+        + (f", {spread.starved:,} without a message" if spread.starved else ""),
     )
     if result.reconciliation is not None:
         table.add_row("reconciled", _reconciled(result.reconciliation))

@@ -190,7 +190,9 @@ def _repeats(result: Result, name: str) -> list[list[StageResult]]:
         repeats = repeats[:-1]
     whole = [stages for stages in repeats if len(stages) == len(result.stages)]
     if not whole:
-        raise IncomparableError(f"{name} was interrupted: there is nothing whole to compare")
+        raise IncomparableError(
+            f"{name} was interrupted, so it is incomplete and cannot be compared"
+        )
     return whole
 
 
@@ -198,13 +200,13 @@ def _check(baseline: Result, other: Result, names: tuple[str, str]) -> None:
     if baseline.command != other.command:
         raise IncomparableError(
             f"{names[0]} is of echo-load {baseline.command} and {names[1]} of echo-load "
-            f"{other.command}: only results of the same command can be compared"
+            f"{other.command}: compare results of the same command"
         )
     stages = [[stage.name for stage in one.stages] for one in (baseline, other)]
     if len(stages[0]) != len(stages[1]) or (len(stages[0]) > 1 and stages[0] != stages[1]):
         raise IncomparableError(
             f"{names[0]} has the stages {', '.join(stages[0])} and {names[1]} has "
-            f"{', '.join(stages[1])}: only results with the same stages can be compared"
+            f"{', '.join(stages[1])}: compare results with the same stages"
         )
 
 

@@ -408,14 +408,16 @@ def load_result(path: Path) -> Result:
         content = path.read_bytes()
         schema = msgspec.json.decode(content, type=_AnySchema).schema
         if schema != SCHEMA:
-            raise ResultFileError(f"{path}: its schema is {schema!r}; read is {SCHEMA!r}")
+            raise ResultFileError(
+                f"{path}: its schema is {schema!r}; this version reads {SCHEMA!r}"
+            )
         result = msgspec.json.decode(content, type=Result)
         for name in Latencies.__struct_fields__:
             LatencyHistogram.decode(getattr(result.latency_us, name).histogram)
     except OSError as error:
         raise ResultFileError(f"cannot read {path}: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise ResultFileError(f"{path} is not a whole result of echo-load: {error}") from error
+        raise ResultFileError(f"{path} is not a complete result of echo-load: {error}") from error
     return result
 
 

@@ -14,12 +14,13 @@ from echo_load.results.result import StageResult, Totals, Verdict
 
 # Remedies for errors that the target did not cause.
 _HINTS = {
-    FailureKind.NO_PORT: "local ports ran out (net.ipv4.ip_local_port_range; a connection "
-    "that was closed for --churn keeps its port for up to a minute): add --source-ip addresses",
-    FailureKind.NO_DESCRIPTOR: "descriptors ran out: raise ulimit -n, or --processes",
-    FailureKind.NO_SOURCE: "a --source-ip address is none of this machine",
-    FailureKind.NO_THREAD: "threads ran out (ulimit -u, memory): use --engine hub",
-    FailureKind.HANDSHAKE: "TLS: `echo-client` says why; --tls-ca names whom to trust",
+    FailureKind.NO_PORT: "local ports ran out (net.ipv4.ip_local_port_range; a connection closed "
+    "by --churn keeps its port for up to a minute): add --source-ip addresses",
+    FailureKind.NO_DESCRIPTOR: "descriptors ran out: raise ulimit -n or --processes",
+    FailureKind.NO_SOURCE: "a --source-ip address is not an address of this machine",
+    FailureKind.NO_THREAD: "no more threads could be started (ulimit -u, memory): use --engine hub",
+    FailureKind.HANDSHAKE: "TLS handshakes failed: `echo-client` prints the reason; --tls-ca sets "
+    "the CA to trust",
 }
 
 
@@ -71,9 +72,9 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
         were = "was" if wrong == 1 else "were"
         found.append(f"{format_count(wrong, 'reply')} {were} not what was sent")
     if unsent := stage.errors.get(FailureKind.UNSENT):
-        found.append(f"of the messages that were due {unsent:,} never left")
+        found.append(f"{unsent:,} of the messages due were never sent")
     if lost := stage.errors.get(FailureKind.LOST):
-        found.append(f"of the datagrams {lost:,} did not come back")
+        found.append(f"{lost:,} of the datagrams did not come back")
     if not found and stage.errors:
         found.append("there were errors")
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(stage.errors.items()))
@@ -91,12 +92,12 @@ def reach_verdict(
     """Return the verdict on a test, and the reasons why it did not pass, one line each."""
     failures = [reason for stage in stages for reason in shortcomings(plan, stage)]
     if not totals.messages:
-        failures.append("not one message came back")
+        failures.append("no message came back")
     failures += [hint for kind, hint in _HINTS.items() if totals.errors.get(kind)]
     if end.failure is not None:
         failures.append(end.failure)
     if end.interrupted:
-        failures.append("interrupted before its end")
+        failures.append("interrupted before the end")
     elif end.aborted:
         # The threshold is the reason; messages in flight are missing from the reconciliation.
         pass

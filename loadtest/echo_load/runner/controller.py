@@ -119,8 +119,8 @@ def run(
     observer = observer or Observer()
     if reconcile is not None and not plan.targets:
         raise InvalidValueError(
-            f"`reconcile` {reconcile} is the page of a target, and none is given; the echo-server "
-            "that is started for a test is reconciled by itself"
+            f"`reconcile` {reconcile} needs a target; an echo-server that the test starts is "
+            "reconciled automatically"
         )
     descriptors = raise_descriptor_limit()
     processes = processes_for(plan, descriptors)

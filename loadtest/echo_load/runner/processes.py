@@ -117,7 +117,7 @@ class Generators:
         except OSError as error:
             self.__exit__()
             raise GeneratorError(
-                f"cannot start a generator: {error.strerror}; raise the limit of processes "
+                f"cannot start a generator: {error.strerror}; raise the limit on processes "
                 "(ulimit -u)"
             ) from error
         return self

@@ -79,7 +79,8 @@ class Reconciler:
         self.admin = base.removesuffix("/").removesuffix("/metrics")
         if not _is_page(self.admin):
             raise InvalidValueError(
-                f"`reconcile`: {admin!r} is not http://HOST:PORT of an echo-server's admin page"
+                f"`reconcile`: {admin!r} is not the http://HOST:PORT of an echo-server's --admin "
+                "page"
             )
         self._before = self._read()
 
@@ -157,7 +158,7 @@ def _parse(text: str, admin: str) -> _ServerCounts:
             for sample in family.samples:
                 _add(counts, sample.name, sample.labels, int(sample.value))
     except (ValueError, OverflowError, KeyError) as error:
-        raise AdminError(f"{admin}/metrics is not a page of an echo-server's metrics") from error
+        raise AdminError(f"{admin}/metrics is not the metrics page of an echo-server") from error
     if "received_bytes_total" not in counts.totals:
         raise AdminError(f"{admin}/metrics has no counters of an echo-server")
     return counts
@@ -187,8 +188,8 @@ def _differences(
         found.append(f"{sent - arrived:,} {unit} were sent that the server did not receive")
     if sent < arrived:
         found.append(
-            f"the server received {arrived - sent:,} {unit} more than were sent: somebody else "
-            "uses it, or something on the way adds to it"
+            f"the server received {arrived - sent:,} {unit} more than were sent: it has other "
+            "clients, or the path duplicates data"
         )
     if arrived != returned:
         more, fewer = max(0, returned - arrived), max(0, arrived - returned)
@@ -207,12 +208,12 @@ def _differences(
         )
     if returned > received:
         found.append(
-            f"{returned - received:,} {unit} left the server and did not come back, or came on "
+            f"{returned - received:,} {unit} left the server and did not come back, or arrived on "
             "connections that were given up"
         )
     if returned < received:
         found.append(
-            f"{received - returned:,} {unit} came back that the server did not send: something on "
-            "the way adds to it"
+            f"{received - returned:,} {unit} came back that the server did not send: the path "
+            "duplicates or adds data"
         )
     return found

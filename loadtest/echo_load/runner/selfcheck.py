@@ -93,10 +93,10 @@ def limits_found(
     (late,) = lateness.percentiles_us([99])
     (slow,) = response.percentiles_us([99])
     if late >= LATENESS_US and late >= LATENESS_SHARE * slow:
-        found.append(f"messages left late, 1 % of them by {_written(late)} or more")
+        found.append(f"messages were sent late, 1 % of them by {_written(late)} or more")
     (lag,) = hub_lag.percentiles_us([99])
     if lag >= HUB_LAG_US:
-        found.append(f"an event loop was late, 1 % of the time by {_written(lag)}")
+        found.append(f"an event loop was late, 1 % of the time by {_written(lag)} or more")
     if found:
         found.append(_advice(plan, busiest, most_waiting, processes))
     return found
@@ -111,13 +111,13 @@ def _advice(plan: Plan, busiest: Usage, waiting: float, processes: int) -> str:
         return _advice_on_processors(plan, processes, cores)
     if busiest.computing < COMPUTING_SHARE:
         return (
-            "the generators had processor time to spare and were woken late, as on virtual "
-            "machines and busy ones; generate from another machine"
+            "the generators had processor time to spare but were woken late, as happens on "
+            "virtual or busy machines; generate from another machine"
         )
     if plan.driven_by == "threads":
-        return "use --engine hub: threads take turns at one interpreter lock a process"
+        return "use --engine hub: the threads of a process share one interpreter lock"
     if processes < cores:
-        return f"raise --processes, which is {processes}; this machine has {_cores(cores)}"
+        return f"raise --processes from {processes}; this machine has {_cores(cores)}"
     return (
         f"generate from more machines: this one has {_cores(cores)} for "
         f"{format_count(processes, 'process')}"
@@ -126,7 +126,7 @@ def _advice(plan: Plan, busiest: Usage, waiting: float, processes: int) -> str:
 
 def _advice_on_processors(plan: Plan, processes: int, cores: int) -> str:
     if processes > cores:
-        return f"lower --processes, which is {processes}; this machine has {_cores(cores)}"
+        return f"lower --processes from {processes}; this machine has {_cores(cores)}"
     if not plan.targets:
         return (
             f"test an echo-server on another machine: here it shares {_cores(cores)} with the "

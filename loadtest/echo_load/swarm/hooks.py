@@ -222,11 +222,16 @@ def _refuse_unused(settings: Settings, classes: Sequence[type[User]]) -> None:
     """
     blocks = any(issubclass(one, EchoBlockUser) for one in classes)
     if settings.rate is not None and not blocks:
-        raise InvalidValueError("--rate is for EchoBlockUser, and none runs; name it")
+        raise InvalidValueError(
+            "--rate applies only to EchoBlockUser, which is not running; add EchoBlockUser"
+        )
     if settings.block_connections != DEFAULT_BLOCK_CONNECTIONS and not blocks:
-        raise InvalidValueError("--block-connections is for EchoBlockUser, and none runs; name it")
+        raise InvalidValueError(
+            "--block-connections applies only to EchoBlockUser, which is not "
+            "running; add EchoBlockUser"
+        )
     if settings.wait != (0.0, 0.0) and all(issubclass(one, EchoBlockUser) for one in classes):
-        raise InvalidValueError("--wait is for EchoUser, and none runs; leave it out")
+        raise InvalidValueError("--wait applies only to EchoUser, which is not running; omit it")
 
 
 def _on_quitting(environment: Environment, **_: object) -> None:

@@ -43,15 +43,15 @@ class SwarmCollector(Collector):
         runner = self._environment.runner
         stats = self._environment.stats
         for name, help_text, value in (
-            ("users", "Users that run.", runner.user_count),
-            ("target_users", "Users that are wanted.", runner.target_user_count),
-            ("workers", "Workers that are connected.", getattr(runner, "worker_count", 1)),
+            ("users", "Running users.", runner.user_count),
+            ("target_users", "Target number of users.", runner.target_user_count),
+            ("workers", "Connected workers.", getattr(runner, "worker_count", 1)),
             (
                 "generator_bound",
-                "Whether the processor of a process of the swarm is the limit, not the target.",
+                "1 if the processor of a swarm process, not the target, is the limit.",
                 int(generator_bound(self._environment) is not None),
             ),
-            ("requests_per_second", "Requests in a second, lately.", stats.total.current_rps),
+            ("requests_per_second", "Requests per second at present.", stats.total.current_rps),
         ):
             yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)
         labels = ["method", "name"]
@@ -60,7 +60,7 @@ class SwarmCollector(Collector):
             requests.add_metric([entry.method, entry.name], entry.num_requests)
         yield requests
         failures = CounterMetricFamily(
-            f"{_PREFIX}failures", "Requests that failed.", labels=[*labels, "kind"]
+            f"{_PREFIX}failures", "Failed requests.", labels=[*labels, "kind"]
         )
         counted = _nothing_failed(self._environment)
         for error in list(stats.errors.values()):
@@ -69,7 +69,9 @@ class SwarmCollector(Collector):
             failures.add_metric(labelled, occurrences)
         yield failures
         kept = GaugeMetricFamily(
-            f"{_PREFIX}threshold_kept", "Whether a threshold is kept so far.", labels=["threshold"]
+            f"{_PREFIX}threshold_kept",
+            "1 if the threshold has been kept so far.",
+            labels=["threshold"],
         )
         for one in threshold_results(self._environment, self._precision):
             kept.add_metric([one.threshold], int(one.passed))

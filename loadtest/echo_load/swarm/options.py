@@ -6,32 +6,44 @@ from typing import Any
 
 # Name, default and help of each option. All values are strings, because the web form sends text.
 OPTIONS = (
-    ("wait", "0s", "Pause of an EchoUser between two messages: 1s, or a range as in 1s-3s."),
-    ("payload-size", "64", "Size of a message, or a range of sizes: 64-16KiB."),
-    ("timeout", "10s", "Time within which a reply has to arrive."),
-    ("connect-timeout", "5s", "Time within which a connection has to be open."),
-    ("tls-ca", "", "PEM file of the authorities to trust where the host is tls://."),
-    ("tls-client-cert", "", "PEM file of the client certificate."),
-    ("tls-client-key", "", "PEM file of its key, if it is in another file."),
-    ("tls-server-name", "", "Name the certificate must be valid for, if not the host's."),
-    ("block-connections", "100", "Number of connections of each EchoBlockUser."),
+    ("wait", "0s", "Pause of an EchoUser between messages, or a range such as 1s-3s."),
+    ("payload-size", "64", "Message size, or a range of sizes such as 64-16KiB."),
+    ("timeout", "10s", "Maximum time to wait for a reply."),
+    ("connect-timeout", "5s", "Maximum time to open a connection."),
+    ("tls-ca", "", "PEM file with the CA certificates to trust for a tls:// host."),
+    ("tls-client-cert", "", "PEM file with the client certificate."),
+    (
+        "tls-client-key",
+        "",
+        "PEM file with the private key, if it is not in the --tls-client-cert file.",
+    ),
+    (
+        "tls-server-name",
+        "",
+        "Name that the server's certificate must be valid for; by default the host.",
+    ),
+    ("block-connections", "100", "Number of connections per EchoBlockUser."),
     (
         "rate",
         "",
-        "Messages per second of each EchoBlockUser (open loop); without it, a closed loop.",
+        "Messages per second per EchoBlockUser (open loop); without it, a closed loop.",
     ),
-    ("stages", "", "Number of users over time: 0-100/10s,100/30s; or stress: 100, then 1000."),
+    (
+        "stages",
+        "",
+        "Number of users over time, such as 0-100/10s,100/30s; or stress for 100, then 1000.",
+    ),
     (
         "threshold",
         "",
-        "Limits that must hold, or else the exit code is 99: p99<5ms,errors<10. Repeatable.",
+        "Limits that must hold, or the exit code is 99: p99<5ms,errors<10. Repeatable.",
     ),
 )
 DEFAULTS = {name: default for name, default, _ in OPTIONS}
 # Options that may also be a list in a TOML file.
 REPEATABLE = frozenset({"threshold"})
 PREFIX = "ECHO_SWARM"
-INSECURE = ("tls-insecure", "Accept any certificate.")
+INSECURE = ("tls-insecure", "Do not verify the server's certificate.")
 
 
 def add_options(parser: Any) -> None:

@@ -152,7 +152,7 @@ def _threshold(text: str) -> Threshold:
     one = Threshold.parse(text)
     if one.metric not in _MEASURED and not one.metric.startswith(_MEASURED_TIMES):
         raise InvalidValueError(
-            f"{text!r}: a swarm does not measure {one.metric}; there are response and connect "
+            f"{text!r}: a swarm does not measure {one.metric}; it measures response and connect "
             f"times, and {', '.join(sorted(_MEASURED))}"
         )
     return one

@@ -99,7 +99,8 @@ class EchoBlockUser(_User):
         """
         if endpoint.scheme not in SPOKEN["hub"]:
             raise InvalidValueError(
-                f"EchoBlockUser does not speak {endpoint.scheme}, as {endpoint} needs; use EchoUser"
+                f"EchoBlockUser does not support {endpoint.scheme}, which {endpoint} needs; use "
+                "EchoUser"
             )
         settings.plan(endpoint, "hub").payload(0)
 

@@ -86,8 +86,8 @@ def generator_bound(environment: Any) -> str | None:
     if not (runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted):
         return None
     return (
-        "generator-bound: a process of the swarm used over 90 % of a processor; its times are its "
-        "own. Add --processes or workers, or use EchoBlockUser"
+        "generator-bound: a swarm process used over 90 % of a processor, so its times are its own "
+        "and not the target's; add --processes or workers, or use EchoBlockUser"
     )
 
 
@@ -119,7 +119,7 @@ def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[st
         times.count for (_, name), times in precision.items() if name not in _WITHOUT_REPLY
     )
     if at_end and not answered:
-        found.append("not one message came back")
+        found.append("no message came back")
     limited = {one.metric for one in Settings.of(environment.parsed_options).thresholds}
     kinds = _failed_kinds(environment.stats)
     if any(not is_tolerated(kind, limited) for kind in kinds):

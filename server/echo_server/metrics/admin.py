@@ -81,5 +81,5 @@ class AdminServer:
                 return Answer.of_text(status, state)
             case _:
                 return Answer.of_text(
-                    HTTPStatus.NOT_FOUND, "there are /metrics, /healthz and /readyz"
+                    HTTPStatus.NOT_FOUND, "not found; the pages are /metrics, /healthz and /readyz"
                 )

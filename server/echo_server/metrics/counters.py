@@ -120,7 +120,7 @@ class CounterTable:
             return cls(_shared_file((1 + CAPACITY * (1 + ROW_CELLS)) * _CELL_BYTES))
         except OSError as error:
             raise SharedMemoryError(
-                f"no memory for counters that processes share: {error.strerror}"
+                f"cannot allocate shared memory for the counters: {error.strerror}"
             ) from error
 
     def row(self, number: int) -> Counters:

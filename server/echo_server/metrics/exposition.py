@@ -112,30 +112,34 @@ _FAMILIES = (
     _Family(
         "worker_up",
         "gauge",
-        "Whether the worker serves; if not, another one serves its listeners.",
+        "1 if the worker serves its listeners, 0 if it is down.",
         [("", "")],
         lambda one: (int(one.up),),
     ),
-    _Family("connections_open", "gauge", "Connections open now.", [("", "")], lambda o: (o.open,)),
-    _sum("connections_accepted", "Connections that were let in.", Counter.ACCEPTED),
+    _Family("connections_open", "gauge", "Open connections.", [("", "")], lambda o: (o.open,)),
+    _sum("connections_accepted", "Connections accepted.", Counter.ACCEPTED),
     _sum("received_bytes", "Bytes received.", Counter.RECEIVED_BYTES),
     _sum("sent_bytes", "Bytes sent back.", Counter.SENT_BYTES),
-    _sum("reads", "Receive calls that brought data.", Counter.READS),
+    _sum("reads", "Receive calls that returned data.", Counter.READS),
     _sum("writes", "Send calls.", Counter.READS, Counter.EXTRA_WRITES),
     _sum("datagrams_received", "Datagrams received.", Counter.DATAGRAMS_RECEIVED),
     _sum("datagrams_sent", "Datagrams sent back.", Counter.DATAGRAMS_SENT),
-    _sum("accept_errors", "Errors while accepting.", Counter.ACCEPT_ERRORS),
-    _sum("log_lines_dropped", "Log lines that found the queue full.", Counter.LOG_LINES_DROPPED),
+    _sum("accept_errors", "Errors of accept calls.", Counter.ACCEPT_ERRORS),
+    _sum(
+        "log_lines_dropped",
+        "Log lines dropped because the queue was full.",
+        Counter.LOG_LINES_DROPPED,
+    ),
     _sum(
         "worker_cpu_seconds",
         "Processor time, user and system.",
         Counter.CPU_NANOSECONDS,
         scale=1e-9,
     ),
-    _group("connections_rejected", "Connections that were turned away.", "reason", REJECTED),
-    _group("connections_closed", "Connections that have ended.", "reason", CLOSED),
-    _group("datagrams_dropped", "Datagrams that were not sent back.", "reason", DROPPED),
-    _group("faults_injected", "Faults injected on purpose.", "kind", FAULTS),
+    _group("connections_rejected", "Connections rejected.", "reason", REJECTED),
+    _group("connections_closed", "Connections closed.", "reason", CLOSED),
+    _group("datagrams_dropped", "Datagrams received and not sent back.", "reason", DROPPED),
+    _group("faults_injected", "Faults injected by --fault.", "kind", FAULTS),
     _Family(
         "worker_restarts",
         "counter",
@@ -146,7 +150,7 @@ _FAMILIES = (
     _Family(
         "hub_lag_seconds",
         "histogram",
-        "Time by which a timer comes too late.",
+        "Lateness of a timer on the event loop.",
         [
             *(("_bucket", f'le="{bound}"') for bound in (*map(str, LAG_BOUNDS), "+Inf")),
             ("_count", ""),
@@ -156,12 +160,12 @@ _FAMILIES = (
     ),
 )
 _PROCESS: tuple[tuple[str, str, Callable[[ProcessFigures], float]], ...] = (
-    ("worker_resident_memory_bytes", "Memory in RAM.", lambda one: one.resident_bytes),
+    ("worker_resident_memory_bytes", "Resident memory.", lambda one: one.resident_bytes),
     ("worker_open_fds", "Open file descriptors.", lambda one: one.descriptors),
-    ("worker_max_fds", "File descriptors that may be open.", lambda one: one.most_descriptors),
+    ("worker_max_fds", "Limit on open file descriptors.", lambda one: one.most_descriptors),
     (
         "worker_start_time_seconds",
-        "When the process started (Unix time).",
+        "Start time of the process (Unix time).",
         lambda one: one.started_at,
     ),
 )
@@ -221,7 +225,7 @@ def _layout(form: Format, workers: int, max_connections: int | None) -> str:
         f"{_PREFIX}workers {workers}\n",
     ]
     if max_connections is not None:
-        help_text = "Connections that may be open at once, in all workers together."
+        help_text = "Maximum number of open connections, over all workers."
         constants.append(_head("connections_limit", "gauge", help_text, form))
         constants.append(f"{_PREFIX}connections_limit {max_connections}\n")
     families: list[str] = []

@@ -29,7 +29,7 @@ def inherited_descriptors() -> range:
     for name, value in (("LISTEN_PID", process), ("LISTEN_FDS", count)):
         if not _NUMBER.fullmatch(value):
             raise ListenError(
-                f"cannot listen on what systemd opened: {name}={value} is not a number "
+                f"cannot use the sockets of systemd: {name}={value} is not a number "
                 f"from 0 to {_MOST}"
             )
     if int(process) != os.getpid():
@@ -38,7 +38,7 @@ def inherited_descriptors() -> range:
     for descriptor in descriptors:
         if not _is_open(descriptor):
             raise ListenError(
-                f"cannot listen on what systemd opened: LISTEN_FDS={count}, and descriptor "
+                f"cannot use the sockets of systemd: LISTEN_FDS={count}, but descriptor "
                 f"{descriptor} is not open"
             )
     return descriptors

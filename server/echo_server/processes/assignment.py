@@ -49,7 +49,7 @@ class Assignment:
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise InvalidValueError(f"{text!r} is not what a supervisor hands to its workers")
+            raise InvalidValueError(f"{text!r} is not an assignment of the supervisor")
         slot, row, counters, control = map(int, match.groups())
         listeners = [(scheme, int(number)) for scheme, number in _LISTENER.findall(text)]
         return cls(slot, row, counters, control, tuple(listeners))

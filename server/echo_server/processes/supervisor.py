@@ -360,7 +360,9 @@ class Supervisor:
     def _give_up_rolling(self, slot: Slot, how: str) -> None:
         slot.replacement = None
         self._rolling.clear()
-        log.error("restart given up: the new worker did not serve", worker=slot.number, how=how)
+        log.error(
+            "restart given up: the new worker did not become ready", worker=slot.number, how=how
+        )
         self._notifier.ready()
 
     def _start_later(self, slot: Slot, worker: WorkerProcess) -> None:
@@ -370,7 +372,7 @@ class Supervisor:
             slot.failures = 0
         hopeless = not self._announced or self._is_hopeless(slot)
         if not worker.served_at and hopeless:
-            self._stop("workers die at start", ExitCode.SERVER)
+            self._stop("workers fail to start", ExitCode.SERVER)
             return
         self._back_off(slot)
 
@@ -402,7 +404,8 @@ class Supervisor:
         for worker in self._workers:
             if worker.deadline is not None and worker.deadline <= now:
                 log.error(
-                    "worker killed: it did not end or serve in time", worker=worker.slot.number
+                    "worker killed: it did not stop or become ready in time",
+                    worker=worker.slot.number,
                 )
                 worker.deadline = None
                 worker.process.kill()

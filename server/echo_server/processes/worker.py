@@ -145,13 +145,13 @@ def _obey(control: ControlSocket, worker: _Worker, stop: _Stop) -> None:
                 control.send(answer)
     finally:
         control.close()
-        stop.ask("the supervisor is gone")
+        stop.ask("the supervisor has exited")
 
 
 def _do(order: Message, descriptors: list[int], worker: _Worker, stop: _Stop) -> Message | None:
     match order:
         case Drain(final):
-            stop.ask("the supervisor says so", final=final)
+            stop.ask("requested by the supervisor", final=final)
         case Adopt(slot, schemes) if len(schemes) == len(descriptors):
             listeners = map(inherited_listener, descriptors)
             worker.serve(slot, list(zip(schemes, listeners, strict=True)))
@@ -166,7 +166,7 @@ def _do(order: Message, descriptors: list[int], worker: _Worker, stop: _Stop) ->
 
 def _explain_hangup() -> None:
     log.warning(
-        "not restarted: one worker has no supervisor; with --workers 2 or --admin it has",
+        "not restarted: there is no supervisor; use --workers 2 or more, or --admin",
         signal="SIGHUP",
     )
 
@@ -253,8 +253,8 @@ class _Worker:
         if self._tls is None:
             if not (self._config.tls_cert and self._config.tls_key):
                 raise TlsFileError(
-                    "a tls:// listener goes on and its certificate is gone from the "
-                    "configuration; it needs --tls-cert and --tls-key"
+                    "a tls:// listener remains, but the configuration no longer has its "
+                    "certificate; set --tls-cert and --tls-key"
                 )
             self._tls = server_context(self._config)
         return self._tls

@@ -45,7 +45,7 @@ class Handshake:
         Raises:
             HandshakeError: it did not get so far.
         """
-        late = HandshakeError(Counter.CLOSED_HANDSHAKE_TIMED_OUT, "not in time")
+        late = HandshakeError(Counter.CLOSED_HANDSHAKE_TIMED_OUT, "timed out")
         with gevent.Timeout(self._timeout, late):
             if self._proxy_protocol:
                 connection.sockaddr = read_header(_receiver(connection)) or connection.sockaddr
@@ -70,7 +70,7 @@ def _receiver(connection: Connection) -> Callable[[int], bytes]:
                 raise HandshakeError(Counter.CLOSED_RESET, reason) from error
             if not piece:
                 raise HandshakeError(
-                    Counter.CLOSED_PROXY_HEADER_INVALID, "the stream ended within the PROXY header"
+                    Counter.CLOSED_PROXY_HEADER_INVALID, "the stream ended inside the PROXY header"
                 )
             received += piece
         return bytes(received)

@@ -45,7 +45,7 @@ def read_header(receive: Receive) -> SockAddr | None:
         return _read_v2(receive)
     if beginning.startswith(b"PROXY "):
         return _read_v1(beginning, receive)
-    raise _invalid(f"the first {len(beginning)} bytes do not begin a PROXY header")
+    raise _invalid(f"the first {len(beginning)} bytes are not the start of a PROXY header")
 
 
 def _read_v1(beginning: bytes, receive: Receive) -> SockAddr | None:
@@ -60,7 +60,7 @@ def _read_v1(beginning: bytes, receive: Receive) -> SockAddr | None:
         return None
     match = _V1.fullmatch(text)
     if match is None:
-        raise _invalid(f"a line of {len(line)} bytes that is no PROXY line")
+        raise _invalid(f"a line of {len(line)} bytes that is not a PROXY line")
     protocol, source, destination, *ports = match.groups()
     version = 4 if protocol == b"TCP4" else 6
     host = _address(source, version)
@@ -102,7 +102,7 @@ def _address(text: bytes, version: int) -> str:
     try:
         address = ipaddress.ip_address(text.decode("ascii"))
     except ValueError as error:
-        raise _invalid("an address that is none") from error
+        raise _invalid("an invalid address") from error
     if address.version != version:
         raise _invalid(f"an address that is not IPv{version}")
     # As version 2 has it, and accept(2): ::ffff:192.0.2.1, not ::ffff:c000:201.

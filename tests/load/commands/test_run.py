@@ -264,8 +264,8 @@ def test_one_ip_version_can_be_selected(start_server: StartServer, option: str, 
     process = run([*LOAD, "run", server.url, other])
     assert process.returncode == 2
     assert process.stderr.decode() == (
-        f"echo-load: error: {other}: {server.url} is an IPv{option[1]} address; leave it out, "
-        f"or name an IPv{other[1]} address\n"
+        f"echo-load: error: {other}: {server.url} is an IPv{option[1]} address; omit it, or give "
+        f"an IPv{other[1]} address\n"
     )
 
 

@@ -67,10 +67,10 @@ def test_chapters_and_experiments_are_run_in_the_order_of_the_tutorial(tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "lok"], "there is no experiment 'lok'; did you mean lock?"),
-        (["run", "?"], "there is no experiment '?'; `echo-load lab list` names them"),
+        (["run", "lok"], "'lok' is not an experiment; did you mean lock?"),
+        (["run", "?"], "'?' is not an experiment; `echo-load lab list` lists them"),
         (["run", "lock", "-o", "/nowhere/x"], "cannot write /nowhere/x: No such file or directory"),
-        (["run", "lock", "--html", "-"], "- is not a file; --json prints the result"),
+        (["run", "lock", "--html", "-"], "- is not a file; use --json to print the result"),
         (["run", "lock", "-o", "/tmp", "--json"], "'/tmp' is a directory"),
         (["list", "lock"], "unexpected extra argument"),
         (["measure"], "No such command 'measure'"),

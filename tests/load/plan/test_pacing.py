@@ -111,8 +111,8 @@ def test_stages_are_parsed(
         ("many/10s", "stage 'many/10s': 'many' is not a"),
         ("1-many/10s", "stage '1-many/10s': 'many' is not a"),
         ("5/1s,5/soon", "stage '5/soon': 'soon' is not a duration"),
-        ("5/0s", "stage '5/0s' takes no time"),
-        ("0/10s,0-0/5s", "'0/10s,0-0/5s': no stage is above 0"),
+        ("5/0s", "stage '5/0s' has a duration of 0"),
+        ("0/10s,0-0/5s", "'0/10s,0-0/5s': all stages are 0"),
         ("5/1s\nx/2s", "is not a"),
     ],
 )
@@ -143,7 +143,7 @@ def test_any_text_is_parsed_or_refused(text: str, rates: bool) -> None:
     [(-1, 1, 1), (1, -1, 1), (math.nan, 1, 1), (1, INF, 1), (1, 1, 0), (1, 1, INF), (1, 1, -1)],
 )
 def test_impossible_stages_are_refused(first: float, last: float, duration: float) -> None:
-    with pytest.raises(InvalidValueError, match="is not a stage"):
+    with pytest.raises(InvalidValueError, match="a stage cannot"):
         StagePlan(first=first, last=last, duration=duration)
 
 

@@ -31,10 +31,10 @@ TOO_FAST = parse_stages("1-101M/1s", rates=True)
 
 BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     # Numbers.
-    ({"connections": 0}, f"0 connections: it can be 1 to {MOST_CONNECTIONS}"),
-    ({"connections": MOST_CONNECTIONS + 1}, "2000001 connections: it can be 1 to"),
-    ({"stages": TOO_MANY}, "2000001 connections: it can be 1 to"),
-    ({"processes": 0}, "0 processes: it can be 1 to"),
+    ({"connections": 0}, f"0 connections: not between 1 and {MOST_CONNECTIONS}"),
+    ({"connections": MOST_CONNECTIONS + 1}, "2000001 connections: not between 1 and"),
+    ({"stages": TOO_MANY}, "2000001 connections: not between 1 and"),
+    ({"processes": 0}, "0 processes: not between 1 and"),
     ({"processes": 1025}, "1025 processes"),
     ({"messages": 0}, "0 messages"),
     ({"messages": 10**15 + 1}, "1000000000000001 messages"),
@@ -57,41 +57,44 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     ({"warmup": -1.0}, "a warm-up of -1.0 seconds"),
     ({"warmup": math.nan}, "a warm-up of nan seconds"),
     # Time.
-    ({"stages": STAGES, "duration": 90.0}, "`duration` 1m30s and `stages` both say how long"),
-    ({"loop": True}, "`loop` repeats `stages`, and there are none"),
+    ({"stages": STAGES, "duration": 90.0}, "`duration` 1m30s and `stages` both give the duration"),
+    ({"loop": True}, "`loop` repeats `stages`, but there are none; add `stages`"),
     ({"loop": True, "rate": 5.0}, "`loop` repeats `stages`"),
     ({"staged_rate": True}, "`rate` needs a number, or `stages`"),
-    ({"arrivals": "poisson"}, "`arrivals` poisson says when messages are due, and without `rate`"),
+    ({"arrivals": "poisson"}, "`arrivals` poisson has no effect without `rate`"),
     ({"arrivals": "poisson", "stages": STAGES}, "`arrivals` poisson"),
     # Payload.
     ({"payload_size": (0, 5)}, "messages of 0 to 5 bytes"),
     ({"payload_size": (6, 5)}, "messages of 6 to 5 bytes"),
-    ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"they can have 1 to {LARGEST_PAYLOAD}"),
-    ({"message": ""}, "an empty message"),
-    ({"message": "a", "payload_file": "b"}, "`message` and `payload_file` both say what is sent"),
-    ({"message": "a", "hello": True}, "both say what is sent"),
+    ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"not between 1 and {LARGEST_PAYLOAD}"),
+    ({"message": ""}, "is empty; it needs"),
+    ({"message": "a", "payload_file": "b"}, "`message` and `payload_file` both give what is sent"),
+    ({"message": "a", "hello": True}, "both give what is sent"),
     # Targets.
-    ({"targets": ("localhost:0",)}, "nothing can be reached at port 0"),
-    ({"targets": ("localhost:7", "fd://3")}, "a descriptor can only be listened on"),
-    ({"targets": ("*:7",)}, "* can only be listened on"),
+    ({"targets": ("localhost:0",)}, "port 0 cannot be connected to"),
+    ({"targets": ("localhost:7", "fd://3")}, "fd:// is only for listening"),
+    ({"targets": ("*:7",)}, "* is only for listening"),
     ({"targets": ("http://localhost",)}, "the scheme 'http' is not supported"),
     (
         {"targets": ("localhost:7", "tls://localhost:8"), "engine": "hub"},
-        "the hub engine does not speak tls, as tls://localhost:8 needs; "
+        "the hub engine does not support tls, which tls://localhost:8 needs; "
         "use `engine` greenlets or threads",
     ),
     (
         {"targets": ("udp://localhost:7",), "engine": "threads"},
-        "the threads engine does not speak udp, as udp://localhost:7 needs; use `engine` hub",
+        "the threads engine does not support udp, which udp://localhost:7 needs; use `engine` hub",
     ),
     ({"targets": ("udp://localhost:7",), "engine": "greenlets"}, "use `engine` hub"),
-    ({"targets": ("udp://localhost:7", "tls://localhost:8")}, "does not speak udp"),
-    ({"message": "\udcff"}, "`payload_file` sends any bytes"),
+    ({"targets": ("udp://localhost:7", "tls://localhost:8")}, "does not support udp"),
+    ({"message": "\udcff"}, "use `payload_file` to send"),
     ({"rate": 5.0, "stages": (StagePlan(first=1, last=1, duration=1),)}, "set `staged_rate`"),
-    ({"stages": (StagePlan(first=0, last=0, duration=1),)}, "no stage is above 0"),
-    ({"stages": (StagePlan(first=0.5, last=1, duration=1),)}, "a whole number of connections"),
-    ({"tls": TlsOptions(insecure=True)}, "TLS options, but no target is tls://HOST:PORT"),
-    ({"tls": TlsOptions(ca="x"), "targets": ("localhost:7",)}, "TLS options, but no target is"),
+    ({"stages": (StagePlan(first=0, last=0, duration=1),)}, "all stages are 0"),
+    ({"stages": (StagePlan(first=0.5, last=1, duration=1),)}, "of a stage must be whole"),
+    ({"tls": TlsOptions(insecure=True)}, "TLS options are given, but no target is tls://HOST:PORT"),
+    (
+        {"tls": TlsOptions(ca="x"), "targets": ("localhost:7",)},
+        "TLS options are given, but no target is",
+    ),
 ]
 
 
@@ -385,7 +388,10 @@ def test_counts_are_added_and_subtracted() -> None:
 )
 def test_a_message_too_large_for_a_datagram_is_refused(fields: dict[str, Any]) -> None:
     plan = Plan(targets=("udp://localhost:7",), **fields)
-    with pytest.raises(InvalidValueError, match="messages of 65508 bytes: a datagram holds 65507"):
+    with pytest.raises(
+        InvalidValueError,
+        match="messages of 65508 bytes are too large: a datagram can hold at most 65507",
+    ):
         plan.payload(run=1)
 
 
@@ -394,8 +400,12 @@ def test_an_ipv6_datagram_holds_more() -> None:
         Plan(targets=("udp://[::1]:7",), payload_size=(1, 65_528)),
         Plan(targets=("udp://localhost:7",), payload_size=(1, 65_528), ip_version=6),
     ):
-        with pytest.raises(InvalidValueError, match="65528 bytes: a datagram holds 65527"):
+        with pytest.raises(
+            InvalidValueError, match="65528 bytes are too large: a datagram can hold at most 65527"
+        ):
             plan.payload(run=1)
     both = Plan(targets=("udp://[::1]:7", "udp://127.0.0.1:7"), payload_size=(1, 65_508))
-    with pytest.raises(InvalidValueError, match="65508 bytes: a datagram holds 65507"):
+    with pytest.raises(
+        InvalidValueError, match="65508 bytes are too large: a datagram can hold at most 65507"
+    ):
         both.payload(run=1)

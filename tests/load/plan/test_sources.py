@@ -68,5 +68,5 @@ def test_too_few_generators_for_the_descriptor_limit_are_refused() -> None:
         processes_for(Plan(connections=2001, processes=2), 1000 + SPARE_DESCRIPTORS)
     assert str(caught.value) == (
         "2001 connections in 2 processes: each may open 1064 descriptors (ulimit -n); "
-        "raise that limit, or use `processes` 3"
+        "raise that limit, or use `processes` 3 or more"
     )

@@ -47,16 +47,15 @@ def test_files_that_are_not_complete_results_are_refused(kept: Path, command: st
         return refusal(command, kept, kept)
 
     kept.write_bytes(content[: len(content) // 2])
-    assert (
-        f"error: {kept} is not a whole result of echo-load: Input data was truncated" in message()
-    )
+    assert f"{kept} is not a complete result of echo-load: Input data was truncated" in message()
     kept.write_bytes(b"")
-    assert "is not a whole result of echo-load: Input data was truncated" in message()
+    assert "is not a complete result of echo-load: Input data was truncated" in message()
     kept.write_bytes(b"\xff\xfe\x00nonsense")
-    assert "is not a whole result of echo-load" in message()
+    assert "is not a complete result of echo-load" in message()
     kept.write_bytes(b'{"schema": "echoswarm/result/2", "anything": []}')
     assert message().endswith(
-        f"error: {kept}: its schema is 'echoswarm/result/2'; read is 'echoswarm/result/1'"
+        f"error: {kept}: its schema is 'echoswarm/result/2'; this version reads "
+        "'echoswarm/result/1'"
     )
     kept.write_bytes(b'{"schema": "echoswarm/result/1"}')
     assert "Object missing required field" in message()
@@ -67,7 +66,7 @@ def test_files_that_are_not_complete_results_are_refused(kept: Path, command: st
     changed = json.loads(content)
     changed["plan"]["connections"] = -1
     kept.write_text(json.dumps(changed))
-    assert "-1 connections: it can be 1 to" in message()
+    assert "-1 connections: not between 1 and" in message()
     kept.unlink()
     assert message().endswith(f"error: cannot read {kept}: No such file or directory")
     kept.mkdir()
@@ -80,7 +79,7 @@ def test_an_invalid_histogram_is_refused(kept: Path, tmp_path: Path) -> None:
     kept.write_text(json.dumps(changed))
     for option in ("--hgrm", "--html"):
         assert refusal("report", kept, option, tmp_path / "out").endswith(
-            f"error: {kept} is not a whole result of echo-load: not an encoded HdrHistogram"
+            f"error: {kept} is not a complete result of echo-load: not an encoded HdrHistogram"
         )
 
 
@@ -90,12 +89,12 @@ def test_missing_arguments_are_refused() -> None:
 
 
 def test_a_single_result_cannot_be_compared(kept: Path) -> None:
-    assert "there is nothing to compare with; give two results or more" in refusal("compare", kept)
+    assert "there is nothing to compare; give two results or more" in refusal("compare", kept)
 
 
 def test_a_series_of_several_results_is_refused(kept: Path, tmp_path: Path) -> None:
     for option in ("--csv", "--hgrm"):
-        assert "--csv and --hgrm are of one result; --html shows several" in refusal(
+        assert "--csv and --hgrm take one result; only --html takes several" in refusal(
             "report", kept, kept, option, tmp_path / "out"
         )
 
@@ -113,7 +112,7 @@ def test_an_unwritable_report_is_refused_before_the_test(tmp_path: Path, option:
 
 def test_two_reports_are_not_written_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "both"
-    assert f"{path} cannot hold two reports; give each a file of its own" in refusal(
+    assert f"{path} is given for two outputs; give each a file of its own" in refusal(
         "run", "127.0.0.1:9", *SHORT, "-o", path, "--csv", path
     )
     assert not path.exists()
@@ -199,26 +198,28 @@ def test_an_output_must_not_be_an_input(kept: Path, tmp_path: Path) -> None:
     before = kept.read_bytes()
     for option in ("--html", "--csv", "--hgrm"):
         for path in (kept, link):
-            assert "is read here, and cannot be written; name another file" in refusal(
+            assert "is an input of this command; give another file to write" in refusal(
                 "report", kept, option, path
             )
     test = ("run", "127.0.0.1:9", *SHORT)
-    assert "is read here" in refusal(*test, "--payload-file", kept, "-o", link)
+    assert "is an input of this command" in refusal(*test, "--payload-file", kept, "-o", link)
     tls = ("run", "tls://127.0.0.1:9", *SHORT)
     for options in (("--tls-ca",), ("--tls-cert",), ("--tls-cert", "--tls-key")):
         named = [part for option in options for part in (option, kept)]
-        assert "is read here" in refusal(*tls, *named, "--html", kept)
+        assert "is an input of this command" in refusal(*tls, *named, "--html", kept)
     settings = tmp_path / "settings.toml"
     settings.write_text('timeout = "1s"\n')
     link_to_settings = tmp_path / "settings.json"
     link_to_settings.symlink_to(settings)
-    assert "is read here" in refusal(*test, "--config", settings, "-o", link_to_settings)
+    assert "is an input of this command" in refusal(
+        *test, "--config", settings, "-o", link_to_settings
+    )
     assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
 def test_a_dash_is_refused_as_a_file(option: str) -> None:
-    assert "- is not a file; --json prints the result" in refusal(
+    assert "- is not a file; use --json to print the result" in refusal(
         "run", "127.0.0.1:9", *SHORT, option, "-"
     )
 

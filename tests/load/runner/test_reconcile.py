@@ -108,7 +108,7 @@ def test_counters_of_another_server_do_not_balance(start_server: StartServer) ->
     assert code == 1
     assert found.differences == [
         "32,000 bytes were sent that the server did not receive",
-        "32,000 bytes came back that the server did not send: something on the way adds to it",
+        "32,000 bytes came back that the server did not send: the path duplicates or adds data",
     ]
 
 
@@ -174,7 +174,7 @@ def test_an_unreachable_admin_page_is_refused(unused_port: int) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "expected"),
     [
-        (b"<html><body>Welcome!</body></html>", 200, "is not a page of an echo-server's metrics"),
+        (b"<html><body>Welcome!</body></html>", 200, "is not the metrics page of an echo-server"),
         (b"\xff\xfe\x00", 200, "cannot read"),
         (b"# nothing\n", 200, "has no counters of an echo-server"),
         (b"process_cpu_seconds_total 5\n", 200, "has no counters of an echo-server"),

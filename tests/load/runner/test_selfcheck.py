@@ -87,7 +87,7 @@ def test_waiting_does_not_advise_more_generators() -> None:
     own = found(WAITED, processes=1, targets=())
     assert own[-1].startswith("test an echo-server on another machine: here it shares ")
     assert found(WAITED, processes=CORES + 1)[-1].startswith(
-        f"lower --processes, which is {CORES + 1}; this machine has "
+        f"lower --processes from {CORES + 1}; this machine has "
     )
     # Busy all the time, but mostly waiting.
     assert found([Usage(10, 3, 7)]) == [
@@ -99,8 +99,8 @@ def test_waiting_does_not_advise_more_generators() -> None:
 def test_lateness_without_work_does_not_advise_more_generators() -> None:
     """It does not advise another engine, either."""
     woken_late = (
-        "the generators had processor time to spare and were woken late, as on virtual machines "
-        "and busy ones; generate from another machine"
+        "the generators had processor time to spare but were woken late, as happens on virtual or "
+        "busy machines; generate from another machine"
     )
     for engine in ("hub", "threads"):
         assert found([Usage(10, 1.7, 0.1)], engine=engine, lateness=times(2000))[-1] == woken_late
@@ -112,10 +112,10 @@ def test_lateness_without_work_does_not_advise_more_generators() -> None:
     ("late", "slow", "expected"),
     [
         (950, 100, []),
-        (1050, 100, ["messages left late, 1 % of them by 1.05ms or more"]),
+        (1050, 100, ["messages were sent late, 1 % of them by 1.05ms or more"]),
         # This does not distort response times that are so much longer.
         (1050, 20_000, []),
-        (3000, 20_000, ["messages left late, 1 % of them by 3ms or more"]),
+        (3000, 20_000, ["messages were sent late, 1 % of them by 3ms or more"]),
     ],
 )
 def test_late_messages_are_found(late: float, slow: float, expected: list[str]) -> None:
@@ -136,12 +136,12 @@ def test_a_late_event_loop_is_found() -> None:
 def test_the_advice_fits_the_cause() -> None:
     busy = [Usage(10, 10, 0)]
     assert found(busy, engine="threads", processes=1)[-1] == (
-        "use --engine hub: threads take turns at one interpreter lock a process"
+        "use --engine hub: the threads of a process share one interpreter lock"
     )
     assert found(busy, processes=CORES)[-1] == MORE_MACHINES
     if CORES > 1:
         assert found(busy, processes=1)[-1] == (
-            f"raise --processes, which is 1; this machine has {CORES} cores"
+            f"raise --processes from 1; this machine has {CORES} cores"
         )
 
 

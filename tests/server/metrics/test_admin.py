@@ -229,8 +229,8 @@ def test_an_admin_address_without_a_port(text: str) -> None:
     code, line = one_error("--port", "0", "--admin", text)
     assert code == 2
     assert line == (
-        f"echo-server: error: --admin: {text!r} is not HOST:PORT; write it as in 127.0.0.1:9607, "
-        "the port is required"
+        f"echo-server: error: --admin: {text!r} is not HOST:PORT; write it as in 127.0.0.1:9607 "
+        "(the port is required)"
     )
 
 

@@ -75,5 +75,5 @@ def test_without_any_memory_the_error_is_one_line(workers: str) -> None:
         preexec_fn=forbid_files,
     )
     (line,) = result.stderr.decode().splitlines()
-    assert line.startswith("echo-server: error: no memory for counters that processes share: ")
+    assert line.startswith("echo-server: error: cannot allocate shared memory for the counters: ")
     assert result.returncode == 3

@@ -77,7 +77,7 @@ def test_one_worker_needs_no_supervisor(start_server: StartServer) -> None:
     server = start_server("--workers", "1")
     assert server.workers() == []
     server.signal(signal.SIGHUP)
-    server.wait_for_log("one worker has no supervisor")
+    server.wait_for_log("there is no supervisor")
     with server.connect() as connection:
         assert echoes(connection)
 
@@ -350,7 +350,7 @@ def test_workers_exit_with_their_supervisor(start_server: StartServer) -> None:
     with server.connect() as connection:
         assert echoes(connection)
         server.signal(signal.SIGKILL)
-        server.wait_for_log("the supervisor is gone")
+        server.wait_for_log("the supervisor has exited")
         # As in any drain, it may finish.
         assert echoes(connection)
     until(lambda: all(map(is_over, workers)), "the workers to end")
@@ -401,8 +401,8 @@ def test_workers_that_die_at_start(start_server: StartServer, tmp_path: Path) ->
     assert server.process.stdout is not None
     assert server.process.stdout.read() == ""
     log = server.log()
-    assert "'nonsense' is not an option here" in log
-    assert "workers die at start" in log
+    assert "'nonsense' is not an option of this command" in log
+    assert "workers fail to start" in log
     assert "Traceback" not in log
 
 
@@ -431,7 +431,7 @@ def test_workers_can_no_longer_be_started(start_server: StartServer, tmp_path: P
     for pid in server.workers():
         kill(pid, signal.SIGKILL)
     assert server.wait() == 3
-    assert "workers die at start" in server.log()
+    assert "workers fail to start" in server.log()
 
 
 def test_bad_input_is_reported_once() -> None:

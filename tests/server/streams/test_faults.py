@@ -364,19 +364,19 @@ def test_no_faults_are_counted_without_faults(start_server: StartServer) -> None
     ("fault", "said"),
     [
         ("", "is not a fault"),
-        ("explode@1%", "'explode' is not a kind of fault; there are delay, stall, reset"),
+        ("explode@1%", "'explode' is not a kind of fault; the kinds are delay, stall, reset"),
         ("RESET@1%", "is not a fault; write it as in reset@0.1%"),
         ("reset@", "'' is not a percentage"),
         ("reset@2", "'2' is not a percentage"),
         ("reset@200%", "'200%' is not a percentage"),
-        ("reset=1s@1%", "reset takes no time; write reset@10%"),
-        ("delay@1%", "says not how long; write it as in delay=50ms@10%"),
-        ("delay=@1%", "says not how long"),
+        ("reset=1s@1%", "reset takes no duration; write reset@10%"),
+        ("delay@1%", "has no duration; write it as in delay=50ms@10%"),
+        ("delay=@1%", "has no duration"),
         ("delay=soon@1%", "'soon' is not a duration"),
         ("delay=10ms+-@1%", "'' is not a duration"),
-        ("delay=10ms+-20ms@1%", "the jitter is larger than the time itself"),
+        ("delay=10ms+-20ms@1%", "the jitter is larger than the duration"),
         ("stall=200h@1%", "'200h' is longer than a week"),
-        ("drop@1%", "drop@1% strikes datagrams, and nothing listens for them"),
+        ("drop@1%", "drop@1% applies only to datagrams; add --listen"),
     ],
 )
 def test_bad_input(fault: str, said: str) -> None:
@@ -390,7 +390,7 @@ def test_bad_input(fault: str, said: str) -> None:
 def test_bad_input_with_datagrams() -> None:
     result = run([*SERVER, "--listen", "udp://127.0.0.1:0", "--fault", "stall=1s"])
     assert result.returncode == 2
-    assert "stall=1s@100% strikes connections, and nothing listens" in result.stderr.decode()
+    assert "stall=1s@100% applies only to connections; add --listen" in result.stderr.decode()
     result = run([*SERVER, "--fault-seed", "x"])
     assert result.returncode == 2
     assert "--fault-seed: 'x' is not a whole number from 0" in result.stderr.decode()

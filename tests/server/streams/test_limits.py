@@ -441,7 +441,7 @@ def test_a_limit_above_the_descriptor_limit() -> None:
     for count in ("1", "2"):
         code, line = one_error("--max-connections", "500M", "--workers", count)
         assert code == 2
-        assert "--max-connections 500000000 does not fit: " in line
+        assert "--max-connections 500000000 is too high: " in line
         assert f"{hard} descriptors each (ulimit -Hn) can hold {(hard - 64) * int(count)}" in line
 
 
@@ -451,13 +451,13 @@ def test_a_limit_above_the_descriptor_limit() -> None:
         (["--max-connections", "0"], "--max-connections: '0' is not a whole number from 1"),
         (["--max-connections-per-ip", "x"], "--max-connections-per-ip: 'x' is not a whole"),
         (["--when-full", "panic"], "--when-full: 'panic' is not one of 'close', 'wait'"),
-        (["--idle-timeout", "0"], "--idle-timeout: '0' is not a time above 0"),
+        (["--idle-timeout", "0"], "--idle-timeout: '0' is not a duration above 0"),
         (["--idle-timeout", "soon"], "--idle-timeout: 'soon' is not a duration"),
         (["--rate-limit", "0"], "--rate-limit: '0' is not a rate above 0"),
         (["--rate-limit", "fast"], "--rate-limit: 'fast' is not a size; write it as in 512"),
         (["--access-log-sample", "2"], "--access-log-sample: '2' is not a percentage"),
         (["--access-log-sample", "101%"], "--access-log-sample: '101%' is not a percentage"),
-        (["--access-log", "--log-level", "error"], "--access-log writes lines of level info"),
+        (["--access-log", "--log-level", "error"], "--access-log logs at level info"),
         (["--admin", "x:y"], "--admin: 'x:y' is not HOST:PORT"),
         (["--admin", "unix:///x"], "--admin: 'unix:///x' is not HOST:PORT"),
     ],

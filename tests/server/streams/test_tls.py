@@ -388,14 +388,16 @@ def test_unusable_certificate_files(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a passphrase")
     )
     encrypted.write_bytes(locked)
-    assert f"--tls-key: {other.key} is not the key of {good_cert}" in refused(good_cert, other.key)
+    assert f"--tls-key: {other.key} is not the private key of {good_cert}" in refused(
+        good_cert, other.key
+    )
     assert f"--tls-cert: {missing}: No such file" in refused(missing, good_key)
     assert f"--tls-key: {missing}: No such file" in refused(good_cert, missing)
-    assert f"--tls-cert: {text} holds no certificate in PEM form" in refused(text, good_key)
-    assert f"--tls-key: {text} holds no key in PEM form" in refused(good_cert, text)
+    assert f"--tls-cert: {text} contains no PEM certificate" in refused(text, good_key)
+    assert f"--tls-key: {text} contains no PEM private key" in refused(good_cert, text)
     assert str(broken) in refused(good_cert, broken)
-    assert f"--tls-key: {encrypted} is encrypted; write" in refused(good_cert, encrypted)
-    assert f"--tls-client-ca: {text} holds no" in refused(good_cert, good_key, text)
+    assert f"--tls-key: {encrypted} is encrypted; use" in refused(good_cert, encrypted)
+    assert f"--tls-client-ca: {text} contains no" in refused(good_cert, good_key, text)
     assert f"--tls-client-ca: {missing}: No such" in refused(good_cert, good_key, missing)
 
 
@@ -404,9 +406,9 @@ def test_unusable_certificate_files(
     [
         (["--listen", "tls://x"], "a tls:// listener needs --tls-cert FILE"),
         (["--listen", "tls://x", "--tls-cert", "x"], "a tls:// listener needs --tls-key FILE"),
-        (["--tls-cert", "x"], "--tls-cert is for TLS, and nothing listens for it"),
-        (["--tls-client-ca", "x"], "--tls-client-ca is for TLS, and nothing listens"),
-        (["--handshake-timeout", "0"], "--handshake-timeout: '0' is not a time above 0"),
+        (["--tls-cert", "x"], "--tls-cert applies only to TLS; add --listen"),
+        (["--tls-client-ca", "x"], "--tls-client-ca applies only to TLS; add --listen"),
+        (["--handshake-timeout", "0"], "--handshake-timeout: '0' is not a duration above 0"),
     ],
 )
 def test_bad_input(arguments: list[str], said: str) -> None:

@@ -83,8 +83,8 @@ def percentiles(runs: Sequence[Run]) -> Chart:
         "percentiles",
         "latency",
         "Percentiles",
-        "Response time that so many percent of the messages do not exceed; each nine has as much "
-        f"space as the last. {'; '.join(said)}.",
+        "Response time by percentile of the messages, on a scale that gives each further nine "
+        f"the same space. {'; '.join(said)}.",
         *_percentile_chart(data, legend=len(runs) > 1),
     )
 
@@ -109,10 +109,10 @@ def response_and_service(runs: Sequence[Run]) -> Chart:
                 trace["showlegend"] = False
             data.append(trace)
     caption = (
-        "Response time counts from when a message was due, service time from when it left: where "
-        "the curves part, messages waited for their turn. Service time is dashed."
+        "Response time counts from when a message was due, service time from when it was sent: "
+        "where the curves differ, messages were sent late. Service time is dashed."
         if data
-        else "In a closed loop a message is due when it leaves, and both are the same."
+        else "In a closed loop a message is due when it is sent, so both are the same."
     )
     return Chart(
         "response-and-service",
@@ -140,8 +140,8 @@ def spread(runs: Sequence[Run]) -> Chart:
         "spread",
         "latency",
         "Spread over connections",
-        "Messages that so many percent of the connections do not exceed: the flatter, the fairer. "
-        f"{', '.join(said)} messages a connection.",
+        "Messages by percentile of the connections; a flat line means that all were served "
+        f"equally. {', '.join(said)} messages per connection.",
         data,
         layout_of(axes.of_connections(), axes.of_counts(values_of(data)), legend=len(runs) > 1)
         | {"hovermode": "closest"},

@@ -39,7 +39,7 @@ def throughput(runs: Sequence[Run]) -> Chart:
         "throughput",
         "time",
         "Throughput",
-        f"Messages a second; on average {', '.join(speeds)}.",
+        f"Messages per second; on average {', '.join(speeds)}.",
         unless_empty(data),
         _over_time(runs, data, guides.rates(runs[0].result) if len(runs) == 1 else []),
     )
@@ -80,8 +80,7 @@ def response(runs: Sequence[Run]) -> Chart:
         "response-over-time",
         "time",
         "Response time by the second",
-        f"What so many percent of each second's messages did not exceed; {lines}. "
-        "Logarithmic scale.",
+        f"Percentiles of the messages of each second; {lines}. Logarithmic scale.",
         unless_empty(data),
         layout,
     )
@@ -110,7 +109,7 @@ def errors(runs: Sequence[Run]) -> Chart:
     """Return the chart of failures by kind; of several runs, all kinds together."""
     total = sum(sum(run.result.totals.errors.values()) for run in runs)
     kinds = sorted({kind for run in runs for kind in run.result.totals.errors})
-    caption = f"Failures a second; {total:,} in all: {', '.join(kinds)}."
+    caption = f"Failures per second; {total:,} in all: {', '.join(kinds)}."
     data = [_error_bars(runs[0], kind, place) for place, kind in enumerate(kinds)]
     if len(runs) > 1:
         data = [

@@ -50,7 +50,7 @@ def test_a_message_too_large_for_a_datagram_is_refused(server: EchoServerProcess
     with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
         with pytest.raises(InvalidValueError, match=r"65508 bytes is too large: .* at most 65507"):
             connection.round_trip(bytes(65_508))
-        with pytest.raises(InvalidValueError, match="datagrams have no end"):
+        with pytest.raises(InvalidValueError, match="no end of stream to send"):
             connection.end_of_sending()
         assert connection.round_trip(b"hello") == b"hello"
         assert connection.bytes_sent == 5
@@ -77,7 +77,7 @@ def test_a_port_without_a_listener() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         connection = to(bound)
-    with connection, pytest.raises(RefusedError, match="nobody listens"):
+    with connection, pytest.raises(RefusedError, match="nothing listens"):
         connection.round_trip(b"hello")
 
 

@@ -178,7 +178,7 @@ def test_udp(start_server: Callable[..., EchoServerProcess], prompt: Prompt) -> 
     server.signal(signal.SIGKILL)
     server.wait()
     terminal.type("and now?")
-    terminal.expect("nobody listens there")
+    terminal.expect("nothing listens there")
     terminal.expect(r"\\reconnect")
 
 

@@ -225,6 +225,6 @@ def test_a_swarm_that_is_the_bottleneck_reports_it(
     file = tmp_path / "busy.py"
     file.write_text(BUSY)
     busy = locust(*SHORT, "--host", echo_server.url, "Busy", file=file)
-    assert b"generator-bound: a process of the swarm used over 90 % of a processor" in busy.stderr
+    assert b"generator-bound: a swarm process used over 90 % of a processor" in busy.stderr
     idle = locust(*SHORT, "--host", echo_server.url, "--wait", "100ms")
     assert b"generator-bound" not in idle.stderr

@@ -18,7 +18,7 @@ def checks(result: Result) -> str:
         return f"{counted}, {format_count(errors, 'error')} ({kinds})"
     if not totals.messages:
         return counted
-    checked = f"{counted}, all byte for byte as sent ({format_bytes(totals.bytes_received)})"
+    checked = f"{counted}, all identical to what was sent ({format_bytes(totals.bytes_received)})"
     if result.reconciliation is not None and result.reconciliation.balanced:
         checked += ", reconciled"
     return checked

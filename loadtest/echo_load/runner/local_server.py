@@ -127,7 +127,7 @@ class LocalServer:
         code = self._process.poll()
         if code is None:
             return None
-        return f"the echo-server under test exited with code {code}: {self._last_line()}"
+        return f"the echo-server under test ended with exit code {code}: {self._last_line()}"
 
     def _last_line(self) -> str:
         self._log.seek(0)

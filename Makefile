@@ -15,7 +15,11 @@ demo: $(VENV)/.installed  ## start an echo server and stress it with 100, then 1
 	@$(BIN)/echo-load stress
 
 .PHONY: test
-test: $(VENV)/.installed-dev  ## run the tests
+test: $(VENV)/.installed-dev  ## run all tests but the slow ones
+	@$(BIN)/pytest -m 'not alone and not slow' --numprocesses 3 --dist worksteal
+
+.PHONY: test-all
+test-all: $(VENV)/.installed-dev  ## run all tests, as continuous integration does
 	@$(BIN)/pytest -m 'not alone' --numprocesses 3 --dist worksteal
 	@$(BIN)/pytest -m alone
 

@@ -37,6 +37,7 @@ def connected(port: int, timeout: float = DEADLINE) -> EchoConnection:
     return EchoConnection.open(NetworkEndpoint("127.0.0.1", port), timeout=timeout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 16 * 1024, 16 * 1024 + 1, 8 << 20])
 def test_round_trips_of_every_size(echo_server: EchoServerProcess, size: int) -> None:
     message = os.urandom(size)
@@ -147,6 +148,7 @@ def test_abort_wakes_up_waiting_threads() -> None:
         assert [type(error) for error in errors] == [ClosedError]
 
 
+@pytest.mark.slow
 def test_the_same_code_works_in_greenlets() -> None:
     """In a patched process: many connections wait at once in one thread, deadlines hold."""
     program = """

@@ -35,6 +35,7 @@ def to(bound: socket.socket, timeout: float = DEADLINE) -> EchoConnection:
     return EchoConnection.open(endpoint, timeout=timeout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 1472, 1473, 20_000, 65_507])
 def test_round_trips_of_every_size(server: EchoServerProcess, size: int) -> None:
     message = os.urandom(size)

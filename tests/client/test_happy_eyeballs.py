@@ -42,6 +42,7 @@ def answering(echo_server: EchoServerProcess) -> Address:
     return Address(socket.AF_INET, ("127.0.0.1", echo_server.port))
 
 
+@pytest.mark.slow
 def test_the_first_address_that_answers_is_used(refusing: Address, answering: Address) -> None:
     with black_hole() as silent:
         for addresses in (

@@ -44,6 +44,7 @@ def test_empty_input_gives_empty_output(target: str) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
+@pytest.mark.slow
 def test_64_mebibytes_to_the_byte(target: str, tmp_path: Path) -> None:
     big, copy = tmp_path / "big.bin", tmp_path / "copy.bin"
     block = os.urandom(1 << 20)
@@ -75,6 +76,7 @@ def test_later_input_is_echoed_later(target: str) -> None:
     client.stdout.close()
 
 
+@pytest.mark.slow
 def test_waiting_for_input_does_not_time_out(target: str) -> None:
     client = subprocess.Popen(
         [*CLIENT, target, "--timeout", "1ms"],

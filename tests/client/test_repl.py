@@ -78,6 +78,7 @@ def terminal(echo_server: EchoServerProcess, prompt: Prompt) -> Terminal:
     return prompt(f"127.0.0.1:{echo_server.port}")
 
 
+@pytest.mark.slow
 def test_a_line_its_reply_and_its_round_trip(terminal: Terminal) -> None:
     terminal.expect("connected to tcp://127.0.0.1:")
     terminal.type("hello there")
@@ -95,11 +96,13 @@ def test_characters_split_across_receives_are_echoed_whole(prompt: Prompt) -> No
         assert terminal.ends() == 0
 
 
+@pytest.mark.slow
 def test_a_reply_longer_than_one_receive(terminal: Terminal) -> None:
     terminal.type("\\repeat 3 " + "长" * 10_000)
     terminal.expect("3 sent, 3 came back unchanged")
 
 
+@pytest.mark.slow
 def test_commands(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "a file"
     file.write_bytes(os.urandom(3 << 20))
@@ -134,6 +137,7 @@ def test_commands(terminal: Terminal, tmp_path: Path) -> None:
         terminal.expect(re.escape(f"\\{command}"))
 
 
+@pytest.mark.slow
 def test_tls(
     start_server: Callable[..., EchoServerProcess], prompt: Prompt, tmp_path: Path
 ) -> None:
@@ -151,6 +155,7 @@ def test_tls(
     assert terminal.ends() == 0
 
 
+@pytest.mark.slow
 def test_untrusted_certificates_and_failed_handshakes(
     start_server: Callable[..., EchoServerProcess], prompt: Prompt, tmp_path: Path
 ) -> None:
@@ -165,6 +170,7 @@ def test_untrusted_certificates_and_failed_handshakes(
     assert terminal.ends() == 2
 
 
+@pytest.mark.slow
 def test_udp(start_server: Callable[..., EchoServerProcess], prompt: Prompt) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0")
     terminal = prompt(server.url)

@@ -77,6 +77,7 @@ def failure(target: str, options: TlsOptions, connect_timeout: float = DEADLINE)
     return said.partition("TLS handshake failed: ")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("size", [1, 7, 16 * 1024, 16 * 1024 + 1, 8 << 20])
 def test_round_trips_of_every_size(
@@ -422,6 +423,7 @@ print(values.count(True), values.count(None))
 """
 
 
+@pytest.mark.slow
 def test_fifty_greenlets(
     start_server: StartServer,
     server: EchoServerProcess,

@@ -21,6 +21,7 @@ names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z]{2,8})?", full
 hosts = names | st.ip_addresses().map(str)
 
 
+@pytest.mark.slow
 @given(hosts, st.integers(0, 65535))
 def test_printed_endpoints_are_parsed_back(host: str, port: int) -> None:
     endpoint = NetworkEndpoint(host, port)

@@ -104,6 +104,7 @@ LINKS = {
 }
 
 
+@pytest.mark.slow
 def test_service_links_are_not_settings(start_server: StartServer) -> None:
     """Neither here nor in the processes that are started: workers, generators, a server."""
     server = start_server("--port", "0", "--workers", "2", **LINKS)

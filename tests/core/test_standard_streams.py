@@ -57,6 +57,7 @@ def server_without(numbers: Sequence[int], path: Path, *options: str) -> Iterato
         process.communicate()
 
 
+@pytest.mark.slow
 @closed
 @pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--admin", "127.0.0.1:0")], ids=str)
 def test_a_server_works_without_standard_streams(
@@ -72,6 +73,7 @@ def test_a_server_works_without_standard_streams(
         assert echoes(connection)
 
 
+@pytest.mark.slow
 @closed
 def test_a_client_and_a_load_test_work_without_standard_streams(
     tmp_path: Path, numbers: Sequence[int]

@@ -8,12 +8,15 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.processes import EchoServerProcess, StartServer, run
 from support.swarms import locust
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
+@pytest.mark.slow
 def test_the_locustfile(echo_server: EchoServerProcess) -> None:
     load = ("--headless", "-u", "10", "-r", "10", "-t", "2s", "--json")
     ended = locust(*load, "--host", echo_server.url, file=EXAMPLES / "locustfile.py")
@@ -25,6 +28,7 @@ def test_the_locustfile(echo_server: EchoServerProcess) -> None:
     assert entries["connect"]["num_requests"] > 10
 
 
+@pytest.mark.slow
 def test_the_search_for_a_rate(echo_server: EchoServerProcess) -> None:
     ended = run([sys.executable, str(EXAMPLES / "find_rate.py"), echo_server.url])
     assert ended.returncode == 0, ended.stderr.decode()
@@ -36,6 +40,7 @@ def test_the_search_for_a_rate(echo_server: EchoServerProcess) -> None:
     assert 500 <= least < most <= 50_000
 
 
+@pytest.mark.slow
 def test_the_job_of_continuous_integration(start_server: StartServer, tmp_path: Path) -> None:
     """The candidate is slower, because two equal servers might differ by chance."""
     baseline, candidate = start_server(), start_server("--fault", "delay=20ms")

@@ -231,6 +231,7 @@ def test_descriptors_that_are_not_listeners() -> None:
     assert one_error("--listen", "fd://0")[1].endswith("fd://0: it is not a socket")
 
 
+@pytest.mark.slow
 def test_readiness_is_notified(start_server: StartServer, tmp_path: Path) -> None:
     """What systemd is told by a service of type notify."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -297,6 +298,7 @@ def assert_all_connect(url: str, within: Sequence[str] = ()) -> None:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
 
 
+@pytest.mark.slow
 @linux
 @workers
 def test_an_abstract_unix_socket(start_server: StartServer, workers: str) -> None:
@@ -310,6 +312,7 @@ def test_an_abstract_unix_socket(start_server: StartServer, workers: str) -> Non
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 @linux
 def test_an_inherited_abstract_unix_socket(start_server: StartServer) -> None:
     name = f"echo-test-{os.getpid()}"
@@ -337,6 +340,7 @@ def test_an_inherited_unix_socket_whose_name_cannot_be_written(start_server: Sta
         assert echoes(connection)
 
 
+@pytest.mark.slow
 def test_a_file_whose_name_begins_with_an_at(
     start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +368,7 @@ def link_local() -> tuple[str, ...]:
     return (*NAMESPACE, f'{LINK_LOCAL} && exec "$@"', "sh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--admin", "[fe80::7%lo]:0")], ids=["plain", "admin"])
 def test_a_link_local_address_has_a_zone(
     start_server: StartServer, link_local: tuple[str, ...], options: tuple[str, ...]
@@ -520,6 +525,7 @@ def hold_the_lock(folder: Path, stack: ExitStack) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
+@pytest.mark.slow
 def test_a_directory_locked_by_another_process(start_server: StartServer, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

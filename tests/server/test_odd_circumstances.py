@@ -87,6 +87,7 @@ def test_urgent_data_on_unix_sockets(start_server: StartServer, tmp_path: Path) 
         assert receive_to_end(connection) == b"before!after"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_service_manager_that_does_not_read(
     start_server: StartServer, tmp_path: Path, workers: str
@@ -189,6 +190,7 @@ def test_a_listener_on_descriptor_zero(start_server: StartServer) -> None:
         assert echoes(connection)
 
 
+@pytest.mark.slow
 def test_datagrams_held_when_a_worker_is_replaced_are_counted(
     start_server: StartServer,
 ) -> None:

@@ -25,6 +25,7 @@ from support.processes import (
 from support.swarms import SHORT, free_port, locust, started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -77,6 +78,7 @@ def test_bad_options_are_refused_in_one_line(options: list[str], line: str) -> N
     assert line in error
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_swarm_with_its_figures(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def test_an_interrupt_ends_a_swarm_with_its_figures(
     assert page.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_master_that_waits_for_workers() -> None:
     options = ["--headless", "--master", "--expect-workers", "1"]
     port = ["--master-bind-port", str(free_port())]
@@ -133,6 +136,7 @@ def test_a_port_in_use_is_refused_in_one_line(options: list[str], line: str) -> 
     assert error.startswith(f"echo-load swarm: error: {line.format(port)}")
 
 
+@pytest.mark.slow
 def test_a_target_may_be_any_of_the_arguments(echo_server: EchoServerProcess) -> None:
     command = [*LOAD, "swarm", "--headless", "-u", "1", "-t", "1s"]
     assert run([*command, echo_server.url, "EchoUser"]).returncode == 0
@@ -147,6 +151,7 @@ def test_a_target_may_be_any_of_the_arguments(echo_server: EchoServerProcess) ->
         assert error in line
 
 
+@pytest.mark.slow
 def test_thresholds_may_be_in_a_file(echo_server: EchoServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "locust.toml"
     file.write_text('[tool.locust]\nthreshold = ["p99<1h", "p50<1us"]\n')
@@ -165,6 +170,7 @@ def test_an_unknown_environment_variable_is_refused() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]])
 def test_the_command_starts_a_server_and_a_swarm(users: list[str]) -> None:
     ended = run([*LOAD, "swarm", *users, "--headless", "-u", "3", "-t", "1s", "--threshold=loss<1"])
@@ -175,6 +181,7 @@ def test_the_command_starts_a_server_and_a_swarm(users: list[str]) -> None:
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_the_environment_and_options_override_defaults(
     echo_server: EchoServerProcess,
 ) -> None:
@@ -195,6 +202,7 @@ def test_the_environment_and_options_override_defaults(
     assert "Run time limit set to 1 seconds" in told
 
 
+@pytest.mark.slow
 def test_the_command_lists_its_options() -> None:
     ended = run([*LOAD, "swarm", "--help"])
     assert ended.returncode == 0
@@ -206,6 +214,7 @@ def test_the_command_lists_its_options() -> None:
     assert b"--headless" in ended.stdout
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_target(echo_server: EchoServerProcess) -> None:
     arguments = ["--headless", "-u", "2", "-t", "1s", "EchoBlockUser", "--block-connections", "4"]
     ended = run([*LOAD, "swarm", echo_server.url, *arguments])
@@ -218,6 +227,7 @@ def test_the_command_takes_a_target(echo_server: EchoServerProcess) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_command_ends_locust_too(start_server: StartServer) -> None:
     server = start_server("--admin", "127.0.0.1:0")
     client = subprocess.Popen(

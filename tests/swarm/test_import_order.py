@@ -10,6 +10,7 @@ from support.swarms import locust_command
 LOCUST = (*locust_command(), "--headless", "-u", "2", "-t", "1s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
+import pytest
 
 from support.certificates import make_certificates
 from support.processes import (
@@ -25,6 +26,7 @@ def rows_of(path: Path) -> dict[tuple[str, str], dict[str, str]]:
         return {(row["method"], row["name"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_users_echo_without_a_failure_and_in_microseconds(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
@@ -48,6 +50,7 @@ def test_users_echo_without_a_failure_and_in_microseconds(
     assert re.search(r"^TCP +message +[\d,]+ ", log, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_users_and_the_server_count_the_same(start_server: StartServer, tmp_path: Path) -> None:
     for users in ([], ["EchoBlockUser", "--block-connections", "7"]):
         server = start_server("--admin", "127.0.0.1:0")
@@ -72,6 +75,7 @@ def test_users_and_the_server_count_the_same(start_server: StartServer, tmp_path
         assert entries["message"]["microseconds"]["count"] == messages
 
 
+@pytest.mark.slow
 def test_a_block_keeps_to_a_rate(echo_server: EchoServerProcess) -> None:
     ended = locust(
         *("--headless", "-u", "2", "-t", "2s", "--host", echo_server.url, "--json"),
@@ -82,6 +86,7 @@ def test_a_block_keeps_to_a_rate(echo_server: EchoServerProcess) -> None:
     assert 0 < entry["num_requests"] <= 2 * 200 * 2
 
 
+@pytest.mark.slow
 def test_users_that_connect_at_once_do_not_delay_one_another(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
@@ -97,6 +102,7 @@ def test_users_that_connect_at_once_do_not_delay_one_another(
     assert float(rows["TCP", "connect"]["p50_us"]) < float(rows["TCP", "message"]["p50_us"])
 
 
+@pytest.mark.slow
 def test_messages_of_all_sizes_come_back(echo_server: EchoServerProcess) -> None:
     """Some need several reads, and some several writes."""
     ended = locust(
@@ -108,6 +114,7 @@ def test_messages_of_all_sizes_come_back(echo_server: EchoServerProcess) -> None
     assert entry["total_content_length"] > 4 << 20
 
 
+@pytest.mark.slow
 def test_stages_set_the_number_of_users(echo_server: EchoServerProcess) -> None:
     ended = locust("--headless", "--host", echo_server.url, "--stages", "3/1s,9/1s")
     assert ended.returncode == 0, ended.stderr.decode()
@@ -117,6 +124,7 @@ def test_stages_set_the_number_of_users(echo_server: EchoServerProcess) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_users_speak_tls_and_unix_sockets_too(start_server: StartServer, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server(
@@ -135,6 +143,7 @@ def test_users_speak_tls_and_unix_sockets_too(start_server: StartServer, tmp_pat
         assert entries[method, "message"]["num_requests"] > 5
 
 
+@pytest.mark.slow
 def test_custom_users_run_their_own_tasks(echo_server: EchoServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
@@ -147,12 +156,14 @@ def test_custom_users_run_their_own_tasks(echo_server: EchoServerProcess, tmp_pa
     assert message["total_content_length"] == len(b"mine") * message["num_requests"]
 
 
+@pytest.mark.slow
 def test_a_test_lasts_for_its_run_time(echo_server: EchoServerProcess) -> None:
     ended = locust(*SHORT, "--host", echo_server.url, "--json")
     (message,) = [one for one in json.loads(ended.stdout) if one["name"] == "message"]
     assert message["last_request_timestamp"] - message["start_time"] > 0.9 * 2.0
 
 
+@pytest.mark.slow
 def test_microseconds_are_reset_with_locusts_statistics(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
@@ -168,6 +179,7 @@ def test_microseconds_are_reset_with_locusts_statistics(
     assert counts == {name: entry["num_requests"] for name, entry in entries.items()}
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_failures(unused_port: int) -> None:
     load = ("--headless", "-u", "100", "-r", "1000", "-t", "8s")
     with subprocess.Popen(

@@ -25,6 +25,7 @@ from support.processes import (
 from support.swarms import OWN, SHORT, free_port, locust, locust_command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_thresholds_decide_the_exit_code(
     echo_server: EchoServerProcess, users: list[str], tmp_path: Path
@@ -44,6 +45,7 @@ def test_thresholds_decide_the_exit_code(
     assert re.search(r"threshold p50&lt;1us +[\d.]+ [mµ]?s +crossed", told)
 
 
+@pytest.mark.slow
 def test_injected_faults_are_counted_under_their_kinds(start_server: StartServer) -> None:
     faults = ("corrupt", "reset", "truncate", "close")
     url = start_server(*(f"--fault={fault}@2%" for fault in faults)).url
@@ -55,6 +57,7 @@ def test_injected_faults_are_counted_under_their_kinds(start_server: StartServer
             assert f"TCP message: {name}" in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
 def test_the_share_of_errors_equals_that_of_locust(
     start_server: StartServer, users: list[str]
@@ -67,6 +70,7 @@ def test_the_share_of_errors_equals_that_of_locust(
     assert f"threshold errors<1% crossed: {share * 100:.4g} %" in ended.stderr.decode()
 
 
+@pytest.mark.slow
 def test_the_rate_includes_the_time_of_silence() -> None:
     with Service(silent_after(20)) as service:
         ended = locust(
@@ -79,6 +83,7 @@ def test_the_rate_includes_the_time_of_silence() -> None:
     assert 5 <= float(found[1]) <= 12
 
 
+@pytest.mark.slow
 def test_a_missing_reply_has_the_same_kind_as_elsewhere(
     start_server: StartServer,
 ) -> None:
@@ -98,6 +103,7 @@ class _Page(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_failures_in_custom_tasks_are_in_the_table_and_not_in_the_log(
     unused_port: int, tmp_path: Path
 ) -> None:
@@ -125,6 +131,7 @@ def silent_server() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_services_that_do_not_echo_are_recognised(unused_port: int, users: list[str]) -> None:
     # A silent service is recognised after twice the timeout.
@@ -150,6 +157,7 @@ def test_services_that_do_not_echo_are_recognised(unused_port: int, users: list[
         assert re.search(r"TCP message: (foreign|truncated)", log(port))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser"]], ids=["user", "block"])
 def test_messages_in_flight_at_the_end_are_awaited_and_counted(users: list[str]) -> None:
     """A swarm on a target that falls silent does not pass."""
@@ -167,6 +175,7 @@ def test_messages_in_flight_at_the_end_are_awaited_and_counted(users: list[str])
     assert f"failed: no_reply {silent}" in ended.stderr.decode()
 
 
+@pytest.mark.slow
 def test_errors_that_a_threshold_allows_do_not_fail_a_swarm(start_server: StartServer) -> None:
     server = start_server("--fault", "close@2%")
     host = ("--host", server.url)
@@ -179,6 +188,7 @@ def test_errors_that_a_threshold_allows_do_not_fail_a_swarm(start_server: StartS
     assert locust(*SHORT, *host).returncode == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_run_its_users_fails_the_test(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -219,6 +229,7 @@ class Busy(EchoUser):
 """
 
 
+@pytest.mark.slow
 def test_a_swarm_that_is_the_bottleneck_reports_it(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def figure(cell: str) -> int:
     return int(cell.replace(",", ""))
 
 
+@pytest.mark.slow
 def test_a_swarm_survives_losing_and_gaining_a_worker(swarm: Swarm) -> None:
     first, _ = swarm.worker(), swarm.worker()
     until(
@@ -101,6 +102,7 @@ def test_a_swarm_survives_losing_and_gaining_a_worker(swarm: Swarm) -> None:
     until(lambda: swarm.stats()["user_count"] == 0, "the end")
 
 
+@pytest.mark.slow
 def test_a_reset_clears_microseconds_too(swarm: Swarm) -> None:
     swarm.worker()
     until(lambda: "reported as ready" in swarm.said(), "a worker")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.processes import StartServer, run
 
 SCRIPT = """
@@ -29,6 +31,7 @@ def python(code: str) -> str:
     return result.stdout.decode().strip()
 
 
+@pytest.mark.slow
 def test_a_script_runs_a_plan(start_server: StartServer, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -26,6 +26,7 @@ def all_held(result: Result, connections: int) -> None:
     assert (result.spread.least, result.spread.most, result.spread.starved) == (2, 2, 0)
 
 
+@pytest.mark.slow
 def test_thousands_of_connections_are_held_and_each_is_probed() -> None:
     code, result = loaded("hold", "-c", "3000", "--cycle", "1s", "--processes", "2")
     all_held(result, 3000)
@@ -35,6 +36,7 @@ def test_thousands_of_connections_are_held_and_each_is_probed() -> None:
     assert code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["unix", "udp"])
 def test_connections_over_other_transports_are_held(
     start_server: StartServer, tmp_path: Path, scheme: str
@@ -60,6 +62,7 @@ def test_the_tables_and_the_verdict_are_printed(start_server: StartServer) -> No
     assert "PASSED" in result.stdout.decode()
 
 
+@pytest.mark.slow
 def test_lost_connections_are_reported_and_not_reopened() -> None:
     """One in ten is closed at its first probe, and one in ten while it is idle."""
     numbers = iter(range(100))
@@ -85,6 +88,7 @@ def test_lost_connections_are_reported_and_not_reopened() -> None:
     assert "20 connections were lost" in result.reasons[0]
 
 
+@pytest.mark.slow
 def test_idle_connections_that_the_server_closes_are_reported(start_server: StartServer) -> None:
     server = start_server("--idle-timeout", "200ms")
     code, result = loaded("hold", server.url, "-c", "50", "-d", "1s", "--cycle", "10s")

@@ -109,6 +109,7 @@ def listens(start_server: StartServer, directory: Path, *schemes: str) -> list[s
     return [server.url, *more, *trust]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "schemes"),
     [
@@ -134,6 +135,7 @@ def test_each_engine_speaks_its_transports(
     assert result.latency_us.first_byte.count == 6
 
 
+@pytest.mark.slow
 def test_greenlets_are_the_default_engine_for_tls(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_greenlets_are_the_default_engine_for_tls(
     assert (code, result.totals.errors) == (1, {"handshake": 2})
 
 
+@pytest.mark.slow
 def test_connections_are_distributed_over_targets_in_turn(start_server: StartServer) -> None:
     servers = [start_server(*ADMIN), start_server(*ADMIN)]
     result = passed(*(server.url for server in servers), "-c", "5", "-n", "50", "--processes", "2")
@@ -154,6 +157,7 @@ def test_connections_are_distributed_over_targets_in_turn(start_server: StartSer
     assert result.generator.processes == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_exact_number_of_pipelined_messages_of_many_sizes_is_sent(
     start_server: StartServer, engine: str
@@ -224,6 +228,7 @@ def test_repeats_that_were_not_run_are_reported(unused_port: int) -> None:
     assert result.reasons[-1] == "2 of 3 repeats not run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_connections_are_opened_no_faster_than_the_connect_rate(engine: str) -> None:
     begin = time.monotonic()
@@ -256,6 +261,7 @@ def test_source_addresses_are_used_in_turn(
     assert peers == {f"127.0.0.{last}": 6 // len(expected) for last in expected}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "host"), [("-4", "127.0.0.1"), ("-6", "::1")])
 def test_one_ip_version_can_be_selected(start_server: StartServer, option: str, host: str) -> None:
     server = start_server("--host", host)
@@ -278,6 +284,7 @@ def open_at_once(log: str) -> int:
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_stages_change_the_number_of_connections(start_server: StartServer, engine: str) -> None:
     server = start_server(*DEBUG)
@@ -294,6 +301,7 @@ def test_stages_change_the_number_of_connections(start_server: StartServer, engi
     assert open_at_once(server.log()) == 6
 
 
+@pytest.mark.slow
 def test_a_loop_of_stages_turns_the_load_on_and_off(start_server: StartServer) -> None:
     server = start_server(*DEBUG)
     result = passed(server.url, "--stages", "4/250ms,0/250ms", "--loop", "-d", "1250ms")
@@ -305,6 +313,7 @@ def test_a_loop_of_stages_turns_the_load_on_and_off(start_server: StartServer) -
     assert open_at_once(server.log()) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_warm_up_is_not_in_the_result(start_server: StartServer, engine: str) -> None:
     server = start_server(*ADMIN)
@@ -324,6 +333,7 @@ def test_a_warm_up_is_not_in_the_result(start_server: StartServer, engine: str) 
     assert totals.connections_opened + 10 <= accepted
 
 
+@pytest.mark.slow
 def test_a_warm_up_does_not_count_towards_the_messages(start_server: StartServer) -> None:
     server = start_server(*ADMIN)
     result = passed(server.url, "-c", "4", "-n", "40", "--warmup", "200ms")
@@ -349,6 +359,7 @@ def test_losses_in_a_warm_up_are_not_in_the_result() -> None:
     assert result.totals.connections_opened == 2
 
 
+@pytest.mark.slow
 def test_stages_change_the_rate() -> None:
     result = passed("-c", "10", "--rate", "--stages", "100-300/300ms,0/100ms,400/100ms")
     names = [stage.name.removesuffix(" on 10 connections") for stage in result.stages]
@@ -356,6 +367,7 @@ def test_stages_change_the_rate() -> None:
     assert [stage.messages for stage in result.stages] == [60, 0, 40]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_generators_share_a_rate_by_their_connections(
     start_server: StartServer, engine: str
@@ -371,6 +383,7 @@ def test_generators_share_a_rate_by_their_connections(
     assert 70 <= result.spread.least <= result.spread.most <= 90
 
 
+@pytest.mark.slow
 def test_random_arrivals_have_the_requested_rate() -> None:
     result = passed(
         *("-c", "20", "--rate", "1k", "-d", "500ms"),
@@ -393,6 +406,7 @@ def test_results_match_their_schema() -> None:
     assert list(properties) == list(json.loads(process.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_failure_is_counted_under_its_kind(unused_port: int, engine: str) -> None:
     behaviours = (
@@ -432,6 +446,7 @@ def test_every_failure_is_counted_under_its_kind(unused_port: int, engine: str) 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_replies_to_other_messages_are_reordered_or_foreign(engine: str) -> None:
     with Service(swapped(64)) as service:
@@ -460,6 +475,7 @@ def test_services_that_do_not_echo_are_detected(engine: str) -> None:
     assert set(totals.errors) <= {"corrupt", "foreign", "truncated", "timeout", "closed", "reset"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_connections_are_reopened_when_a_target_is_restarted(
     start_server: StartServer, engine: str
@@ -491,6 +507,7 @@ def test_connections_are_reopened_when_a_target_is_restarted(
     assert totals.messages > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_memory_does_not_grow_with_unexpected_data(engine: str) -> None:
     floods = Floods()
@@ -520,6 +537,7 @@ def test_memory_does_not_grow_with_unexpected_data(engine: str) -> None:
     assert msgspec.json.decode(output, type=Result).totals.errors["corrupt"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_a_test_of_a_number_of_messages_ends_if_the_target_is_gone(
     start_server: StartServer, engine: str
@@ -540,6 +558,7 @@ def test_a_test_of_a_number_of_messages_ends_if_the_target_is_gone(
     assert result.verdict != "interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["tcp", "udp"])
 def test_the_number_of_messages_is_limited_over_all_rounds(
     start_server: StartServer, target: str
@@ -555,6 +574,7 @@ def test_the_number_of_messages_is_limited_over_all_rounds(
     assert (result.spread.least, result.spread.most) == (5000, 5000)
 
 
+@pytest.mark.slow
 def test_lost_datagrams_do_not_multiply_connections() -> None:
     with socket(AF_INET, SOCK_DGRAM) as sink:
         sink.bind(("127.0.0.1", 0))
@@ -568,6 +588,7 @@ def test_lost_datagrams_do_not_multiply_connections() -> None:
     assert result.spread.least == 0
 
 
+@pytest.mark.slow
 def test_a_stage_after_an_outage_has_no_more_connections_than_planned(
     start_server: StartServer,
 ) -> None:
@@ -593,6 +614,7 @@ def test_a_stage_after_an_outage_has_no_more_connections_than_planned(
     assert msgspec.json.decode(output, type=Result).verdict == "interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["threads", "greenlets"])
 def test_pipelined_messages_larger_than_the_buffers_come_back(
     echo_server: EchoServerProcess, engine: str

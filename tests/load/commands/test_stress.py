@@ -50,6 +50,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     until(lambda: set(descendants()) <= before, "all processes to have ended")
 
 
+@pytest.mark.slow
 def test_the_default_is_the_two_stages_of_the_tutorial(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     result = run([*STRESS, "-d", "500ms", "-o", str(output)])
@@ -68,6 +69,7 @@ def test_the_default_is_the_two_stages_of_the_tutorial(tmp_path: Path) -> None:
     assert written["passed"] is True
 
 
+@pytest.mark.slow
 def test_the_figures_agree_with_each_other(echo_server: EchoServerProcess) -> None:
     code, result = stressed(
         echo_server.url, "-c", "10", "-c", "25", "-d", "1200ms", "--processes", "3"
@@ -138,6 +140,7 @@ def test_a_duplicated_reply_is_counted_and_ends_its_connection() -> None:
     assert result["totals"]["connections_lost"] == 5
 
 
+@pytest.mark.slow
 def test_a_target_that_refuses_connections_is_reported(unused_port: int) -> None:
     target = f"127.0.0.1:{unused_port}"
     code, result = stressed(target, "-c", "5", "-c", "50")
@@ -157,6 +160,7 @@ def test_a_target_that_refuses_connections_is_reported(unused_port: int) -> None
     assert b"p50" not in result_as_text.stdout
 
 
+@pytest.mark.slow
 def test_a_target_that_dies_ends_the_test(echo_server: EchoServerProcess) -> None:
     client = subprocess.Popen(
         [*STRESS, echo_server.url, "-c", "20", "-d", "60s", "--json"],
@@ -186,6 +190,7 @@ def interrupted(client: subprocess.Popen[bytes], number: signal.Signals) -> tupl
     return output.decode(), errors.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_a_test_with_its_result(number: signal.Signals) -> None:
     client = subprocess.Popen(
@@ -203,6 +208,7 @@ def test_ctrl_c_ends_a_test_with_its_result(number: signal.Signals) -> None:
     assert "50 connections" in output
 
 
+@pytest.mark.slow
 def test_ctrl_c_works_while_the_generators_start() -> None:
     """The terminal sends the signal to all processes of the group, at any time."""
     client = subprocess.Popen(
@@ -219,6 +225,7 @@ def test_ctrl_c_works_while_the_generators_start() -> None:
     assert b"Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_thousand_blocked_threads(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     arrived: list[int] = []
@@ -288,6 +295,7 @@ def test_a_generator_that_dies_is_reported() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_local_server_that_dies_is_reported() -> None:
     client = subprocess.Popen(
         [*STRESS, "-c", "5", "-d", "60s", "--json"],
@@ -324,6 +332,7 @@ def test_an_unwritable_file_is_refused_before_the_test(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_standard_output_is_json_only_and_progress_is_plain_text(
     echo_server: EchoServerProcess,
 ) -> None:
@@ -334,6 +343,7 @@ def test_standard_output_is_json_only_and_progress_is_plain_text(
     assert b"\x1b" not in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["", "NO_COLOR"])
 def test_a_terminal_shows_a_live_screen(echo_server: EchoServerProcess, setting: str) -> None:
     child = pexpect.spawn(
@@ -354,6 +364,7 @@ def test_a_terminal_shows_a_live_screen(echo_server: EchoServerProcess, setting:
     assert not (setting and re.search(r"\x1b\[[0-9;]*3[0-9]", output))
 
 
+@pytest.mark.slow
 def test_a_generator_does_not_outlive_its_controller() -> None:
     client = subprocess.Popen(
         [*STRESS, "-c", "5", "-d", "60s"],

@@ -27,6 +27,7 @@ def run_in(folder: Path, *arguments: str, **settings: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 def test_a_proxy_in_the_environment_is_not_used(
     start_server: StartServer, tmp_path: Path, name: str
@@ -39,6 +40,7 @@ def test_a_proxy_in_the_environment_is_not_used(
     assert (ended.returncode, "reconciled" in ended.stdout) == (0, True), ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -61,6 +63,7 @@ def test_a_generator_imports_nothing_that_gevent_has_to_patch_first() -> None:
     assert run([sys.executable, "-c", program]).stdout == b"False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "stress"])
 def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, command: str) -> None:
     for name in ("random", "socket", "queue", "selectors", "gevent", "json", "echo_server"):
@@ -69,6 +72,7 @@ def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, command:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_a_locust_of_the_current_folder_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "locust.py").write_text("raise SystemExit('a file of the current folder')\n")
     ended = run_in(tmp_path, "swarm", "--headless", "-u", "1", "-t", "1s")

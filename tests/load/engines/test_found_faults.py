@@ -69,6 +69,7 @@ def whole(result: Result, messages: int) -> None:
     assert result.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [*ENGINES, "greenlets"])
 def test_corrupt(start_server: StartServer, engine: str) -> None:
     server = start_server("--fault", "corrupt@10%", *ADMIN)
@@ -79,6 +80,7 @@ def test_corrupt(start_server: StartServer, engine: str) -> None:
     assert totals.bytes_sent == totals.bytes_received == 64 * 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "error", "engine"),
     [
@@ -99,6 +101,7 @@ def test_what_ends_a_connection(
     assert totals.connections_opened == server.metric("connections_accepted_total")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_delayed_beyond_the_timeout(start_server: StartServer, engine: str) -> None:
     server = start_server("--fault", "delay=1h@10%", *ADMIN)
@@ -110,6 +113,7 @@ def test_delayed_beyond_the_timeout(start_server: StartServer, engine: str) -> N
     assert (code, totals.connections_lost, totals.messages) == (1, strikes, 60 - strikes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_delayed(start_server: StartServer, engine: str) -> None:
     server = start_server("--fault", "delay=300ms@10%", *ADMIN)
@@ -118,6 +122,7 @@ def test_delayed(start_server: StartServer, engine: str) -> None:
     assert at_least(result.latency_us.response, 0.3) == injected(server, "delay")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_stalled(start_server: StartServer, engine: str) -> None:
     """The reply passes, and the message after it waits: the last must not be stalled.
@@ -132,6 +137,7 @@ def test_stalled(start_server: StartServer, engine: str) -> None:
     assert at_least(result.latency_us.response, 0.5) == injected(server, "stall")
 
 
+@pytest.mark.slow
 def test_dropped_datagrams(start_server: StartServer) -> None:
     server = start_server(*UDP, "--fault", "drop@10%", *ADMIN)
     code, result = loaded("run", server.url, "-c", "50", "-n", "200", "--timeout", "300ms")
@@ -141,6 +147,7 @@ def test_dropped_datagrams(start_server: StartServer) -> None:
     assert (totals.datagrams_sent, totals.datagrams_received) == (200, 200 - strikes)
 
 
+@pytest.mark.slow
 def test_an_open_loop_goes_on_when_every_connection_has_lost_a_datagram(
     start_server: StartServer,
 ) -> None:
@@ -154,6 +161,7 @@ def test_an_open_loop_goes_on_when_every_connection_has_lost_a_datagram(
     assert (totals.errors, totals.messages) == ({"lost": strikes}, 40 - strikes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "fault", "engine"),
     [("udp", "drop@20%", "hub"), *(("tcp", "reset@20%", engine) for engine in ENGINES)],
@@ -168,6 +176,7 @@ def test_what_was_struck_is_no_round_trip(
     assert result.spread.least == result.spread.most == result.totals.messages < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["1", "5"])
 def test_duplicated_datagrams(start_server: StartServer, pipeline: str) -> None:
     server = start_server(*UDP, "--fault", "duplicate@10%", *ADMIN)
@@ -178,6 +187,7 @@ def test_duplicated_datagrams(start_server: StartServer, pipeline: str) -> None:
     assert (totals.datagrams_sent, totals.datagrams_received) == (200, 200 + strikes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "error"), [("corrupt", "corrupt"), ("truncate", "truncated")])
 def test_wrong_datagrams(start_server: StartServer, kind: str, error: str) -> None:
     server = start_server(*UDP, "--fault", f"{kind}@10%", *ADMIN)
@@ -188,6 +198,7 @@ def test_wrong_datagrams(start_server: StartServer, kind: str, error: str) -> No
     assert totals.datagrams_sent == totals.datagrams_received == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["1", "8"])
 def test_reordered_datagrams(start_server: StartServer, pipeline: str) -> None:
     """A datagram is overtaken: the next must come, and not be held back itself."""
@@ -206,6 +217,7 @@ def test_reordered_datagrams(start_server: StartServer, pipeline: str) -> None:
     assert code == 1
 
 
+@pytest.mark.slow
 def test_delayed_datagrams(start_server: StartServer) -> None:
     server = start_server(*UDP, "--fault", "delay=300ms@10%", *ADMIN)
     _, result = loaded("run", server.url, "-c", "20", "-n", "60", "--timeout", "10s")

@@ -40,6 +40,7 @@ def loses_everything(connection: socket.socket, over: Event) -> None:
     over.wait(DEADLINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads", "greenlets"])
 def test_retransmits_where_nothing_ever_came_back(engine: str) -> None:
     with Service(loses_everything) as service:
@@ -77,6 +78,7 @@ print(len(times), max(times) < 250_000_000)
 """
 
 
+@pytest.mark.slow
 def test_a_loop_that_is_late_does_not_measure_itself(echo_server: EchoServerProcess) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", HELD_UP, echo_server.url],

@@ -19,6 +19,7 @@ ENGINES = ("hub", "threads", "greenlets")
 QUICK = ("-c", "2", "-n", "2", "--no-reconnect", "--connect-timeout", "300ms")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_unix_socket_that_is_not_there(tmp_path: Path, engine: str) -> None:
     _, result = loaded("run", f"unix://{tmp_path}/missing", "--engine", engine, *QUICK)
@@ -84,6 +85,7 @@ def test_a_client_certificate_that_is_missing(
     assert (code, result.totals.errors) == (1, {"handshake": 20})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_connection_that_opens_after_its_stage_sends_nothing(tmp_path: Path, engine: str) -> None:
     """The backlog of the target has no space until the stage is over."""

@@ -78,6 +78,7 @@ def client_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("conn-")]
 
 
+@pytest.mark.slow
 def test_a_named_daemon_thread_a_connection_and_nothing_sent_before_the_gate(
     engine: ThreadsEngine,
 ) -> None:

@@ -25,6 +25,7 @@ NAMES = [one.name for chapter in chapters() for one in chapter.experiments]
 ALONE = {"servers", "clients"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.alone if name in ALONE else ()) for name in NAMES],
@@ -46,6 +47,7 @@ def test_the_list_names_all() -> None:
     assert listed == NAMES
 
 
+@pytest.mark.slow
 def test_chapters_and_experiments_are_run_in_the_order_of_the_tutorial(tmp_path: Path) -> None:
     file, page = tmp_path / "lab.json", tmp_path / "lab.html"
     ended = run([*LAB, "--quick", "timer", "queues", "-o", str(file), "--html", str(page)])
@@ -136,6 +138,7 @@ def test_cores_need_two() -> None:
     assert ended.stdout.decode().rstrip().endswith("1 cannot run here.")
 
 
+@pytest.mark.slow
 def test_an_experiment_that_breaks_is_a_failure() -> None:
     with started("switch-cost", "timer", "--json") as lab:
         experiment = until(lambda: experiment_of(lab), "an experiment")
@@ -150,6 +153,7 @@ def test_an_experiment_that_breaks_is_a_failure() -> None:
     assert second["verdict"] == "holds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_at_once_and_shows_what_was_measured(
     number: signal.Signals, tmp_path: Path

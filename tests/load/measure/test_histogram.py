@@ -118,6 +118,7 @@ def test_counts_up_to_bounds_known_by_hand() -> None:
     assert histogram.count_up_to([HIGHEST_NS, 10 * HIGHEST_NS]) == [4, 4]
 
 
+@pytest.mark.slow
 @given(batches)
 def test_what_was_encoded_is_decoded(values: list[int]) -> None:
     histogram = recorded(*values)

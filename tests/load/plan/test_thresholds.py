@@ -197,6 +197,7 @@ def test_a_threshold_that_is_kept_passes(start_server: StartServer) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_crossed_threshold_exits_with_99_and_is_in_every_report(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_crossed_threshold_exits_with_99_and_is_in_every_report(
     assert again.stdout.decode() == text
 
 
+@pytest.mark.slow
 def test_a_kept_threshold_does_not_excuse_other_failures(start_server: StartServer) -> None:
     url = start_server("--fault", "corrupt@5%").url
     code, result = loaded(
@@ -228,6 +230,7 @@ def test_a_kept_threshold_does_not_excuse_other_failures(start_server: StartServ
     assert any(reason.startswith("p99<1us was crossed") for reason in result.reasons)
 
 
+@pytest.mark.slow
 def test_a_threshold_on_errors_allows_some_errors(start_server: StartServer) -> None:
     server = start_server("--fault", "reset@5%", "--admin", "127.0.0.1:0")
     arguments = ("run", server.url, "-c", "2", "-n", "500", "--reconcile", server.admin)
@@ -245,6 +248,7 @@ def test_a_threshold_on_errors_allows_some_errors(start_server: StartServer) -> 
     assert (code, result.verdict) == (1, "failed")
 
 
+@pytest.mark.slow
 def test_a_threshold_on_loss_allows_some_lost_datagrams(start_server: StartServer) -> None:
     url = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@10%").url
     arguments = ("run", url, "-c", "4", "-n", "400", "--timeout", "200ms")
@@ -256,6 +260,7 @@ def test_a_threshold_on_loss_allows_some_lost_datagrams(start_server: StartServe
     assert (code, result.verdict) == (99, "crossed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["p50>1us", "errors<1"])
 def test_a_test_is_aborted_when_its_limit_is_crossed(start_server: StartServer, limit: str) -> None:
     url = start_server("--fault", "reset@1%").url
@@ -269,6 +274,7 @@ def test_a_test_is_aborted_when_its_limit_is_crossed(start_server: StartServer, 
     assert (aborting.aborts, aborting.passed, other.passed) == (True, False, True)
 
 
+@pytest.mark.slow
 def test_an_aborted_test_has_no_further_stages_or_repeats() -> None:
     code, result = loaded(
         *("stress", "-c", "2", "-c", "3", "-d", "2s", "--repeat", "2", "--abort-on", "p50>1us")
@@ -279,6 +285,7 @@ def test_an_aborted_test_has_no_further_stages_or_repeats() -> None:
     assert len(result.reasons) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "engine", "fault"),
     [

@@ -24,6 +24,7 @@ def result(start_server: StartServer) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_the_series_has_a_row_per_second(result: Result) -> None:
     rows = list(csv.DictReader(io.StringIO(series_csv(result).decode())))
     assert len(rows) == len(result.series) == 2
@@ -44,6 +45,7 @@ def test_the_series_has_a_row_per_second(result: Result) -> None:
             assert float(row[name]) == getattr(one, name)
 
 
+@pytest.mark.slow
 def test_a_stage_with_a_comma_is_one_field(result: Result) -> None:
     assert "1,000 msg/s on 4 connections" in {one.stage for one in result.series}
     assert {len(row) for row in csv.reader(io.StringIO(series_csv(result).decode()))} == {15}
@@ -61,6 +63,7 @@ def summary(text: str, name: str) -> float:
     return float(match[1])
 
 
+@pytest.mark.slow
 def test_the_percentiles_are_those_of_the_histogram_in_milliseconds(result: Result) -> None:
     text = hgrm(result).decode()
     assert text.split("\n")[0].split() == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
@@ -78,6 +81,7 @@ def test_the_percentiles_are_those_of_the_histogram_in_milliseconds(result: Resu
     assert summary(text, "TotalCount") == result.totals.messages
 
 
+@pytest.mark.slow
 def test_a_test_without_replies_has_all_files(result: Result) -> None:
     nothing = Latency.of(LatencyHistogram())
     latencies = msgspec.structs.replace(result.latency_us, response=nothing)

@@ -97,6 +97,7 @@ def failed(start_server: StartServer) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_a_page_shows_the_plan_and_the_result(closed: Result) -> None:
     page = Page(render([closed], ["closed"]))
     totals = closed.totals
@@ -122,9 +123,10 @@ def test_a_page_shows_the_plan_and_the_result(closed: Result) -> None:
 def test_a_page_counts_a_single_connection_in_the_singular(closed: Result) -> None:
     one = msgspec.structs.replace(closed.totals, connections_opened=1, messages=1)
     page = Page(render([msgspec.structs.replace(closed, totals=one)], ["one"]))
-    assert page.shows("1 connection, 1 reply, all byte for byte as sent")
+    assert page.shows("1 connection, 1 reply, all identical to what was sent")
 
 
+@pytest.mark.slow
 def test_a_page_shows_why_a_test_did_not_pass(failed: Result) -> None:
     page = Page(render([failed], ["failed"]))
     assert page.shows("Failed")
@@ -137,6 +139,7 @@ def test_a_page_shows_why_a_test_did_not_pass(failed: Result) -> None:
     assert {trace["name"]: sum(trace["y"]) for trace in errors} == failed.totals.errors
 
 
+@pytest.mark.slow
 def test_several_runs_share_their_charts(closed: Result, failed: Result) -> None:
     page = Page(render([closed, failed], ["before", "after"]))
     assert page.shows("2 runs")
@@ -162,6 +165,7 @@ def test_several_runs_share_their_charts(closed: Result, failed: Result) -> None
         assert page.row(kind) == [NOTHING, f"{count:,}"]
 
 
+@pytest.mark.slow
 def test_names_and_targets_are_never_markup(failed: Result) -> None:
     evil = "</script><script>alert(1)</script>\"'&<b>"
     changed = msgspec.structs.replace(failed, targets=[evil], reasons=[evil])
@@ -272,6 +276,7 @@ def test_no_line_is_drawn_from_one_repeat_to_the_next(closed: Result) -> None:
     assert (trace["x"], trace["y"]) == ([0, 1, 1.5, 2, 3], [100, 100, None, 100, 100])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reopen", "broken"), [(True, True), (False, False)])
 def test_a_line_goes_through_stages_of_the_same_connections(
     closed: Result, reopen: bool, broken: bool
@@ -291,6 +296,7 @@ def test_a_line_goes_through_stages_of_the_same_connections(
     assert "markers" in trace["mode"]
 
 
+@pytest.mark.slow
 def test_stages_and_repeats_are_shaded_alternately_and_numbered(closed: Result) -> None:
     stages = [msgspec.structs.replace(closed.stages[0], name=name) for name in ("up", "down")]
     series = [
@@ -329,6 +335,7 @@ def test_stages_and_repeats_are_shaded_alternately_and_numbered(closed: Result) 
     assert layout["shapes"] == []
 
 
+@pytest.mark.slow
 def test_the_series_of_a_long_test_is_thinned_out_but_keeps_its_peaks(closed: Result) -> None:
     series = [second(number, p99_us=5e6 if number == 7777 else 1000.0) for number in range(20_000)]
     result = msgspec.structs.replace(closed, series=series)
@@ -341,6 +348,7 @@ def test_the_series_of_a_long_test_is_thinned_out_but_keeps_its_peaks(closed: Re
     assert max(p99["y"]) == 5.0
 
 
+@pytest.mark.slow
 def test_thinning_out_does_not_mix_repeats(closed: Result) -> None:
     series = [
         second(number, repeat=number // 1000 + 1, messages=number // 1000) for number in range(4000)
@@ -382,6 +390,7 @@ def test_the_distribution_contains_all_messages(closed: Result) -> None:
     assert curve["x"][-1] <= closed.totals.messages
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page(closed: Result, tmp_path: Path) -> None:
     kept, page = tmp_path / "kept.json", tmp_path / "page.html"
     kept.write_bytes(closed.to_json())

@@ -25,6 +25,7 @@ from support.processes import (
 RUN = [*LOAD, "run", "-c", "2", "-d", "200ms"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code"), [(["--json"], 1), ([], 1), (["--threshold", "max<1us"], 99)]
 )
@@ -48,6 +49,7 @@ def test_a_full_device_is_one_error_and_the_result_is_kept(
     assert msgspec.json.decode(output.read_bytes(), type=Result).passed == (code == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stdout", "stderr", "code"), [(True, False, 1), (False, True, 0), (True, True, 1)]
 )
@@ -96,6 +98,7 @@ def test_a_reader_that_closes_the_pipe_is_not_an_error(
     assert page.stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_gone_is_not_an_error(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_terminal_that_is_gone_is_not_an_error(
     assert msgspec.json.decode(output.read_bytes(), type=Result).passed
 
 
+@pytest.mark.slow
 def test_without_a_terminal_stages_begin_and_end_with_a_line(
     echo_server: EchoServerProcess,
 ) -> None:
@@ -135,6 +139,7 @@ def test_without_a_terminal_stages_begin_and_end_with_a_line(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])
 def test_reports_are_printed_in_any_encoding(
     start_server: StartServer, tmp_path: Path, encoding: str
@@ -183,6 +188,7 @@ def test_a_closed_standard_output_is_one_error_and_the_result_is_kept(
     assert msgspec.json.decode(output.read_bytes(), type=Result).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_process_group_ends_a_test_with_its_result(
     echo_server: EchoServerProcess, number: signal.Signals

@@ -64,6 +64,7 @@ def scrape(url: str, **headers: str) -> Figures:
     }
 
 
+@pytest.mark.slow
 def test_figures_grow_during_a_test_and_end_as_those_of_its_result(
     echo_server: EchoServerProcess, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_figures_grow_during_a_test_and_end_as_those_of_its_result(
         scrape(url)
 
 
+@pytest.mark.slow
 def test_metrics_equal_the_measured_figures(echo_server: EchoServerProcess) -> None:
     """The figures no longer change when the service is gone, after 100 replies."""
     with running("run", echo_server.url, "-c", "2", "-d", "60s", "--rate", "100") as (_, url):
@@ -154,6 +156,7 @@ def test_retransmits_are_shown_over_tcp_only(target: str, shown: bool) -> None:
         assert (("echo_load_retransmits_total", "") in scrape(report.url)) == shown
 
 
+@pytest.mark.slow
 def test_openmetrics_is_served_on_request(echo_server: EchoServerProcess) -> None:
     with running("run", echo_server.url, "-d", "60s") as (_, url):
         request = urllib.request.Request(
@@ -164,6 +167,7 @@ def test_openmetrics_is_served_on_request(echo_server: EchoServerProcess) -> Non
             assert page.read().endswith(b"# EOF\n")
 
 
+@pytest.mark.slow
 def test_a_scrape_that_stalls_does_not_hold_up_the_end(echo_server: EchoServerProcess) -> None:
     with running("run", echo_server.url, "-n", "10") as (client, url):
         port = int(url.split(":")[2].removesuffix("/metrics"))

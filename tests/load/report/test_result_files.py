@@ -39,6 +39,7 @@ def test_a_result_is_read_as_it_was_written(kept: Path) -> None:
     assert load_result(kept).to_json() == kept.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["report", "compare"])
 def test_files_that_are_not_complete_results_are_refused(kept: Path, command: str) -> None:
     content = kept.read_bytes()
@@ -73,6 +74,7 @@ def test_files_that_are_not_complete_results_are_refused(kept: Path, command: st
     assert message().endswith(f"error: cannot read {kept}: Is a directory")
 
 
+@pytest.mark.slow
 def test_an_invalid_histogram_is_refused(kept: Path, tmp_path: Path) -> None:
     changed = json.loads(kept.read_bytes())
     changed["latency_us"]["response"]["histogram"] = "nonsense"
@@ -88,10 +90,12 @@ def test_missing_arguments_are_refused() -> None:
     assert "Missing argument 'RESULT.json...'" in refusal("compare")
 
 
+@pytest.mark.slow
 def test_a_single_result_cannot_be_compared(kept: Path) -> None:
     assert "there is nothing to compare; give two results or more" in refusal("compare", kept)
 
 
+@pytest.mark.slow
 def test_a_series_of_several_results_is_refused(kept: Path, tmp_path: Path) -> None:
     for option in ("--csv", "--hgrm"):
         assert "--csv and --hgrm take one result; only --html takes several" in refusal(
@@ -118,6 +122,7 @@ def test_two_reports_are_not_written_to_one_file(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("threshold", "code", "options"),
     [("max<1h", 1, []), ("max<1us", 99, []), ("max<1us", 99, ["--json"])],
@@ -142,6 +147,7 @@ def test_a_failure_to_write_a_report_does_not_prevent_others(
         assert json.loads(ended.stdout)["verdict"] == "crossed"
 
 
+@pytest.mark.slow
 def test_a_failure_to_write_a_report_keeps_the_previous_one(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -192,6 +198,7 @@ def test_a_report_is_written_to_a_named_pipe(start_server: StartServer, tmp_path
     assert ended.wait(DEADLINE) == 0
 
 
+@pytest.mark.slow
 def test_an_output_must_not_be_an_input(kept: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(kept)
@@ -224,6 +231,7 @@ def test_a_dash_is_refused_as_a_file(option: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_reports_of_a_test_equal_those_of_its_saved_result(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -247,6 +255,7 @@ def test_reports_of_a_test_equal_those_of_its_saved_result(
         assert path.read_bytes() == paths[name].read_bytes()
 
 
+@pytest.mark.slow
 def test_several_results_are_printed_with_their_names(kept: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_bytes(kept.read_bytes())
@@ -254,6 +263,7 @@ def test_several_results_are_printed_with_their_names(kept: Path, tmp_path: Path
     assert text.index("kept\n") < text.index("PASSED") < text.index("\nother\n")
 
 
+@pytest.mark.slow
 def test_a_reader_of_a_report_may_close_the_pipe(kept: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -116,6 +116,7 @@ def test_a_change_within_a_wider_margin_is_no_difference() -> None:
     assert compare_figures(samples, 0.2)[0].verdict == "no difference"
 
 
+@pytest.mark.slow
 def test_noisy_results_estimate_how_many_repeats_would_suffice() -> None:
     noisy = [60.0, 150.0, 100.0, 90.0, 120.0]
     change = one(noisy, list(reversed(noisy)))
@@ -190,6 +191,7 @@ def slower(result: Result, times: float) -> Result:
     return msgspec.structs.replace(result, repeats=repeats)
 
 
+@pytest.mark.slow
 def test_results_are_compared_with_the_first(result: Result, tmp_path: Path) -> None:
     paths = []
     for name, times in (("a", 1.0), ("same", 1.0), ("slow", 1000.0)):
@@ -214,6 +216,7 @@ def test_results_are_compared_with_the_first(result: Result, tmp_path: Path) -> 
     assert run([*LOAD, "compare", *paths[:2], "--fail-on", "worse"]).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_table_fits_its_terminal_and_loses_nothing(result: Result, width: int) -> None:
     few = msgspec.structs.replace(result, repeats=result.repeats[:3])
@@ -229,6 +232,7 @@ def test_a_table_fits_its_terminal_and_loses_nothing(result: Result, width: int)
     assert "…" not in written.getvalue()
 
 
+@pytest.mark.slow
 def test_caveats_of_a_comparison_are_noted(result: Result) -> None:
     other = msgspec.structs.replace(
         result,
@@ -250,6 +254,7 @@ def test_caveats_of_a_comparison_are_noted(result: Result) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_interrupted_repeat_does_not_count(result: Result) -> None:
     other = msgspec.structs.replace(result, verdict="interrupted", passed=False, reasons=["it was"])
     assert compare(result, other).repeats == (5, 4)
@@ -258,6 +263,7 @@ def test_an_interrupted_repeat_does_not_count(result: Result) -> None:
         compare(result, only)
 
 
+@pytest.mark.slow
 def test_different_tests_are_not_compared(result: Result, tmp_path: Path) -> None:
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     paths[0].write_bytes(result.to_json())

@@ -31,6 +31,7 @@ def balanced(found: Reconciliation, unit: str, count: int) -> None:
     assert found.sent == found.received_by_server == found.sent_by_server == found.received == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hub", "threads"])
 def test_a_local_server_is_reconciled_by_default(engine: str) -> None:
     code, found, reasons = reconciled("--engine", engine, *LOADS)
@@ -38,12 +39,14 @@ def test_a_local_server_is_reconciled_by_default(engine: str) -> None:
     assert (code, reasons) == (0, [])
 
 
+@pytest.mark.slow
 def test_warm_up_and_cut_off_messages_are_reconciled() -> None:
     code, found, _ = reconciled("-c", "50", "-d", "300ms", "--warmup", "100ms", "--processes", "2")
     balanced(found, "bytes", found.sent)
     assert code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "unit"), [("udp", "datagrams"), ("tls", "bytes"), ("unix", "bytes")]
 )
@@ -63,6 +66,7 @@ def test_a_server_with_a_named_admin_page_is_reconciled(
     assert (code, found.admin) == (0, server.admin)
 
 
+@pytest.mark.slow
 def test_counts_of_several_workers_are_added(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     # Earlier messages do not count.
@@ -72,6 +76,7 @@ def test_counts_of_several_workers_are_added(start_server: StartServer) -> None:
     assert code == 0
 
 
+@pytest.mark.slow
 def test_truncated_replies_are_explained(start_server: StartServer) -> None:
     server = start_server("--fault", "truncate@5%", *ADMIN)
     code, found, reasons = reconciled(server.url, *LOADS, "--reconcile", server.admin)
@@ -87,6 +92,7 @@ def test_truncated_replies_are_explained(start_server: StartServer) -> None:
     assert reasons[-1:] == found.differences
 
 
+@pytest.mark.slow
 def test_dropped_datagrams_are_explained(start_server: StartServer) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@5%", *ADMIN)
     code, found, _ = reconciled(
@@ -102,6 +108,7 @@ def test_dropped_datagrams_are_explained(start_server: StartServer) -> None:
     assert code == 1
 
 
+@pytest.mark.slow
 def test_counters_of_another_server_do_not_balance(start_server: StartServer) -> None:
     tested, named = start_server(), start_server(*ADMIN)
     code, found, _ = reconciled(tested.url, *LOADS, "--reconcile", named.admin)
@@ -112,6 +119,7 @@ def test_counters_of_another_server_do_not_balance(start_server: StartServer) ->
     ]
 
 
+@pytest.mark.slow
 def test_traffic_of_another_client_is_noticed(start_server: StartServer) -> None:
     """Another client uses the server during the test."""
     server = start_server(*ADMIN)

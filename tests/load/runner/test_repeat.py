@@ -7,6 +7,7 @@ import pytest
 from support.processes import LOAD, StartServer, loaded, run
 
 
+@pytest.mark.slow
 def test_repeats_are_kept_apart_and_add_up(start_server: StartServer) -> None:
     server = start_server("--admin", "127.0.0.1:0")
     code, result = loaded(
@@ -33,6 +34,7 @@ def test_repeats_are_kept_apart_and_add_up(start_server: StartServer) -> None:
     assert result.spread.percentiles == [100] * 101
 
 
+@pytest.mark.slow
 def test_stages_with_their_own_connections_are_repeated() -> None:
     code, result = loaded("stress", "-c", "2", "-c", "3", "-d", "150ms", "--repeat", "2")
     assert (code, result.passed) == (0, True)
@@ -48,12 +50,14 @@ def test_stages_with_their_own_connections_are_repeated() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_single_run_has_no_repeats(start_server: StartServer) -> None:
     _, result = loaded("run", start_server().url, "-c", "2", "-n", "10")
     assert result.repeats == []
     assert {one.repeat for one in result.series} == {1}
 
 
+@pytest.mark.slow
 def test_each_repeat_is_printed_on_one_line(start_server: StartServer) -> None:
     ended = run([*LOAD, "run", start_server().url, "-c", "2", "-n", "10", "--repeat", "2"])
     text = ended.stdout.decode()
@@ -61,6 +65,7 @@ def test_each_repeat_is_printed_on_one_line(start_server: StartServer) -> None:
     assert "; 10 messages; 2 times" in text
 
 
+@pytest.mark.slow
 def test_each_second_has_figures(start_server: StartServer) -> None:
     code, result = loaded(
         *("run", start_server().url, "--rate", "--stages", "100/1s,200/1s", "-c", "5")
@@ -76,6 +81,7 @@ def test_each_second_has_figures(start_server: StartServer) -> None:
     assert sum(one.bytes_received for one in result.series) == 300 * 64
 
 
+@pytest.mark.slow
 def test_connections_rise_and_fall_with_the_stages(start_server: StartServer) -> None:
     """A busy machine may notice the end of each stage's first second late."""
     code, result = loaded(
@@ -84,6 +90,7 @@ def test_connections_rise_and_fall_with_the_stages(start_server: StartServer) ->
     assert (code, [one.connections for one in result.series[::2]]) == (0, [2, 20, 5])
 
 
+@pytest.mark.slow
 def test_a_second_without_a_reply_is_in_the_series(start_server: StartServer) -> None:
     """The target answers at once or after two seconds, and not in between."""
     url = start_server("--fault", "stall=2s@20%").url

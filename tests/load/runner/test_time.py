@@ -45,6 +45,7 @@ def has_the_rate_of(totals: Totals, seconds: float) -> bool:
     return seconds <= totals.seconds < seconds + 1 and totals.messages_per_second == rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pacing", [["--rate", "1"], ["--rate", "--stages", "1/1500ms"]])
 def test_an_open_loop_does_not_end_with_its_last_message(
@@ -59,6 +60,7 @@ def test_an_open_loop_does_not_end_with_its_last_message(
     assert [second.connections for second in result.series] == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_number_of_messages_ends_a_test_early(start_server: StartServer) -> None:
     begin = time.monotonic()
     code, result = loaded("run", start_server().url, "--rate", "100", "-n", "5", "-d", "50s")
@@ -95,6 +97,7 @@ def test_a_test_without_any_connection_left_ends_at_once(engine: str) -> None:
     assert len(result.series) == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["threads", "greenlets"])
 def test_a_message_whose_connection_is_gone_leaves_on_another(engine: str) -> None:
     with Service(ends_after_one) as service:
@@ -105,6 +108,7 @@ def test_a_message_whose_connection_is_gone_leaves_on_another(engine: str) -> No
     assert set(result.totals.errors) == {"closed"}
 
 
+@pytest.mark.slow
 def test_connections_dropped_while_held_are_counted(start_server: StartServer) -> None:
     server = start_server("--idle-timeout", "200ms")
     code, result = loaded("hold", server.url, "-c", "5", "-d", "1s", "--cycle", "1h")
@@ -113,6 +117,7 @@ def test_connections_dropped_while_held_are_counted(start_server: StartServer) -
     assert totals.seconds == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pacing", [[], ["--rate", "1k"]])
 def test_the_rate_includes_the_time_of_silence(engine: str, pacing: Sequence[str]) -> None:
@@ -139,6 +144,7 @@ def test_a_silent_stage_lasts_until_its_end() -> None:
     assert len(result.series) == 2
 
 
+@pytest.mark.slow
 def test_stages_without_connections_last_as_planned(start_server: StartServer) -> None:
     code, result = loaded("run", start_server().url, "--stages", "2/200ms,0/800ms")
     assert code == 0
@@ -146,6 +152,7 @@ def test_stages_without_connections_last_as_planned(start_server: StartServer) -
     assert result.stages[1].seconds == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_rate_of_an_interrupted_test_is_based_on_its_time() -> None:
     heard = Event()
 

@@ -181,6 +181,7 @@ def low_port() -> socket.socket:
     raise AssertionError("no low port is free")
 
 
+@pytest.mark.slow
 @both_kinds
 def test_low_ports_are_not_answered_unless_asked_for(
     start_server: StartServer, kind: tuple[str, ...]
@@ -241,6 +242,7 @@ def test_a_second_server_on_the_port_fails_loudly(start_server: StartServer) -> 
         )
 
 
+@pytest.mark.slow
 def test_workers_share_a_port(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *UDP)
     for number in range(40):

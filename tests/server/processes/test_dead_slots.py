@@ -11,6 +11,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.processes import (
     DEADLINE,
     EchoServerProcess,
@@ -91,6 +93,7 @@ def test_a_worker_that_cannot_be_replaced_continues(
     assert_all_are_served(server)
 
 
+@pytest.mark.slow
 def test_commands_wait_for_a_starting_worker(start_server: StartServer, tmp_path: Path) -> None:
     """A signal that comes before a worker can handle it is not its death."""
     pipe = tmp_path / "config.toml"
@@ -115,6 +118,7 @@ def test_commands_wait_for_a_starting_worker(start_server: StartServer, tmp_path
     assert_all_are_served(server)
 
 
+@pytest.mark.slow
 def test_a_dead_slot_is_served_by_another_worker(start_server: StartServer, tmp_path: Path) -> None:
     """While its worker cannot start: TCP, UDP, and what waits in its queue."""
     file = tmp_path / "server.toml"
@@ -194,6 +198,7 @@ def test_a_substitute_releases_the_listeners_of_other_slots(
     assert_all_datagrams_are_served(datagrams)
 
 
+@pytest.mark.slow
 def test_a_substitute_that_dies_or_is_replaced(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     server = start_with_config(start_server, file, "--workers", "3", *ADMIN)
@@ -213,6 +218,7 @@ def test_a_substitute_that_dies_or_is_replaced(start_server: StartServer, tmp_pa
     assert server.metric("worker_up") == 3
 
 
+@pytest.mark.slow
 def test_a_substitute_without_descriptors(start_server: StartServer, tmp_path: Path) -> None:
     """It says so, is not ready, and takes over as soon as it can."""
     file = tmp_path / "server.toml"

@@ -130,6 +130,7 @@ def received_at_all(connection: socket.socket) -> int:
     return received
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_only_its_own_connections(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     first, second = sorted(server.workers())
@@ -163,6 +164,7 @@ def test_a_killed_worker_loses_only_its_own_connections(start_server: StartServe
     server.wait_for_log("worker died")
 
 
+@pytest.mark.slow
 def test_a_rolling_restart_refuses_and_resets_nothing(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     with Visitors(server.port, threads=4, per_second=2000) as visitors:
@@ -180,6 +182,7 @@ def test_a_rolling_restart_refuses_and_resets_nothing(start_server: StartServer)
     assert server.metric("worker_restarts_total") == 0
 
 
+@pytest.mark.slow
 def test_a_restart_rereads_the_configuration(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text("max-connections-per-ip = 1\n")
@@ -193,6 +196,7 @@ def test_a_restart_rereads_the_configuration(start_server: StartServer, tmp_path
             assert echoes(stack.enter_context(server.connect()))
 
 
+@pytest.mark.slow
 def test_a_restart_with_a_bad_configuration_changes_nothing(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -212,6 +216,7 @@ def test_a_restart_with_a_bad_configuration_changes_nothing(
         assert echoes(connection)
 
 
+@pytest.mark.slow
 def test_connections_outlive_a_restart(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     old = set(server.workers())
@@ -224,6 +229,7 @@ def test_connections_outlive_a_restart(start_server: StartServer) -> None:
     until_replaced(server, old)
 
 
+@pytest.mark.slow
 def test_a_stop_lets_earlier_workers_finish_draining(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     with server.connect() as connection:
@@ -236,6 +242,7 @@ def test_a_stop_lets_earlier_workers_finish_draining(start_server: StartServer) 
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_death_during_a_restart_leaves_no_extra_worker(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     # The worker of the first slot, and then its replacements: the back-off grows beyond what a
@@ -265,6 +272,7 @@ def test_options_may_end_with_two_dashes(start_server: StartServer) -> None:
         assert echoes(connection)
 
 
+@pytest.mark.slow
 def test_several_hangup_signals_at_once(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     old = set(server.workers())
@@ -278,6 +286,7 @@ def test_several_hangup_signals_at_once(start_server: StartServer) -> None:
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_every_worker(start_server: StartServer, number: signal.Signals) -> None:
     server = start_server("--workers", "2", *ADMIN)
@@ -293,6 +302,7 @@ def test_a_signal_drains_every_worker(start_server: StartServer, number: signal.
     assert "closing connections" not in server.log()
 
 
+@pytest.mark.slow
 def test_the_backlog_is_served_when_the_drain_begins(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = server.workers()
@@ -310,6 +320,7 @@ def test_the_backlog_is_served_when_the_drain_begins(start_server: StartServer) 
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_connections_that_do_not_finish_are_closed(start_server: StartServer) -> None:
     server = start_server("--workers", "2", "--drain-timeout", "100ms")
     with server.connect() as connection:
@@ -319,6 +330,7 @@ def test_connections_that_do_not_finish_are_closed(start_server: StartServer) ->
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_all_processes_at_once(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = server.workers()
@@ -328,6 +340,7 @@ def test_a_second_signal_ends_all_processes_at_once(start_server: StartServer) -
     assert all(map(is_over, workers))
 
 
+@pytest.mark.slow
 def test_a_signal_sent_to_every_process_counts_once(start_server: StartServer) -> None:
     """As systemd does, and pkill; what began is a drain, and not cut short by repetitions."""
     server = start_server("--workers", "2", *ADMIN)
@@ -344,6 +357,7 @@ def test_a_signal_sent_to_every_process_counts_once(start_server: StartServer) -
     assert "closing connections" not in server.log()
 
 
+@pytest.mark.slow
 def test_workers_exit_with_their_supervisor(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = server.workers()
@@ -356,6 +370,7 @@ def test_workers_exit_with_their_supervisor(start_server: StartServer) -> None:
     until(lambda: all(map(is_over, workers)), "the workers to end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_receives_a_signal_is_replaced_first(
     start_server: StartServer, number: signal.Signals
@@ -378,6 +393,7 @@ def test_a_worker_that_receives_a_signal_is_replaced_first(
     assert server.log().count("replacing a worker") == 1
 
 
+@pytest.mark.slow
 def test_workers_that_die_repeatedly(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
     for restarts in range(1, 4):
@@ -406,6 +422,7 @@ def test_workers_that_die_at_start(start_server: StartServer, tmp_path: Path) ->
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_no_process_or_file_is_left_behind(start_server: StartServer) -> None:
     """Restarts cost the supervisor no descriptors."""
     server = start_server("--workers", "2")
@@ -422,6 +439,7 @@ def test_no_process_or_file_is_left_behind(start_server: StartServer) -> None:
     until(lambda: restart() == first, "no more descriptors than before")
 
 
+@pytest.mark.slow
 def test_workers_can_no_longer_be_started(start_server: StartServer, tmp_path: Path) -> None:
     """A configuration that went bad and then the death of every worker: the end, said aloud."""
     file = tmp_path / "server.toml"

@@ -80,6 +80,7 @@ def test_a_reset_with_unsent_bytes(start_server: StartServer, options: tuple[str
     check_bytes(server, line)
 
 
+@pytest.mark.slow
 def test_connections_that_end_before_the_echo(start_server: StartServer, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server(

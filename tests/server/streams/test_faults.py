@@ -169,6 +169,7 @@ def test_a_reset_fault_sends_a_reset(start_server: StartServer) -> None:
             connection.recv(1)
 
 
+@pytest.mark.slow
 def test_delays(start_server: StartServer) -> None:
     server = start_server("--fault", "delay=100ms+-20ms@50%", *ADMIN)
     late = 0
@@ -181,6 +182,7 @@ def test_delays(start_server: StartServer) -> None:
     assert 0 < injected(server, "delay") <= late
 
 
+@pytest.mark.slow
 def test_a_delayed_connection_is_not_idle(start_server: StartServer) -> None:
     server = start_server("--fault", "delay=2s", "--idle-timeout", "500ms")
     with server.connect() as connection:
@@ -305,6 +307,7 @@ def test_delayed_datagrams(start_server: StartServer) -> None:
     assert injected(server, "delay") > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 60_000])
 def test_held_datagrams_take_bounded_memory(start_server: StartServer, size: int) -> None:
     """64 MiB, however small they are; what is more is dropped and counted."""
@@ -324,6 +327,7 @@ def test_held_datagrams_take_bounded_memory(start_server: StartServer, size: int
     assert server.metric("datagrams_sent_total") == 0
 
 
+@pytest.mark.slow
 def test_released_datagrams_free_memory(start_server: StartServer) -> None:
     """More than is ever held at once passes in turn."""
     server = start_server(*UDP, "--fault", "delay=1ms")

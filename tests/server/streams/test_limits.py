@@ -94,6 +94,7 @@ def test_churn_at_a_limit_with_waiting_connections(start_server: StartServer) ->
     server.wait_for_metric("connections_accepted_total", 300)
 
 
+@pytest.mark.slow
 def test_the_limit_is_never_exceeded(start_server: StartServer) -> None:
     """Workers that reach for the last places at once, again and again."""
     server = start_server("--max-connections", "5", "--workers", "3", *ADMIN)
@@ -133,6 +134,7 @@ def test_the_limit_per_address(start_server: StartServer) -> None:
     server.wait_for_metric("connections_rejected_total", 1)
 
 
+@pytest.mark.slow
 def test_idle_connections_are_closed(start_server: StartServer) -> None:
     server = start_server("--idle-timeout", "1s", "--access-log", *ADMIN)
     with server.connect() as busy, held(server, 20) as idle, server.connect() as silent:
@@ -163,6 +165,7 @@ def test_a_connection_that_is_not_read_is_idle(start_server: StartServer) -> Non
         until(lambda: server.metric("connections_closed_total", reason="idle") == 1, "its end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("listen", "half_closed"),
     [("tcp://127.0.0.1:0", False), ("tcp://127.0.0.1:0", True), ("unix://{}/echo", False)],
@@ -198,6 +201,7 @@ def connected(server: EchoServerProcess) -> socket.socket:
     return connection
 
 
+@pytest.mark.slow
 def test_the_rate_of_a_connection(start_server: StartServer) -> None:
     """Never faster than the limit; slower it may be on a busy machine."""
     server = start_server("--rate-limit", "200kB/s", "--idle-timeout", "1s", *ADMIN)
@@ -242,6 +246,7 @@ def test_a_disconnected_client_is_not_held(start_server: StartServer, tmp_path: 
     assert server.metric("received_bytes_total") < 3 * 8192
 
 
+@pytest.mark.slow
 def test_a_stall_does_not_lift_the_rate_limit(start_server: StartServer) -> None:
     server = start_server("--fault", "stall=1ms", "--rate-limit", "20kB", *ADMIN)
     with server.connect() as connection:
@@ -252,6 +257,7 @@ def test_a_stall_does_not_lift_the_rate_limit(start_server: StartServer) -> None
         assert server.metric("faults_injected_total", kind="stall") > 1
 
 
+@pytest.mark.slow
 def test_no_instant_shows_more_connections_than_the_limit(start_server: StartServer) -> None:
     server = start_server("--max-connections", "3", "--workers", "3", *ADMIN)
     over = threading.Event()
@@ -360,6 +366,7 @@ def test_connections_still_waiting_after_a_drain_are_closed(
     assert sum(json.loads(line)["waiting"] for line in lines) == turned_away > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ADMIN], ids=["alone", "supervised"])
 def test_new_connections_do_not_prolong_a_drain(
     start_server: StartServer, options: tuple[str, ...]
@@ -394,6 +401,7 @@ def test_new_connections_do_not_prolong_a_drain(
     assert "closing connections" not in server.log()
 
 
+@pytest.mark.slow
 def test_connections_waiting_at_the_limit_survive_a_restart(start_server: StartServer) -> None:
     server = start_server(*WAITS, "--workers", "2", "--drain-timeout", "1h")
     with held(server, 2) as served, waiting(server, 20) as connections:

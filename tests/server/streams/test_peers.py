@@ -35,6 +35,7 @@ def test_socat_over_tcp_and_unix(start_server: StartServer, tmp_path: Path) -> N
         assert hashlib.sha256(result.stdout).digest() == hashlib.sha256(sent).digest()
 
 
+@pytest.mark.slow
 def test_ncat_over_both_families(start_server: StartServer) -> None:
     ncat = program("ncat")
     server = start_server("--host", "*", "--workers", "2")
@@ -44,6 +45,7 @@ def test_ncat_over_both_families(start_server: StartServer) -> None:
         assert (result.returncode, result.stdout == sent) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_systemd_socket_activation(start_server: StartServer, tmp_path: Path, workers: str) -> None:
     """The listeners are systemd's: the server starts with the first connection."""

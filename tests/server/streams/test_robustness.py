@@ -34,6 +34,7 @@ def visits(server: EchoServerProcess, count: int) -> None:
         reset(connection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ten_thousand_resets_twice(start_server: StartServer, workers: str) -> None:
     server = start_server(
@@ -73,6 +74,7 @@ def test_random_bytes_are_echoed(start_server: StartServer) -> None:
     assert "exception" not in server.log()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_descriptors")
 def test_connections_that_never_send(start_server: StartServer) -> None:
     server = start_server("--drain-timeout", "0", *ADMIN)
@@ -85,6 +87,7 @@ def test_connections_that_never_send(start_server: StartServer) -> None:
     assert "exception" not in server.log()
 
 
+@pytest.mark.slow
 def test_urgent_data_and_half_closes(start_server: StartServer) -> None:
     server = start_server(*ADMIN)
     with server.connect() as witness:

@@ -77,6 +77,7 @@ def test_a_mebibyte_to_a_slow_reader(echo_server: EchoServerProcess) -> None:
         assert echoes(connection)
 
 
+@pytest.mark.slow
 def test_a_client_that_stops_reading_is_not_read_from(echo_server: EchoServerProcess) -> None:
     with echo_server.connect() as witness:
         assert echoes(witness)
@@ -104,6 +105,7 @@ def test_a_thousand_connections_at_once(echo_server: EchoServerProcess) -> None:
         connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behind", [b"", b"the rest of it"])
 def test_a_reset_affects_one_connection_only(echo_server: EchoServerProcess, behind: bytes) -> None:
     with echo_server.connect() as witness:
@@ -118,6 +120,7 @@ def test_a_reset_affects_one_connection_only(echo_server: EchoServerProcess, beh
     assert "exception" not in log
 
 
+@pytest.mark.slow
 def test_a_reset_while_the_reply_waits_to_be_sent(echo_server: EchoServerProcess) -> None:
     with echo_server.connect() as witness:
         for _ in range(5):
@@ -186,6 +189,7 @@ def test_connections_are_logged_at_debug_level_only(start_server: StartServer) -
     assert "stopped" in server.log()
 
 
+@pytest.mark.slow
 def test_a_stalled_reader_of_the_log_never_stops_the_echo(start_server: StartServer) -> None:
     reading, writing = os.pipe()
     server = start_server("--log-level", "debug", stderr=writing)
@@ -201,6 +205,7 @@ def test_a_stalled_reader_of_the_log_never_stops_the_echo(start_server: StartSer
     os.close(reading)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(echo_server: EchoServerProcess, number: signal.Signals) -> None:
     with echo_server.connect() as connection:
@@ -240,6 +245,7 @@ def test_connections_that_do_not_finish_are_closed(start_server: StartServer) ->
     assert "closing connections that did not finish" in server.log()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(echo_server: EchoServerProcess) -> None:
     with echo_server.connect() as connection:
         assert echoes(connection)

@@ -184,6 +184,7 @@ def test_a_client_without_tls_affects_only_its_own_connection(
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_descriptors")
 def test_a_thousand_slow_handshakes(start_server: StartServer, certificates: Certificates) -> None:
     """Half a handshake each, then nothing: they end at the deadline and hurt nobody."""
@@ -220,6 +221,7 @@ def test_mutual_tls(start_server: StartServer, certificates: Certificates, tmp_p
         assert echoes(connection)
 
 
+@pytest.mark.slow
 def test_certificates_are_renewed_by_a_restart(
     start_server: StartServer, certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -236,6 +238,7 @@ def test_certificates_are_renewed_by_a_restart(
             assert echoes(connection)
 
 
+@pytest.mark.slow
 def test_resets_and_limits(start_server: StartServer, certificates: Certificates) -> None:
     server = start_server(
         *LISTEN, *certificates.options, "--max-connections", "3", "--rate-limit", "20kB",
@@ -254,6 +257,7 @@ def test_resets_and_limits(start_server: StartServer, certificates: Certificates
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("options", [(), ("--fault", "corrupt@0%")])
 def test_resets_are_counted_as_resets(
@@ -290,6 +294,7 @@ def test_resets_are_counted_as_resets(
     server.wait_for_metric("connections_closed_total", 5)
 
 
+@pytest.mark.slow
 def test_a_reset_of_a_connection_that_is_held(
     start_server: StartServer, certificates: Certificates
 ) -> None:
@@ -303,6 +308,7 @@ def test_a_reset_of_a_connection_that_is_held(
     server.wait_for_metric("connections_closed_total", 1, reason="reset")
 
 
+@pytest.mark.slow
 def test_the_counters_during_handshakes(
     start_server: StartServer, certificates: Certificates
 ) -> None:
@@ -318,6 +324,7 @@ def test_the_counters_during_handshakes(
         server.wait_for_metric("connections_accepted_total", 4)
 
 
+@pytest.mark.slow
 def test_the_counters_after_a_drain_that_times_out(
     start_server: StartServer, certificates: Certificates
 ) -> None:
@@ -362,6 +369,7 @@ def test_a_drain_of_handshakes_times_out(
         assert server.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_unusable_certificate_files(
     certificates: Certificates, tmp_path: Path, workers: str

@@ -43,6 +43,7 @@ def processor_time_at_rest(server: EchoServerProcess) -> float:
     return server.metric("worker_cpu_seconds_total") - before
 
 
+@pytest.mark.slow
 @echo_sets
 def test_key_updates_that_are_never_read(
     start_server: StartServer, certificates: Certificates, options: tuple[str, ...]
@@ -57,6 +58,7 @@ def test_key_updates_that_are_never_read(
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 @echo_sets
 def test_a_connection_that_never_reads_key_updates_is_idle(
     start_server: StartServer, certificates: Certificates, options: tuple[str, ...]

@@ -6,6 +6,7 @@ import math
 import time
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -55,11 +56,13 @@ class Times:
         service: of each round trip, from when the message left.
         response: of each round trip, from when it was due; empty in a closed loop.
         replies: when each reply arrived, on the monotonic clock.
+        counts: how many round trips each entry of `service` and `replies` stands for; empty if one.
     """
 
     service: array[int] = field(default_factory=_times)
     response: array[int] = field(default_factory=_times)
     replies: array[int] = field(default_factory=_times)
+    counts: array[int] = field(default_factory=_times)
     first_byte: array[int] = field(default_factory=_times)
     connect: array[int] = field(default_factory=_times)
     handshake: array[int] = field(default_factory=_times)
@@ -76,7 +79,8 @@ class Times:
             How many replies there were.
         """
         complete = len(self.replies)
-        for name in ("service", "response", "replies"):
+        replies = sum(self.counts[:complete]) if self.counts else complete
+        for name in ("service", "response", "counts", "replies"):
             times: array[int] = getattr(self, name)
             getattr(other, name).extend(times[:complete])
             del times[:complete]
@@ -85,7 +89,7 @@ class Times:
             taken = times[:]
             getattr(other, name).extend(taken)
             del times[: len(taken)]
-        return complete
+        return replies
 
 
 # Counted for the stage in which they are sorted.
@@ -150,6 +154,7 @@ class Recorder:
         service = np.frombuffer(times.service, dtype=np.int64)
         # In a closed loop a message is due when it leaves.
         response = np.frombuffer(times.response, dtype=np.int64) if times.response else service
+        counts = np.frombuffer(times.counts, dtype=np.int64) if times.counts else None
         stages = self._timeline.stages_at((replies - response - self._begin_ns) / 1e9)
         seconds = self._seconds_of(replies)
         for stage in _span(stages):
@@ -160,14 +165,14 @@ class Recorder:
                 last = self.elapsed_at(int(replies[of_stage].max()))
                 self._last_reply[stage] = max(self._last_reply.get(stage, 0.0), last)
             if times.response:
-                self._of(stage).service.record_values(service[of_stage])
+                self._of(stage).service.record_values(*_chosen(of_stage, service, counts))
             for second in _span(seconds[of_stage]):
-                chosen = response[of_stage & (seconds == second)]
-                if not len(chosen):
+                chosen = of_stage & (seconds == second)
+                if not chosen.any():
                     continue
                 if (histogram := self._response.get((stage, second))) is None:
                     histogram = self._response[stage, second] = LatencyHistogram()
-                histogram.record_values(chosen)
+                histogram.record_values(*_chosen(chosen, response, counts))
 
     def _seconds_of(self, replies: Integers) -> Integers:
         """The second of each reply; replies just after the end belong to the last one."""
@@ -183,6 +188,12 @@ class Recorder:
         if (measured := self._measured.get(stage)) is None:
             measured = self._measured[stage] = Measured()
         return measured
+
+
+def _chosen(
+    which: np.ndarray[Any, np.dtype[np.bool_]], values: Integers, counts: Integers | None
+) -> tuple[Integers, Integers | None]:
+    return values[which], None if counts is None else counts[which]
 
 
 def _span(values: Integers) -> range:

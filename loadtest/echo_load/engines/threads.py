@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
 from echo_client.failure_kinds import FailureKind
-from echo_load.engines.checking import UnderWay, check
+from echo_load.engines.checking import InFlight, Run, check_one
 from echo_load.engines.recorder import Recorder, Times
 from echo_load.engines.share import NEVER, Share, back_off_seconds
 from echo_load.engines.tickets import Tickets
@@ -429,47 +428,49 @@ class _Client(threading.Thread):
         if came:
             last = self._sequence - 1
             self.counts.errors.update(
-                check(self._share.payload, self.number, last, deque(), came).wrong
+                InFlight().check(self._share.payload, self.number, last, came).wrong
             )
         self._give_up(None if came else FailureKind.CLOSED)
 
     def _in_window(self, connection: EchoConnection) -> None:
         """Run a closed loop with several messages in flight."""
-        plan, payload, times = self._share.plan, self._share.payload, self.times
-        under_way: deque[UnderWay] = deque()
-        rest, size, fresh = b"", 0, True
+        payload, times = self._share.payload, self.times
+        in_flight, fresh = InFlight(), True
         while True:
             now = time.monotonic_ns()
             over = now >= self._share.end_ns.value or now >= self._until_ns
-            while not over and len(under_way) < plan.pipeline and self._sequence < self._stop_at:
-                message = payload.message(self.number, self._sequence)
-                if under_way and size + len(message) > _MOST_UNDER_WAY:
-                    break
-                under_way.append(UnderWay(self._sequence, message, now, now))
-                self._sequence += 1
-                size += len(message)
-                connection.send(message)
-            if not under_way:
+            count = 0 if over else self._capacity(in_flight)
+            if count > 0:
+                data, ends = payload.run(self.number, self._sequence, count)
+                in_flight.add(Run(self._sequence, data, ends, now))
+                self._sequence += count
+                connection.send(data)
+            if not in_flight.count:
                 return
             data = connection.receive()
             now = time.monotonic_ns()
             if not data:
-                self._give_up(FailureKind.TRUNCATED if rest else FailureKind.CLOSED)
+                self._give_up(FailureKind.TRUNCATED if in_flight.partial else FailureKind.CLOSED)
                 return
             if fresh:
                 fresh = False
-                self._answered(now - under_way[0].sent_ns)
-            checked = check(payload, self.number, self._sequence - 1, under_way, rest + data)
-            rest = checked.rest
-            for one in checked.completed:
-                size -= len(one.message)
-                times.service.append(now - one.sent_ns)
+                self._answered(now - in_flight.runs[0].sent_ns)
+            checked = in_flight.check(payload, self.number, self._sequence - 1, data)
+            for completed in checked.completed:
+                times.service.append(now - completed.run.sent_ns)
+                times.counts.append(completed.messages)
                 times.replies.append(now)
             self.counts.errors.update(checked.wrong)
             self.counts.wrong += checked.completed_wrong
             if not checked.in_step:
                 self._give_up(None)
                 return
+
+    def _capacity(self, in_flight: InFlight) -> int:
+        """Return how many messages may join those in flight: more could fill both buffers."""
+        fitting = (_MOST_UNDER_WAY - in_flight.bytes) // self._share.payload.largest
+        allowed = self._share.plan.pipeline - in_flight.count
+        return min(fitting, allowed, self._stop_at - self._sequence)
 
     def _answered(self, nanoseconds: int) -> None:
         """Note the first reply of a connection."""
@@ -478,8 +479,7 @@ class _Client(threading.Thread):
 
     def _is_in_step(self, sequence: int, message: bytes, reply: bytes) -> bool:
         """Count what is wrong with a reply; return False if that cost the connection."""
-        under_way = deque([UnderWay(sequence, message, 0, 0)])
-        checked = check(self._share.payload, self.number, sequence, under_way, reply)
+        checked = check_one(self._share.payload, self.number, sequence, message, reply)
         self.counts.errors.update(checked.wrong)
         self.counts.wrong += checked.completed_wrong
         if not checked.in_step:

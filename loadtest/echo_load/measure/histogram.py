@@ -64,19 +64,26 @@ class LatencyHistogram:
         """Add a batch of latencies."""
         self.record_values(np.frombuffer(nanoseconds, dtype=np.int64))
 
-    def record_values(self, values: Integers) -> None:
-        """Add a batch of latencies, in nanoseconds."""
+    def record_values(self, values: Integers, counts: Integers | None = None) -> None:
+        """Add a batch of latencies.
+
+        Args:
+            values: the latencies, in nanoseconds.
+            counts: how often each one was measured; None for once.
+        """
         if not len(values):
             return
         highest = int(values.max())
-        self.count += len(values)
-        self.sum_ns += int(values.sum())
+        self.count += len(values) if counts is None else int(counts.sum())
+        self.sum_ns += int(values.sum() if counts is None else values @ counts)
         self.max_ns = max(self.max_ns, highest)
         if highest > HIGHEST_NS:
             # The library silently drops values out of range; they are the tail, so keep them.
-            self.clamped += int((values > HIGHEST_NS).sum())
+            above = values > HIGHEST_NS
+            self.clamped += int(above.sum() if counts is None else counts[above].sum())
             values = np.minimum(values, HIGHEST_NS)
-        self._add(np.bincount(_index(np.maximum(values, 1))))
+        # Weighted, they are doubles, which are exact up to 2**53.
+        self._add(np.bincount(_index(np.maximum(values, 1)), counts).astype(np.int64))
 
     def merge(self, other: LatencyHistogram) -> None:
         """Add everything that another histogram has recorded."""

@@ -6,6 +6,7 @@ Unless stated otherwise, times are in seconds since the first stage began.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, cycle, islice
@@ -183,7 +184,9 @@ class Schedule:
             self._random = np.random.default_rng((seed, turns.start))
             self._first = float(self._random.exponential(self._mean_gap))
         self._later: Iterator[Seconds] = self._blocks() if turns else iter(())
-        self._now: Iterator[int] = iter(())
+        # A block of instants, and the index of the next one.
+        self._now: list[int] = []
+        self._next = 0
 
     def __iter__(self) -> Iterator[int]:
         """Return the schedule itself."""
@@ -191,11 +194,22 @@ class Schedule:
 
     def __next__(self) -> int:
         """Return the next instant, in nanoseconds."""
-        for instant in self._now:
-            return instant
-        block = next(self._later)
-        self._now = iter((block * 1e9).astype(np.int64).tolist())
-        return next(self._now)
+        index = self._next
+        if index == len(self._now):
+            self._now = (next(self._later) * 1e9).astype(np.int64).tolist()
+            index = 0
+        self._next = index + 1
+        return self._now[index]
+
+    def count_until(self, until_ns: int) -> int:
+        """Return how many of the next instants are not after one, as far as they are computed."""
+        return bisect_right(self._now, until_ns, self._next) - self._next
+
+    def take(self, count: int) -> list[int]:
+        """Return the next instants, at most as many as `count_until` returned."""
+        taken = self._now[self._next : self._next + count]
+        self._next += count
+        return taken
 
     @property
     def through(self) -> bool:
@@ -204,13 +218,13 @@ class Schedule:
 
     def rest(self, until_ns: int) -> int:
         """End the iteration; return the number of remaining instants before `until_ns`."""
-        left = sum(instant < until_ns for instant in self._now)
+        left = bisect_left(self._now, until_ns, self._next) - self._next
         for block in self._later:
             before = int(np.searchsorted(block, until_ns / 1e9))
             left += before
             if before < len(block):
                 break
-        self._now, self._later = iter(()), iter(())
+        self._now, self._next, self._later = [], 0, iter(())
         return left
 
     def _blocks(self) -> Iterator[Seconds]:

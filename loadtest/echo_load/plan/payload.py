@@ -9,11 +9,16 @@ from __future__ import annotations
 import random
 import struct
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from echo_client.failure_kinds import FailureKind
+
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Stamp(NamedTuple):
@@ -48,6 +53,17 @@ class Payload(ABC):
         """Return a message."""
         assert self.tails is not None
         return self.head(connection) + self.tails[sequence]
+
+    def run(self, connection: int, first: int, count: int) -> tuple[bytes, Sequence[int]]:
+        """Return messages as one byte string, and where each of them ends in it.
+
+        Args:
+            connection: the connection that they leave on.
+            first: the sequence number of the first one.
+            count: how many, at least one.
+        """
+        messages = [self.message(connection, first + index) for index in range(count)]
+        return b"".join(messages), tuple(accumulate(map(len, messages)))
 
     def stamp(self, data: bytes) -> Stamp | None:  # noqa: ARG002  # subclasses use it
         """Return the stamp of a message or of its beginning; None if it has none."""
@@ -113,6 +129,12 @@ class FixedPayload(Payload):
     def __init__(self, content: bytes) -> None:
         self.largest = len(content)
         self.tails = Tails(partial(_same, content), 0)
+        self._content = content
+
+    def run(self, connection: int, first: int, count: int) -> tuple[bytes, Sequence[int]]:  # noqa: ARG002
+        """Return the message that many times, and where each ends."""
+        size = self.largest
+        return self._content * count, range(size, size * count + 1, size)
 
 
 class StampedPayload(Payload):
@@ -137,6 +159,7 @@ class StampedPayload(Payload):
         self._noise = random.Random(run).randbytes(max(0, most - STAMP_BYTES))  # noqa: S311
         if least == most >= STAMP_BYTES:
             self.tails = Tails(partial(_numbered, self._noise), most)
+            self._blocks = _Blocks(self._noise)
 
     def head(self, connection: int) -> bytes:
         """Return the run, the connection and their checksum."""
@@ -150,6 +173,15 @@ class StampedPayload(Payload):
             size += (mixed >> 32) * self._sizes >> 32
         message = self.head(connection) + _numbered(self._noise, sequence)
         return message[:size] if size >= STAMP_BYTES else message[STAMP_BYTES - size : STAMP_BYTES]
+
+    def run(self, connection: int, first: int, count: int) -> tuple[bytes, Sequence[int]]:
+        """Return messages as one byte string, and where each of them ends in it."""
+        if self.tails is None:
+            return super().run(connection, first, count)
+        size = self.largest
+        messages = self._blocks.rows(first, count)
+        messages[:, : _HEAD.size] = np.frombuffer(self.head(connection), dtype=np.uint8)
+        return messages.tobytes(), range(size, size * count + 1, size)
 
     def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
         """Classify bytes that arrived in place of a reply."""
@@ -195,6 +227,51 @@ class Tails(dict[int, bytes]):
         return Tails, (self._make, self._size)
 
 
+class _Blocks(dict[int, _Bytes]):
+    """Stamped messages of one size without their heads, made many at a time and kept.
+
+    Args:
+        noise: what follows the stamp.
+    """
+
+    def __init__(self, noise: bytes) -> None:
+        super().__init__()
+        self._noise = noise
+        size = STAMP_BYTES + len(noise)
+        self._rows = max(1, min(_MOST_ROWS, _BYTES_OF_BLOCK // size))
+        self._most = max(1, _BYTES_OF_TAILS // (self._rows * size))
+
+    def rows(self, first: int, count: int) -> _Bytes:
+        """Return a copy of consecutive messages, one a row; the heads are left to be written."""
+        block, row = divmod(first, self._rows)
+        if row + count <= self._rows:
+            return self[block][row : row + count].copy()
+        parts = [self[block][row:]]
+        count -= self._rows - row
+        while count > 0:
+            block += 1
+            parts.append(self[block][:count])
+            count -= self._rows
+        return np.concatenate(parts)
+
+    def __missing__(self, block: int) -> _Bytes:
+        if len(self) >= self._most:
+            self.clear()
+        first = block * self._rows
+        numbers = np.arange(first, first + self._rows, dtype=np.uint64)
+        tails = np.empty(self._rows, dtype=_TAIL_ROW)
+        tails["sequence"] = numbers
+        tails["check"] = (numbers * np.uint64(_MIX) >> np.uint64(32)).astype(np.uint32)
+        made = self[block] = np.empty((self._rows, STAMP_BYTES + len(self._noise)), dtype=np.uint8)
+        made[:, _HEAD.size : STAMP_BYTES] = tails.view(np.uint8).reshape(self._rows, _TAIL.size)
+        made[:, STAMP_BYTES:] = np.frombuffer(self._noise, dtype=np.uint8)
+        return made
+
+    def __reduce__(self) -> tuple[type[_Blocks], tuple[bytes]]:
+        """Pickle without the messages made so far: the other process makes its own."""
+        return _Blocks, (self._noise,)
+
+
 def _hello(sequence: int) -> bytes:
     return b"hello %d" % sequence
 
@@ -215,7 +292,10 @@ def _check(number: int, salt: int) -> int:
 # Run, connection, checksum; sequence number, checksum.
 _HEAD = struct.Struct(">III")
 _TAIL = struct.Struct(">QI")
+_TAIL_ROW = np.dtype([("sequence", ">u8"), ("check", ">u4")])
 STAMP_BYTES = _HEAD.size + _TAIL.size
+_MOST_ROWS = 1024
+_BYTES_OF_BLOCK = 64 << 10
 _BYTES_OF_TAILS = 4 << 20
 _BYTES_OF_ENTRY = 150
 # Multiplicative hashing, for evenly distributed sizes: the fractional parts of multiples of

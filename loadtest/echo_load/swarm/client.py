@@ -6,7 +6,6 @@ import logging
 import random
 import ssl
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,7 +21,7 @@ from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
 from echo_client.failure_kinds import FailureKind
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
-from echo_load.engines.checking import UnderWay, check
+from echo_load.engines.checking import check_one
 from echo_load.engines.share import back_off_seconds
 from echo_load.plan.payload import StampedPayload
 from echo_load.swarm.polling import AT_ONCE, PolledStream, poller
@@ -317,6 +316,5 @@ class EchoClient:
             self._connection = None
 
     def _failure_kind(self, sequence: int, message: bytes, reply: bytes) -> str:
-        in_flight = deque([UnderWay(sequence, message, 0, 0)])
-        wrong = check(self._payload, self._number, sequence, in_flight, reply).wrong
+        wrong = check_one(self._payload, self._number, sequence, message, reply).wrong
         return wrong[0] if wrong else FailureKind.TRUNCATED

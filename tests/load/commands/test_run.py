@@ -615,7 +615,7 @@ def test_a_stage_after_an_outage_has_no_more_connections_than_planned(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["threads", "greenlets"])
+@pytest.mark.parametrize("engine", ["hub", "threads", "greenlets"])
 def test_pipelined_messages_larger_than_the_buffers_come_back(
     echo_server: EchoServerProcess, engine: str
 ) -> None:

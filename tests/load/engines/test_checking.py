@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_client.failure_kinds import FailureKind
-from echo_load.engines.checking import Checked, UnderWay, check
+from echo_load.engines.checking import Checked, InFlight, Run
 from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 
 CONNECTION = 3
@@ -20,14 +19,27 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
 )
 
 
-def sent(payload: Payload, count: int, first: int = 0) -> deque[UnderWay]:
-    """Messages that have left."""
-    numbers = range(first, first + count)
-    return deque(UnderWay(n, payload.message(CONNECTION, n), n * 10, n * 10 + 1) for n in numbers)
+def sent(payload: Payload, counts: list[int], first: int = 0) -> InFlight:
+    """Messages that have left, in runs of so many."""
+    in_flight = InFlight()
+    for count in counts:
+        data, ends = payload.run(CONNECTION, first, count)
+        in_flight.add(Run(first, data, ends, sent_ns=first))
+        first += count
+    return in_flight
 
 
-def stream(under_way: deque[UnderWay]) -> bytes:
-    return b"".join(one.message for one in under_way)
+def stream(in_flight: InFlight) -> bytes:
+    return b"".join(run.data for run in in_flight.runs)
+
+
+def numbers(checked: Checked) -> list[int]:
+    """The sequence numbers of the messages that were completed."""
+    return [
+        one.run.sequence + one.first + index
+        for one in checked.completed
+        for index in range(one.messages)
+    ]
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -36,41 +48,65 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in pairwise(bounds)]
 
 
-def check_all(payload: Payload, under_way: deque[UnderWay], parts: list[bytes]) -> Checked:
+def check_all(payload: Payload, in_flight: InFlight, parts: list[bytes]) -> Checked:
     """Check a stream that comes in parts, as an engine does, until it is out of step."""
-    last = under_way[-1].sequence
-    whole = Checked([], [], b"", in_step=True)
+    newest = in_flight.runs[-1]
+    last = newest.sequence + len(newest.ends) - 1
+    whole = Checked()
     for part in parts:
-        checked = check(payload, CONNECTION, last, under_way, whole.rest + part)
+        checked = in_flight.check(payload, CONNECTION, last, part)
         whole.completed += checked.completed
+        whole.completed_wrong += checked.completed_wrong
         whole.wrong += checked.wrong
-        whole.rest, whole.in_step = checked.rest, checked.in_step
+        whole.in_step = checked.in_step
         if not whole.in_step:
             break
     return whole
 
 
-@given(payloads, st.integers(1, 8), st.integers(0, 10**6), st.lists(st.integers(0), max_size=20))
+run_sizes = st.lists(st.integers(1, 6), min_size=1, max_size=4)
+cut_places = st.lists(st.integers(0), max_size=20)
+
+
+@given(payloads, run_sizes, st.integers(0, 10**6), cut_places)
 def test_a_right_stream_is_right_however_it_is_cut(
-    payload: Payload, count: int, first: int, cuts: list[int]
+    payload: Payload, counts: list[int], first: int, cuts: list[int]
 ) -> None:
-    under_way = sent(payload, count, first)
-    everything = list(under_way)
-    checked = check_all(payload, under_way, pieces(stream(under_way), cuts))
-    assert checked == Checked(everything, [], b"", in_step=True)
-    assert not under_way
+    in_flight = sent(payload, counts, first)
+    checked = check_all(payload, in_flight, pieces(stream(in_flight), cuts))
+    assert numbers(checked) == list(range(first, first + sum(counts)))
+    assert (checked.wrong, checked.in_step) == ([], True)
+    assert (in_flight.count, in_flight.bytes, list(in_flight.runs)) == (0, 0, [])
 
 
-@given(payloads, st.integers(1, 8), st.lists(st.integers(0), max_size=20), st.data())
+@given(payloads, run_sizes, cut_places)
+def test_what_is_in_flight_is_counted_to_the_byte(
+    payload: Payload, counts: list[int], cuts: list[int]
+) -> None:
+    in_flight = sent(payload, counts)
+    bytes_left, messages_left = len(stream(in_flight)), sum(counts)
+    for part in pieces(stream(in_flight), cuts):
+        checked = in_flight.check(payload, CONNECTION, sum(counts) - 1, part)
+        bytes_left -= len(part)
+        messages_left -= checked.messages
+        assert (in_flight.bytes, in_flight.count) == (bytes_left, messages_left)
+        complete = payload.run(CONNECTION, 0, sum(counts))[1]
+        begun = len(stream(sent(payload, counts))) - bytes_left
+        assert in_flight.partial == (begun not in (0, *complete))
+
+
+@given(payloads, run_sizes, cut_places, st.data())
 def test_a_wrong_byte_is_one_wrong_reply_and_the_stream_stays_in_step(
-    payload: Payload, count: int, cuts: list[int], data: st.DataObject
+    payload: Payload, counts: list[int], cuts: list[int], data: st.DataObject
 ) -> None:
-    under_way = sent(payload, count)
-    everything = list(under_way)
-    received = bytearray(stream(under_way))
+    in_flight = sent(payload, counts)
+    received = bytearray(stream(in_flight))
     received[data.draw(st.integers(0, len(received) - 1))] ^= data.draw(st.integers(1, 255))
-    checked = check_all(payload, under_way, pieces(bytes(received), cuts))
-    assert checked == Checked(everything, [FailureKind.CORRUPT], b"", in_step=True)
+    checked = check_all(payload, in_flight, pieces(bytes(received), cuts))
+    assert numbers(checked) == list(range(sum(counts)))
+    assert (checked.wrong, checked.in_step) == ([FailureKind.CORRUPT], True)
+    assert checked.completed_wrong == 1
+    assert not in_flight.count
 
 
 PAYLOAD = StampedPayload(24, 60, 7)
@@ -78,7 +114,7 @@ MESSAGES = [PAYLOAD.message(CONNECTION, number) for number in range(6)]
 
 
 @pytest.mark.parametrize(
-    ("received", "completed", "said"),
+    ("received", "completed", "kind"),
     [
         # The third message is missing, duplicated, reordered, or another connection's.
         (MESSAGES[:2] + MESSAGES[3:], 2, "reordered"),
@@ -92,26 +128,35 @@ MESSAGES = [PAYLOAD.message(CONNECTION, number) for number in range(6)]
         ([*MESSAGES, b"bye\r\n"], 6, "foreign"),
     ],
 )
-def test_a_stream_out_of_step(received: list[bytes], completed: int, said: str) -> None:
-    under_way = sent(PAYLOAD, 6)
-    due = list(under_way)
-    checked = check(PAYLOAD, CONNECTION, 5, under_way, b"".join(received))
-    assert checked == Checked(due[:completed], [said], b"", in_step=False)  # type: ignore[list-item]
-    assert list(under_way) == due[completed:]
+@pytest.mark.parametrize("counts", [[1, 1, 1, 1, 1, 1], [6], [2, 4]])
+def test_a_stream_out_of_step(
+    received: list[bytes], completed: int, kind: str, counts: list[int]
+) -> None:
+    in_flight = sent(PAYLOAD, counts)
+    checked = in_flight.check(PAYLOAD, CONNECTION, 5, b"".join(received))
+    assert numbers(checked) == list(range(completed))
+    assert (checked.wrong, checked.in_step) == ([kind], False)
+    assert in_flight.count == 6 - completed
 
 
 def test_a_wrong_reply_does_not_hide_what_is_surplus() -> None:
-    under_way = sent(PAYLOAD, 1)
+    in_flight = sent(PAYLOAD, [1])
     wrong = bytes([MESSAGES[0][0] ^ 1]) + MESSAGES[0][1:]
-    checked = check(PAYLOAD, CONNECTION, 0, under_way, wrong + MESSAGES[0])
+    checked = in_flight.check(PAYLOAD, CONNECTION, 0, wrong + MESSAGES[0])
     assert (checked.wrong, checked.in_step) == (["corrupt", "duplicated"], False)
 
 
-@given(st.integers(1, 23))
-def test_a_part_of_a_reply_is_kept_and_nothing_is_said_of_it(part: int) -> None:
-    under_way = sent(PAYLOAD, 2)
-    first, second = under_way
-    data = first.message + second.message[:part]
-    checked = check(PAYLOAD, CONNECTION, 1, under_way, data)
-    assert checked == Checked([first], [], second.message[:part], in_step=True)
-    assert list(under_way) == [second]
+@given(st.integers(1, 23), st.sampled_from([[1, 1], [2]]))
+def test_a_part_of_a_reply_is_kept_without_a_verdict(part: int, counts: list[int]) -> None:
+    in_flight = sent(PAYLOAD, counts)
+    checked = in_flight.check(PAYLOAD, CONNECTION, 1, MESSAGES[0] + MESSAGES[1][:part])
+    assert (numbers(checked), checked.wrong, checked.in_step) == ([0], [], True)
+    assert in_flight.partial
+
+
+def test_a_wrong_reply_in_many_small_parts_is_named_once_it_is_complete() -> None:
+    in_flight = sent(PAYLOAD, [3])
+    wrong = MESSAGES[0] + bytes([MESSAGES[1][0] ^ 1]) + MESSAGES[1][1:] + MESSAGES[2]
+    parts = [wrong[index : index + 1] for index in range(len(wrong))]
+    checked = check_all(PAYLOAD, in_flight, parts)
+    assert (numbers(checked), checked.wrong, checked.in_step) == ([0, 1, 2], ["corrupt"], True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_client.addresses import Address
-from echo_load.engines.checking import UnderWay
+from echo_load.engines.checking import Run
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.datagrams import expire, take
 from echo_load.measure.counts import Counts
@@ -34,7 +34,7 @@ class Exchanged:
         for _ in range(count):
             number = self.connection.sequence
             message = self.payload.message(NUMBER, number)
-            self.connection.listed().append(UnderWay(number, message, number, number))
+            self.connection.listed().add(Run.of_one(number, message, number))
             self.connection.sequence += 1
 
     def take(self, data: bytes) -> int | None:
@@ -50,7 +50,7 @@ class Exchanged:
 
     @property
     def waiting(self) -> list[int]:
-        return [one.sequence for one in self.connection.listed()]
+        return [one.sequence for one in self.connection.listed().runs]
 
     @property
     def said(self) -> dict[str, int]:

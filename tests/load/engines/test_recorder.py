@@ -55,6 +55,16 @@ def test_a_closed_loop_is_sorted_by_stage_and_second() -> None:
     assert all(measured.service.count == 0 for measured in snapshot.measured.values())
 
 
+def test_an_entry_stands_for_as_many_replies_as_its_count() -> None:
+    made = recorder()
+    for due, reply, count in [(0, 5, 3), (990, 1001, 2), (2000, 2001, 256)]:
+        note(made, due, None, reply)
+        made.times.counts.append(count)
+    snapshot = made.take(Counts())
+    assert maxima(snapshot) == {(0, 0): (3, 5), (0, 1): (2, 11), (1, 2): (256, 1)}
+    assert snapshot.response[0, 1].sum_ns == 2 * 11 * MS
+
+
 def test_an_open_loop_counts_from_when_messages_were_due() -> None:
     made = recorder()
     note(made, due_ms=1900, sent_ms=2300, reply_ms=2301)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from array import array
 
+import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given
@@ -60,6 +61,15 @@ def test_percentiles_are_the_least_that_so_many_do_not_exceed(
     counted = by_the_library(values)
     nearest = counted.get_highest_equivalent_value(sorted(values)[rank - 1])
     assert ours == min(nearest, max(values)) / 1e3
+
+
+@given(st.lists(st.tuples(st.integers(1, HIGHEST_NS // 1000), st.integers(1, 1000)), min_size=1))
+def test_a_latency_with_a_count_is_recorded_so_often(pairs: list[tuple[int, int]]) -> None:
+    values, counts = np.array(pairs, dtype=np.int64).T
+    counted, repeated = LatencyHistogram(), LatencyHistogram()
+    counted.record_values(values, counts)
+    repeated.record_values(np.repeat(values, counts))
+    assert counted.pack() == repeated.pack()
 
 
 def test_one_late_reply_of_sixty_is_their_p99() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 import tracemalloc
 from collections.abc import Callable
-from itertools import product
+from itertools import accumulate, product
 
 import pytest
 from hypothesis import assume, example, given
@@ -60,6 +60,27 @@ def test_a_message_is_its_head_and_its_tail(
     assert 1 <= len(message) <= payload.largest
     if payload.tails is not None:
         assert payload.head(connection) + payload.tails[sequence] == message
+
+
+@given(payloads, connections, st.integers(0, 10**15), st.integers(1, 40))
+@example(StampedPayload(64, 64, 7), 3, 1000, 40)
+@example(StampedPayload(64 << 10, 64 << 10, 7), 3, 1, 5)
+def test_a_run_is_its_messages_one_after_the_other(
+    payload: Payload, connection: int, first: int, count: int
+) -> None:
+    messages = [payload.message(connection, first + index) for index in range(count)]
+    data, ends = payload.run(connection, first, count)
+    assert data == b"".join(messages)
+    assert list(ends) == list(accumulate(map(len, messages)))
+
+
+def test_blocks_of_messages_take_bounded_memory() -> None:
+    payload = StampedPayload(64, 64, 7)
+    size = len(pickle.dumps(payload))
+    for first in range(0, 1_000_000, 1000):
+        payload.run(1, first, 10)
+    assert sum(block.nbytes for block in payload._blocks.values()) <= 4 << 20
+    assert len(pickle.dumps(payload)) == size
 
 
 @pytest.mark.parametrize("least", [1, 22, 100])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import _socket
 import socket
-from collections import deque
 from typing import Self
 
 from echo_client.addresses import Address
 from echo_client.connecting import bind
 from echo_client.errors import ConnectError
 from echo_client.tcp_info import TcpInfo, read_tcp_info
-from echo_load.engines.checking import UnderWay
+from echo_load.engines.checking import InFlight, Run
 from echo_load.engines.share import NEVER
 
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -42,22 +41,22 @@ class HubConnection(_socket.socket):
     """One socket of a slot.
 
     A single message in flight is kept in `expected`, `due_ns` and `sent_ns`, which is fast;
-    several, and the first one of a connection, are kept in `under_way`, which is None otherwise.
+    several, and the first one of a connection, are kept in `in_flight`, which is None otherwise.
 
     Attributes:
         number: that of its slot.
         sequence: the number of its next message.
         stop_at: the sequence before which it stops sending, to be closed or replaced.
         failures: those of its slot.
-        expected: the single message in flight; None if there is none or `under_way` has it.
+        expected: the single message in flight; None if there is none or `in_flight` has it.
         due_ns: when that was due, on the monotonic clock.
         sent_ns: when it left; before the first one, when connecting began.
-        under_way: messages in flight, the oldest first.
-        partial: the first part of a reply.
+        in_flight: messages in flight.
         unsent: bytes that the socket has not accepted yet; None if it accepted all.
         fresh: nothing has come back yet.
         head: the beginning of its messages, for a payload with tails.
         overdue: the reply missed its timeout, and is waited for as long again.
+        queued: the dispatcher knows that it can take messages.
         over: it is to be closed as soon as nothing is in flight.
         address: the address that it connects to.
         attempt: the index of that address among its target's.
@@ -77,16 +76,16 @@ class HubConnection(_socket.socket):
         "fresh",
         "head",
         "highest",
+        "in_flight",
         "lingers",
         "missing",
         "number",
         "over",
         "overdue",
-        "partial",
+        "queued",
         "sent_ns",
         "sequence",
         "stop_at",
-        "under_way",
         "unsent",
     )
 
@@ -97,12 +96,12 @@ class HubConnection(_socket.socket):
     expected: bytes | None
     due_ns: int
     sent_ns: int
-    under_way: deque[UnderWay] | None
-    partial: bytearray | None
-    unsent: bytearray | None
+    in_flight: InFlight | None
+    unsent: bytes | memoryview | None
     fresh: bool
     head: bytes
     overdue: bool
+    queued: bool
     over: bool
     address: Address
     attempt: int
@@ -137,12 +136,12 @@ class HubConnection(_socket.socket):
         connection.stop_at = NEVER
         connection.expected = None
         connection.due_ns = connection.sent_ns = 0
-        connection.under_way = None
-        connection.partial = None
+        connection.in_flight = None
         connection.unsent = None
         connection.fresh = True
         connection.head = b""
         connection.overdue = connection.over = connection.lingers = False
+        connection.queued = False
         connection.address = address
         connection.attempt = 0
         connection.datagram = datagram
@@ -153,27 +152,30 @@ class HubConnection(_socket.socket):
     @property
     def waits(self) -> bool:
         """Whether a reply is still to come."""
-        return self.expected is not None or bool(self.under_way)
+        return self.expected is not None or bool(self.messages_in_flight)
 
     @property
-    def messages_under_way(self) -> int:
+    def messages_in_flight(self) -> int:
         """The number of messages in flight."""
-        return len(self.under_way or ()) + (self.expected is not None)
+        listed = 0 if self.in_flight is None else self.in_flight.count
+        return listed + (self.expected is not None)
 
     @property
     def oldest_ns(self) -> int:
         """The instant at which the oldest message in flight was sent."""
-        return self.under_way[0].sent_ns if self.under_way else self.sent_ns
+        runs = self.in_flight.runs if self.in_flight is not None else ()
+        return runs[0].sent_ns if runs else self.sent_ns
 
-    def listed(self) -> deque[UnderWay]:
-        """Return the messages in flight as a list; `expected` is moved into it."""
-        if self.under_way is None:
-            self.under_way = deque()
+    def listed(self) -> InFlight:
+        """Return the messages in flight; `expected` is moved there."""
+        if self.in_flight is None:
+            self.in_flight = InFlight()
             if self.expected is not None:
-                one = UnderWay(self.sequence - 1, self.expected, self.due_ns, self.sent_ns)
-                self.under_way.append(one)
+                due_ns = (self.due_ns,)
+                run = Run.of_one(self.sequence - 1, self.expected, self.sent_ns, due_ns)
+                self.in_flight.add(run)
                 self.expected = None
-        return self.under_way
+        return self.in_flight
 
     def slot(self) -> ConnectionSlot:
         """The slot in which another socket continues."""

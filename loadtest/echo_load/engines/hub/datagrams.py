@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 
 from echo_client.failure_kinds import FailureKind
-from echo_load.engines.checking import UnderWay
+from echo_load.engines.checking import InFlight, Run
 from echo_load.engines.hub.connection import HubConnection
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
@@ -14,9 +14,7 @@ from echo_load.plan.payload import Payload
 _MOST_MISSING = 1024
 
 
-def take(
-    payload: Payload, connection: HubConnection, data: bytes, counts: Counts
-) -> UnderWay | None:
+def take(payload: Payload, connection: HubConnection, data: bytes, counts: Counts) -> Run | None:
     """Classify a datagram, and count what is wrong with it.
 
     Args:
@@ -29,16 +27,16 @@ def take(
     Returns:
         The message that it answers, rightly or wrongly; None if that is not in flight.
     """
-    under_way = connection.listed()
-    found = next((one for one in under_way if one.message == data), None)
+    in_flight = connection.listed()
+    found = next((one for one in in_flight.runs if one.data == data), None)
     if found is None:
-        found = _not_under_way(payload, connection, under_way, data, counts.errors)
+        found = _not_in_flight(payload, connection, in_flight, data, counts.errors)
         counts.wrong += found is not None
     elif found.sequence < connection.highest:
         counts.errors[FailureKind.REORDERED] += 1
         counts.wrong += 1
     if found is not None:
-        under_way.remove(found)
+        in_flight.remove(found)
         connection.highest = max(connection.highest, found.sequence)
     return found
 
@@ -54,12 +52,13 @@ def expire(connection: HubConnection, before_ns: int, errors: Counter[str]) -> i
     Returns:
         How many were lost.
     """
-    under_way = connection.listed()
+    in_flight = connection.listed()
     if connection.missing is None:
         connection.missing = {}
     expired = 0
-    while under_way and under_way[0].sent_ns < before_ns:
-        connection.missing[under_way.popleft().sequence] = None
+    while in_flight.runs and (oldest := in_flight.runs[0]).sent_ns < before_ns:
+        in_flight.remove(oldest)
+        connection.missing[oldest.sequence] = None
         expired += 1
     while len(connection.missing) > _MOST_MISSING:
         del connection.missing[next(iter(connection.missing))]
@@ -67,13 +66,13 @@ def expire(connection: HubConnection, before_ns: int, errors: Counter[str]) -> i
     return expired
 
 
-def _not_under_way(
+def _not_in_flight(
     payload: Payload,
     connection: HubConnection,
-    under_way: deque[UnderWay],
+    in_flight: InFlight,
     data: bytes,
     errors: Counter[str],
-) -> UnderWay | None:
+) -> Run | None:
     number = connection.number
     stamp = payload.stamp(data)
     if stamp is not None and stamp.connection == number and data == payload.message(*stamp):
@@ -88,11 +87,12 @@ def _not_under_way(
         else:
             errors[FailureKind.DUPLICATED] += 1
         return None
-    if not under_way:
+    if not in_flight.runs:
         last = connection.sequence - 1
         errors[payload.diagnose_surplus(number, last, data) if data else FailureKind.FOREIGN] += 1
         return None
-    struck = next((one for one in under_way if stamp == (number, one.sequence)), under_way[0])
+    runs = in_flight.runs
+    struck = next((one for one in runs if stamp == (number, one.sequence)), runs[0])
     wrong = payload.diagnose(number, struck.sequence, data)
     errors[wrong] += 1
     return struck if wrong in {FailureKind.CORRUPT, FailureKind.TRUNCATED} else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Protocol
 
 from echo_core.epoll_set import READABLE, EpollSet
 from echo_load.engines.hub.connection import HubConnection
@@ -13,38 +14,54 @@ from echo_load.engines.share import NEVER
 from echo_load.engines.timers import InstantTimer
 from echo_load.plan.pacing import Schedule
 
+# Messages that are due at once are spread over this many free connections, or fewer.
+_SPREAD = 16
 # Waking up for a message costs more than sending it: messages due this soon after one another leave
 # together.
 _TOGETHER_NS = 50_000
 
 
+class Sender(Protocol):
+    """What the dispatcher gives messages to: see `exchange.Exchange`."""
+
+    pipeline: int
+    batch: int
+
+    def capacity(self, connection: HubConnection) -> int:
+        """Return how many messages a connection can take with one send."""
+
+    def send(
+        self, connection: HubConnection, count: int, now: int, due_ns: Sequence[int] = ()
+    ) -> None:
+        """Send a connection's next messages."""
+
+
 class Dispatcher:
-    """Gives each message that is due to the connection that has been free the longest.
+    """Gives the messages that are due to the connections that have been free the longest.
+
+    Messages that are due at once are spread evenly over some free connections; those that a
+    connection is given leave together.
 
     Args:
         schedule: when messages are due.
         epoll_set: watches the timer; the engine calls `timer_is_ready` for its descriptor.
         recorder: where lateness is recorded.
-        send: called with a connection, the instant at which its message was due, and now.
+        sender: sends them.
 
     Attributes:
         descriptor: that of the timer.
-        free: connections that can take a message, each once for every message it can take.
         due_ns: when the next message is due, on the monotonic clock; `NEVER` if none is.
     """
 
     def __init__(
-        self,
-        schedule: Schedule,
-        epoll_set: EpollSet,
-        recorder: Recorder,
-        send: Callable[[HubConnection, int, int], None],
+        self, schedule: Schedule, epoll_set: EpollSet, recorder: Recorder, sender: Sender
     ) -> None:
-        self.free: deque[HubConnection] = deque()
         self.due_ns = NEVER
+        # Connections that can take messages, each of them once.
+        self._free: deque[HubConnection] = deque()
         self._schedule = schedule
         self._recorder = recorder
-        self._send = send
+        self._sender = sender
         self._origin_ns = 0
         # Since when at least one connection has been free without interruption.
         self._free_since_ns = NEVER
@@ -66,21 +83,36 @@ class Dispatcher:
         """Note that the timer has expired: it stays readable until it is set again."""
         self._timer_ns = 0
 
+    def add(self, connection: HubConnection) -> None:
+        """Note that a connection can take messages."""
+        if not connection.queued:
+            connection.queued = True
+            self._free.append(connection)
+
     def dispatch(self) -> None:
         """Send due messages on free connections, and set the timer for the next message."""
-        free = self.free
+        free = self._free
+        capacity, send, batch = self._sender.capacity, self._sender.send, self._sender.batch
+        pipelined = self._sender.pipeline > 1
         now = time.monotonic_ns()
         self._free_since_ns = min(self._free_since_ns, now)
         while self.due_ns <= now and free:
             connection = free.popleft()
-            if connection.fileno() < 0 or connection.sequence >= connection.stop_at:
+            connection.queued = False
+            if connection.fileno() < 0 or (most := capacity(connection)) <= 0:
                 continue
-            due_ns = self.due_ns
-            if due_ns >= self._free_since_ns:
+            if most < batch and self._waiting(now) >= batch:
+                # It waits for its next reply: otherwise runs would shrink to single messages, as
+                # segments do in the silly window syndrome (RFC 813).
+                continue
+            due_ns = [self.due_ns] if most == 1 else self._take(now, most)
+            if due_ns[0] >= self._free_since_ns:
                 # Otherwise no connection was free: the message waited for the target.
-                self._recorder.times.lateness.append(now - due_ns)
+                self._recorder.times.lateness.extend([now - one for one in due_ns])
             self._advance()
-            self._send(connection, due_ns, now)
+            send(connection, len(due_ns), now, due_ns)
+            if pipelined and connection.fileno() >= 0 and capacity(connection) > 0:
+                self.add(connection)
             now = time.monotonic_ns()
         if not free:
             self._free_since_ns = NEVER
@@ -105,6 +137,17 @@ class Dispatcher:
     def close(self) -> None:
         """Close the timer."""
         self._timer.close()
+
+    def _take(self, now: int, most: int) -> list[int]:
+        """Return when the messages are due that a free connection is given, at most so many."""
+        origin_ns, schedule = self._origin_ns, self._schedule
+        share = self._waiting(now) // min(len(self._free) + 1, _SPREAD)
+        more = schedule.take(min(most - 1, share))
+        return [self.due_ns, *(origin_ns + instant for instant in more)]
+
+    def _waiting(self, now: int) -> int:
+        """Return how many messages are due after the next one, as far as they are computed."""
+        return self._schedule.count_until(now - self._origin_ns)
 
     def _advance(self) -> None:
         instant = next(self._schedule, None)

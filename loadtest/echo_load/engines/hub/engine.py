@@ -60,6 +60,7 @@ class HubEngine:
             self._counts,
             self._set,
             on_answered=self._on_answered,
+            on_writable=self._continue,
             on_lost=self._lose,
             on_other=self._serve_other,
             after_step=self._dispatch,
@@ -68,7 +69,7 @@ class HubEngine:
         schedule = share.schedule()
         # The open loop; None in a closed one.
         self._dispatcher = (
-            Dispatcher(schedule, self._set, recorder, self._exchange.send) if schedule else None
+            Dispatcher(schedule, self._set, recorder, self._exchange) if schedule else None
         )
         self._made: dict[int, int] = {}
         # Messages that were given up, by connection.
@@ -184,7 +185,7 @@ class HubEngine:
             connection.over = True
             connection.stop_at = 0
         if self._dispatcher is not None:
-            self._dispatcher.free.extend([connection] * self._share.plan.pipeline)
+            self._dispatcher.add(connection)
             self._dispatch()
         elif self._started:
             self._send_on(connection)
@@ -200,8 +201,12 @@ class HubEngine:
             self._finish(connection)
 
     def _on_answered(self, connection: HubConnection) -> None:
-        """Continue or end a connection that may take another message."""
+        """Continue or end a connection that was answered."""
         connection.failures = 0
+        self._continue(connection)
+
+    def _continue(self, connection: HubConnection) -> None:
+        """Continue or end a connection that may take more messages."""
         if connection.over or self._ending:
             if not connection.waits:
                 self._finish(connection)
@@ -211,21 +216,16 @@ class HubEngine:
             if not connection.waits:
                 self._renew(connection)
         else:
-            self._dispatcher.free.append(connection)
+            self._dispatcher.add(connection)
 
     def _send_on(self, connection: HubConnection) -> None:
         """Closed loop: send as much as may be in flight; end or renew a connection that is done."""
         now = time.monotonic_ns()
-        free = self._share.plan.pipeline - len(connection.under_way or ())
-        if connection.expected is not None:
-            free = 0
-        if now >= self._share.end_ns.value:
-            free = 0
-        while free > 0 and connection.sequence < connection.stop_at:
-            self._exchange.send(connection, now, now)
-            if connection.fileno() < 0:
-                return
-            free -= 1
+        if now < self._share.end_ns.value:
+            while (count := self._exchange.capacity(connection)) > 0:
+                self._exchange.send(connection, count, now)
+                if connection.fileno() < 0:
+                    return
         if not connection.waits:
             over = now >= self._share.end_ns.value or self._is_through(connection)
             (self._finish if over else self._renew)(connection)
@@ -247,7 +247,7 @@ class HubEngine:
         connection.failures += 1
         through = self._is_through(connection)
         self._close(connection)
-        self._missed[connection.number] += connection.messages_under_way
+        self._missed[connection.number] += connection.messages_in_flight
         if through or self._ending or self._share.gives_up(connection.failures):
             self._rest(connection)
             return
@@ -299,7 +299,7 @@ class HubEngine:
         connection.close()
 
     def _note_made(self, connection: HubConnection) -> None:
-        given_up = connection.messages_under_way + self._missed[connection.number]
+        given_up = connection.messages_in_flight + self._missed[connection.number]
         self._made[connection.number] = connection.sequence - given_up
 
     def _dispatch(self) -> None:
@@ -357,14 +357,14 @@ class HubEngine:
     def _sweep(self, now: int) -> None:
         """Look for replies that have not come in time."""
         for connection in list(self._connections.values()):
-            if connection.expected is None and not connection.under_way:
+            if not connection.waits:
                 continue
             age = now - connection.oldest_ns
             if age <= self._timeout_ns:
                 continue
             if connection.datagram:
                 self._expire(connection, now)
-            elif connection.partial:
+            elif connection.in_flight is not None and connection.in_flight.partial:
                 self._lose(connection, FailureKind.TIMEOUT)
             elif not connection.overdue:
                 # Waiting as long again tells a slow service from a silent one.

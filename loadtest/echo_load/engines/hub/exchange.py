@@ -1,21 +1,22 @@
 """The hub engine's hot path: receive, check, send, on many connections at a time.
 
-There is no greenlet and no watcher per connection. Each message takes one receive and one send on a
-raw socket, a comparison of every byte, and a time appended to an array. Anything but exactly the
-reply that was due is handled separately.
+There is no greenlet and no watcher per connection. A single message in flight takes one receive and
+one send on a raw socket, a comparison of every byte, and a time appended to an array. With a
+pipeline a run of messages takes that: they leave together, and are checked as a stream. Anything
+but exactly the reply that was due is handled separately.
 """
 
 from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from echo_client.connection import CHUNK
 from echo_client.errors import connected_failure
 from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
-from echo_load.engines.checking import UnderWay, check
+from echo_load.engines.checking import Completed, Run
 from echo_load.engines.hub import datagrams
 from echo_load.engines.hub.connection import HubConnection
 from echo_load.engines.recorder import FOLD_AT, Recorder
@@ -25,6 +26,9 @@ from echo_load.measure.counts import Counts
 # The most replies, and bytes of them, that are held at once, so that they fit the caches.
 _HELD = 64
 _HELD_BYTES = 256 * 1024
+# The most bytes that a run of messages has, unless one message has more, and that are received at
+# once of the replies to runs.
+_RUN_BYTES = 256 * 1024
 
 
 class Exchange:
@@ -36,6 +40,7 @@ class Exchange:
         counts: where bytes, messages and errors are counted.
         epoll_set: watches the connections.
         on_answered: called with a connection that may take another message; continues or ends it.
+        on_writable: called with a connection whose socket accepts bytes again.
         on_lost: called with a connection to be given up, and the kind of error; None if it has been
             counted already.
         on_other: called with a descriptor that does not belong to an open connection, and its
@@ -44,6 +49,8 @@ class Exchange:
 
     Attributes:
         connections: the open connections by descriptor.
+        pipeline: the most messages in flight on a connection.
+        batch: the least messages to send together while at least as many more are due.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Exchange:
         epoll_set: EpollSet,
         *,
         on_answered: Callable[[HubConnection], None],
+        on_writable: Callable[[HubConnection], None],
         on_lost: Callable[[HubConnection, str | None], None],
         on_other: Callable[[int, int], None],
         after_step: Callable[[], None],
@@ -64,23 +72,27 @@ class Exchange:
         self._counts = counts
         self._set = epoll_set
         self._on_answered = on_answered
+        self._on_writable = on_writable
         self._on_lost = on_lost
         self._on_other = on_other
         self._after_step = after_step
         self._open_loop = share.plan.open_loop
         self._datagrams = share.plan.speaks("udp")
-        # Without a pipeline, exactly a reply: surplus bytes come with the next receive. Of a
-        # datagram that is too long, one byte more shows it.
-        receive_size = share.payload.largest + self._datagrams
-        self._receive_size = CHUNK if share.plan.pipeline > 1 else min(receive_size, CHUNK)
+        self.pipeline = share.plan.pipeline
+        self._most = max(1, _RUN_BYTES // share.payload.largest)
+        self.batch = 1 if self._datagrams else max(1, min(self.pipeline, self._most) // 2)
+        # Exactly a reply: surplus bytes come with the next receive. Of a datagram that is too long,
+        # one byte more shows it.
+        self._receive_size = min(share.payload.largest + self._datagrams, CHUNK)
         self._step = max(1, min(_HELD, _HELD_BYTES // self._receive_size))
 
     def serve(self, ready: Ready) -> None:
         """Serve the connections that are ready, a batch at a time."""
         # When these replies were noticed.
         now = time.monotonic_ns()
+        serve_some = self._serve_some if self.pipeline == 1 else self._serve_runs
         for begin in range(0, len(ready), self._step):
-            self._serve_some(ready[begin : begin + self._step], now)
+            serve_some(ready[begin : begin + self._step], now)
             self._after_step()
         if len(self._recorder.times.replies) >= FOLD_AT:
             self._recorder.fold()
@@ -109,6 +121,27 @@ class Exchange:
         if replies != [connection.expected for connection in batch]:
             batch = self._sort_out(batch, replies, now)
         self._go_on(batch, now)
+
+    def _serve_runs(self, ready: Ready, _now: int) -> None:
+        """Receive the replies to runs of messages from each connection, check them, and go on."""
+        connections = self.connections
+        for descriptor, events in ready:
+            connection = connections.get(descriptor)
+            if connection is None or events != READABLE:
+                self._serve_other(descriptor, connection, events)
+                continue
+            in_flight = connection.in_flight
+            due = 0 if in_flight is None or connection.datagram else in_flight.bytes
+            try:
+                data = connection.recv(min(due, _RUN_BYTES) or CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._on_lost(connection, _kind(error))
+                continue
+            self._counts.bytes_received += len(data)
+            # A run takes so long that the replies to the next one may have come meanwhile.
+            self._take(connection, data, time.monotonic_ns())
 
     def _sort_out(
         self, batch: list[HubConnection], replies: list[bytes], now: int
@@ -181,7 +214,7 @@ class Exchange:
         for connection, sent in zip(sending, taken, strict=True):
             message = connection.expected or b""
             if sent < len(message) and connection.fileno() >= 0:
-                self._keep(connection, message[sent:])
+                self._keep(connection, message, sent)
 
     def _note_datagrams(self, batch: list[HubConnection]) -> None:
         for connection in batch:
@@ -189,30 +222,46 @@ class Exchange:
                 connection.highest = connection.sequence - 1
                 self._counts.datagrams_received += 1
 
-    def send(self, connection: HubConnection, due_ns: int, now: int) -> None:
-        """Send a connection's next message, and keep what the socket does not accept.
+    def capacity(self, connection: HubConnection) -> int:
+        """Return how many messages a connection can take with one send.
+
+        It can take none until its socket has accepted all bytes: what waits here would grow.
+        """
+        if connection.unsent is not None:
+            return 0
+        return min(
+            self.pipeline - connection.messages_in_flight,
+            connection.stop_at - connection.sequence,
+            1 if connection.datagram else self._most,
+        )
+
+    def send(
+        self, connection: HubConnection, count: int, now: int, due_ns: Sequence[int] = ()
+    ) -> None:
+        """Send a connection's next messages together, and keep what the socket does not accept.
 
         Args:
             connection: the connection to send on.
-            due_ns: when the message was due, on the monotonic clock.
-            now: the current instant.
+            count: how many messages; not more than its capacity.
+            now: the current instant, on the monotonic clock.
+            due_ns: in an open loop, when each message was due.
         """
         sequence = connection.sequence
-        tails = self._share.payload.tails
-        if tails is not None:
-            message = connection.head + tails[sequence]
+        connection.sequence = sequence + count
+        if count > 1:
+            message, ends = self._share.payload.run(connection.number, sequence, count)
+            connection.listed().add(Run(sequence, message, ends, now, due_ns))
         else:
-            message = self._share.payload.message(connection.number, sequence)
-        connection.sequence = sequence + 1
-        if connection.fresh or self._share.plan.pipeline > 1 or connection.waits:
-            connection.listed().append(UnderWay(sequence, message, due_ns, now))
-        else:
-            connection.under_way = None
-            connection.expected = message
-            connection.due_ns = due_ns
-            connection.sent_ns = now
+            message = self._message(connection, sequence)
+            if connection.fresh or self.pipeline > 1 or connection.waits:
+                connection.listed().add(Run.of_one(sequence, message, now, due_ns))
+            else:
+                connection.in_flight = None
+                connection.expected = message
+                connection.due_ns = due_ns[0] if due_ns else now
+                connection.sent_ns = now
         try:
-            taken = connection.send(message) if connection.unsent is None else 0
+            taken = connection.send(message)
         except BlockingIOError:
             taken = 0
         except OSError as error:
@@ -220,23 +269,27 @@ class Exchange:
             return
         self._counts.bytes_sent += taken
         if taken < len(message):
-            self._keep(connection, message[taken:])
+            self._keep(connection, message, taken)
         elif connection.datagram:
             self._counts.datagrams_sent += 1
 
-    def _keep(self, connection: HubConnection, rest: bytes) -> None:
+    def _message(self, connection: HubConnection, sequence: int) -> bytes:
+        payload = self._share.payload
+        if payload.tails is None:
+            return payload.message(connection.number, sequence)
+        return connection.head + payload.tails[sequence]
+
+    def _keep(self, connection: HubConnection, data: bytes, sent: int) -> None:
         """Keep what the socket did not accept, to be sent when it accepts more.
 
         A datagram that it did not accept is lost, as if on the network.
         """
         if connection.datagram:
             return
-        if connection.unsent is None:
-            self._set.change(connection.fileno(), READABLE | WRITABLE)
-            connection.unsent = bytearray()
-            # A reply that comes now may be too early: the quick comparison does not suffice.
-            connection.listed()
-        connection.unsent += rest
+        self._set.change(connection.fileno(), READABLE | WRITABLE)
+        connection.unsent = memoryview(data)[sent:]
+        # A reply that comes now may be too early: the quick comparison does not suffice.
+        connection.listed()
 
     def _serve_other(self, descriptor: int, connection: HubConnection | None, events: int) -> None:
         """Serve events other than a reply on an open connection."""
@@ -251,11 +304,11 @@ class Exchange:
             if events & WRITABLE and connection.unsent is not None:
                 taken = connection.send(connection.unsent)
                 self._counts.bytes_sent += taken
-                del connection.unsent[:taken]
-                if not connection.unsent:
-                    connection.unsent = None
+                connection.unsent = connection.unsent[taken:] or None
+                if connection.unsent is None:
                     self._set.change(connection.fileno(), READABLE)
-            if events & ~WRITABLE:
+                    self._on_writable(connection)
+            if events & ~WRITABLE and connection.fileno() >= 0:
                 data = connection.recv(CHUNK)
                 self._counts.bytes_received += len(data)
                 self._take(connection, data, time.monotonic_ns())
@@ -270,7 +323,8 @@ class Exchange:
             self._take_datagram(connection, data, now)
         elif not data:
             self._on_lost(
-                connection, FailureKind.TRUNCATED if connection.partial else FailureKind.CLOSED
+                connection,
+                FailureKind.TRUNCATED if connection.listed().partial else FailureKind.CLOSED,
             )
         elif connection.overdue:
             self._on_lost(connection, FailureKind.TIMEOUT)
@@ -279,57 +333,49 @@ class Exchange:
 
     def _take_stream(self, connection: HubConnection, data: bytes, now: int) -> None:
         self._note_first_byte(connection, now)
-        under_way = connection.listed()
-        if connection.partial is not None:
-            connection.partial += data
-            if under_way and len(connection.partial) < len(under_way[0].message):
-                return
-            data = bytes(connection.partial)
-            connection.partial = None
-        checked = check(
-            self._share.payload, connection.number, connection.sequence - 1, under_way, data
+        in_flight = connection.listed()
+        checked = in_flight.check(
+            self._share.payload, connection.number, connection.sequence - 1, data
         )
-        self._counts.errors.update(checked.wrong)
-        self._counts.wrong += checked.completed_wrong
+        if checked.wrong:
+            self._counts.errors.update(checked.wrong)
+            self._counts.wrong += checked.completed_wrong
         self._note(checked.completed, now)
         if not checked.in_step:
             self._on_lost(connection, None)
-            return
-        if connection.unsent is not None and len(connection.unsent) > sum(
-            len(one.message) for one in under_way
-        ):
-            # A reply to bytes that have not left: accepting it would let `unsent` grow for ever.
+        elif connection.unsent is not None and len(connection.unsent) > in_flight.bytes:
+            # A reply to bytes that have not left.
             self._on_lost(connection, FailureKind.FOREIGN)
-            return
-        if checked.rest:
-            connection.partial = bytearray(checked.rest)
-        for _ in checked.completed:
-            if connection.fileno() < 0:
-                return
+        elif checked.completed:
             self._on_answered(connection)
 
-    def _note(self, completed: list[UnderWay], now: int) -> None:
+    def _note(self, completed: list[Completed], now: int) -> None:
+        """Record the times of messages that were answered."""
         times = self._recorder.times
-        for one in completed:
-            times.service.append(now - one.sent_ns)
+        for run, first, count in completed:
             if self._open_loop:
-                times.response.append(now - one.due_ns)
-            times.replies.append(now)
-        self._counts.messages += len(completed)
+                times.service.extend([now - run.sent_ns] * count)
+                times.response.extend([now - due for due in run.due_ns[first : first + count]])
+                times.replies.extend([now] * count)
+            else:
+                times.service.append(now - run.sent_ns)
+                times.replies.append(now)
+                if self.pipeline > 1:
+                    times.counts.append(count)
+            self._counts.messages += count
 
     def _take_datagram(self, connection: HubConnection, data: bytes, now: int) -> None:
         self._counts.datagrams_received += 1
         self._note_first_byte(connection, now)
         found = datagrams.take(self._share.payload, connection, data, self._counts)
         if found is not None:
-            self._note([found], now)
+            self._note([Completed(found, 0, 1)], now)
             self._on_answered(connection)
 
     def _note_first_byte(self, connection: HubConnection, now: int) -> None:
-        under_way = connection.listed()
-        if connection.fresh and under_way:
+        if connection.fresh and (runs := connection.listed().runs):
             connection.fresh = False
-            self._recorder.times.first_byte.append(now - under_way[0].sent_ns)
+            self._recorder.times.first_byte.append(now - runs[0].sent_ns)
 
 
 def _kind(error: OSError) -> str:

@@ -12,13 +12,14 @@ from abc import ABC
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from echo_client.failure_kinds import FailureKind
 
-_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+if TYPE_CHECKING:
+    import numpy as np
+
+    _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Stamp(NamedTuple):
@@ -178,6 +179,9 @@ class StampedPayload(Payload):
         """Return messages as one byte string, and where each of them ends in it."""
         if self.tails is None:
             return super().run(connection, first, count)
+        # Only generators make runs: the commands that check a plan start without numpy.
+        import numpy as np
+
         size = self.largest
         messages = self._blocks.rows(first, count)
         messages[:, : _HEAD.size] = np.frombuffer(self.head(connection), dtype=np.uint8)
@@ -227,7 +231,7 @@ class Tails(dict[int, bytes]):
         return Tails, (self._make, self._size)
 
 
-class _Blocks(dict[int, _Bytes]):
+class _Blocks(dict[int, "_Bytes"]):
     """Stamped messages of one size without their heads, made many at a time and kept.
 
     Args:
@@ -246,6 +250,8 @@ class _Blocks(dict[int, _Bytes]):
         block, row = divmod(first, self._rows)
         if row + count <= self._rows:
             return self[block][row : row + count].copy()
+        import numpy as np
+
         parts = [self[block][row:]]
         count -= self._rows - row
         while count > 0:
@@ -255,11 +261,13 @@ class _Blocks(dict[int, _Bytes]):
         return np.concatenate(parts)
 
     def __missing__(self, block: int) -> _Bytes:
+        import numpy as np
+
         if len(self) >= self._most:
             self.clear()
         first = block * self._rows
         numbers = np.arange(first, first + self._rows, dtype=np.uint64)
-        tails = np.empty(self._rows, dtype=_TAIL_ROW)
+        tails = np.empty(self._rows, dtype=[("sequence", ">u8"), ("check", ">u4")])
         tails["sequence"] = numbers
         tails["check"] = (numbers * np.uint64(_MIX) >> np.uint64(32)).astype(np.uint32)
         made = self[block] = np.empty((self._rows, STAMP_BYTES + len(self._noise)), dtype=np.uint8)
@@ -292,7 +300,6 @@ def _check(number: int, salt: int) -> int:
 # Run, connection, checksum; sequence number, checksum.
 _HEAD = struct.Struct(">III")
 _TAIL = struct.Struct(">QI")
-_TAIL_ROW = np.dtype([("sequence", ">u8"), ("check", ">u4")])
 STAMP_BYTES = _HEAD.size + _TAIL.size
 _MOST_ROWS = 1024
 _BYTES_OF_BLOCK = 64 << 10

@@ -40,7 +40,7 @@ def compare(
     """Compare results written with --output, figure by figure, each with the first one.
 
     Each figure is better, worse, no different, or too noisy to tell, with a confidence interval of
-    95 % for all of them together: of 20 comparisons of equal things, one says better or worse.
+    95 % for all of them together: at most 5 % of comparisons of equal results say better or worse.
     This needs several repeats of each test: `echo-load run --repeat 5 -o A.json`.
 
     Exit codes: 0 compared, 2 usage error, 99 worse (with --fail-on worse).

@@ -28,7 +28,7 @@ class Vitals:
         stream: the log.
 
     Attributes:
-        probes: called each time too, for what else is to be looked at.
+        probes: further measurements, called each time.
     """
 
     def __init__(self, counters: Counters, stream: DrainedStream) -> None:

@@ -1,9 +1,9 @@
 """The messages between a supervisor and its workers.
 
-They do so over a pair of connected sockets that keep messages apart (SOCK_SEQPACKET, unix(7)). A
-message is a JSON array of its kind and its fields; listeners travel beside it as descriptors
-(SCM_RIGHTS). Plain `socket` code, for the supervisor, which is never monkey-patched, and for a
-worker, which is.
+They are sent over a pair of connected sockets that preserve message boundaries (SOCK_SEQPACKET,
+unix(7)). A message is a JSON array of its kind and its fields; listeners are passed with it as
+descriptors (SCM_RIGHTS). Plain `socket` code, for the supervisor, which is never monkey-patched,
+and for a worker, which is.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ControlSocket:
     def receive(self) -> tuple[Message, list[int]] | None:
         """Return the next message and its descriptors; None once the other end is closed.
 
-        Fewer descriptors come than were sent where this process may not open as many.
+        Fewer descriptors are received than were sent if this process may not open as many.
         """
         try:
             data, descriptors, _, _ = socket.recv_fds(

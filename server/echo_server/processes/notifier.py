@@ -16,7 +16,7 @@ _SEND_SECONDS = 1.0
 class Notifier:
     """A sender of this process's state to the service manager, if there is one.
 
-    The environment's NOTIFY_SOCKET is taken out of it, for the same reason.
+    NOTIFY_SOCKET is removed from the environment, so that no child process notifies it too.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
-                # One that does not read must not hold up who has signals to obey.
+                # A manager that does not read must not delay the handling of signals.
                 notifying.settimeout(_SEND_SECONDS)
                 notifying.sendto(state.encode(), self._address)
         except OSError as error:

@@ -1,8 +1,8 @@
 """The supervisor of the workers: it starts, watches, replaces and drains them.
 
-The supervisor keeps every listener open, so that what waits in a worker's queue outlives the
-worker. It is never monkey-patched and has no hub: it waits in one place, for signals, for what
-workers say, and for the next thing that is due.
+The supervisor keeps every listener open, so that connections in a worker's backlog outlive the
+worker. It is never monkey-patched and has no hub: a single loop waits for signals, for messages
+from workers, and for the next action that is due.
 """
 
 from __future__ import annotations

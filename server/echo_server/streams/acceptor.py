@@ -58,10 +58,10 @@ class EchoServer(StreamServer):
     Args:
         listener: a listening, non-blocking socket; `stop` closes it.
         echo_set: where the connections are echoed.
-        admission: who is let in.
+        admission: the limits on connections.
         counters: where errors are counted.
         backlog: the length of the listener's queue.
-        handshake: what a connection must do first, in a greenlet that it has for so long.
+        handshake: performed before the echo, in a greenlet per connection; None for no handshake.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class EchoServer(StreamServer):
         """Wait up to `timeout` seconds for connections that are not echoed yet, then close them."""
         self._in_handshake.join(timeout)
         self._in_handshake.kill()
-        # A greenlet that had not begun yet has ended without a word.
+        # A greenlet that was killed before it started has not closed its connection.
         for connection in list(self._shaking_hands):
             self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
 
@@ -154,7 +154,7 @@ class EchoServer(StreamServer):
     def join_queue(self, timeout: float) -> None:
         """Wait up to `timeout` seconds until the listener is closed; then close its backlog."""
         deadline = time.monotonic() + timeout
-        # What `wait` returns is not asked: it may time out in the instant in which it is closed.
+        # The result of `wait` is ignored: it may time out just as the listener is closed.
         while not self._closed.is_set():
             left = deadline - time.monotonic()
             if left <= 0 or not self._is_waited_for():
@@ -177,7 +177,7 @@ class EchoServer(StreamServer):
 
     def _accept_queue(self) -> bool:
         """Accept as much of the backlog as the limits admit; return False if more may wait."""
-        # The kernel lets one more wait than it was told to.
+        # The kernel queues one connection more than the backlog.
         for _ in range(self.backlog + 1):
             accepted = self.do_read()
             if accepted is None:
@@ -186,7 +186,7 @@ class EchoServer(StreamServer):
         return True
 
     def _is_waited_for(self) -> bool:
-        # gevent's own looks at what the loop has noticed, and so may miss what has come.
+        # gevent's poll reports what the loop has seen, and so may miss a new connection.
         poll: select.poll = monkey.get_original("select", "poll")()
         poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(0))
@@ -275,7 +275,7 @@ class EchoServer(StreamServer):
             self._short_of_resources = True
 
     def _wait_for_a_release(self) -> None:
-        # That another process has released one is found by trying again.
+        # Releases by other processes are noticed only by trying again.
         self._stop_accepting_for_a_while()
         self._admission.when_released(self._resume)
 

@@ -22,8 +22,8 @@ _ACCEPTED = int(Counter.ACCEPTED)
 class Admission:
     """Keeps the limits on the number of connections of this process and of all together.
 
-    A connection is reserved before it is let in and counted: two processes that reach for the last
-    one at once may both be turned away, but never both be let in.
+    A connection is reserved before it is admitted and counted: two processes that try to reserve
+    the last one at the same time may both be refused, but are never both admitted.
 
     Args:
         config: the limits, and what is logged.
@@ -42,7 +42,7 @@ class Admission:
         self._per_ip: dict[str, int] = {}
         self._waiting: list[Callable[[], None]] = []
         self._warned_at = -WARNING_PERIOD_SECONDS
-        # A line that is not written costs as much as all the counting.
+        # Calling the logger for a line that is not written costs as much as all the counting.
         self._debug = config.log_level == "debug"
 
     def reserve(self) -> bool:
@@ -99,7 +99,7 @@ class Admission:
                 return False
             if address:
                 self._per_ip[address] = others + 1
-                # Asked again, the name of an interface in it may be another.
+                # Kept for `release`: the name of an interface in it may change meanwhile.
                 connection.address = address
         if self._debug:
             log.debug("connection accepted", peer=connection.peer)

@@ -12,7 +12,7 @@ from echo_server.streams.connection import Connection
 
 log = structlog.get_logger()
 
-# Connections that must wait are looked at so often.
+# The interval at which held connections are checked.
 TICK_SECONDS = 0.05
 
 
@@ -28,8 +28,8 @@ class RateLimit:
         resume: called with a held connection when it may send again.
 
     Attributes:
-        burst: size of a bucket in bytes; at least 1. Who reads at most so much at once is held for
-            little longer than a tenth of a second.
+        burst: size of a bucket in bytes; at least 1. A connection that is read at most so much at
+            once is held for little longer than a tenth of a second.
         held: the connections that wait, and until when, in seconds of the monotonic clock.
     """
 

@@ -26,7 +26,18 @@ GEVENT_FREE = {"echo_core", "echo_client"}
 # is there for all.
 ORDER = {
     "echo_load": (
-        *("commands", "lab", "swarm", "report", "runner", "results", "engines", "plan", "measure"),
+        *(
+            "commands",
+            "lab",
+            "swarm",
+            "report",
+            "limits",
+            "runner",
+            "results",
+            "engines",
+            "plan",
+            "measure",
+        ),
     ),
     "echo_server": ("processes", "streams", "metrics"),
 }

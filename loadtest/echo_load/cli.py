@@ -13,6 +13,7 @@ from echo_load.commands.run import run
 from echo_load.commands.schema import schema
 from echo_load.commands.stress import stress
 from echo_load.commands.swarm import swarm
+from echo_load.commands.watch import watch
 
 
 @click.group(no_args_is_help=False, context_settings=settings.command_settings("ECHO_LOAD"))
@@ -24,5 +25,5 @@ def echo_load() -> None:
     """
 
 
-for one in (run, stress, hold, swarm, report, compare, lab, schema):
+for one in (run, stress, hold, watch, swarm, report, compare, lab, schema):
     echo_load.add_command(one)

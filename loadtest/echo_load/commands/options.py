@@ -28,6 +28,8 @@ from echo_load.plan.bounds import (
 
 if TYPE_CHECKING:
     from echo_load.plan.plan import Plan
+    from echo_load.results.result import Result
+    from echo_load.runner.observer import Observer
 
 CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 MESSAGES = option_types.whole_number("count", 1, MOST_MESSAGES)
@@ -253,11 +255,36 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
         reporting: reporting options of the command.
     """
     with program.needs_extra("load"):
+        from echo_load.runner.controller import run
+
+    def run_plan(observer: Observer) -> Result:
+        return run(
+            plan,
+            command=name,
+            observer=observer,
+            reconcile=reporting.reconcile,
+            handle_signals=True,
+        )
+
+    return report_on(name, run_plan, plan, reporting)
+
+
+def report_on(
+    name: str, run_test: Callable[[Observer], Result], plan: Plan, reporting: Reporting
+) -> ExitCode:
+    """Run a test, show its progress, report the result, and return the exit code.
+
+    Args:
+        name: name of the command.
+        run_test: runs the test and tells an observer of its progress.
+        plan: the test, of which the input files are read.
+        reporting: reporting options of the command.
+    """
+    with program.needs_extra("load"):
         from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport, Output
         from echo_load.report.files import ReportFiles
-        from echo_load.runner.controller import run
-        from echo_load.runner.observer import Observer, Observers
+        from echo_load.runner.observer import Observers
 
         if reporting.prometheus is not None:
             from echo_load.report.prometheus import PrometheusReport
@@ -278,13 +305,7 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
             observers.append(stack.enter_context(metrics))
             click.echo(f"metrics {metrics.url}", err=True)
         with errors_name_flags():
-            result = run(
-                plan,
-                command=name,
-                observer=Observers(*observers),
-                reconcile=reporting.reconcile,
-                handle_signals=True,
-            )
+            result = run_test(Observers(*observers))
     # Files first, because the reader of standard output may have gone.
     lost = files.write([result], [name])
     if reporting.json:

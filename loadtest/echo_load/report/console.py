@@ -25,6 +25,7 @@ from echo_load.report.tables import (
     summary,
     whole_table,
 )
+from echo_load.report.watching import WatchScreen, live_display, outage_table, watch_summary
 from echo_load.results.result import Result, StageResult
 from echo_load.runner.observer import Observer, Progress
 from echo_load.runner.tally import Tally
@@ -99,6 +100,8 @@ class ConsoleReport(Observer):
         self._quiet = quiet
         self._err = Output(sys.stderr)
         self._live = LiveScreen(self._err.console)
+        live = live_display(self._err.console) if self._err.console.is_terminal else None
+        self._watch = WatchScreen(live, self._err.print)
         self._plan = Plan()
         # Without a terminal: the current part, and the number of its stages that have begun.
         self._tally: Tally | None = None
@@ -116,6 +119,9 @@ class ConsoleReport(Observer):
 
     def progressed(self, progress: Progress) -> None:
         """Show the progress of the test."""
+        if progress.watch is not None:
+            self._err.guarded(lambda: self._watch.progressed(progress))
+            return
         if self._err.console.is_terminal:
             self._err.guarded(lambda: self._live.draw(progress))
         else:
@@ -165,6 +171,11 @@ class ConsoleReport(Observer):
         self.close()
         if self._quiet:
             return
+        if result.watch is not None:
+            if result.watch.outages:
+                self._output.print(outage_table(result.watch), Text())
+            self._output.print(watch_summary(result, result.watch), wrap=False)
+            return
         if self._plan.repeat > 1:
             self._output.print(Text())
             self._print_stages(result.stages)
@@ -174,7 +185,9 @@ class ConsoleReport(Observer):
     def show(self, result: Result) -> None:
         """Print a saved result as after its test."""
         self._plan = result.plan
-        if result.repeats:
+        if result.watch is not None:
+            pass
+        elif result.repeats:
             for number, repeat in enumerate(result.repeats, 1):
                 self.measured(number, repeat.stages)
         else:
@@ -184,6 +197,7 @@ class ConsoleReport(Observer):
     def close(self) -> None:
         """Remove the live screen."""
         self._err.guarded(self._live.close)
+        self._err.guarded(self._watch.close)
 
     def _print_stages(self, stages: Sequence[StageResult]) -> None:
         for stage in stages:

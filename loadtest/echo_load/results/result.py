@@ -20,6 +20,7 @@ from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
+from echo_load.results.watch import WatchResult
 
 SCHEMA = "echoswarm/result/1"
 
@@ -322,7 +323,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: name and version of this format.
-        command: command that ran the test: `run`, `stress` or `hold`.
+        command: command that ran the test: `run`, `stress`, `hold` or `watch`.
         plan: the plan of the test, as it was given.
         targets: URLs of the tested services, including that of a server started for the test.
         machine: the machine that ran the generators.
@@ -341,6 +342,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             if a threshold was crossed; otherwise `passed`.
         passed: whether the verdict is `passed`.
         reasons: why the test did not pass, one line each; empty if it passed.
+        watch: outages that `echo-load watch` found; None for any other command.
     """
 
     schema: str = SCHEMA
@@ -361,6 +363,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     passed: bool
     reasons: list[str]
+    watch: WatchResult | None = None
 
     @property
     def exit_code(self) -> ExitCode:

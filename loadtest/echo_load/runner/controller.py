@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -47,6 +48,8 @@ from echo_load.runner.tally import (
 
 # The live screen has hidden the cursor (xterm's control sequences, DECTCEM).
 _SHOW_CURSOR = b"\x1b[?25h"
+# timeout(1) sends its signal to the process and again to its group.
+_REPETITION_SECONDS = 0.1
 # Rates and percentiles of a shorter time mean too little to abort a test.
 _SECONDS_TO_JUDGE = 1.0
 
@@ -60,6 +63,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = False
+        self._since = 0.0
 
     @contextmanager
     def by_signals(self, quit_now: Callable[[], None]) -> Iterator[None]:
@@ -70,12 +74,13 @@ class Interruption:
         """
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
-            if self.requested:
+            if self.requested and time.monotonic() - self._since > _REPETITION_SECONDS:
                 quit_now()
                 if os.isatty(sys.stderr.fileno()):
                     os.write(sys.stderr.fileno(), _SHOW_CURSOR)
                 os._exit(ExitCode.INTERRUPTED)
-            self.requested = True
+            if not self.requested:
+                self.requested, self._since = True, time.monotonic()
 
         before = [signal.signal(number, on_signal) for number in STOP_SIGNALS]
         try:

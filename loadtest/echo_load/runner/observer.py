@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from echo_core.endpoint import Endpoint
 from echo_load.plan.plan import Plan
 from echo_load.results.result import Result, StageResult
+from echo_load.results.watch import WatchResult
 from echo_load.runner.processes import Phase
 from echo_load.runner.tally import (
     Tally,
@@ -24,6 +25,7 @@ class Progress:
         phase: phase of the part.
         elapsed: seconds since the first message of the part, or of its warm-up.
         tally: figures of the part so far.
+        watch: what a watch has found so far; None for any other test.
     """
 
     part: int
@@ -31,6 +33,7 @@ class Progress:
     phase: Phase
     elapsed: float
     tally: Tally
+    watch: WatchResult | None = None
 
 
 class Observer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from echo_load.report.page import distributions, over_time
+from echo_load.report.page import distributions, outages, over_time
 from echo_load.report.page.traces import Chart, Run
 
 __all__ = ["Chart", "Run", "charts"]
@@ -12,7 +12,9 @@ __all__ = ["Chart", "Run", "charts"]
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
     """Return all charts; each shows all runs."""
+    watched = all(run.result.watch is not None for run in runs)
     return [
+        *([outages.outages(runs)] if watched else []),
         over_time.throughput(runs),
         over_time.response(runs),
         over_time.connections(runs),

@@ -1,0 +1,118 @@
+"""`echo-load watch`: find the outages of a rollout or a failover."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from echo_client.ip_options import ip_options
+from echo_client.tls_options import tls_options
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command
+from echo_core.endpoint import Endpoint
+from echo_core.errors import ExitCode
+from echo_load.commands import options
+from echo_load.flags import errors_name_flags
+
+if TYPE_CHECKING:
+    from echo_load.results.result import Result
+    from echo_load.runner.observer import Observer
+
+_MOST_CONNECTIONS = 1000
+
+
+@click.command(
+    cls=Command,
+    context_settings=settings.command_settings("ECHO_LOAD"),
+    short_help="Watch services for outages, during a rollout or a failover.",
+)
+@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
+@click.option(
+    "-c",
+    "--connections",
+    type=option_types.whole_number("count", 1, _MOST_CONNECTIONS),
+    default="10",
+    help="Number of connections to keep open, over all targets.",
+)
+@click.option(
+    "-d",
+    "--duration",
+    type=option_types.POSITIVE_DURATION,
+    help="How long to watch.  [default: until stopped by Ctrl-C]",
+)
+@click.option(
+    "--interval",
+    type=option_types.POSITIVE_DURATION,
+    default="50ms",
+    help="Interval at which each target is probed on a kept connection, each in its turn, and as "
+    "often on a new one.",
+)
+@click.option(
+    "--timeout",
+    type=option_types.POSITIVE_DURATION,
+    default="1s",
+    help="Maximum time to wait for a connection or a reply; the shortest silence that counts as "
+    "an outage.",
+)
+@click.option(
+    "--outage-budget",
+    type=option_types.DURATION,
+    help="Longest time that any target may be out in all, or the exit code is 99.",
+)
+@options.payload_size_option
+@click.option(
+    "--source-ip",
+    metavar="ADDRESS",
+    help="Local address to connect from.",
+)
+@ip_options
+@tls_options
+@click.option("--json", is_flag=True, help="Print only the result, as JSON.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=options.FILE,
+    help="Also write the result to a file, as JSON.",
+)
+@options.report_options
+@options.prometheus_option
+@settings.config_option
+def watch(
+    targets: tuple[Endpoint, ...],
+    interval: float,
+    outage_budget: float | None,
+    source_ip: str | None,
+    **others: Any,
+) -> ExitCode:
+    """Watch services for outages: when, how long, of what kind, on how many connections.
+
+    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH; without
+    one, an echo-server is started, watched and stopped. Connections are kept open and probed with
+    checked messages, and replaced when they are lost; new ones are opened all the time. A
+    connection that the server closes in order, and that can be replaced at once, is no outage.
+
+    Without --duration, Ctrl-C or SIGTERM ends the watch, and the exit code is 0 or 99 as at any
+    other end.
+
+    Exit codes: 0 watched, 1 a target could not be reached at the beginning, 2 usage error, 3 the
+    echo-server did not start, 99 the outages exceeded --outage-budget, 130 interrupted before
+    --duration was over.
+    """
+    with program.needs_extra("load"):
+        from echo_load.limits.watch import WatchPlan
+        from echo_load.limits.watch import watch as watch_targets
+        from echo_load.plan.plan import Plan
+    no_sources: tuple[str, ...] = (source_ip,) if source_ip is not None else ()
+    fields, reporting = options.split_options(
+        {"threshold": (), "reconcile": None, **others, "source_ip": no_sources}
+    )
+    with errors_name_flags():
+        plan = Plan(targets=tuple(map(str, targets)), connect_timeout=others["timeout"], **fields)
+        watch_plan = WatchPlan(plan=plan, interval=interval, outage_budget=outage_budget)
+
+    def run(observer: Observer) -> Result:
+        return watch_targets(watch_plan, observer=observer, handle_signals=True)
+
+    return options.report_on("watch", run, plan, reporting)

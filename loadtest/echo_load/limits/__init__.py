@@ -1,0 +1,1 @@
+"""Questions that a single load test does not answer: limits, timeouts and outages."""

@@ -1,0 +1,327 @@
+"""Probes of one target: on connections that are kept, and on new ones.
+
+Each kept connection has a thread, and so has each new one: a probe that waits for its timeout
+delays no other. All instants are those of `time.monotonic`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from echo_client.connection import EchoConnection
+from echo_client.errors import ClientError, ClosedError, ConnectError, MismatchError
+from echo_client.failure_kinds import FailureKind
+from echo_load.engines.checking import check_one
+from echo_load.engines.recorder import Recorder
+from echo_load.limits.outages import NEW_CONNECTIONS, OutageLog
+from echo_load.measure.counts import Counts
+from echo_load.plan.payload import Payload
+
+# The largest rate at which the kept connections of a target try to reconnect, per second.
+_MOST_ATTEMPTS = 500.0
+
+
+class WrongReplyError(MismatchError):
+    """A reply differs from its message.
+
+    Attributes:
+        found: how it differs.
+    """
+
+    def __init__(self, found: FailureKind) -> None:
+        super().__init__(f"the reply is {found}")
+        self.found = found
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the probes of all targets found; read and written under `lock` only.
+
+    Attributes:
+        recorder: times of round trips and connects.
+        counts: connections, messages and errors.
+        messages_lost: probes that were sent on an open connection and got no reply.
+        reconnects: time in seconds that it took to replace each lost connection.
+        messages: number of replies of each kept connection.
+    """
+
+    recorder: Recorder
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    counts: Counts = field(default_factory=Counts)
+    messages_lost: int = 0
+    reconnects: list[float] = field(default_factory=list)
+    messages: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """The loss of a kept connection.
+
+    Attributes:
+        at: when it was lost.
+        is_failure: whether it counts as a failure already; the end of a stream does not if the
+            connection can be replaced at once.
+    """
+
+    at: float
+    is_failure: bool
+
+
+class TargetProbes:
+    """The probes of one target.
+
+    Args:
+        connect: opens a connection to the target.
+        payload: messages to send.
+        slots: numbers of the connections to keep.
+        numbers: numbers of new connections, which their messages contain.
+        interval: interval in seconds of probes on kept connections, each in its turn, and of those
+            on new ones.
+        memory_seconds: how long after it was sent a probe may still fail.
+        findings: what was found so far.
+
+    Attributes:
+        log: outages; read it under the lock of the findings.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], EchoConnection],
+        payload: Payload,
+        slots: Sequence[int],
+        numbers: Iterator[int],
+        *,
+        interval: float,
+        memory_seconds: float,
+        findings: Findings,
+    ) -> None:
+        self.log = OutageLog(memory_seconds)
+        self._connect = connect
+        self._payload = payload
+        self._slots = slots
+        self._numbers = numbers
+        self._interval = interval
+        self._cycle = interval * len(slots)
+        self._pause = max(interval, len(slots) / _MOST_ATTEMPTS)
+        self._findings = findings
+        self._stopping = threading.Event()
+        # Notified of each reply, so that connections that wait to reconnect learn of it.
+        self._replied = threading.Condition(findings.lock)
+        self._in_flight = 0
+
+    def check(self) -> None:
+        """Probe the target once, before it is watched.
+
+        Raises:
+            ClientError: it cannot be reached, or does not echo.
+        """
+        message = self._payload.message(next(self._numbers), 0)
+        with self._connect() as connection:
+            if connection.round_trip(message) != message:
+                raise MismatchError("the reply is not what was sent")
+
+    def start(self, begin: float) -> None:
+        """Begin to probe at an instant."""
+        for number, slot in enumerate(self._slots):
+            self._thread(self._keep, slot, begin + number * self._interval)
+        self._thread(self._open_new_ones, begin)
+
+    def stop(self) -> None:
+        """Send no more probes."""
+        self._stopping.set()
+        with self._replied:
+            self._replied.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no probe waits for its reply."""
+        with self._findings.lock:
+            return not self._in_flight
+
+    def _thread(self, target: Callable[..., None], *args: float) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+    def _open_new_ones(self, begin: float) -> None:
+        # Half an interval apart from the probes on kept connections.
+        for number in itertools.count():
+            due = begin + (number + 0.5) * self._interval
+            if self._stopping.wait(max(0.0, due - time.monotonic())):
+                return
+            self._thread(self._probe_new_one)
+
+    def _probe_new_one(self) -> None:
+        begin = time.monotonic()
+        try:
+            with self._opened() as connection:
+                self._round_trip(connection, next(self._numbers), 0, NEW_CONNECTIONS)
+        except ClientError as error:
+            self._failed(NEW_CONNECTIONS, begin, error)
+
+    def _keep(self, slot: int, due: float) -> None:
+        """Keep a connection open, and replace it when it is lost."""
+        sequences = itertools.count()
+        loss: _Loss | None = None
+        self._stopping.wait(max(0.0, due - time.monotonic()))
+        while not self._stopping.is_set():
+            begin = time.monotonic()
+            try:
+                with self._opened() as connection:
+                    self._round_trip(connection, slot, next(sequences), slot)
+                    if loss is not None:
+                        self._reconnected(time.monotonic() - loss.at)
+                    loss = self._probe_until_lost(connection, slot, sequences)
+            except ClientError as error:
+                if loss is not None and not loss.is_failure:
+                    self._not_replaced(slot, loss.at)
+                self._failed(slot, begin, error)
+                loss = _Loss(begin if loss is None else loss.at, is_failure=True)
+                self._wait_to_reconnect()
+
+    def _probe_until_lost(
+        self, connection: EchoConnection, slot: int, sequences: Iterator[int]
+    ) -> _Loss | None:
+        """Probe a connection in its turns; return how it was lost, None if it was not."""
+        due = time.monotonic() + self._cycle
+        sending = False
+        while not self._stopping.is_set():
+            try:
+                sending = False
+                _idle_until(connection, due)
+                if self._stopping.is_set():
+                    return None
+                begin, sending = time.monotonic(), True
+                due = max(due + self._cycle, begin)
+                self._round_trip(connection, slot, next(sequences), slot)
+            except ClientError as error:
+                at = begin if sending else time.monotonic()
+                if isinstance(error, ClosedError) and not error.received:
+                    self._ended(message_lost=sending)
+                    return _Loss(at, is_failure=False)
+                self._failed(slot, at, error, was_kept=True, message_lost=sending)
+                return _Loss(at, is_failure=True)
+        return None
+
+    @contextmanager
+    def _opened(self) -> Iterator[EchoConnection]:
+        with self._counted_in_flight():
+            connection = self._connect()
+        with self._findings.lock:
+            self._findings.counts.opened += 1
+            self._findings.recorder.times.connect.append(connection.connect_ns)
+            if connection.handshake_ns:
+                self._findings.recorder.times.handshake.append(connection.handshake_ns)
+        try:
+            yield connection
+        finally:
+            with self._findings.lock:
+                self._findings.counts.closed += 1
+            connection.close()
+
+    @contextmanager
+    def _counted_in_flight(self) -> Iterator[None]:
+        with self._findings.lock:
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._findings.lock:
+                self._in_flight -= 1
+
+    def _round_trip(
+        self, connection: EchoConnection, number: int, sequence: int, slot: int
+    ) -> None:
+        """Send a message and check the reply.
+
+        Raises:
+            ClientError: there was no reply, or a wrong one.
+        """
+        message = self._payload.message(number, sequence)
+        bytes_before = connection.bytes_sent, connection.bytes_received
+        begin_ns = time.monotonic_ns()
+        with self._counted_in_flight():
+            try:
+                reply = connection.round_trip(message)
+                end_ns = time.monotonic_ns()
+            finally:
+                with self._findings.lock:
+                    counts = self._findings.counts
+                    counts.bytes_sent += connection.bytes_sent - bytes_before[0]
+                    counts.bytes_received += connection.bytes_received - bytes_before[1]
+            wrong = check_one(self._payload, number, sequence, message, reply).wrong
+            with self._replied:
+                self._findings.counts.messages += 1
+                self._findings.messages[slot] += 1
+                times = self._findings.recorder.times
+                times.service.append(end_ns - begin_ns)
+                times.replies.append(end_ns)
+                if not wrong:
+                    self.log.answered(slot, begin_ns / 1e9, end_ns / 1e9)
+                    self._replied.notify_all()
+        if wrong:
+            raise WrongReplyError(wrong[0])
+
+    def _failed(
+        self,
+        slot: int,
+        at: float,
+        error: ClientError,
+        *,
+        was_kept: bool = False,
+        message_lost: bool = True,
+    ) -> None:
+        kind = error.found if isinstance(error, WrongReplyError) else error.kind
+        with self._findings.lock:
+            counts = self._findings.counts
+            counts.errors[kind] += 1
+            if isinstance(error, WrongReplyError):
+                counts.wrong += 1
+            elif isinstance(error, ConnectError) and not was_kept:
+                counts.failed += 1
+            else:
+                self._findings.messages_lost += message_lost
+            counts.lost += was_kept
+            self.log.failed(slot, at, kind)
+
+    def _ended(self, *, message_lost: bool) -> None:
+        """Note that the server has closed a connection in order."""
+        with self._findings.lock:
+            self._findings.counts.lost += 1
+            if message_lost:
+                self._findings.messages_lost += 1
+
+    def _not_replaced(self, slot: int, at: float) -> None:
+        """Note that a connection that the server had closed could not be replaced at once."""
+        with self._findings.lock:
+            self._findings.counts.errors[FailureKind.CLOSED] += 1
+            self.log.failed(slot, at, FailureKind.CLOSED)
+
+    def _reconnected(self, seconds: float) -> None:
+        with self._findings.lock:
+            self._findings.reconnects.append(seconds)
+
+    def _wait_to_reconnect(self) -> None:
+        """Wait until the target answers, a probe would be due, or all is over."""
+        if not self._stopping.wait(self._pause):
+            with self._replied:
+                self._replied.wait(max(0.0, self._cycle - self._pause))
+
+
+def _idle_until(connection: EchoConnection, due: float) -> None:
+    """Wait on an idle connection.
+
+    Raises:
+        ClosedError: the server closed it.
+        LostError: it broke.
+        WrongReplyError: it received data that nobody asked for.
+    """
+    seconds = due - time.monotonic()
+    if seconds > 0 and (data := connection.idle(seconds)) is not None:
+        if not data:
+            raise ClosedError("the server closed the connection")
+        raise WrongReplyError(FailureKind.DUPLICATED)

@@ -1,0 +1,360 @@
+"""The watch of targets: light probes until stopped, and the outages that they find."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import msgspec
+
+from echo_client.addresses import Address, resolve
+from echo_client.connection import EchoConnection
+from echo_client.errors import ClientError, LostError, MismatchError, ReplyTimeoutError
+from echo_client.happy_eyeballs import best_first
+from echo_core.endpoint import Endpoint
+from echo_core.errors import InvalidValueError
+from echo_core.limits import raise_descriptor_limit
+from echo_core.units import LONGEST_SECONDS, format_duration
+from echo_load.engines.recorder import Recorder
+from echo_load.limits.outages import OutageLog, Spell
+from echo_load.limits.probing import Findings, TargetProbes
+from echo_load.plan.plan import Plan
+from echo_load.plan.sources import source_addresses
+from echo_load.plan.thresholds import ThresholdResult
+from echo_load.results.result import Latencies, Machine, Result, Spread, Verdict
+from echo_load.results.watch import Outage, TargetWatch, WatchResult
+from echo_load.runner.controller import Interruption
+from echo_load.runner.generator import SNAPSHOT_SECONDS, Update
+from echo_load.runner.local_server import LocalServer
+from echo_load.runner.observer import Observer, Progress
+from echo_load.runner.tally import (
+    Tally,
+    generator_result,
+    measured_in,
+    series,
+    stage_results,
+    totals,
+)
+
+_POLL_SECONDS = 0.05
+# Threads that wait for the replies of one target's new connections.
+_MOST_WAITING = 1000
+# Beyond the timeouts of connecting and of the reply.
+_MARGIN_SECONDS = 1.0
+
+
+class WatchPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan for watching targets.
+
+    Attributes:
+        plan: targets, connections, timeouts and messages; without a duration, the watch lasts until
+            it is stopped.
+        interval: interval in seconds at which each target is probed on a kept connection, each
+            in its turn, and as often on a new one.
+        outage_budget: longest time in seconds that a target may be out in all; None for no limit.
+
+    Raises:
+        InvalidValueError: a field is out of its range, or fields contradict each other.
+    """
+
+    plan: Plan
+    interval: float = 0.05
+    outage_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        if plan.connections < len(plan.targets):
+            raise InvalidValueError(
+                f"`connections` {plan.connections} is too few for {len(plan.targets)} targets; "
+                "each needs one at least"
+            )
+        if not 0.01 <= self.interval <= LONGEST_SECONDS:
+            raise InvalidValueError(
+                f"`interval` {format_duration(self.interval)} is too short; it must be 10ms or more"
+            )
+        if 2 * plan.reply_timeout / self.interval > _MOST_WAITING:
+            raise InvalidValueError(
+                f"`timeout` {format_duration(plan.reply_timeout)} is too long for probes every "
+                f"{format_duration(self.interval)}; it must be at most "
+                f"{format_duration(_MOST_WAITING / 2 * self.interval)}, or `interval` be longer"
+            )
+
+    @property
+    def description(self) -> str:
+        """The watch in one line of text."""
+        connections = self.plan.connections
+        return (
+            f"{connections:,} connection{'s' * (connections > 1)} and a new one every "
+            f"{format_duration(self.interval)}, probed every {format_duration(self.interval)}"
+        )
+
+
+def watch(
+    watch_plan: WatchPlan, *, observer: Observer | None = None, handle_signals: bool = False
+) -> Result:
+    """Watch targets for outages until the time of the plan is over, or a signal stops it.
+
+    Args:
+        watch_plan: what to watch. Without targets an `echo-server` is started and watched.
+        observer: receives the progress.
+        handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the watch, with a result,
+            and the second one ends the process. Possible in the main thread only.
+
+    Raises:
+        ClientError: a target cannot be reached, or does not echo, at the beginning.
+        InvalidValueError: a source address is not one of this machine.
+        LocalServerError: the echo-server did not start.
+        TlsFileError: a file for TLS is invalid.
+    """
+    observer = observer or Observer()
+    descriptors = raise_descriptor_limit()
+    with ExitStack() as stack:
+        endpoints = watch_plan.plan.endpoints
+        quit_now: Callable[[], None] = _do_nothing
+        if not endpoints:
+            server = stack.enter_context(
+                LocalServer(watch_plan.plan.connections + _MOST_WAITING, descriptors)
+            )
+            endpoints, quit_now = (server.endpoint,), server.kill
+        interruption = Interruption()
+        if handle_signals:
+            stack.enter_context(interruption.by_signals(quit_now))
+        one = _Watch(watch_plan, endpoints, observer)
+        one.run(lambda: interruption.requested)
+        result = one.result(interrupted=interruption.requested)
+    observer.ended(result)
+    return result
+
+
+def _do_nothing() -> None:
+    """Stand in for `LocalServer.kill` if no server was started."""
+
+
+class _Watch:
+    """A watch in progress.
+
+    Args:
+        watch_plan: what to watch.
+        endpoints: targets.
+        observer: receives the progress.
+
+    Raises:
+        ClientError: a target cannot be reached, or does not echo.
+    """
+
+    def __init__(
+        self, watch_plan: WatchPlan, endpoints: Sequence[Endpoint], observer: Observer
+    ) -> None:
+        plan = watch_plan.plan
+        self._watch_plan = watch_plan
+        self._endpoints = endpoints
+        self._observer = observer
+        self._lasting = plan.duration if plan.duration is not None else LONGEST_SECONDS
+        # Rates of probes, on kept and on new connections.
+        rate = 2 * len(endpoints) / watch_plan.interval
+        self._plan = msgspec.structs.replace(plan, rate=rate, duration=self._lasting)
+        self._tally = Tally(self._plan, self._plan.run_stages, 1, 1)
+        self._findings = Findings(Recorder(self._tally.timeline))
+        self._begin = 0.0
+        self._end: float | None = None
+        self._started = datetime.now(UTC)
+        self._cpu_seconds = 0.0
+        numbers = itertools.count(plan.connections)
+        payload = plan.payload(random.SystemRandom().getrandbits(32))
+        self._probes = [
+            TargetProbes(
+                connect,
+                payload,
+                range(number, plan.connections, len(endpoints)),
+                numbers,
+                interval=watch_plan.interval,
+                memory_seconds=4 * plan.reply_timeout + _MARGIN_SECONDS,
+                findings=self._findings,
+            )
+            for number, connect in enumerate(_connectors(plan, endpoints))
+        ]
+        for endpoint, probes in zip(endpoints, self._probes, strict=True):
+            try:
+                probes.check()
+            except (LostError, ReplyTimeoutError, MismatchError) as error:
+                raise ClientError(f"{endpoint} does not echo: {error}") from error
+
+    def run(self, is_stopped: Callable[[], bool]) -> None:
+        """Probe until the end of the plan, or until stopped."""
+        self._started = datetime.now(UTC)
+        begin_ns = time.monotonic_ns()
+        self._begin = begin_ns / 1e9
+        self._cpu_seconds = time.process_time()
+        self._tally.gate_ns = begin_ns
+        with self._findings.lock:
+            self._findings.recorder.start(begin_ns)
+            self._findings.recorder.stage = 0
+        for probes in self._probes:
+            probes.start(self._begin)
+        end = self._begin + self._lasting
+        due = self._begin + SNAPSHOT_SECONDS
+        while time.monotonic() < end and not is_stopped():
+            time.sleep(_POLL_SECONDS)
+            if time.monotonic() >= due:
+                due += SNAPSHOT_SECONDS
+                self._update("running")
+        self._finish(min(end, time.monotonic()))
+
+    def _finish(self, end: float) -> None:
+        """Wait for the replies of the last probes, or their timeouts."""
+        self._end = end
+        self._tally.stopped_ns = int(end * 1e9)
+        for probes in self._probes:
+            probes.stop()
+        patience = time.monotonic() + 2 * self._plan.reply_timeout + _MARGIN_SECONDS
+        while time.monotonic() < patience and not all(probes.idle for probes in self._probes):
+            time.sleep(_POLL_SECONDS)
+        self._update("ended")
+
+    def _update(self, state: str) -> None:
+        with self._findings.lock:
+            snapshot = self._findings.recorder.take(self._findings.counts.copy())
+            messages = [self._findings.messages[slot] for slot in range(self._plan.connections)]
+        update = Update(
+            "ended" if state == "ended" else "running",
+            snapshot,
+            time.monotonic() - self._begin,
+            time.process_time() - self._cpu_seconds,
+            0.0,
+            messages if state == "ended" else [],
+        )
+        self._tally.take(0, update)
+        elapsed = min(time.monotonic(), self._end or time.monotonic()) - self._begin
+        self._observer.progressed(
+            Progress(1, 1, "running", elapsed, self._tally, watch=self.found())
+        )
+
+    def found(self) -> WatchResult:
+        """Return what was found so far."""
+        with self._findings.lock:
+            seconds = (self._end or time.monotonic()) - self._begin
+            outages = sorted(
+                itertools.chain.from_iterable(
+                    self._outages(endpoint, probes.log, seconds)
+                    for endpoint, probes in zip(self._endpoints, self._probes, strict=True)
+                ),
+                key=lambda outage: outage.begin,
+            )
+            reconnects = list(self._findings.reconnects)
+            lost = self._findings.messages_lost
+        targets = [_target_watch(str(one), outages, seconds) for one in self._endpoints]
+        return WatchResult(
+            seconds=seconds,
+            interval_seconds=self._watch_plan.interval,
+            outages=outages,
+            targets=targets,
+            availability=statistics.fmean(one.availability for one in targets),
+            longest_seconds=max((one.seconds for one in outages), default=0.0),
+            outage_seconds=max(one.outage_seconds for one in targets),
+            budget_seconds=self._watch_plan.outage_budget,
+            messages_lost=lost,
+            reconnects=len(reconnects),
+            reconnect_median_seconds=statistics.median(reconnects) if reconnects else 0.0,
+            reconnect_longest_seconds=max(reconnects, default=0.0),
+        )
+
+    def _outages(self, endpoint: Endpoint, log: OutageLog, seconds: float) -> Iterator[Outage]:
+        for number, spell in enumerate(log.spells, 1):
+            begin = min(seconds, max(0.0, spell.begin - self._begin))
+            end = self._end_of(spell, seconds)
+            started_at = self._started + timedelta(seconds=begin)
+            yield Outage(
+                begin=begin,
+                end=end,
+                seconds=max(0.0, end - begin),
+                target=str(endpoint),
+                number=number,
+                kind=spell.kind,
+                errors=dict(spell.errors),
+                connections=spell.connections,
+                partial=spell.partial,
+                ongoing=spell.end is None,
+                started_at=started_at.isoformat(timespec="milliseconds"),
+            )
+
+    def _end_of(self, spell: Spell, seconds: float) -> float:
+        return seconds if spell.end is None else min(seconds, spell.end - self._begin)
+
+    def result(self, *, interrupted: bool) -> Result:
+        """Return the result of the watch."""
+        found = self.found()
+        given = self._watch_plan.plan
+        measured = measured_in([self._tally])
+        thresholds = []
+        if found.budget_seconds is not None:
+            thresholds.append(
+                ThresholdResult(
+                    threshold=f"outages<={format_duration(found.budget_seconds)}",
+                    aborts=False,
+                    kind="time",
+                    value=found.outage_seconds,
+                    passed=found.within_budget,
+                )
+            )
+        reasons = [f"{one.crossed}: {one.measured}" for one in thresholds if not one.passed]
+        verdict: Verdict = "crossed" if reasons else "passed"
+        # Without a duration, stopping is how a watch ends.
+        if interrupted and given.duration is not None:
+            verdict = "interrupted"
+            reasons.insert(0, "interrupted before the end")
+        return Result(
+            command="watch",
+            plan=msgspec.structs.replace(self._plan, duration=given.duration or found.seconds),
+            targets=[str(endpoint) for endpoint in self._endpoints],
+            machine=Machine.here(),
+            started_at=self._started.isoformat(timespec="seconds"),
+            stages=stage_results([self._tally]),
+            totals=totals([self._tally]),
+            latency_us=Latencies.of(measured),
+            series=series([self._tally]),
+            repeats=[],
+            generator=generator_result([self._tally], measured),
+            spread=Spread.of(self._tally.messages_by_connection),
+            reconciliation=None,
+            thresholds=thresholds,
+            verdict=verdict,
+            passed=verdict == "passed",
+            reasons=reasons,
+            watch=found,
+        )
+
+
+def _connectors(
+    plan: Plan, endpoints: Sequence[Endpoint]
+) -> Iterator[Callable[[], EchoConnection]]:
+    """Return a function for each target that opens a connection to it."""
+    sources = source_addresses(plan)
+    source = sources[0] if sources else None
+    tls = plan.tls.context() if plan.speaks("tls") else None
+    for endpoint in endpoints:
+        addresses: Sequence[Address] = resolve(endpoint, plan.ip_version)
+        yield partial(
+            EchoConnection.connect,
+            best_first(addresses, plan.reply_timeout, source),
+            timeout=plan.reply_timeout,
+            connect_timeout=plan.reply_timeout,
+            tls=tls if endpoint.scheme == "tls" else None,
+            server_name=plan.tls.server_name,
+            source=source,
+        )
+
+
+def _target_watch(target: str, outages: Sequence[Outage], seconds: float) -> TargetWatch:
+    own = [outage.seconds for outage in outages if outage.target == target]
+    return TargetWatch(
+        target=target,
+        availability=max(0.0, 1 - sum(own) / seconds) if seconds else 1.0,
+        outages=len(own),
+        outage_seconds=sum(own),
+    )

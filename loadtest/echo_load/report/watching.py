@@ -1,0 +1,170 @@
+"""A watch on the terminal: outages as they begin and end, and a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.box import HORIZONTALS
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from echo_core.units import format_count, format_duration
+from echo_load.plan.thresholds import written_time
+from echo_load.report.checks import checks
+from echo_load.results.result import Result
+from echo_load.results.watch import Outage, WatchResult
+from echo_load.runner.observer import Progress
+
+_BAR_WIDTH = 60
+_REFRESHES_A_SECOND = 10
+_MOST_OUTAGES = 20
+
+
+class WatchScreen:
+    """The progress of a watch: a line as each outage begins and ends, and a live timeline.
+
+    Args:
+        live: live display for the timeline; None without a terminal.
+        write: prints a line.
+    """
+
+    def __init__(self, live: Live | None, write: Callable[[Text], None]) -> None:
+        self._live = live
+        self._write = write
+        self._begun: set[tuple[str, int]] = set()
+        self._ended: set[tuple[str, int]] = set()
+        self._is_first = True
+
+    def progressed(self, progress: Progress) -> None:
+        """Show the progress."""
+        found = progress.watch
+        assert found is not None
+        if self._is_first:
+            self._is_first = False
+            several = format_count(len(found.targets), "target")
+            self._write(Text(f"watching {several} on {_connections(progress)}", "dim"))
+            if self._live is not None:
+                self._live.start()
+        for outage in found.outages:
+            self._announce(outage)
+        if self._live is not None:
+            self._live.update(_timelines(found))
+
+    def close(self) -> None:
+        """Remove the live display."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _announce(self, outage: Outage) -> None:
+        # Later evidence may move the beginning of an outage by some milliseconds.
+        name = (outage.target, outage.number)
+        if name not in self._begun:
+            self._begun.add(name)
+            self._write(_line(outage, "outage of", "red"))
+        if not outage.ongoing and name not in self._ended:
+            self._ended.add(name)
+            ended = _line(outage, "end of the outage of", "green")
+            self._write(ended.append(f" after {written_time(outage.seconds)}"))
+
+
+def live_display(console: Console) -> Live:
+    """Return a live display that disappears at its end."""
+    return Live(console=console, transient=True, refresh_per_second=_REFRESHES_A_SECOND)
+
+
+def outage_table(found: WatchResult) -> Table:
+    """Return the table of the outages, the longest ones if there are many."""
+    table = Table(box=HORIZONTALS, pad_edge=False)
+    for name in ("from", "to", "length"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("kind", "connections", "target"):
+        table.add_column(name, overflow="fold")
+    longest = sorted(found.outages, key=lambda one: one.seconds)[-_MOST_OUTAGES:]
+    for outage in found.outages:
+        if outage in longest:
+            table.add_row(
+                f"{outage.begin:.3f} s",
+                "the end" if outage.ongoing else f"{outage.end:.3f} s",
+                written_time(outage.seconds),
+                Text(outage.kind, "red"),
+                f"{outage.connections:,}{', others answered' if outage.partial else ''}",
+                outage.target,
+            )
+    return table
+
+
+def watch_summary(result: Result, found: WatchResult) -> Group:
+    """Return targets, outages and figures in a few lines, short enough for a chat message."""
+    word, style = _headline(result, found)
+    lines = [
+        Text.assemble(
+            (word, style),
+            f"  echo-load watch {', '.join(result.targets)}: "
+            f"{format_duration(round(found.seconds, 1))}, probes every "
+            f"{format_duration(found.interval_seconds)}",
+        ),
+        Text(f"  availability {found.availability:.4%}"),
+        Text(f"  {checks(result)}"),
+        Text(f"  {format_count(found.messages_lost, 'message')} lost"),
+    ]
+    if found.outages:
+        lines[1].append(
+            f", longest outage {written_time(found.longest_seconds)}, "
+            f"in all {written_time(found.outage_seconds)}"
+        )
+    if found.reconnects:
+        lines[3].append(
+            f", {format_count(found.reconnects, 'reconnect')}, after "
+            f"{written_time(found.reconnect_median_seconds)} (median), "
+            f"{written_time(found.reconnect_longest_seconds)} at most"
+        )
+    lines += [Text(f"  - {reason}", "red") for reason in result.reasons]
+    if result.passed and found.budget_seconds is not None:
+        lines.append(Text(f"  within the budget of {format_duration(found.budget_seconds)}"))
+    return Group(*lines)
+
+
+def _headline(result: Result, found: WatchResult) -> tuple[str, str]:
+    if result.verdict == "interrupted":
+        return "INTERRUPTED", "bold yellow"
+    if not found.within_budget:
+        return "OVER BUDGET", "bold red"
+    if found.outages:
+        return format_count(len(found.outages), "outage").upper(), "bold yellow"
+    return "NO OUTAGE", "bold green"
+
+
+def _connections(progress: Progress) -> str:
+    assert progress.watch is not None
+    count = format_count(progress.tally.plan.connections, "connection")
+    return (
+        f"{count}, and on a new one every {format_duration(progress.watch.interval_seconds)}; "
+        "Ctrl-C ends it"
+    )
+
+
+def _line(outage: Outage, what: str, style: str) -> Text:
+    at = outage.begin if style == "red" else outage.end
+    partly = ", others answer" if outage.partial else ""
+    return Text.assemble(
+        (f"{at:9.3f} s  ", "dim"), (f"{what} {outage.target}: {outage.kind}{partly}", style)
+    )
+
+
+def _timelines(found: WatchResult) -> RenderableType:
+    """Return a bar for each target, from the beginning until now."""
+    lines = []
+    for target in found.targets:
+        bar = Text()
+        for number in range(_BAR_WIDTH):
+            begin, end = (found.seconds * edge / _BAR_WIDTH for edge in (number, number + 1))
+            out = any(
+                one.target == target.target and one.begin < end and one.end > begin
+                for one in found.outages
+            )
+            bar.append("█" if out else "▁", "red" if out else "green")
+        lines.append(Text.assemble(bar, f" {target.availability:.2%}  {target.target}"))
+    last = f"{format_duration(round(found.seconds, 1))}, {found.messages_lost:,} messages lost"
+    return Group(*lines, Text(last, "dim"))

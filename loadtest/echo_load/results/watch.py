@@ -1,0 +1,99 @@
+"""What `echo-load watch` found: outages, reconnections and lost messages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+OutageKind = Literal["refused", "unreachable", "silent", "reset", "closed", "wrong", "other"]
+
+
+class Outage(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which probes of a target failed.
+
+    Attributes:
+        begin: when it began, in seconds since the watch began: when the first probe that failed was
+            sent, or the connection broke.
+        end: when it ended: the first checked reply after the last failed probe was sent; the end of
+            the watch if `ongoing`.
+        seconds: duration.
+        target: URL of the target.
+        number: its number among the outages of the target, from 1.
+        kind: what the outage was like, by most of its failed probes: `refused` (nothing listens),
+            `unreachable` (no route), `silent` (no answer within the timeout), `wrong` (replies
+            other than what was sent) or `other` (such as a failed TLS handshake). `reset` and
+            `closed` are outages in which connections were lost, and nothing else failed.
+        errors: number of failed probes and lost connections by kind, as in the totals.
+        connections: number of kept connections that were affected.
+        partial: whether other connections were answered meanwhile.
+        ongoing: whether it lasted until the end of the watch.
+        started_at: when it began (ISO 8601, UTC).
+    """
+
+    begin: float
+    end: float
+    seconds: float
+    target: str
+    number: int
+    kind: OutageKind
+    errors: dict[str, int]
+    connections: int
+    partial: bool
+    ongoing: bool
+    started_at: str
+
+
+class TargetWatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A target over the whole watch.
+
+    Attributes:
+        target: URL of the target.
+        availability: share of the time outside its outages.
+        outages: number of its outages.
+        outage_seconds: duration of its outages together.
+    """
+
+    target: str
+    availability: float
+    outages: int
+    outage_seconds: float
+
+
+class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The availability of targets over a time.
+
+    Attributes:
+        seconds: duration of the watch.
+        interval_seconds: interval at which each target was probed on a kept connection, and as
+            often on a new one.
+        outages: each outage, in the order in which they began.
+        targets: figures of each target.
+        availability: share of the time outside outages, averaged over the targets.
+        longest_seconds: duration of the longest outage; 0 without one.
+        outage_seconds: duration of the outages together, of the target with the most.
+        budget_seconds: largest `outage_seconds` allowed; None for no limit.
+        messages_lost: probes that were sent on an open connection and got no reply.
+        reconnects: kept connections that were lost and replaced.
+        reconnect_median_seconds: median of the time from the loss of a connection to the first
+            checked reply on the one that replaced it; 0 without one.
+        reconnect_longest_seconds: longest such time.
+    """
+
+    seconds: float
+    interval_seconds: float
+    outages: list[Outage]
+    targets: list[TargetWatch]
+    availability: float
+    longest_seconds: float
+    outage_seconds: float
+    budget_seconds: float | None
+    messages_lost: int
+    reconnects: int
+    reconnect_median_seconds: float
+    reconnect_longest_seconds: float
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether the outages did not take longer than allowed."""
+        return self.budget_seconds is None or self.outage_seconds <= self.budget_seconds

@@ -1,0 +1,180 @@
+"""`echo-load watch`: outages of servers that are really killed, stopped, rolled and blocked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+
+from echo_load.results.result import Result
+from echo_load.results.watch import WatchResult
+from support.misbehaving import Service, resets, silent, wrong
+from support.processes import (
+    DEADLINE,
+    LOAD,
+    SERVER,
+    StartServer,
+    environment,
+    program,
+    run,
+    until,
+)
+
+pytestmark = pytest.mark.slow
+
+
+class Watching:
+    """A running `echo-load watch`, which says on standard error what it sees."""
+
+    def __init__(self, *arguments: str, prefix: Sequence[str] = ()) -> None:
+        self.process = subprocess.Popen(
+            [*prefix, *LOAD, "watch", *arguments, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.wait_for("watching")
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line.decode())
+
+    def wait_for(self, text: str) -> None:
+        until(lambda: any(text in line for line in self.said), text)
+
+    def stop(self) -> tuple[int, WatchResult]:
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.stdout is not None
+        result = msgspec.json.decode(self.process.stdout.read(), type=Result)
+        code = self.process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        self.process.stdout.close()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        assert result.watch is not None
+        assert result.exit_code == code
+        return code, result.watch
+
+
+def test_a_server_that_is_killed_and_started_again_refused(start_server: StartServer) -> None:
+    server = start_server()
+    watching = Watching(server.url)
+    server.process.kill()
+    server.wait()
+    watching.wait_for("outage of")
+    start_server("--port", str(server.port))
+    watching.wait_for("end of the outage")
+    code, found = watching.stop()
+    (outage,) = found.outages
+    assert (code, outage.kind, outage.target) == (0, "refused", server.url)
+    assert (outage.connections, outage.partial, outage.ongoing) == (10, False, False)
+    assert found.reconnects == 10
+    assert found.longest_seconds == outage.seconds == found.outage_seconds
+    assert 0 < found.availability < 1
+
+
+def test_a_server_that_is_stopped_is_silent(start_server: StartServer) -> None:
+    server = start_server()
+    watching = Watching(server.url, "--timeout", "300ms")
+    with server.paused():
+        watching.wait_for("outage of")
+    watching.wait_for("end of the outage")
+    _, found = watching.stop()
+    (outage,) = found.outages
+    assert (outage.kind, outage.ongoing) == ("silent", False)
+    assert outage.seconds > 0.3
+    assert found.messages_lost > 0
+
+
+def test_a_rolling_restart_is_no_outage(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", "--drain-timeout", "1s")
+    old = set(server.workers())
+    watching = Watching(server.url, "--timeout", "10s", "--interval", "100ms")
+    server.signal(signal.SIGHUP)
+    until(lambda: len(now := set(server.workers())) == 2 and not now & old, "new workers")
+    code, found = watching.stop()
+    assert (code, found.outages, found.availability) == (0, [], 1.0)
+    assert found.reconnects > 0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (silent, "0 of 64 bytes came back within 300ms"),
+        (wrong, "the reply is not what was sent"),
+        (resets, "the server reset the connection"),
+    ],
+)
+def test_a_service_that_does_not_echo_is_refused_in_one_line(
+    behaviour: Callable[..., object], reason: str
+) -> None:
+    with Service(behaviour) as service:
+        ended = run([*LOAD, "watch", service.target, "--timeout", "300ms"])
+    (line,) = ended.stderr.decode().splitlines()
+    assert ended.returncode == 1
+    assert line.endswith(f"tcp://{service.target} does not echo: {reason}")
+
+
+def test_an_unreachable_target_is_refused_in_one_line(unused_port: int) -> None:
+    ended = run([*LOAD, "watch", f"127.0.0.1:{unused_port}"])
+    assert ended.returncode == 1
+    (line,) = ended.stderr.decode().splitlines()
+    assert "Connection refused" in line
+
+
+def test_outages_beyond_the_budget_are_exit_code_99(start_server: StartServer) -> None:
+    server = start_server()
+    watching = Watching(server.url, "--outage-budget", "0s")
+    server.process.kill()
+    watching.wait_for("outage of")
+    code, found = watching.stop()
+    assert (code, found.within_budget) == (99, False)
+    assert found.outages[-1].ongoing
+
+
+def test_an_interruption_before_the_duration_is_over_is_one(start_server: StartServer) -> None:
+    watching = Watching(start_server().url, "-d", "1h")
+    code, found = watching.stop()
+    assert (code, found.outages) == (130, [])
+
+
+@contextmanager
+def network_namespace() -> Iterator[str]:
+    """A network namespace of its own with a loopback interface; the prefix of commands in it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: it blocks a port in a network namespace")
+    for name in ("ip", "iptables"):
+        program(name)
+    name = f"echoswarm-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def test_a_blocked_path_is_silent(start_server: StartServer) -> None:
+    with network_namespace() as name:
+        inside = ("ip", "netns", "exec", name)
+        server = start_server(command=(*inside, *SERVER))
+        watching = Watching(server.url, "--timeout", "300ms", prefix=inside)
+        rule = ("INPUT", "-p", "tcp", "--dport", str(server.port), "-j", "DROP")
+        subprocess.run([*inside, "iptables", "-A", *rule], check=True)
+        watching.wait_for("outage of")
+        subprocess.run([*inside, "iptables", "-D", *rule], check=True)
+        watching.wait_for("end of the outage")
+        _, found = watching.stop()
+    (outage,) = found.outages
+    assert (outage.kind, outage.partial, outage.ongoing) == ("silent", False, False)
+    assert outage.connections > 0

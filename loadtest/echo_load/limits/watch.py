@@ -45,6 +45,8 @@ from echo_load.runner.tally import (
 _POLL_SECONDS = 0.05
 # Threads that wait for the replies of one target's new connections.
 _MOST_WAITING = 1000
+# timeout(1), a usual way to end a watch, sends its signal to the process and again to its group.
+_REPETITION_SECONDS = 0.1
 # Beyond the timeouts of connecting and of the reply.
 _MARGIN_SECONDS = 1.0
 
@@ -124,7 +126,9 @@ def watch(
             endpoints, quit_now = (server.endpoint,), server.kill
         interruption = Interruption()
         if handle_signals:
-            stack.enter_context(interruption.by_signals(quit_now))
+            stack.enter_context(
+                interruption.by_signals(quit_now, repetition_seconds=_REPETITION_SECONDS)
+            )
         one = _Watch(watch_plan, endpoints, observer)
         one.run(lambda: interruption.requested)
         result = one.result(interrupted=interruption.requested)

@@ -48,8 +48,6 @@ from echo_load.runner.tally import (
 
 # The live screen has hidden the cursor (xterm's control sequences, DECTCEM).
 _SHOW_CURSOR = b"\x1b[?25h"
-# timeout(1) sends its signal to the process and again to its group.
-_REPETITION_SECONDS = 0.1
 # Rates and percentiles of a shorter time mean too little to abort a test.
 _SECONDS_TO_JUDGE = 1.0
 
@@ -66,15 +64,18 @@ class Interruption:
         self._since = 0.0
 
     @contextmanager
-    def by_signals(self, quit_now: Callable[[], None]) -> Iterator[None]:
+    def by_signals(
+        self, quit_now: Callable[[], None], *, repetition_seconds: float = 0.0
+    ) -> Iterator[None]:
         """Within the block, let the first stop signal request a stop, and the second quit at once.
 
         Args:
             quit_now: called before the process quits, to end what it has started.
+            repetition_seconds: how soon after the first signal another one is a repetition of it.
         """
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
-            if self.requested and time.monotonic() - self._since > _REPETITION_SECONDS:
+            if self.requested and time.monotonic() - self._since >= repetition_seconds:
                 quit_now()
                 if os.isatty(sys.stderr.fileno()):
                     os.write(sys.stderr.fileno(), _SHOW_CURSOR)

@@ -33,6 +33,7 @@ from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.report.exposition import Exposed
 from echo_load.results.result import Result
+from echo_load.results.watch import WatchResult
 from echo_load.runner.observer import Observer, Progress
 from echo_load.runner.tally import Tally, generator_findings
 
@@ -88,6 +89,7 @@ class ScrapedFigures:
     busy: float = 0.0
     stage: str = ""
     phase: str = "starting"
+    watch: WatchResult | None = None
 
 
 class PrometheusReport(Observer):
@@ -165,6 +167,7 @@ class PrometheusReport(Observer):
             busy=max((usage.busy for usage in tally.usages), default=0.0),
             stage=tally.plan.stage_name(tally.stages[number]),
             phase=progress.phase,
+            watch=progress.watch,
         )
 
     def ended(self, result: Result) -> None:  # noqa: ARG002  # its figures are shown already
@@ -197,6 +200,8 @@ class _FiguresCollector(Collector):
         for kind, count in sorted((_KINDS | dict(figures.counts.errors)).items()):
             errors.add_metric([kind], count)
         yield errors
+        if figures.watch is not None:
+            yield from _outages(figures.watch)
         for name, help_text, value in (
             ("connections_open", "Open connections.", figures.counts.open),
             ("generators", "Generator processes.", figures.generators),
@@ -233,6 +238,29 @@ class _FiguresCollector(Collector):
                 sum_value=times.sum_seconds,
                 unit="seconds",
             )
+
+
+def _outages(found: WatchResult) -> Iterator[Metric]:
+    """Yield the metrics of a watch."""
+    up = GaugeMetricFamily(
+        f"{_PREFIX}target_up", "0 during an outage of the target, else 1.", labels=["target"]
+    )
+    count = CounterMetricFamily(f"{_PREFIX}outages", "Outages of the target.", labels=["target"])
+    seconds = GaugeMetricFamily(
+        f"{_PREFIX}outage_seconds", "Duration of the outages together.", labels=["target"]
+    )
+    for one in found.targets:
+        ongoing = any(outage.ongoing for outage in found.outages if outage.target == one.target)
+        up.add_metric([one.target], int(not ongoing))
+        count.add_metric([one.target], one.outages)
+        seconds.add_metric([one.target], one.outage_seconds)
+    yield from (up, count, seconds)
+    yield CounterMetricFamily(
+        f"{_PREFIX}messages_lost", "Probes without a reply.", value=found.messages_lost
+    )
+    yield CounterMetricFamily(
+        f"{_PREFIX}reconnects", "Lost connections that were replaced.", value=found.reconnects
+    )
 
 
 def _listen(endpoint: NetworkEndpoint) -> socket.socket:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -81,6 +82,24 @@ def test_a_server_that_is_killed_and_started_again_refused(start_server: StartSe
     assert found.reconnects == 10
     assert found.longest_seconds == outage.seconds == found.outage_seconds
     assert 0 < found.availability < 1
+
+
+def test_outages_are_served_to_prometheus(start_server: StartServer) -> None:
+    server = start_server()
+    watching = Watching(server.url, "--prometheus", "0")
+    (url,) = (line.split()[1] for line in watching.said if line.startswith("metrics "))
+
+    def page() -> str:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as response:
+            text: str = response.read().decode()
+            return text
+
+    labels = f'{{target="{server.url}"}}'
+    until(lambda: f"echo_load_target_up{labels} 1.0" in page(), "the target to be up")
+    server.process.kill()
+    until(lambda: f"echo_load_target_up{labels} 0.0" in page(), "the target to be down")
+    assert f"echo_load_outages_total{labels} 1.0" in page()
+    watching.stop()
 
 
 def test_a_server_that_is_stopped_is_silent(start_server: StartServer) -> None:

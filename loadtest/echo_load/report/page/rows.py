@@ -116,7 +116,7 @@ def plan(result: Result) -> dict[str, str]:
     rows = {
         "command": f"echo-load {result.command}",
         "targets": ", ".join(result.targets),
-        "engine": asked.driven_by,
+        "engine": _engine(result),
         "stages": _stages(asked),
         "pacing": f"open loop, {asked.arrivals} arrivals" if asked.open_loop else "closed loop",
         "thresholds": ", ".join((*asked.thresholds, *asked.abort_on)),
@@ -147,7 +147,7 @@ def generator(result: Result) -> dict[str, str]:
     """Return the figures of the generators."""
     own = result.generator
     rows = {
-        "driven by": f"{result.plan.driven_by} in {format_count(own.processes, 'process')}",
+        "driven by": f"{_engine(result)} in {format_count(own.processes, 'process')}",
         "cores busy": f"{own.cpu_cores:.2f}",
         "processor time": f"{own.cpu_seconds:.2f} s",
         "waited for a processor": f"{own.waited_seconds:.2f} s",
@@ -184,6 +184,11 @@ def server(result: Result) -> dict[str, str]:
         name.replace("{", ": ").replace("}", "").replace("_", " "): f"{count:,}"
         for name, count in found.server.items()
     }
+
+
+def _engine(result: Result) -> str:
+    """Return what sent the messages; a watch has threads of its own."""
+    return result.plan.driven_by if result.watch is None else "threads"
 
 
 def _stages(asked: Plan) -> str:

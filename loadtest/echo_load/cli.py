@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from echo_core.command_line import program, settings
+from echo_load.commands.capacity import capacity
 from echo_load.commands.compare import compare
 from echo_load.commands.hold import hold
 from echo_load.commands.lab import lab
@@ -25,5 +26,5 @@ def echo_load() -> None:
     """
 
 
-for one in (run, stress, hold, watch, swarm, report, compare, lab, schema):
+for one in (run, stress, hold, capacity, watch, swarm, report, compare, lab, schema):
     echo_load.add_command(one)

@@ -38,6 +38,10 @@ class LostReportError(LoadError):
         self.exit_code = verdict or ExitCode.FAILED
 
 
+class TargetError(LoadError):
+    """The target does not answer, so that nothing can be found out about it."""
+
+
 class AdminError(LoadError):
     """The counters of the server cannot be read."""
 

@@ -20,8 +20,13 @@ def errors_name_flags() -> Iterator[None]:
     try:
         yield
     except InvalidValueError as error:
-        said = re.sub(r"`ip_version` ([46])", r"-\1", str(error))
-        raise InvalidValueError(re.sub(r"`([a-z_]+)`", _flag, said)) from error
+        raise InvalidValueError(with_flags(str(error))) from error
+
+
+def with_flags(message: str) -> str:
+    """Return a message with names of options instead of fields of a plan."""
+    said = re.sub(r"`ip_version` ([46])", r"-\1", message)
+    return re.sub(r"`([a-z_]+)`", _flag, said)
 
 
 def _flag(field: re.Match[str]) -> str:

@@ -55,6 +55,8 @@ class KnownDelays:
         first_delay: the same of the first message of each connection; None if it is no other.
         stall: seconds for which nothing is done, in every `period`.
         period: seconds from the begin of one stall to that of the next.
+        service: seconds that each message takes a single worker, which serves one after the other.
+        sheds_above: messages per second above which connections are reset instead of answered.
         starve_after: messages after which the first connection is not read any more.
     """
 
@@ -65,11 +67,14 @@ class KnownDelays:
         first_delay: float | None = None,
         stall: float = 0.0,
         period: float = 1.0,
+        service: float = 0.0,
+        sheds_above: float = 0.0,
         starve_after: int | None = None,
     ) -> None:
         self._command = [sys.executable, "-S", __file__, "--delay", str(delay)]
         self._command += ["--first-delay", str(delay if first_delay is None else first_delay)]
         self._command += ["--stall", str(stall), "--period", str(period)]
+        self._command += ["--service", str(service), "--sheds-above", str(sheds_above)]
         if starve_after is not None:
             self._command += ["--starve-after", str(starve_after)]
 
@@ -120,6 +125,11 @@ class _Service:
         self._delays_ns = (int(options.delay * 1e9), int(options.first_delay * 1e9))
         self._stall_ns = int(options.stall * 1e9)
         self._period_ns = int(options.period * 1e9)
+        self._service_ns = int(options.service * 1e9)
+        self._free_ns = 0
+        self._sheds_above: float = options.sheds_above
+        # Messages that may come at once: those of a tenth of a second.
+        self._allowed, self._allowed_ns = self._sheds_above / 10, time.monotonic_ns()
         self._starve_after: int | None = options.starve_after
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._epoll = select.epoll()
@@ -189,11 +199,26 @@ class _Service:
             # It stays open until all ends, so that its number is no other's.
             self._epoll.unregister(connection)
             return
+        if self._sheds_above and self._is_too_much(now):
+            self._epoll.unregister(connection)
+            connection.shutdown(socket.SHUT_RDWR)
+            return
         self._kept.arrivals.append(now)
         first = not self._messages[connection]
         self._messages[connection] += 1
-        self._answers[first].append(_Answer(now + self._delays_ns[first], now, connection, message))
+        self._free_ns = max(now, self._free_ns) + self._service_ns
+        due_ns = self._free_ns + self._delays_ns[first]
+        self._answers[first].append(_Answer(due_ns, now, connection, message))
         self._starve(connection)
+
+    def _is_too_much(self, now: int) -> bool:
+        gained = (now - self._allowed_ns) / 1e9 * self._sheds_above
+        self._allowed = min(self._sheds_above / 10, self._allowed + gained)
+        self._allowed_ns = now
+        if self._allowed < 1:
+            return True
+        self._allowed -= 1
+        return False
 
     def _starve(self, connection: socket.socket) -> None:
         if (connection, self._messages[connection]) == (self._first, self._starve_after):
@@ -213,7 +238,7 @@ class _Service:
 
 def _main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("--delay", "--first-delay", "--stall", "--period"):
+    for name in ("--delay", "--first-delay", "--stall", "--period", "--service", "--sheds-above"):
         parser.add_argument(name, type=float)
     parser.add_argument("--starve-after", type=int)
     gc.disable()

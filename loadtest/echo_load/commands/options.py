@@ -92,7 +92,12 @@ def _metrics_address(text: str) -> NetworkEndpoint:
     return parse_listen(text)
 
 
-def _threshold(text: str) -> str:
+def checked_threshold(text: str) -> str:
+    """Return a threshold as it was given, once it is known to be one.
+
+    Raises:
+        InvalidValueError: it is not.
+    """
     with program.needs_extra("load"):
         from echo_load.plan.thresholds import Threshold
     Threshold.parse(text)
@@ -116,7 +121,7 @@ verdict_options = together(
     ),
     click.option(
         "--threshold",
-        type=option_types.Parsed("limit", _threshold),
+        type=option_types.Parsed("limit", checked_threshold),
         metavar="LIMIT",
         multiple=True,
         help='Limit that must hold, or the exit code is 99: "p99<5ms", "service.p99.9<=2ms", '

@@ -40,11 +40,12 @@ _GOOD = frozenset({"messages", "connections_opened", "messages_per_second"})
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
+    "==": operator.eq,
     "<": operator.lt,
     ">": operator.gt,
 }
 _OPPOSITES = {"<": ">=", ">": "<=", "<=": ">", ">=": "<"}
-_FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|<|>)\s*(\S.*?)\s*", re.ASCII)
+_FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|==|<|>)\s*(\S.*?)\s*", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:[._]\d{1,6})?)", re.ASCII)
 
 Kind = Literal["time", "share", "count", "rate"]
@@ -123,7 +124,7 @@ class Threshold:
         metric: name of the figure, such as `response.p99`.
         kind: unit of the limit: `time` in seconds, `share` between 0 and 1, `count`, or `rate` per
             second.
-        relation: required relation of the figure to the limit: `<`, `<=`, `>` or `>=`.
+        relation: required relation of the figure to the limit: `<`, `<=`, `>`, `>=` or `==`.
         limit: the limit, in that unit.
         aborts: whether crossing it ends the test at once.
     """
@@ -188,10 +189,14 @@ class Threshold:
     def judge(self, figures: Figures) -> ThresholdResult:
         """Compare the figure with the limit; if nothing was measured, it was crossed."""
         value = self._value(figures)
-        passed = value is not None and _OPERATORS[self.relation](value, self.limit)
+        passed = value is not None and self.judge_value(value)
         return ThresholdResult(
             threshold=self.text, aborts=self.aborts, kind=self.kind, value=value, passed=passed
         )
+
+    def judge_value(self, value: float) -> bool:
+        """Return whether a value of the figure keeps the limit."""
+        return _OPERATORS[self.relation](value, self.limit)
 
     def _value(self, figures: Figures) -> float | None:
         if self.kind == "time":

@@ -125,6 +125,8 @@ def summary(result: Result) -> Group:
         lines += [Text.assemble((f"{stage.name}  ", "dim"), _speed(stage)) for stage in stages]
     else:
         lines.append(Text(_speed(_whole(result))))
+    if result.capacity is not None:
+        lines.insert(1, Text(result.capacity.answer, "bold"))
     lines.append(Text(checks(result)))
     if result.passed:
         lines += [_threshold_line(one) for one in result.thresholds]

@@ -19,6 +19,7 @@ from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
+from echo_load.results.capacity import CapacityResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.watch import WatchResult
 
@@ -323,7 +324,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: name and version of this format.
-        command: command that ran the test: `run`, `stress`, `hold` or `watch`.
+        command: command that ran the test: `run`, `stress`, `hold`, `capacity` or `watch`.
         plan: the plan of the test, as it was given.
         targets: URLs of the tested services, including that of a server started for the test.
         machine: the machine that ran the generators.
@@ -343,6 +344,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         passed: whether the verdict is `passed`.
         reasons: why the test did not pass, one line each; empty if it passed.
         watch: outages that `echo-load watch` found; None for any other command.
+        capacity: the answer of `echo-load capacity`, and its steps; the rest of the result is of
+            the test that confirmed the answer. None for other commands.
     """
 
     schema: str = SCHEMA
@@ -364,6 +367,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     reasons: list[str]
     watch: WatchResult | None = None
+    capacity: CapacityResult | None = None
 
     @property
     def exit_code(self) -> ExitCode:

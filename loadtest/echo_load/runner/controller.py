@@ -98,6 +98,7 @@ def run(
     observer: Observer | None = None,
     reconcile: str | None = None,
     handle_signals: bool = False,
+    interruption: Interruption | None = None,
 ) -> Result:
     """Run a test: generate load, check every byte of the replies, and return the result.
 
@@ -112,6 +113,7 @@ def run(
             with those of the generators: `http://HOST:PORT`.
         handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the run early, with a
             result, and the second one ends the process. Possible in the main thread only.
+        interruption: a request to stop that several runs share; it is polled during the run.
 
     Raises:
         InvalidValueError: this machine cannot run the plan, for lack of ports, descriptors or
@@ -142,7 +144,7 @@ def run(
         if not endpoints:
             server = stack.enter_context(LocalServer(plan.most_connections, descriptors))
             endpoints = (server.endpoint,)
-        interruption = Interruption()
+        interruption = interruption or Interruption()
         if handle_signals:
             quit_now = server.kill if server is not None else _do_nothing
             stack.enter_context(interruption.by_signals(quit_now))

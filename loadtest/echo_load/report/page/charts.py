@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from echo_load.report.page import distributions, outages, over_time
+from echo_load.report.page.capacity import capacity
 from echo_load.report.page.traces import Chart, Run
 
 __all__ = ["Chart", "Run", "charts"]
@@ -15,6 +16,7 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
     watched = all(run.result.watch is not None for run in runs)
     return [
         *([outages.outages(runs)] if watched else []),
+        *capacity(runs),
         over_time.throughput(runs),
         over_time.response(runs),
         over_time.connections(runs),

@@ -74,7 +74,12 @@ def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[
     if len(found) > _MOST_LABELS:
         for shape in shapes:
             del shape["label"]
-    lines = [
+    return {"shapes": shapes + drawn_limits(limits)}
+
+
+def drawn_limits(limits: Sequence[Guide]) -> list[Shape]:
+    """Return a horizontal line with its label for each threshold."""
+    return [
         _line("y", limit.at)
         | {
             "label": {
@@ -87,7 +92,6 @@ def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[
         }
         for limit in limits
     ]
-    return {"shapes": shapes + lines}
 
 
 def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, Any]:

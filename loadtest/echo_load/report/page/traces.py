@@ -68,7 +68,7 @@ class Chart:
     """
 
     name: str
-    group: Literal["time", "latency"]
+    group: Literal["capacity", "time", "latency"]
     title: str
     caption: str
     data: list[Trace]

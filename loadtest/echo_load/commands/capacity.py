@@ -1,0 +1,239 @@
+"""`echo-load capacity`: find the highest rate, or the most connections, that keep an SLO."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command, refuse_unused
+from echo_core.endpoint import Endpoint
+from echo_core.errors import ExitCode, InvalidValueError
+from echo_core.units import parse_percentage
+from echo_load.commands import options
+from echo_load.flags import errors_name_flags
+from echo_load.plan.bounds import HIGHEST_RATE, MOST_CONNECTIONS, MOST_PIPELINED, MOST_REPEATS
+
+if TYPE_CHECKING:
+    from echo_load.limits.capacity import Question
+
+
+def _precision(text: str) -> float:
+    share = parse_percentage(text)
+    if not 0.001 <= share <= 0.5:
+        raise InvalidValueError(f"{text!r} is not a precision from 0.1% to 50%")
+    return share
+
+
+@click.command(
+    cls=Command,
+    context_settings=settings.command_settings("ECHO_LOAD"),
+    short_help="Find the highest rate, or the most connections, that keep an SLO.",
+)
+@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
+@click.option(
+    "--slo",
+    type=option_types.Parsed("limit", options.checked_threshold),
+    metavar="LIMIT",
+    multiple=True,
+    help='Condition to keep, as for --threshold: "p99<5ms", "errors==0". Without one on errors or '
+    "loss, no error is tolerated. Repeatable.  [default: p99<10ms; no error with "
+    "--connections-limit]",
+)
+@click.option(
+    "--connections-limit",
+    is_flag=True,
+    help="Find the number of connections that can be held, instead of the rate.",
+)
+@click.option(
+    "--cycle",
+    type=option_types.POSITIVE_DURATION,
+    default="5s",
+    help="With --connections-limit: interval at which each connection is probed.",
+)
+@click.option(
+    "--at-least",
+    type=option_types.RATE,
+    help="Rate, or number of connections, that must be reached, or the exit code is 99.",
+)
+@click.option(
+    "--precision",
+    type=option_types.Parsed("percentage", _precision),
+    default="5%",
+    help="Largest distance between the answer and a rate that failed.",
+)
+@click.option(
+    "--start",
+    type=option_types.RATE,
+    help="Rate, or number of connections, to begin with.  [default: 1k; 100 connections]",
+)
+@click.option(
+    "--lowest",
+    type=option_types.RATE,
+    help="Lowest rate, or number of connections, to try.  [default: 10; 1 connection]",
+)
+@click.option("--highest", type=option_types.RATE, help="Highest one to try.")
+@click.option(
+    "-d",
+    "--duration",
+    type=option_types.POSITIVE_DURATION,
+    help="Duration of each step.  [default: what the percentiles of the SLO need, 4s to 30s; two "
+    "cycles]",
+)
+@click.option(
+    "--warmup",
+    type=option_types.DURATION,
+    default="1s",
+    help="Time to send before each step, at its rate; not included in any figure.",
+)
+@click.option(
+    "--repeat",
+    type=option_types.whole_number("count", 1, MOST_REPEATS),
+    default="3",
+    help="Number of repeats of the step that confirms the answer.",
+)
+@click.option(
+    "--arrivals",
+    type=click.Choice(["constant", "poisson"]),
+    default="constant",
+    help="Send messages at constant or at random (Poisson) intervals.",
+)
+@click.option(
+    "-c", "--connections", type=options.CONNECTIONS, default="100", help="Number of connections."
+)
+@click.option(
+    "--pipeline",
+    type=option_types.whole_number("count", 1, MOST_PIPELINED),
+    default="1",
+    help="Number of messages in flight on each connection.",
+)
+@options.payload_size_option
+@options.processes_option
+@options.timeout_options
+@options.connecting_options
+@options.result_options
+@options.report_options
+@options.prometheus_option
+@settings.config_option
+@click.pass_context
+def capacity(
+    context: click.Context,
+    /,
+    targets: tuple[Endpoint, ...],
+    slo: tuple[str, ...],
+    connections_limit: bool,
+    cycle: float,
+    at_least: float | None,
+    precision: float,
+    start: float | None,
+    lowest: float | None,
+    highest: float | None,
+    duration: float | None,
+    repeat: int,
+    **others: Any,
+) -> ExitCode:
+    """Find the highest rate that keeps an SLO, each message sent on schedule (open loop).
+
+    The rate is doubled until the SLO is not kept, narrowed, and confirmed with repeats. If the
+    generator was the limit, not the target, the answer is "at least", with advice. TARGET is as for
+    `echo-load run`; without one, an echo-server is started for each step.
+
+    Exit codes: 0 found, 1 failed, 2 usage error, 3 the echo-server did not start, 99 the SLO was
+    not kept at any rate, or --at-least was not reached, 130 interrupted.
+    """
+    with program.needs_extra("load"):
+        from echo_load.limits.capacity import Question
+        from echo_load.limits.search import Range
+        from echo_load.plan.plan import Plan
+    if connections_limit:
+        refuse_unused(
+            context,
+            ("connections", "warmup", "arrivals"),
+            "has no effect with --connections-limit; omit it",
+            because="connections_limit",
+        )
+        others |= {"warmup": 0.0}
+    else:
+        refuse_unused(context, ("cycle",), "needs --connections-limit", because="slo")
+    most = float(MOST_CONNECTIONS if connections_limit else HIGHEST_RATE)
+    within = Range(
+        start=start or (100.0 if connections_limit else 1000.0),
+        lowest=lowest or (1.0 if connections_limit else 10.0),
+        highest=min(most, highest or most),
+        precision=precision,
+        whole=connections_limit,
+    )
+    if within.lowest > within.highest:
+        raise click.UsageError(
+            f"--lowest {within.lowest:,.10g} is above --highest {within.highest:,.10g}"
+        )
+    conditions = slo or (() if connections_limit else ("p99<10ms",))
+    fields, reporting = options.split_options({**others, "threshold": conditions})
+    with errors_name_flags():
+        plan = Plan(
+            targets=tuple(map(str, targets)),
+            rate=within.rounded(within.start),
+            connects_in_flight=256 if connections_limit else 64,
+            reconnect=not connections_limit,
+            **fields,
+        )
+    question = Question(
+        plan,
+        within,
+        cycle=cycle if connections_limit else None,
+        step_seconds=duration,
+        repeats=repeat,
+        at_least=at_least,
+    )
+    return _find_and_report(question, reporting)
+
+
+def _find_and_report(question: Question, reporting: options.Reporting) -> ExitCode:
+    """Search, show the steps, report the result, and return the exit code."""
+    with program.needs_extra("load"):
+        from echo_load.errors import LostReportError
+        from echo_load.limits.capacity import find_capacity
+        from echo_load.report.capacity import CapacityReport
+        from echo_load.report.console import ConsoleReport, Output
+        from echo_load.report.files import ReportFiles
+        from echo_load.runner.observer import Observer, Observers
+
+        if reporting.prometheus is not None:
+            from echo_load.report.prometheus import PrometheusReport
+    files = ReportFiles(
+        output=reporting.output,
+        html=reporting.html,
+        csv=reporting.csv,
+        hgrm=reporting.hgrm,
+        inputs=options.inputs(*question.plan.tls.files),
+    )
+    output = Output(sys.stdout)
+    screen = CapacityReport()
+    with ExitStack() as stack:
+        stack.callback(screen.close)
+        observers: list[Observer] = [screen]
+        if reporting.prometheus is not None:
+            metrics = PrometheusReport(reporting.prometheus)
+            observers.append(stack.enter_context(metrics))
+            click.echo(f"metrics {metrics.url}", err=True)
+        with errors_name_flags():
+            result = find_capacity(
+                question,
+                observer=Observers(*observers),
+                tried=screen.tried,
+                reconcile=reporting.reconcile,
+                handle_signals=True,
+            )
+    lost = files.write([result], ["capacity"])
+    if reporting.json:
+        output.print_json(result.to_json())
+    else:
+        ConsoleReport(output).show(result)
+    if output.failure is not None:
+        lost.append(output.failure)
+    if lost:
+        raise LostReportError("; ".join(lost), result.exit_code)
+    return result.exit_code

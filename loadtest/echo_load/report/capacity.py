@@ -1,0 +1,64 @@
+"""The report of a search for a capacity on the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.box import HORIZONTALS
+from rich.table import Table
+from rich.text import Text
+
+from echo_load.plan.thresholds import written_rate, written_time
+from echo_load.report.live import LiveScreen
+from echo_load.report.output import Output
+from echo_load.results.capacity import CapacityResult, CapacityStep
+from echo_load.runner.observer import Observer, Progress
+
+
+class CapacityReport(Observer):
+    """The steps of a search on standard error: a live screen on a terminal, a line per step."""
+
+    def __init__(self) -> None:
+        self._err = Output(sys.stderr)
+        self._live = LiveScreen(self._err.console)
+
+    def progressed(self, progress: Progress) -> None:
+        """Show the progress of a step on a terminal."""
+        if self._err.console.is_terminal:
+            self._err.guarded(lambda: self._live.draw(progress))
+
+    def tried(self, capacity: CapacityResult, step: CapacityStep) -> None:
+        """Print the outcome of a step."""
+        self.close()
+        level = capacity.written(capacity.level_of(step))
+        said = f"{step.phase:<7}  {level:>14}  p99 {_time(step.p99_us)}  "
+        self._err.print(Text(said) + _outcome(step), wrap=False)
+
+    def close(self) -> None:
+        """Remove the live screen."""
+        self._err.guarded(self._live.close)
+
+
+def capacity_table(capacity: CapacityResult) -> Table:
+    """Return the table of the steps, from the lowest level to the highest."""
+    table = Table(box=HORIZONTALS, expand=True)
+    table.add_column("msg/s" if capacity.asked == "rate" else "connections", justify="right")
+    for name in ("achieved", "p50", "p99", "p99.9"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("SLO", ratio=1)
+    for step in sorted(capacity.steps, key=capacity.level_of):
+        times = (step.p50_us, step.p99_us, step.p99_9_us)
+        level, achieved = written_rate(capacity.level_of(step)), written_rate(step.achieved)
+        table.add_row(level, achieved, *map(_time, times), _outcome(step))
+    return table
+
+
+def _outcome(step: CapacityStep) -> Text:
+    if step.kept:
+        return Text("confirmed" if step.phase == "confirm" else "kept", "green")
+    bound = " (generator-bound)" if step.generator_bound else ""
+    return Text(f"{step.why}{bound}", "red")
+
+
+def _time(microseconds: float) -> str:
+    return written_time(microseconds / 1e6) if microseconds else "none"

@@ -1,0 +1,136 @@
+"""The capacity of a target: the highest rate, or the most connections, that it sustains."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from echo_load.plan.thresholds import ThresholdResult, written_rate
+
+Bound = Literal["slo", "refused", "generator", "range", "interrupted"]
+
+
+class CapacityStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A test at one rate or number of connections.
+
+    Attributes:
+        phase: `search`, or `confirm` for one that repeats the answer to confirm it.
+        rate: messages per second that were due.
+        connections: number of connections.
+        achieved: completed round trips per second.
+        seconds: time in which messages could be sent, over all repeats.
+        messages: completed round trips.
+        p50_us: median of the response time in microseconds; 0 without a round trip, as are the
+            following ones.
+        p90_us: 90th percentile of the response time.
+        p99_us: 99th percentile.
+        p99_9_us: 99.9th percentile.
+        max_us: longest response time.
+        errors: number of failures by kind.
+        slo: each condition of the SLO, and its measured value.
+        kept: whether the SLO was kept and nothing failed that it does not allow.
+        generator_bound: whether the generator was the bottleneck, or its delays distorted the
+            measurements.
+        why: why the step was not kept; None if it was.
+    """
+
+    phase: Literal["search", "confirm"]
+    rate: float
+    connections: int
+    achieved: float
+    seconds: float
+    messages: int
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p99_9_us: float
+    max_us: float
+    errors: dict[str, int]
+    slo: list[ThresholdResult]
+    kept: bool
+    generator_bound: bool
+    why: str | None
+
+
+class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of `echo-load capacity`, and the steps that led to it.
+
+    Attributes:
+        asked: whether the question was for the highest `rate` or for the most `connections`.
+        rate: highest rate that kept the SLO, in messages per second; None if none did. If the
+            question was for connections, the rate at which they were probed.
+        connections: number of connections; if the question was for them, the most that could be
+            held, or None if there were none.
+        failed_at: lowest rate, or number of connections, above the answer that was not kept; None
+            if there is none. The true limit lies between the answer and this.
+        bound: what set the limit: `slo` if the target became too slow or returned wrong replies;
+            `refused` if it refused or closed connections; `generator` if this machine could not
+            do more, so that the target's limit is higher; `range` if the highest rate that was to
+            be tried was kept; `interrupted` if the search was stopped.
+        confirmed: whether the answer was confirmed by repeats.
+        precision: largest relative distance between the answer and `failed_at` that was asked for.
+        at_least: required rate or number of connections; None for none.
+        why: why `failed_at` was not kept; None if nothing failed.
+        advice: what to raise for a higher answer, if the target was not the limit; otherwise None.
+        steps: all steps, in the order in which they were tried.
+    """
+
+    asked: Literal["rate", "connections"]
+    rate: float | None
+    connections: int | None
+    failed_at: float | None
+    bound: Bound
+    confirmed: bool
+    precision: float
+    at_least: float | None
+    why: str | None
+    advice: str | None
+    steps: list[CapacityStep]
+
+    @property
+    def level(self) -> float | None:
+        """The answer: a rate or a number of connections; None if there is none."""
+        return self.rate if self.asked == "rate" else self.connections
+
+    def level_of(self, step: CapacityStep) -> float:
+        """Return the rate of a step, or its number of connections if those were asked for."""
+        return step.rate if self.asked == "rate" else step.connections
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the answer is lower than what was required."""
+        return self.at_least is not None and (self.level or 0.0) < self.at_least
+
+    def written(self, level: float) -> str:
+        """Return a level with its unit: `4,230 msg/s`, `10,000 connections`."""
+        return f"{written_rate(level)} {'msg/s' if self.asked == 'rate' else 'connections'}"
+
+    @property
+    def answer(self) -> str:
+        """The answer in one sentence, without a full stop."""
+        if self.level is None:
+            return self._without_answer()
+        found = self.written(self.level)
+        beyond = ""
+        if self.failed_at is not None:
+            beyond = f"; at {self.written(self.failed_at)}: {self.why}"
+        advice = f"; {self.advice}" if self.advice else ""
+        match self.bound:
+            case "interrupted":
+                return f"interrupted: at least {found}{beyond}"
+            case "generator":
+                return f"at least {found}, the limit of the generator{beyond}{advice}"
+            case "range":
+                return f"at least {found}, the highest that was to be tried{advice}"
+            case _:
+                return f"capacity {found}{beyond}"
+
+    def _without_answer(self) -> str:
+        if self.failed_at is None:
+            return "interrupted before the first step had ended"
+        failed = f"{self.written(self.failed_at)}: {self.why}"
+        if self.bound == "interrupted":
+            return f"interrupted: less than {failed}"
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"no answer: not kept even at {failed}{advice}"

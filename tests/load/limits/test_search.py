@@ -1,0 +1,88 @@
+"""The search finds known limits of a function, also with noise."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from echo_load.limits.search import Outcome, Range, search
+
+WITHIN = Range(start=1000, lowest=10, highest=1e6, precision=0.05)
+
+
+@pytest.mark.parametrize("limit", [11.0, 437.0, 1000.0, 1001.0, 4230.0, 777_777.0])
+def test_the_answer_is_within_the_precision_below_the_limit(limit: float) -> None:
+    found = search(lambda level, _: "kept" if level <= limit else "failed", WITHIN)
+    assert found.confirmed
+    assert found.level is not None
+    assert found.failed is not None
+    assert found.level <= limit < found.failed <= found.level * 1.0501
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100, 4230])
+def test_a_number_of_connections_is_whole(limit: int) -> None:
+    within = Range(start=100, lowest=1, highest=1e6, precision=0.05, whole=True)
+    found = search(lambda level, _: "kept" if level <= limit else "failed", within)
+    assert found.level is not None
+    assert found.level % 1 == 0
+    assert limit / 1.06 - 1 <= found.level <= limit
+
+
+def test_what_never_fails_or_never_holds_is_said() -> None:
+    always = search(lambda *_: "kept", WITHIN)
+    assert (always.level, always.failed, always.outcome) == (1e6, None, "kept")
+    never = search(lambda *_: "failed", WITHIN)
+    assert (never.level, never.failed, never.outcome) == (None, 10, "failed")
+
+
+def test_the_generator_is_the_limit_if_it_fails_again_and_again() -> None:
+    found = search(lambda level, _: "kept" if level <= 5000 else "generator", WITHIN)
+    assert found.outcome == "generator"
+    assert found.level is not None
+    assert 4700 <= found.level <= 5000
+
+
+def test_a_disturbed_generator_does_not_count_against_the_target() -> None:
+    attempts: list[float] = []
+
+    def attempt(level: float, _confirm: bool) -> Outcome:
+        attempts.append(level)
+        if len(attempts) % 2:
+            return "generator"
+        return "kept" if level <= 5000 else "failed"
+
+    found = search(attempt, WITHIN)
+    assert (found.outcome, found.confirmed) == ("failed", True)
+    assert found.level is not None
+    assert 4700 <= found.level <= 5000
+
+
+def test_an_interrupted_search_gives_what_is_known() -> None:
+    levels: list[float] = []
+
+    def attempt(level: float, _confirm: bool) -> Outcome:
+        levels.append(level)
+        if len(levels) > 3:
+            return "interrupted"
+        return "kept"
+
+    found = search(attempt, WITHIN)
+    assert (found.level, found.outcome, found.confirmed) == (4000, "interrupted", False)
+
+
+def test_noise_moves_the_answer_little() -> None:
+    """One attempt in ten fails for no reason of the target, and those near the limit are tosses."""
+    near = 0
+    for seed in range(200):
+        noise = random.Random(seed)
+
+        def attempt(level: float, _confirm: bool, noise: random.Random = noise) -> Outcome:
+            if noise.random() < 0.1:
+                return "failed"
+            return "kept" if math.log(level / 4000) < noise.gauss(0, 0.03) else "failed"
+
+        found = search(attempt, WITHIN)
+        near += found.level is not None and 3600 <= found.level <= 4400
+    assert near >= 180

@@ -1,6 +1,6 @@
 """Measures what scrapes of the admin page cost, and what they do to the latency of the echo.
 
-    python tests/benchmarks/admin_scrapes.py [--rounds 5] [--seconds 2] [--scrapers 8]
+    python tests/benchmarks/admin_scrapes.py [--rounds 5] [--seconds 0.8] [--scrapers 8]
 
 The processor time of the process that serves the page, for each scrape and for the rendering alone;
 and the round trips of one connection with and without scrapers that ask again as soon as they are
@@ -126,7 +126,7 @@ def free_port() -> int:
 
 def main() -> None:
     """Measure and print."""
-    parser = option_parser(__doc__, [1])
+    parser = option_parser(__doc__)
     parser.add_argument("--scrapers", type=int, default=8)
     options = parser.parse_args()
     admin_port = free_port()

@@ -1,6 +1,6 @@
 """Measures echo-load against its peers: messages a second, and lateness at half of that.
 
-    python tests/benchmarks/generator_throughput.py [--rounds 5] [--seconds 2]
+    python tests/benchmarks/generator_throughput.py [--rounds 5] [--seconds 0.8]
 
 The target is the C epoll server on core 0; each generator has core 1 to itself, its controller
 included. Rounds are interleaved; how, and what to quote, stands in measuring.py.
@@ -187,7 +187,9 @@ def open_loop(server: str, connections: int, rate: int, options: argparse.Namesp
 
 def main() -> None:
     """Measure and print."""
-    options = option_parser(__doc__, [100, 1000]).parse_args()
+    parser = option_parser(__doc__)
+    parser.add_argument("--connections", type=int, nargs="+", default=[100, 1000])
+    options = parser.parse_args()
     raise_descriptor_limit()
 
     with tempfile.TemporaryDirectory() as directory:

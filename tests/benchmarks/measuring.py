@@ -12,29 +12,74 @@ import json
 import os
 import statistics
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_results import MeasurementError
+
 PEERS = Path(__file__).parent / "peers"
 SERVER_CORE, GENERATOR_CORE = 0, 1
-WARMUP_SECONDS = 0.5
+WARMUP_SECONDS = 0.3
+# A program that has not ended by then is stuck.
+LONGEST_SECONDS = 60.0
+# The folder that compiled peers are in.
+BUILD = "peers"
 
 
-def option_parser(description: str | None, connections: Sequence[int]) -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Options:
+    """What the benchmarks were asked for.
+
+    Attributes:
+        rounds: number of interleaved rounds.
+        seconds: measured seconds of each candidate in each round.
+        directory: folder of the results.
+        groups: groups of scenarios to measure; all if empty.
+    """
+
+    rounds: int
+    seconds: float
+    directory: Path
+    groups: frozenset[str]
+
+    def wants(self, group: str) -> bool:
+        """Return whether a group is to be measured."""
+        return not self.groups or group in self.groups
+
+
+def read_options(description: str | None, groups: Sequence[str]) -> Options:
+    """Parse the options that suites have; the description is a docstring's first line."""
+    parser = option_parser(description)
+    parser.add_argument("--quick", action="store_true", help="one short round, to try it")
+    parser.add_argument("-o", "--directory", type=Path, default=Path("build/bench"))
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(groups))
+    parsed = parser.parse_args()
+    if unknown := set(parsed.groups) - set(groups):
+        parser.error(f"no group {min(unknown)!r}; there are {', '.join(groups)}")
+    return Options(
+        rounds=1 if parsed.quick else parsed.rounds,
+        seconds=0.4 if parsed.quick else parsed.seconds,
+        directory=parsed.directory,
+        groups=frozenset(parsed.groups),
+    )
+
+
+def option_parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark has; the description is a docstring's first line."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--connections", type=int, nargs="+", default=list(connections))
+    parser.add_argument("--seconds", type=float, default=0.8)
     return parser
 
 
 def compile_peer(name: str, directory: Path, *libraries: str) -> str:
     """Compile a peer written in C and return its path."""
-    program = directory / name
+    program = directory / BUILD / name
+    program.parent.mkdir(exist_ok=True)
     source = PEERS / f"{name}.c"
     subprocess.run(["cc", "-O2", "-o", str(program), str(source), *libraries], check=True)
     return str(program)
@@ -52,8 +97,10 @@ def listening(command: list[str]) -> Iterator[tuple[int, int]]:
     )
     assert server.stdout is not None
     try:
-        port = int(server.stdout.readline().rpartition(":")[2])
-        yield server.pid, port
+        line = server.stdout.readline()
+        if not line:
+            raise MeasurementError(f"{command[0]} did not start")
+        yield server.pid, int(line.rpartition(":")[2])
     finally:
         server.kill()
         server.wait()
@@ -72,19 +119,57 @@ def generator(command: list[str]) -> subprocess.Popen[str]:
 
 
 def generated(command: list[str]) -> Any:
-    """Run a generator on its core to its end and return what it printed as JSON."""
-    ended = subprocess.run(
+    """Run a generator on its core to its end and return what it printed as JSON.
+
+    Raises:
+        MeasurementError: it failed, or did not end.
+    """
+    return measured(command, lambda: 0.0)[0]
+
+
+def measured(command: list[str], cpu: Callable[[], float]) -> tuple[Any, float]:
+    """Run a generator on its core to its end.
+
+    Args:
+        command: program and its arguments; if it prints "measuring" on standard error, the measured
+            time begins there.
+        cpu: returns the processor time used by what is measured, in seconds.
+
+    Returns:
+        What it printed as JSON, and the processor time used while it measured.
+
+    Raises:
+        MeasurementError: it failed, or did not end.
+    """
+    running = subprocess.Popen(
         command,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         preexec_fn=lambda: os.sched_setaffinity(0, {GENERATOR_CORE}),
     )
-    if ended.returncode != 0:
-        sys.exit(
-            f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stderr}{ended.stdout}"
-        )
-    return json.loads(ended.stdout)
+    watchdog = threading.Timer(LONGEST_SECONDS, running.kill)
+    watchdog.start()
+    try:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        # Only the C generators mark the beginning; what others write there is kept for a failure.
+        marks = Path(command[0]).parent.name == BUILD and running.stderr.readline()
+        before = cpu()
+        if marks:
+            output = running.stdout.read()
+            used = cpu() - before
+            _, errors = running.communicate()
+        else:
+            output, errors = running.communicate()
+            used = cpu() - before
+    finally:
+        watchdog.cancel()
+    if running.returncode != 0:
+        words = (errors or str(marks or "")).strip().splitlines()
+        reason = words[-1] if words else "without a message"
+        raise MeasurementError(f"{Path(command[0]).name} ended with {running.returncode}: {reason}")
+    return json.loads(output), used
 
 
 def peer_rate(figures: Any) -> float:

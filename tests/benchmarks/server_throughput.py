@@ -1,227 +1,208 @@
 """Measures echo-server against its peers: messages and connections a second, memory, CPU.
 
-    python tests/benchmarks/server_throughput.py [--rounds 5] [--seconds 2] [--connections 100 ...]
+    python tests/benchmarks/server_throughput.py [--quick] [--rounds 5] [--seconds 0.8] [GROUP ...]
 
 Each server has core 0 to itself and the C generators core 1. Rounds are interleaved; how, and what
-to quote, stands in measuring.py. The reference is the C epoll server.
+to quote, stands in measuring.py. The reference is the C epoll server. Results are written to
+build/bench/server.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-import trustme
-
+from bench_results import MeasurementError, Scenario, Suite, Value
+from echo_core.limits import raise_descriptor_limit
 from measuring import (
-    PEERS,
     WARMUP_SECONDS,
-    compile_peer,
+    Options,
     cpu_seconds,
     family,
-    generated,
     generator,
     listening,
-    option_parser,
+    measured,
     peer_rate,
+    read_options,
     resident_kib,
-    spread,
 )
+from servers import OURS, REFERENCE, Command, Peers
 
+MESSAGES = "messages/s"
+SIZES = (("64 B", 64), ("1 KiB", 1024), ("16 KiB", 16384), ("256 KiB", 262144))
+CONNECTIONS = (1, 10, 100, 1000, 5000)
+PIPELINES = (1, 16, 256)
 MEMORY_CONNECTIONS = 5000
-
-REFERENCE = "C, epoll"
-OURS = "echo-server"
-LIMITED = "echo-server, all limits"
-FOUR_WORKERS = "echo-server, 4 workers"
-ALL_LIMITS = (
-    *("--max-connections", "15k", "--max-connections-per-ip", "15k", "--idle-timeout", "1m"),
-    *("--rate-limit", "100GB", "--access-log", "--access-log-sample", "1%"),
-    *("--admin", "127.0.0.1:0"),
-)
-LARGE_CONNECTIONS = 100
-# The tutorial's server sends once what it received, whole or not, and the peer waits for the rest.
-SMALL_ONLY = {"the tutorial's server"}
-CHURN_PLACES = 64
-PYTHON_PEERS = {
-    "uvloop Protocol": "uvloop",
-    "StreamServer, greenlets": "greenlet",
-    "the tutorial's server": "tutorial",
-    "asyncio Protocol": "asyncio",
-}
+CHURN_CONNECTIONS = 64
+GROUPS = ("connections", "sizes", "pipelines", "churn", "workers", "udp", "tls", "memory")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One server in one round."""
-
-    messages_per_second: float
-    cpu_us_per_message: float
-
-
-def throughput(
-    server: list[str], program: str, connections: int, size: int, seconds: float
-) -> Measured:
-    """Measure one server once."""
+def throughput(server: Command, options: Options, program: str, *workload: object) -> Value:
+    """Measure one server once with a C generator."""
     with listening(server) as (pid, port):
-        arguments = [port, connections, size, WARMUP_SECONDS, seconds]
         pids = family(pid)
-        before = sum(map(cpu_seconds, pids))
-        rate = peer_rate(generated([program, *map(str, arguments)]))
-        cpu = sum(map(cpu_seconds, pids)) - before
-    # The server also worked during the warm-up.
-    return Measured(rate, cpu / (rate * (seconds + WARMUP_SECONDS)) * 1e6)
+        figures, cpu = measured(
+            [program, str(port), *map(str, workload), str(WARMUP_SECONDS), str(options.seconds)],
+            lambda: sum(map(cpu_seconds, pids)),
+        )
+    if not figures["messages"]:
+        raise MeasurementError("nothing was echoed")
+    return Value(peer_rate(figures), cpu / figures["messages"] * 1e6)
 
 
-def memory_per_connection(server: list[str], closed_loop: str) -> float:
+def memory_per_connection(server: Command, closed_loop: str) -> Value:
     """KiB that a server needs per connection, with many that have echoed once."""
     with listening(server) as (pid, port):
         pids = family(pid)
         before = sum(map(resident_kib, pids))
         holding = generator([closed_loop, str(port), str(MEMORY_CONNECTIONS), "64", "0", "0"])
         assert holding.stdout is not None
-        assert holding.stdout.readline() == "open\n"
-        grown: int = sum(map(resident_kib, pids)) - before
+        is_open = holding.stdout.readline() == "open\n"
+        grown: int = sum(map(resident_kib, pids)) - before if is_open else 0
         holding.communicate()
-    return grown / MEMORY_CONNECTIONS
+    if not is_open:
+        raise MeasurementError("could not open all connections")
+    return Value(grown / MEMORY_CONNECTIONS)
 
 
-def compare(
-    servers: dict[str, list[str]],
-    program: str,
-    connections: int,
-    options: argparse.Namespace,
-    *,
-    size: int,
-    what: str,
-    reference: str = REFERENCE,
-) -> None:
-    """Measure all servers in interleaved rounds and print a line for each."""
-    rounds = [
-        {
-            name: throughput(server, program, connections, size, options.seconds)
-            for name, server in servers.items()
-        }
-        for _ in range(options.rounds)
-    ]
-    for name in servers:
-        rate = statistics.median(one[name].messages_per_second for one in rounds)
-        cpu = statistics.median(one[name].cpu_us_per_message for one in rounds)
-        ratios = [
-            one[name].messages_per_second / one[reference].messages_per_second for one in rounds
-        ]
-        print(
-            f"  {name:24} {rate:9,.0f} {what}/s  {spread(ratios)} of {reference}"
-            f"  {cpu:5.1f} us CPU each"
+Measure = Callable[[Command], Value]
+
+
+class Run:
+    """The scenarios of the suite, measured one after the other."""
+
+    def __init__(self, suite: Suite, options: Options, peers: Peers) -> None:
+        self._suite = suite
+        self._options = options
+        self._peers = peers
+
+    def measure(
+        self,
+        servers: Mapping[str, Command],
+        measure: Measure,
+        *,
+        group: str,
+        label: str,
+        x: float = 0,
+        unit: str = MESSAGES,
+        reference: str | None = REFERENCE,
+    ) -> None:
+        """Measure a scenario with each of the servers."""
+        scenario = Scenario(group=group, label=label, x=x, unit=unit, reference=reference)
+        self._suite.measure(
+            self._options.directory,
+            scenario,
+            {name: partial(measure, server) for name, server in servers.items()},
         )
 
+    def workload(self, program: str, *workload: object) -> Measure:
+        """Return what measures a server with a C generator."""
+        return lambda server: throughput(server, self._options, program, *workload)
 
-def build_go_peer(directory: Path) -> dict[str, list[str]]:
-    """The peer written in Go, on one core, if there is a Go compiler."""
-    compiler = shutil.which("go")
-    if compiler is None:
-        return {}
-    program = str(directory / "echo_goroutines")
-    subprocess.run([compiler, "build", "-o", program, PEERS / "echo_goroutines.go"], check=True)
-    return {"Go, goroutines": ["env", "GOMAXPROCS=1", program]}
+    def all(self) -> None:
+        """Measure what was asked for."""
+        for group in GROUPS:
+            if self._options.wants(group):
+                getattr(self, group)()
 
+    def connections(self) -> None:
+        """64-byte messages, from one connection to thousands."""
+        program = self._peers.compiled("closed_loop")
+        for count in CONNECTIONS:
+            servers = self._peers.servers(connections=count)
+            measure = self.workload(program, count, 64)
+            self.measure(servers, measure, group="connections", label=f"{count:,}", x=count)
 
-def compare_datagrams(directory: Path, options: argparse.Namespace) -> None:
-    """Measure UDP against the plain loop of recvfrom and sendto in C."""
-    reference = "C, recvfrom and sendto"
-    generator_program = compile_peer("datagram_loop", directory)
-    servers = {
-        reference: [compile_peer("echo_datagrams", directory)],
-        OURS: [sys.executable, "-m", "echo_server", "--listen", "udp://127.0.0.1:0"],
-    }
-    for sockets, size in ((16, 64), (200, 64), (200, 1400)):
-        print(f"\nUDP, {sockets} sockets, {size} bytes")
-        compare(
+    def sizes(self) -> None:
+        """100 connections, from small to large messages."""
+        program = self._peers.compiled("closed_loop")
+        for label, size in SIZES:
+            servers = self._peers.servers(connections=100, size=size)
+            self.measure(
+                servers, self.workload(program, 100, size), group="sizes", label=label, x=size
+            )
+
+    def pipelines(self) -> None:
+        """100 connections with many messages in flight on each."""
+        program = self._peers.compiled("pipelined_loop")
+        for depth in PIPELINES:
+            servers = self._peers.servers(connections=100, size=64 * depth)
+            measure = self.workload(program, 100, 64, depth)
+            self.measure(servers, measure, group="pipelines", label=f"{depth} in flight", x=depth)
+
+    def churn(self) -> None:
+        """Connections that are opened, echo once and are closed."""
+        measure = self.workload(self._peers.compiled("connect_cycles"), CHURN_CONNECTIONS, 64)
+        servers = self._peers.servers(connections=CHURN_CONNECTIONS)
+        self.measure(
+            servers, measure, group="churn", label="connect, echo, close", unit="connections/s"
+        )
+
+    def workers(self) -> None:
+        """Several workers on one core: what sharing costs."""
+        program = self._peers.compiled("closed_loop")
+        for count in (100, 1000, 5000):
+            measure = self.workload(program, count, 64)
+            servers = self._peers.workers((1, 2, 4))
+            self.measure(
+                servers,
+                measure,
+                group="workers",
+                label=f"{count:,} connections",
+                x=count,
+                reference="1 worker",
+            )
+
+    def udp(self) -> None:
+        """Datagrams, against the plain loop in C."""
+        program = self._peers.compiled("datagram_loop")
+        servers = self._peers.datagram_servers()
+        for sockets, size in ((16, 64), (200, 64), (200, 1400)):
+            measure = self.workload(program, sockets, size)
+            label = f"{sockets} senders, {size:,} B"
+            self.measure(
+                servers, measure, group="udp", label=label, reference="C, recvfrom and sendto"
+            )
+
+    def tls(self) -> None:
+        """TLS, against asyncio and uvloop."""
+        program = self._peers.tls_generator
+        if program is None:
+            return
+        servers = self._peers.tls_servers()
+        for count, amount, size in ((100, "64 B", 64), (1000, "64 B", 64), (100, "16 KiB", 16384)):
+            measure = self.workload(program, count, size)
+            label = f"{count:,} connections, {amount}"
+            self.measure(servers, measure, group="tls", label=label, reference="asyncio, Protocol")
+
+    def memory(self) -> None:
+        """Memory of a connection that has echoed."""
+        program = self._peers.compiled("closed_loop")
+        servers = self._peers.servers(connections=MEMORY_CONNECTIONS)
+        self.measure(
             servers,
-            generator_program,
-            sockets,
-            options,
-            size=size,
-            what="msg",
-            reference=reference,
+            lambda server: memory_per_connection(server, program),
+            group="memory",
+            label=f"{MEMORY_CONNECTIONS:,} connections",
+            unit="KiB per connection",
+            reference=None,
         )
 
 
-def compare_tls(directory: Path, options: argparse.Namespace) -> None:
-    """Measure TLS against asyncio and uvloop, if OpenSSL's headers are installed."""
-    try:
-        generator_program = compile_peer("tls_loop", directory, "-lssl", "-lcrypto")
-    except subprocess.CalledProcessError:
-        print("\nno TLS: OpenSSL's headers are missing")
-        return
-    cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
-    issued = trustme.CA().issue_cert("localhost")
-    issued.private_key_pem.write_to_path(key)
-    issued.cert_chain_pems[0].write_to_path(cert)
-    python_servers = [sys.executable, str(PEERS / "python_servers.py")]
-    ours = [sys.executable, "-m", "echo_server", "--listen", "tls://127.0.0.1:0"]
-    servers = {
-        "uvloop": [*python_servers, "uvloop", cert, key],
-        "asyncio": [*python_servers, "asyncio", cert, key],
-        OURS: [*ours, "--tls-cert", cert, "--tls-key", key],
-    }
-    for connections, size in ((100, 64), (1000, 64), (100, 16384)):
-        print(f"\nTLS, {connections} connections, {size} bytes")
-        compare(
-            servers,
-            generator_program,
-            connections,
-            options,
-            size=size,
-            what="msg",
-            reference="asyncio",
-        )
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = option_parser(__doc__, [100, 1000, 5000])
-    parser.add_argument("--size", type=int, nargs="+", default=[64])
-    parser.add_argument("--large-size", type=int, nargs="*", default=[16384, 262144, 1048576])
-    parser.add_argument("--no-memory", action="store_true")
-    options = parser.parse_args()
-
+def main() -> int:
+    """Measure, write, and return the exit code."""
+    options = read_options(__doc__, GROUPS)
+    raise_descriptor_limit()
     with tempfile.TemporaryDirectory() as directory:
-        closed_loop = compile_peer("closed_loop", Path(directory))
-        connect_cycles = compile_peer("connect_cycles", Path(directory))
-        python_servers = [sys.executable, str(PEERS / "python_servers.py")]
-        ours = [sys.executable, "-m", "echo_server", "--port", "0"]
-        servers = {
-            REFERENCE: [compile_peer("echo_epoll", Path(directory)), "0"],
-            OURS: ours,
-            LIMITED: [*ours, *ALL_LIMITS],
-            FOUR_WORKERS: [*ours, "--workers", "4"],
-            **build_go_peer(Path(directory)),
-            **{name: [*python_servers, kind] for name, kind in PYTHON_PEERS.items()},
-        }
-        for size in options.size:
-            for connections in options.connections:
-                print(f"\n{connections} connections, {size} bytes, {options.rounds} rounds")
-                compare(servers, closed_loop, connections, options, size=size, what="msg")
-        fast = {name: server for name, server in servers.items() if name not in SMALL_ONLY}
-        for size in options.large_size:
-            print(f"\n{LARGE_CONNECTIONS} connections, {size} bytes, {options.rounds} rounds")
-            compare(fast, closed_loop, LARGE_CONNECTIONS, options, size=size, what="msg")
-        print(f"\n{CHURN_PLACES} connections opened, echoed on and closed again and again")
-        compare(servers, connect_cycles, CHURN_PLACES, options, size=64, what="cycles")
-        compare_datagrams(Path(directory), options)
-        compare_tls(Path(directory), options)
-        if not options.no_memory:
-            print(f"\nmemory at {MEMORY_CONNECTIONS} connections")
-            for name, server in servers.items():
-                print(f"  {name:24} {memory_per_connection(server, closed_loop):5.2f} KiB each")
+        peers = Peers(Path(directory))
+        suite = Suite.begin("server", options.rounds, options.seconds, peers.left_out)
+        Run(suite, options, peers).all()
+    print(f"{OURS} measured: {options.directory / 'server.json'}")
+    return suite.exit_code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,8 @@
  *
  *   closed_loop PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS
  *
- * Prints one JSON object: messages and seconds of the measured time. With
+ * Prints "measuring" on standard error when the measured time begins, and at
+ * its end one JSON object: messages and seconds of the measured time. With
  * SECONDS 0 it opens the connections, makes one round trip on each, prints
  * "open" and holds them until its standard input ends.
  */
@@ -97,6 +98,7 @@ int main(int argc, char **argv)
         if (!started && instant >= begin) {
             started = instant;
             messages = 0;
+            fprintf(stderr, "measuring\n");
         }
         if (!hold && instant >= end) {
             printf("{\"messages\": %llu, \"seconds\": %.6f}\n", (unsigned long long)messages,

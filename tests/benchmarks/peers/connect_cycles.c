@@ -4,7 +4,8 @@
  *
  *   connect_cycles PORT PLACES SIZE WARMUP_SECONDS SECONDS
  *
- * Prints one JSON object: messages (which are cycles here) and seconds of the
+ * Prints "measuring" on standard error when the measured time begins, and at
+ * its end one JSON object: messages (which are cycles here) and seconds of the
  * measured time. Connections come from many addresses of 127.0.0.0/8 in turn,
  * because ports of a closed connection stay taken for a while (TIME_WAIT).
  */
@@ -108,6 +109,7 @@ int main(int argc, char **argv)
         if (!started && instant >= begin) {
             started = instant;
             cycles = 0;
+            fprintf(stderr, "measuring\n");
         }
         if (instant >= end) {
             printf("{\"messages\": %llu, \"seconds\": %.6f}\n", (unsigned long long)cycles,

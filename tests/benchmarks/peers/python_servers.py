@@ -1,6 +1,6 @@
 """Echo servers in Python that echo-server is measured against.
 
-    python python_servers.py KIND [CERT KEY]      KIND: uvloop, greenlet, tutorial, asyncio
+    python python_servers.py KIND [CERT KEY]      KIND: uvloop, greenlet, tutorial, asyncio, threads
 
 With a certificate and its key, uvloop and asyncio speak TLS.
 
@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 import sys
+import threading
 from typing import cast
 
 
@@ -55,6 +56,22 @@ def tutorial() -> None:
         gevent.spawn(echo, connection)
 
 
+def threads() -> None:
+    """An accept loop and a thread per connection on blocking sockets."""
+
+    def echo(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with connection:
+            while data := connection.recv(65536):
+                connection.sendall(data)
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    announce(listener.getsockname()[1])
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+
 class EchoProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
@@ -89,6 +106,11 @@ def asyncio_protocol() -> None:
 
 
 if __name__ == "__main__":
-    {"uvloop": uvloop, "greenlet": greenlet, "tutorial": tutorial, "asyncio": asyncio_protocol}[
-        sys.argv[1]
-    ]()
+    kinds = {
+        "uvloop": uvloop,
+        "greenlet": greenlet,
+        "tutorial": tutorial,
+        "asyncio": asyncio_protocol,
+        "threads": threads,
+    }
+    kinds[sys.argv[1]]()

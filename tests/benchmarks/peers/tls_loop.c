@@ -3,7 +3,8 @@
  *
  *   tls_loop PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS
  *
- * Prints one JSON object: messages and seconds of the measured time.
+ * Prints "measuring" on standard error when the measured time begins, and at
+ * its end one JSON object: messages and seconds of the measured time.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -89,6 +90,7 @@ int main(int argc, char **argv)
         if (!started && instant >= begin) {
             started = instant;
             messages = 0;
+            fprintf(stderr, "measuring\n");
         }
         if (instant >= end) {
             printf("{\"messages\": %llu, \"seconds\": %.6f}\n", (unsigned long long)messages,

@@ -1,0 +1,194 @@
+"""The results of a suite of benchmarks: interleaved rounds, and one JSON file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import psutil
+
+FAILED = 1
+
+
+class MeasurementError(Exception):
+    """A program that was to be measured, or that measures, failed."""
+
+
+class Value(msgspec.Struct, frozen=True):
+    """What one candidate reached in one round.
+
+    Attributes:
+        value: the figure, in the unit of its scenario.
+        cpu_us: processor time of the server per message in microseconds; 0 if not measured.
+    """
+
+    value: float
+    cpu_us: float = 0.0
+
+
+class Scenario(msgspec.Struct, kw_only=True):
+    """One workload, and what each candidate reached in each round.
+
+    Attributes:
+        group: scenarios that belong to one table, such as `connections`.
+        label: heading of its column, such as `100`.
+        x: its position on the axis of a plot.
+        unit: unit of all values.
+        reference: candidate by which the others are divided; None if the values are shown as such.
+        rounds: values of each candidate, one per round.
+        failed: candidates that failed, with the reason; they have no rounds.
+    """
+
+    group: str
+    label: str
+    x: float
+    unit: str
+    reference: str | None
+    rounds: dict[str, list[Value]] = {}
+    failed: dict[str, str] = {}
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine, without anything that names it."""
+
+    processor: str
+    cores: int
+    memory_gib: float
+    kernel: str
+    python: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Describe this machine."""
+        return cls(
+            processor=_processor(),
+            cores=os.cpu_count() or 1,
+            memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+            kernel=platform.release(),
+            python=platform.python_version(),
+        )
+
+
+class Suite(msgspec.Struct, kw_only=True):
+    """The results of one suite.
+
+    Attributes:
+        name: name of the suite; its file is `NAME.json`.
+        revision: commit that was measured, with `+` if files were changed.
+        date: day of the measurement.
+        rounds: number of interleaved rounds.
+        seconds: measured seconds of each candidate in each round.
+        left_out: candidates that this machine cannot run, with the reason.
+        scenarios: what was measured.
+    """
+
+    name: str
+    machine: Machine
+    revision: str
+    date: str
+    rounds: int
+    seconds: float
+    left_out: dict[str, str]
+    scenarios: list[Scenario] = []
+
+    @classmethod
+    def begin(cls, name: str, rounds: int, seconds: float, left_out: dict[str, str]) -> Suite:
+        """Return a suite without scenarios."""
+        return cls(
+            name=name,
+            machine=Machine.here(),
+            revision=_revision(),
+            date=time.strftime("%Y-%m-%d"),
+            rounds=rounds,
+            seconds=seconds,
+            left_out=left_out,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Suite:
+        """Read a file that `write` wrote."""
+        return msgspec.json.decode(path.read_bytes(), type=cls)
+
+    def write(self, directory: Path) -> None:
+        """Write the results so far."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{self.name}.json"
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+        unfinished.replace(path)
+
+    def measure(
+        self,
+        directory: Path,
+        scenario: Scenario,
+        candidates: Mapping[str, Callable[[], Value | Mapping[str, Value]]],
+    ) -> Scenario:
+        """Measure the candidates in interleaved rounds, and write the file anew.
+
+        Args:
+            directory: folder of the file.
+            scenario: scenario without rounds.
+            candidates: measures a candidate once; a mapping has several values of it by name.
+
+        Returns:
+            The scenario with its rounds.
+        """
+        rounds: dict[str, list[Value]] = {}
+        failed: dict[str, str] = {}
+        for _ in range(self.rounds):
+            for name, measure in candidates.items():
+                if name in failed:
+                    continue
+                try:
+                    values = measure()
+                except MeasurementError as error:
+                    failed[name] = str(error)
+                    print(f"  {name}: {error}", file=sys.stderr)
+                    continue
+                named = {name: values} if isinstance(values, Value) else values
+                for one, value in named.items():
+                    rounds.setdefault(one, []).append(value)
+        # A candidate has all rounds or none: ratios are taken within a round.
+        scenario.rounds = {name: rounds[name] for name in rounds if name not in failed}
+        scenario.failed = failed
+        self.scenarios.append(scenario)
+        self.write(directory)
+        print(f"{self.name}: {scenario.group}, {scenario.label}", file=sys.stderr, flush=True)
+        return scenario
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if a candidate failed."""
+        return FAILED if any(one.failed for one in self.scenarios) else 0
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _revision() -> str:
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if commit.returncode != 0:
+        return "unknown"
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

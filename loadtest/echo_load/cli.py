@@ -8,6 +8,7 @@ from echo_core.command_line import program, settings
 from echo_load.commands.capacity import capacity
 from echo_load.commands.compare import compare
 from echo_load.commands.hold import hold
+from echo_load.commands.idle import idle
 from echo_load.commands.lab import lab
 from echo_load.commands.report import report
 from echo_load.commands.run import run
@@ -26,5 +27,5 @@ def echo_load() -> None:
     """
 
 
-for one in (run, stress, hold, capacity, watch, swarm, report, compare, lab, schema):
+for one in (run, stress, hold, capacity, idle, watch, swarm, report, compare, lab, schema):
     echo_load.add_command(one)

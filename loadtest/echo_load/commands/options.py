@@ -154,13 +154,14 @@ result_options = together(
         help="Also write the result to a file, as JSON.",
     ),
 )
+html_option = click.option(
+    "--html",
+    metavar="FILE",
+    type=FILE,
+    help="Write an HTML report in one file that needs no network.",
+)
 report_options = together(
-    click.option(
-        "--html",
-        metavar="FILE",
-        type=FILE,
-        help="Write an HTML report in one file that needs no network.",
-    ),
+    html_option,
     click.option(
         "--csv", metavar="FILE", type=FILE, help="Write the figures of each second to a CSV file."
     ),

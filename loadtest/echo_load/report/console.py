@@ -12,6 +12,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.units import format_count
 from echo_load.plan.plan import Plan
 from echo_load.report.capacity import capacity_table
+from echo_load.report.idle import IdleScreen, idle_summary, idle_table
 from echo_load.report.live import LiveScreen
 from echo_load.report.output import Output, console
 from echo_load.report.tables import (
@@ -46,6 +47,7 @@ class ConsoleReport(Observer):
         self._live = LiveScreen(self._err.console)
         live = live_display(self._err.console) if self._err.console.is_terminal else None
         self._watch = WatchScreen(live, self._err.print)
+        self._idle = IdleScreen(self._err)
         self._plan = Plan()
         # Without a terminal: the current part, and the number of its stages that have begun.
         self._tally: Tally | None = None
@@ -65,6 +67,9 @@ class ConsoleReport(Observer):
         """Show the progress of the test."""
         if progress.watch is not None:
             self._err.guarded(lambda: self._watch.progressed(progress))
+            return
+        if progress.idle is not None:
+            self._idle.progressed(progress)
             return
         if self._err.console.is_terminal:
             self._err.guarded(lambda: self._live.draw(progress))
@@ -120,6 +125,10 @@ class ConsoleReport(Observer):
                 self._output.print(outage_table(result.watch), Text())
             self._output.print(watch_summary(result, result.watch), wrap=False)
             return
+        if result.idle is not None:
+            self._output.print(idle_table(result.idle), Text())
+            self._output.print(idle_summary(result, result.idle), wrap=False)
+            return
         if self._plan.repeat > 1:
             self._output.print(Text())
             self._print_stages(result.stages)
@@ -131,7 +140,7 @@ class ConsoleReport(Observer):
     def show(self, result: Result) -> None:
         """Print a saved result as after its test."""
         self._plan = result.plan
-        if result.watch is not None:
+        if result.watch is not None or result.idle is not None:
             pass
         elif result.repeats:
             for number, repeat in enumerate(result.repeats, 1):
@@ -144,6 +153,7 @@ class ConsoleReport(Observer):
         """Remove the live screen."""
         self._err.guarded(self._live.close)
         self._err.guarded(self._watch.close)
+        self._idle.close()
 
     def _print_stages(self, stages: Sequence[StageResult]) -> None:
         for stage in stages:

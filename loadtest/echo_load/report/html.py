@@ -27,6 +27,9 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "verdict": _VERDICTS.__getitem__,
     "checked": rows.checked,
     "latencies": rows.latencies,
+    "description": lambda result: (
+        result.idle.description if result.idle is not None else result.plan.description
+    ),
 }
 
 

@@ -202,6 +202,11 @@ def _check(baseline: Result, other: Result, names: tuple[str, str]) -> None:
             f"{names[0]} is of echo-load {baseline.command} and {names[1]} of echo-load "
             f"{other.command}: compare results of the same command"
         )
+    if baseline.idle is not None:
+        raise IncomparableError(
+            f"{names[0]} is of echo-load idle, whose figures are not those of a load; compare the "
+            "answers that `echo-load report` prints"
+        )
     stages = [[stage.name for stage in one.stages] for one in (baseline, other)]
     if len(stages[0]) != len(stages[1]) or (len(stages[0]) > 1 and stages[0] != stages[1]):
         raise IncomparableError(

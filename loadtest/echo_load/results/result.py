@@ -20,6 +20,7 @@ from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.capacity import CapacityResult
+from echo_load.results.idle import IdleResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.watch import WatchResult
 
@@ -324,7 +325,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: name and version of this format.
-        command: command that ran the test: `run`, `stress`, `hold`, `capacity` or `watch`.
+        command: command that ran the test: `run`, `stress`, `hold`, `capacity`, `idle` or `watch`.
         plan: the plan of the test, as it was given.
         targets: URLs of the tested services, including that of a server started for the test.
         machine: the machine that ran the generators.
@@ -346,6 +347,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         watch: outages that `echo-load watch` found; None for any other command.
         capacity: the answer of `echo-load capacity`, and its steps; the rest of the result is of
             the test that confirmed the answer. None for other commands.
+        idle: the answer of `echo-load idle`, and its connections; None for other commands.
     """
 
     schema: str = SCHEMA
@@ -368,6 +370,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[str]
     watch: WatchResult | None = None
     capacity: CapacityResult | None = None
+    idle: IdleResult | None = None
 
     @property
     def exit_code(self) -> ExitCode:

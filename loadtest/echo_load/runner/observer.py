@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from echo_core.endpoint import Endpoint
 from echo_load.plan.plan import Plan
+from echo_load.results.idle import IdleResult
 from echo_load.results.result import Result, StageResult
 from echo_load.results.watch import WatchResult
 from echo_load.runner.processes import Phase
@@ -26,6 +27,7 @@ class Progress:
         elapsed: seconds since the first message of the part, or of its warm-up.
         tally: figures of the part so far.
         watch: what a watch has found so far; None for any other test.
+        idle: what a search for an idle timeout has found so far; None for any other test.
     """
 
     part: int
@@ -34,6 +36,7 @@ class Progress:
     elapsed: float
     tally: Tally
     watch: WatchResult | None = None
+    idle: IdleResult | None = None
 
 
 class Observer:

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 from echo_load.report.page import distributions, outages, over_time
 from echo_load.report.page.capacity import capacity
+from echo_load.report.page.idle import idle
 from echo_load.report.page.traces import Chart, Run
 
 __all__ = ["Chart", "Run", "charts"]
 
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
-    """Return all charts; each shows all runs."""
+    """Return all charts; each shows all runs. Those over time say nothing about idleness."""
+    if all(run.result.idle is not None for run in runs):
+        return idle(runs)
     watched = all(run.result.watch is not None for run in runs)
     return [
         *([outages.outages(runs)] if watched else []),
         *capacity(runs),
+        *idle(runs),
         over_time.throughput(runs),
         over_time.response(runs),
         over_time.connections(runs),

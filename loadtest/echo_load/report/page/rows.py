@@ -11,6 +11,7 @@ from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.report.checks import checks
+from echo_load.results.idle import IdleResult
 from echo_load.results.result import Latencies, Latency, Result
 
 NOTHING = "–"  # noqa: RUF001  # an en dash
@@ -113,6 +114,8 @@ def errors(result: Result) -> dict[str, str]:
 def plan(result: Result) -> dict[str, str]:
     """Return the fields of a plan that are set."""
     asked = result.plan
+    if result.idle is not None:
+        return _idle_plan(result, result.idle)
     rows = {
         "command": f"echo-load {result.command}",
         "targets": ", ".join(result.targets),
@@ -187,8 +190,24 @@ def server(result: Result) -> dict[str, str]:
 
 
 def _engine(result: Result) -> str:
-    """Return what sent the messages; a watch has threads of its own."""
+    """Return what sent the messages; some commands have means of their own."""
+    if result.idle is not None:
+        return "a poll loop"
     return result.plan.driven_by if result.watch is None else "threads"
+
+
+def _idle_plan(result: Result, found: IdleResult) -> dict[str, str]:
+    """Return the fields of a plan for finding an idle timeout that are set."""
+    times = {
+        "up to": found.up_to_seconds,
+        "precision": found.precision_seconds,
+        "keepalive": found.keepalive_seconds,
+        "at least": found.at_least_seconds,
+        "timeout": result.plan.reply_timeout,
+        "connect timeout": result.plan.connect_timeout,
+    }
+    written = {name: format_duration(one) for name, one in times.items() if one is not None}
+    return {"command": "echo-load idle", "target": ", ".join(result.targets), **written}
 
 
 def _stages(asked: Plan) -> str:

@@ -68,7 +68,7 @@ class Chart:
     """
 
     name: str
-    group: Literal["capacity", "time", "latency"]
+    group: Literal["capacity", "idle", "time", "latency"]
     title: str
     caption: str
     data: list[Trace]

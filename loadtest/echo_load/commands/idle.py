@@ -1,0 +1,100 @@
+"""`echo-load idle`: find out after how long an idle connection is dropped, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from echo_client.ip_options import ip_options
+from echo_client.tls_options import tls_options
+from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.arguments import Command
+from echo_core.endpoint import Endpoint
+from echo_core.errors import ExitCode
+from echo_load.commands import options
+from echo_load.flags import errors_name_flags
+
+if TYPE_CHECKING:
+    from echo_load.results.result import Result
+    from echo_load.runner.observer import Observer
+
+
+@click.command(
+    cls=Command,
+    context_settings=settings.command_settings("ECHO_LOAD"),
+    short_help="Find out after how long an idle connection is dropped, and how.",
+)
+@click.argument("target", type=option_types.TARGET, metavar="TARGET")
+@click.option(
+    "--up-to",
+    type=option_types.POSITIVE_DURATION,
+    default="10m",
+    help="Longest pause to try, and so about the time that the first round takes.",
+)
+@click.option(
+    "--precision",
+    type=option_types.POSITIVE_DURATION,
+    help="Narrow the answer down to this.  [default: a hundredth of the pause]",
+)
+@click.option(
+    "--keepalive",
+    type=option_types.POSITIVE_DURATION,
+    help="Send TCP keep-alives at this interval, in whole seconds, to see whether they help.",
+)
+@click.option(
+    "--at-least",
+    type=option_types.POSITIVE_DURATION,
+    help="Pause that a connection must survive, or the exit code is 99.",
+)
+@options.timeout_options
+@click.option("--source-ip", metavar="ADDRESS", help="Local address to connect from.")
+@ip_options
+@tls_options
+@click.option("--json", is_flag=True, help="Print only the result, as JSON.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=options.FILE,
+    help="Also write the result to a file, as JSON.",
+)
+@options.html_option
+@settings.config_option
+def idle(
+    target: Endpoint,
+    up_to: float,
+    precision: float | None,
+    keepalive: float | None,
+    at_least: float | None,
+    source_ip: str | None,
+    **others: Any,
+) -> ExitCode:
+    """Find out after how long the path to a service drops an idle connection, and how.
+
+    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH.
+    Connections are opened at the same time, left idle for pauses up to --up-to, and then probed
+    once each with a checked message. A second round narrows the answer. Another connection is in
+    use all the time: if it is lost as well, idleness is not the reason.
+
+    Exit codes: 0 an answer was found, 1 the target could not be reached or failed for another
+    reason, 2 usage error, 99 connections were not kept for --at-least, 130 interrupted; then what
+    is known so far is reported.
+    """
+    with program.needs_extra("load"):
+        from echo_load.limits.idle import find_idle
+        from echo_load.limits.idle_plan import IdlePlan
+        from echo_load.plan.plan import Plan
+    unused = {"threshold": (), "reconcile": None, "csv": None, "hgrm": None, "prometheus": None}
+    no_sources: tuple[str, ...] = (source_ip,) if source_ip is not None else ()
+    fields, reporting = options.split_options({**unused, **others, "source_ip": no_sources})
+    with errors_name_flags():
+        plan = Plan(targets=(str(target),), **fields)
+        idle_plan = IdlePlan(
+            plan=plan, up_to=up_to, precision=precision, keepalive=keepalive, at_least=at_least
+        )
+
+    def run(observer: Observer) -> Result:
+        return find_idle(idle_plan, observer=observer, handle_signals=True)
+
+    return options.report_on("idle", run, plan, reporting)

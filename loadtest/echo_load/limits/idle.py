@@ -1,0 +1,420 @@
+"""The search for the time after which a path drops an idle connection."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import select
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from echo_client.addresses import Address, resolve
+from echo_client.connection import EchoConnection
+from echo_client.errors import ClientError, ConnectError, MismatchError, ReplyTimeoutError
+from echo_client.happy_eyeballs import best_first
+from echo_core.limits import raise_descriptor_limit
+from echo_core.units import LONGEST_SECONDS
+from echo_load.engines.recorder import Recorder
+from echo_load.limits.idle_connections import CheckedConnection, IdleConnection
+from echo_load.limits.idle_plan import IdlePlan
+from echo_load.limits.idle_verdict import reach_verdict, thresholds
+from echo_load.limits.ladder import conclude, first_rungs, next_rungs
+from echo_load.measure.counts import Counts
+from echo_load.plan.plan import Plan
+from echo_load.plan.sources import source_addresses
+from echo_load.plan.thresholds import written_time
+from echo_load.results.idle import IdleResult, IdleRung
+from echo_load.results.result import Latencies, Machine, Result, Spread
+from echo_load.runner.controller import Interruption
+from echo_load.runner.generator import SNAPSHOT_SECONDS, Update
+from echo_load.runner.observer import Observer, Progress
+from echo_load.runner.tally import (
+    Tally,
+    generator_result,
+    measured_in,
+    series,
+    stage_results,
+    totals,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+# A single datagram may be lost for other reasons than idleness.
+_SOCKETS_A_PAUSE = {"udp": 3}
+_POLL_SECONDS = 0.1
+
+
+class _NotIdlenessError(Exception):
+    """The target or the path failed for a reason other than idleness."""
+
+
+class _Opening(NamedTuple):
+    """What is needed to open connections to the target."""
+
+    addresses: Sequence[Address]
+    source: str | None
+    tls: ssl.SSLContext | None
+    plan: Plan
+
+    def open(self) -> EchoConnection:
+        """Open a connection.
+
+        Raises:
+            ConnectError: it cannot be opened.
+        """
+        plan = self.plan
+        return EchoConnection.connect(
+            self.addresses,
+            timeout=plan.reply_timeout,
+            connect_timeout=plan.connect_timeout,
+            tls=self.tls,
+            server_name=plan.tls.server_name,
+            source=self.source,
+        )
+
+    @classmethod
+    def of(cls, plan: Plan) -> _Opening:
+        """Resolve the target of a plan.
+
+        Raises:
+            ConnectError: the name is unknown or no address answers.
+        """
+        sources = source_addresses(plan)
+        source = sources[0] if sources else None
+        addresses: Sequence[Address] = resolve(plan.endpoints[0], plan.ip_version)
+        tls = plan.tls.context() if plan.speaks("tls") else None
+        return cls(best_first(addresses, plan.connect_timeout, source), source, tls, plan)
+
+
+def find_idle(
+    idle_plan: IdlePlan, *, observer: Observer | None = None, handle_signals: bool = False
+) -> Result:
+    """Find out after how long an idle connection is dropped, and how.
+
+    Args:
+        idle_plan: what to find out.
+        observer: receives the progress.
+        handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the search, with a result,
+            and the second one ends the process. Possible in the main thread only.
+
+    Raises:
+        ClientError: the target cannot be reached, or does not echo, at the beginning.
+        InvalidValueError: a source address is not one of this machine.
+        TlsFileError: a file for TLS is invalid.
+    """
+    observer = observer or Observer()
+    raise_descriptor_limit()
+    interruption = Interruption()
+    with ExitStack() as stack:
+        if handle_signals:
+            stack.enter_context(interruption.by_signals(_do_nothing))
+        search = _Search(idle_plan, observer, lambda: interruption.requested)
+        stack.callback(search.close)
+        search.run()
+        result = search.result(interrupted=interruption.requested)
+    observer.ended(result)
+    return result
+
+
+def _do_nothing() -> None:
+    """Quit without anything to end first."""
+
+
+class _Search:
+    """A search in progress.
+
+    Args:
+        idle_plan: what to find out.
+        observer: receives the progress.
+        is_stopped: polled to learn whether to stop.
+
+    Raises:
+        ClientError: the target cannot be reached, or does not echo.
+    """
+
+    def __init__(
+        self, idle_plan: IdlePlan, observer: Observer, is_stopped: Callable[[], bool]
+    ) -> None:
+        plan = idle_plan.plan
+        self._idle_plan = idle_plan
+        self._observer = observer
+        self._is_stopped = is_stopped
+        self._opening = _Opening.of(plan)
+        self._payload = plan.payload(random.SystemRandom().getrandbits(32))
+        self._timeout = plan.reply_timeout
+        self._numbers = itertools.count()
+        self._sockets = _SOCKETS_A_PAUSE.get(plan.endpoints[0].scheme, 1)
+        first = first_rungs(idle_plan.up_to, idle_plan.at_least)
+        # Often enough that this connection is never idle.
+        self._interval = first[0] / 2
+        self._plan = msgspec.structs.replace(
+            plan, connections=len(first) * self._sockets, duration=LONGEST_SECONDS
+        )
+        self._tally = Tally(self._plan, self._plan.run_stages, 1, 1)
+        self._counts = Counts()
+        self._recorder = Recorder(self._tally.timeline)
+        self._started = datetime.now(UTC)
+        self._cpu_seconds = time.process_time()
+        self._rungs: list[IdleRung] = []
+        self._round = 0
+        self._waiting: list[IdleConnection] = []
+        self._failure: str | None = None
+        # When the last connection was dropped, and until when the target is known to be well.
+        self._dropped_at = self._proven_at = 0.0
+        begin_ns = time.monotonic_ns()
+        self._begin = begin_ns / 1e9
+        self._tally.gate_ns = begin_ns
+        self._recorder.start(begin_ns)
+        self._recorder.stage = 0
+        self._shown = 0.0
+        self._in_use = self._connected()
+
+    def _connected(self) -> CheckedConnection:
+        """Open a connection on which the first message has been answered.
+
+        Over UDP a message may be lost; others are tried from other ports.
+
+        Raises:
+            ClientError: it cannot be opened, or the message got no or a wrong reply.
+        """
+        for _ in range(self._sockets - 1):
+            with suppress(ReplyTimeoutError):
+                return self._connected_once()
+        return self._connected_once()
+
+    def _connected_once(self) -> CheckedConnection:
+        try:
+            connection = CheckedConnection(
+                self._opening.open(),
+                next(self._numbers),
+                self._payload,
+                self._counts,
+                self._recorder,
+            )
+        except ConnectError:
+            self._counts.failed += 1
+            raise
+        try:
+            connection.begin()
+        except ClientError as error:
+            connection.close()
+            target = self._plan.targets[0]
+            raise type(error)(f"{target} does not echo: {error}") from error
+        return connection
+
+    def run(self) -> None:
+        """Search until the answer is precise enough, is not to be had, or is not wanted."""
+        pauses = first_rungs(self._idle_plan.up_to, self._idle_plan.at_least)
+        try:
+            while pauses and not self._is_stopped():
+                self._round += 1
+                before = self.found()
+                self._run_round(pauses)
+                found = self.found()
+                narrower = (found.kept_seconds, found.dropped_seconds) != (
+                    before.kept_seconds,
+                    before.dropped_seconds,
+                )
+                pauses = next_rungs(found) if narrower else []
+        except MismatchError as error:
+            self._failure = str(error)
+        except _NotIdlenessError as error:
+            self._failure = str(error)
+
+    def _run_round(self, pauses: Sequence[float]) -> None:
+        try:
+            for pause in pauses:
+                self._open(pause)
+            while (self._unknown() or not self._is_proven) and not self._is_stopped():
+                self._step(_POLL_SECONDS)
+            if not self._is_proven:
+                self._disregard()
+        finally:
+            self._rungs += self._rungs_of_round()
+            for one in self._waiting:
+                one.connection.close()
+            self._waiting = []
+
+    def _open(self, pause: float) -> None:
+        """Open the connections of a pause."""
+        for _ in range(self._sockets):
+            if self._is_stopped():
+                return
+            try:
+                connection = self._connected()
+            except ClientError as error:
+                raise _NotIdlenessError(f"a new connection failed: {error}") from error
+            if self._idle_plan.keepalive is not None:
+                connection.send_keepalives(self._idle_plan.keepalive)
+            self._waiting.append(IdleConnection(connection, pause, self._timeout))
+            self._step(0.0)
+
+    def _unknown(self) -> list[IdleConnection]:
+        return [one for one in self._waiting if not one.is_over]
+
+    @property
+    def _is_proven(self) -> bool:
+        """Whether the connection in use was well after the last drop."""
+        return max(self._proven_at, self._in_use.proven_at) >= self._dropped_at
+
+    def _step(self, longest: float) -> None:
+        """Wait for the next event or instant, and take care of it."""
+        waiting = self._unknown()
+        poll = select.poll()
+        by_descriptor = {one.connection.fileno(): one for one in waiting}
+        for descriptor in (*by_descriptor, self._in_use.fileno()):
+            poll.register(descriptor, select.POLLIN)
+        due = min((one.due for one in waiting), default=float("inf"))
+        seconds = max(0.0, min(longest, due - time.monotonic()))
+        for descriptor, _ in poll.poll(seconds * 1e3):
+            if descriptor in by_descriptor:
+                by_descriptor[descriptor].receive()
+            else:
+                self._receive_in_use()
+        now = time.monotonic()
+        for one in waiting:
+            one.act(now)
+        if any(one.is_over and one.outcome != "kept" for one in waiting):
+            self._dropped_at = now
+        self._use(now)
+        if any(one.outcome == "silence" for one in waiting):
+            self._check_target()
+        if now - self._shown >= SNAPSHOT_SECONDS:
+            self._shown = now
+            self._update("running")
+
+    def _receive_in_use(self) -> None:
+        try:
+            ended = self._in_use.receive()
+        except MismatchError:
+            raise
+        except ClientError as error:
+            raise self._in_use_was_lost(str(error)) from error
+        if ended:
+            raise self._in_use_was_lost("the server closed it")
+
+    def _use(self, now: float) -> None:
+        """Keep the connection in use from being idle."""
+        sent_at = self._in_use.sent_at
+        if sent_at is not None and now - sent_at > self._timeout:
+            if not self._in_use.is_datagram:
+                raise self._in_use_was_lost("a message got no reply")
+            self._check_target()
+            self._proven_at = now
+            sent_at = None
+        rested = now - self._in_use.answered_at >= self._interval
+        if sent_at is None and (rested or not self._is_proven):
+            try:
+                self._in_use.send()
+            except ClientError as error:
+                raise self._in_use_was_lost(str(error)) from error
+
+    def _in_use_was_lost(self, why: str) -> _NotIdlenessError:
+        """Return the error for the loss of the connection that was never idle.
+
+        What was found at the same time says nothing about idleness.
+        """
+        lived = written_time(time.monotonic() - self._begin)
+        self._disregard()
+        return _NotIdlenessError(
+            f"a connection with a message every {written_time(self._interval)} was lost, too, "
+            f"after {lived}: {why}; so idleness was not the reason"
+        )
+
+    def _check_target(self) -> None:
+        """Check that the target answers on a new connection.
+
+        Raises:
+            _NotIdlenessError: it does not, so that silence is not because of idleness.
+        """
+        try:
+            self._connected().close()
+        except ClientError as error:
+            self._disregard()
+            raise _NotIdlenessError(f"a new connection failed, too: {error}") from error
+
+    def _disregard(self) -> None:
+        """Disregard the drops of this round."""
+        for one in self._waiting:
+            if one.outcome != "kept":
+                one.outcome, one.closed_seconds = "unknown", None
+
+    def _rungs_of_round(self) -> list[IdleRung]:
+        """Return the rungs of the current round; with several sockets, the best outcome counts."""
+        rungs = []
+        for pause, group in itertools.groupby(self._waiting, key=lambda one: one.pause):
+            several = list(group)
+            best = next((one for one in several if one.outcome == "kept"), None)
+            best = best or next((one for one in several if not one.is_over), several[0])
+            rungs.append(
+                IdleRung(
+                    round=self._round,
+                    pause_seconds=pause,
+                    idle_seconds=best.idle_seconds,
+                    outcome=best.outcome,
+                    closed_seconds=best.closed_seconds,
+                )
+            )
+        return rungs
+
+    def found(self) -> IdleResult:
+        """Return what is known so far."""
+        return conclude(self._idle_plan.question, self._rungs + self._rungs_of_round())
+
+    def _update(self, state: str) -> None:
+        elapsed = time.monotonic() - self._begin
+        self._tally.take(
+            0,
+            Update(
+                "ended" if state == "ended" else "running",
+                self._recorder.take(self._counts.copy()),
+                elapsed,
+                time.process_time() - self._cpu_seconds,
+                0.0,
+                [],
+            ),
+        )
+        self._observer.progressed(
+            Progress(self._round, self._round, "running", elapsed, self._tally, idle=self.found())
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        for one in self._waiting:
+            one.connection.close()
+        self._in_use.close()
+
+    def result(self, *, interrupted: bool) -> Result:
+        """Return the result of the search."""
+        self.close()
+        self._tally.stopped_ns = time.monotonic_ns()
+        self._update("ended")
+        found = self.found()
+        measured = measured_in([self._tally])
+        verdict, reasons = reach_verdict(found, self._failure, interrupted=interrupted)
+        return Result(
+            command="idle",
+            plan=msgspec.structs.replace(self._plan, duration=time.monotonic() - self._begin),
+            targets=list(self._plan.targets),
+            machine=Machine.here(),
+            started_at=self._started.isoformat(timespec="seconds"),
+            stages=stage_results([self._tally]),
+            totals=totals([self._tally]),
+            latency_us=Latencies.of(measured),
+            series=series([self._tally]),
+            repeats=[],
+            generator=generator_result([self._tally], measured),
+            spread=Spread.of([]),
+            reconciliation=None,
+            thresholds=thresholds(found),
+            verdict=verdict,
+            passed=verdict == "passed",
+            reasons=reasons,
+            idle=found,
+        )

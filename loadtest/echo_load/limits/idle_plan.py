@@ -1,0 +1,78 @@
+"""The plan of a search for an idle timeout."""
+
+from __future__ import annotations
+
+import msgspec
+
+from echo_core.errors import InvalidValueError
+from echo_core.units import LONGEST_SECONDS, format_duration
+from echo_load.plan.plan import Plan
+from echo_load.results.idle import IdleResult
+
+_LEAST_UP_TO = 0.5
+_LEAST_PRECISION = 0.01
+
+
+class IdlePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan for finding an idle timeout.
+
+    Attributes:
+        plan: the target, timeouts and messages.
+        up_to: longest pause in seconds.
+        precision: distance in seconds between the longest pause that is kept and the shortest one
+            that is not, down to which the answer is narrowed; None for a hundredth of the latter.
+        keepalive: interval of TCP keep-alives in seconds; None for none.
+        at_least: seconds for which connections have to be kept; None for none.
+
+    Raises:
+        InvalidValueError: a field is out of its range, or fields contradict each other.
+    """
+
+    plan: Plan
+    up_to: float = 600.0
+    precision: float | None = None
+    keepalive: float | None = None
+    at_least: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.plan.targets) != 1:
+            raise InvalidValueError("give one target; an idle timeout is that of one path")
+        if not _LEAST_UP_TO <= self.up_to <= LONGEST_SECONDS:
+            raise InvalidValueError(
+                f"`up_to` {format_duration(self.up_to)} is not between 500ms and 168h"
+            )
+        if self.precision is not None and not _LEAST_PRECISION <= self.precision <= self.up_to:
+            raise InvalidValueError(
+                f"`precision` {format_duration(self.precision)} is not between 10ms and `up_to` "
+                f"{format_duration(self.up_to)}"
+            )
+        if self.at_least is not None and not 0 < self.at_least <= self.up_to:
+            raise InvalidValueError(
+                f"`at_least` {format_duration(self.at_least)} is not between 0 and `up_to` "
+                f"{format_duration(self.up_to)}; raise `up_to`"
+            )
+        if self.keepalive is not None and not self.plan.uses_tcp:
+            raise InvalidValueError(
+                f"`keepalive` needs TCP; {self.plan.targets[0]} has no keep-alives"
+            )
+        if self.keepalive is not None and (self.keepalive % 1 or not 1 <= self.keepalive <= 32_767):
+            raise InvalidValueError(
+                f"`keepalive` {format_duration(self.keepalive)} is not in whole seconds, from 1s "
+                "to 32767s, as the kernel requires"
+            )
+
+    @property
+    def question(self) -> IdleResult:
+        """The result before anything is known."""
+        return IdleResult(
+            kept_seconds=0.0,
+            dropped_seconds=None,
+            how=None,
+            irregular_seconds=None,
+            up_to_seconds=self.up_to,
+            precision_seconds=self.precision,
+            keepalive_seconds=self.keepalive,
+            at_least_seconds=self.at_least,
+            datagrams=self.plan.speaks("udp"),
+            rungs=[],
+        )

@@ -1,0 +1,73 @@
+"""The pauses of a search for an idle timeout, and what their outcomes come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from echo_load.results.idle import IdleResult, IdleRung
+
+# Rungs of the first round; up to 10 minutes, each is a third longer than the one before.
+_RUNGS = 24
+# Rungs of a round that narrows: enough for a hundredth of the gap between two rungs of the first.
+_MOST_NARROWING = 48
+_PRECISION = 0.01
+_LEAST_PRECISION = 0.01
+# A gap that exceeds the precision by rounding errors only is narrow enough.
+_ROUNDING = 1.001
+
+
+def first_rungs(up_to: float, at_least: float | None) -> list[float]:
+    """Return the pauses of the first round: from a second, or a tenth, to the longest one.
+
+    Args:
+        up_to: longest pause in seconds.
+        at_least: a pause that has to be among them; None for none.
+    """
+    first = min(1.0, up_to / 10)
+    growth = (up_to / first) ** (1 / (_RUNGS - 1))
+    pauses = {first * growth**number for number in range(_RUNGS - 1)} | {up_to}
+    return sorted(pauses if at_least is None else pauses | {at_least})
+
+
+def next_rungs(found: IdleResult) -> list[float]:
+    """Return the pauses that narrow an answer, and confirm it; none if it is precise enough."""
+    if found.dropped_seconds is None:
+        return []
+    precision = found.precision_seconds
+    if precision is None:
+        precision = max(_LEAST_PRECISION, _PRECISION * found.dropped_seconds)
+    gap = found.dropped_seconds - found.kept_seconds
+    if gap <= precision * _ROUNDING:
+        return []
+    steps = min(_MOST_NARROWING, math.ceil(gap / precision))
+    between = [found.kept_seconds + gap * number / steps for number in range(1, steps)]
+    # What was dropped is to be dropped again; what closes by itself closes before the pause ends.
+    return [*between, found.dropped_seconds + precision]
+
+
+def conclude(asked: IdleResult, rungs: Sequence[IdleRung]) -> IdleResult:
+    """Return the answer to a question that some connections give.
+
+    Args:
+        asked: the question.
+        rungs: the connections, of all rounds.
+    """
+    kept = [rung.idle_seconds for rung in rungs if rung.outcome == "kept"]
+    dropped = [rung for rung in rungs if rung.how is not None]
+    shortest = min(dropped, default=None, key=lambda rung: rung.idle_seconds)
+    first = None if shortest is None else shortest.idle_seconds
+    below = [pause for pause in kept if first is None or pause < first]
+    above = [pause for pause in kept if first is not None and pause >= first]
+    return IdleResult(
+        kept_seconds=max(below, default=0.0),
+        dropped_seconds=first,
+        how=None if shortest is None else shortest.how,
+        irregular_seconds=max(above, default=None),
+        up_to_seconds=asked.up_to_seconds,
+        precision_seconds=asked.precision_seconds,
+        keepalive_seconds=asked.keepalive_seconds,
+        at_least_seconds=asked.at_least_seconds,
+        datagrams=asked.datagrams,
+        rungs=sorted(rungs, key=lambda rung: (rung.round, rung.pause_seconds)),
+    )

@@ -1,4 +1,4 @@
-"""A NAT between a client and a server, in network namespaces."""
+"""Network namespaces: one by itself, and a NAT between a client and a server."""
 
 from __future__ import annotations
 
@@ -22,18 +22,36 @@ class Nat(NamedTuple):
 
 
 @contextmanager
-def forgetful_nat(seconds: int) -> Iterator[Nat]:
-    """Run a NAT that forgets connections after some seconds of idleness, and drops what it lost."""
+def network_namespace(name: str) -> Iterator[str]:
+    """Make a network namespace with a loopback interface, whose full name has the test's process.
+
+    The test is skipped where that is not possible, or there is no iptables.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root: it makes network namespaces")
-    for name in ("ip", "iptables"):
-        program(name)
-    client, nat, server = (f"{side}-{os.getpid()}" for side in ("client", "nat", "server"))
+    for tool in ("ip", "iptables"):
+        program(tool)
+    full_name = f"{name}-{os.getpid()}"
+    _run("ip", "netns", "add", full_name)
+    try:
+        _run("ip", "-n", full_name, "link", "set", "lo", "up")
+        yield full_name
+    finally:
+        _run("ip", "netns", "delete", full_name)
+
+
+def inside(namespace: str) -> tuple[str, ...]:
+    """Return the prefix of a command that runs in a namespace."""
+    return ("ip", "netns", "exec", namespace)
+
+
+@contextmanager
+def forgetful_nat(seconds: int) -> Iterator[Nat]:
+    """Run a NAT that forgets connections after some seconds of idleness, and drops what it lost."""
     with ExitStack() as stack:
-        for name in (client, nat, server):
-            _run("ip", "netns", "add", name)
-            stack.callback(_run, "ip", "netns", "delete", name)
-            _run("ip", "-n", name, "link", "set", "lo", "up")
+        client, nat, server = (
+            stack.enter_context(network_namespace(side)) for side in ("client", "nat", "server")
+        )
         for number, side in enumerate((client, server), 1):
             _run(
                 *("ip", "link", "add", "eth0", "netns", side, "type", "veth"),
@@ -44,21 +62,19 @@ def forgetful_nat(seconds: int) -> Iterator[Nat]:
                 _run("ip", "-n", name, "address", "add", address, "dev", device)
                 _run("ip", "-n", name, "link", "set", device, "up")
         _run("ip", "-n", client, "route", "add", "default", "via", "10.77.1.1")
-        inside = ("ip", "netns", "exec", nat)
         masquerade = ("-A", "POSTROUTING", "-o", "to2", "-j", "MASQUERADE")
-        _run(*inside, "iptables", "-t", "nat", *masquerade)
+        _run(*inside(nat), "iptables", "-t", "nat", *masquerade)
         # What belongs to no connection that it knows; otherwise the server would reset it.
         forget = ("-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
-        _run(*inside, "iptables", *forget)
+        _run(*inside(nat), "iptables", *forget)
         settings = {
             "ipv4/ip_forward": 1,
             "netfilter/nf_conntrack_tcp_timeout_established": seconds,
             "netfilter/nf_conntrack_tcp_loose": 0,
         }
         for name, value in settings.items():
-            _run(*inside, "sh", "-c", f"echo {value} > /proc/sys/net/{name}")
-        prefixes = [("ip", "netns", "exec", side) for side in (client, server)]
-        yield Nat(prefixes[0], prefixes[1], "10.77.2.2")
+            _run(*inside(nat), "sh", "-c", f"echo {value} > /proc/sys/net/{name}")
+        yield Nat(inside(client), inside(server), "10.77.2.2")
 
 
 def _run(*command: str) -> None:

@@ -18,7 +18,7 @@ from echo_load.results.idle import IdleResult
 from echo_load.results.result import Result
 from support.certificates import make_certificates
 from support.misbehaving import Behaviour, Service, greets, silent_after, wrong
-from support.nat import forgetful_nat
+from support.namespaces import forgetful_nat
 from support.processes import (
     DEADLINE,
     LOAD,

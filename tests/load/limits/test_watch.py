@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -16,13 +14,13 @@ import pytest
 from echo_load.results.result import Result
 from echo_load.results.watch import WatchResult
 from support.misbehaving import Service, resets, silent, wrong
+from support.namespaces import inside, network_namespace
 from support.processes import (
     DEADLINE,
     LOAD,
     SERVER,
     StartServer,
     environment,
-    program,
     run,
     until,
 )
@@ -167,31 +165,14 @@ def test_an_interruption_before_the_duration_is_over_is_one(start_server: StartS
     assert (code, found.outages) == (130, [])
 
 
-@contextmanager
-def network_namespace() -> Iterator[str]:
-    """A network namespace of its own with a loopback interface; the prefix of commands in it."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: it blocks a port in a network namespace")
-    for name in ("ip", "iptables"):
-        program(name)
-    name = f"echoswarm-{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-        yield name
-    finally:
-        subprocess.run(["ip", "netns", "delete", name], check=True)
-
-
 def test_a_blocked_path_is_silent(start_server: StartServer) -> None:
-    with network_namespace() as name:
-        inside = ("ip", "netns", "exec", name)
-        server = start_server(command=(*inside, *SERVER))
-        watching = Watching(server.url, "--timeout", "300ms", prefix=inside)
+    with network_namespace("watched") as name:
+        server = start_server(command=(*inside(name), *SERVER))
+        watching = Watching(server.url, "--timeout", "300ms", prefix=inside(name))
         rule = ("INPUT", "-p", "tcp", "--dport", str(server.port), "-j", "DROP")
-        subprocess.run([*inside, "iptables", "-A", *rule], check=True)
+        subprocess.run([*inside(name), "iptables", "-A", *rule], check=True)
         watching.wait_for("outage of")
-        subprocess.run([*inside, "iptables", "-D", *rule], check=True)
+        subprocess.run([*inside(name), "iptables", "-D", *rule], check=True)
         watching.wait_for("end of the outage")
         _, found = watching.stop()
     (outage,) = found.outages

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from bench_results import MeasurementError
 from echo_server.metrics.counters import ROW_CELLS, WorkerFigures
 from echo_server.metrics.exposition import Format, Metrics
 from measuring import GENERATOR_CORE, SERVER_CORE, cpu_seconds, listening, option_parser, spread
@@ -158,4 +159,7 @@ if __name__ == "__main__":
         case ["scrape"]:
             scrape(int(sys.argv[2]))
         case _:
-            main()
+            try:
+                main()
+            except MeasurementError as error:
+                sys.exit(str(error))

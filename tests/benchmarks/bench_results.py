@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -52,6 +53,23 @@ class Scenario(msgspec.Struct, kw_only=True):
     reference: str | None
     rounds: dict[str, list[Value]] = {}
     failed: dict[str, str] = {}
+
+    def lines(self) -> Iterator[str]:
+        """Yield the scenario as text: value, share of the reference with its range, CPU time."""
+        yield f"{self.group}, {self.label} ({self.unit})"
+        reference = self.rounds.get(self.reference or "")
+        for name, values in self.rounds.items():
+            line = f"  {name:<46} {statistics.median(one.value for one in values):>12,.2f}"
+            if reference:
+                shares = [
+                    one.value / other.value for one, other in zip(values, reference, strict=True)
+                ]
+                line += f"  {statistics.median(shares):5.2f} [{min(shares):.2f}-{max(shares):.2f}]"
+            if cpu_us := statistics.median(one.cpu_us for one in values):
+                line += f"  {cpu_us:6.2f} us CPU"
+            yield line
+        for name, reason in self.failed.items():
+            yield f"  {name:<46} failed: {reason}"
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +179,15 @@ class Suite(msgspec.Struct, kw_only=True):
         self.write(directory)
         print(f"{self.name}: {scenario.group}, {scenario.label}", file=sys.stderr, flush=True)
         return scenario
+
+    def lines(self) -> Iterator[str]:
+        """Yield the results as text: a table for each scenario, and what was left out."""
+        yield f"{self.name}, medians of {self.rounds} rounds"
+        for scenario in self.scenarios:
+            yield ""
+            yield from scenario.lines()
+        for name, reason in self.left_out.items():
+            yield f"left out: {name}: {reason}"
 
     @property
     def exit_code(self) -> int:

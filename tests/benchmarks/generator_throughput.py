@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_results import MeasurementError
 from echo_core.limits import raise_descriptor_limit
 from measuring import (
     PEERS,
@@ -210,4 +211,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MeasurementError as error:
+        sys.exit(str(error))

@@ -3,8 +3,8 @@
     python tests/benchmarks/server_throughput.py [--quick] [--rounds 5] [--seconds 0.8] [GROUP ...]
 
 Each server has core 0 to itself and the C generators core 1. Rounds are interleaved; how, and what
-to quote, stands in measuring.py. The reference is the C epoll server. Results are written to
-build/bench/server.json.
+to quote, stands in measuring.py. The reference is the C epoll server. Results are printed, and
+written to build/bench/server.json.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from measuring import (
     read_options,
     resident_kib,
 )
-from servers import OURS, REFERENCE, Command, Peers
+from servers import REFERENCE, Command, Peers
 
 MESSAGES = "messages/s"
-SIZES = (("64 B", 64), ("1 KiB", 1024), ("16 KiB", 16384), ("256 KiB", 262144))
+SIZES = (("64 B", 64), ("1 KiB", 1024), ("16 KiB", 16384), ("256 KiB", 262144), ("1 MiB", 1048576))
 CONNECTIONS = (1, 10, 100, 1000, 5000)
 PIPELINES = (1, 16, 256)
 MEMORY_CONNECTIONS = 5000
@@ -200,7 +200,8 @@ def main() -> int:
         peers = Peers(Path(directory))
         suite = Suite.begin("server", options.rounds, options.seconds, peers.left_out)
         Run(suite, options, peers).all()
-    print(f"{OURS} measured: {options.directory / 'server.json'}")
+    print("\n".join(suite.lines()))
+    print(f"written to {options.directory / 'server.json'}")
     return suite.exit_code
 
 

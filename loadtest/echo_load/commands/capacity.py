@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +16,8 @@ from echo_load.flags import errors_name_flags
 from echo_load.plan.bounds import HIGHEST_RATE, MOST_CONNECTIONS, MOST_PIPELINED, MOST_REPEATS
 
 if TYPE_CHECKING:
-    from echo_load.limits.capacity import Question
+    from echo_load.results.result import Result
+    from echo_load.runner.observer import Observer
 
 
 def _precision(text: str) -> float:
@@ -145,9 +144,10 @@ def capacity(
     not kept at any rate, or --at-least was not reached, 130 interrupted.
     """
     with program.needs_extra("load"):
-        from echo_load.limits.capacity import Question
+        from echo_load.limits.capacity import CapacityPlan, find_capacity
         from echo_load.limits.search import Range
         from echo_load.plan.plan import Plan
+        from echo_load.report.capacity import CapacityReport
     if connections_limit:
         refuse_unused(
             context,
@@ -180,7 +180,7 @@ def capacity(
             reconnect=not connections_limit,
             **fields,
         )
-    question = Question(
+    capacity_plan = CapacityPlan(
         plan,
         within,
         cycle=cycle if connections_limit else None,
@@ -188,52 +188,15 @@ def capacity(
         repeats=repeat,
         at_least=at_least,
     )
-    return _find_and_report(question, reporting)
-
-
-def _find_and_report(question: Question, reporting: options.Reporting) -> ExitCode:
-    """Search, show the steps, report the result, and return the exit code."""
-    with program.needs_extra("load"):
-        from echo_load.errors import LostReportError
-        from echo_load.limits.capacity import find_capacity
-        from echo_load.report.capacity import CapacityReport
-        from echo_load.report.console import ConsoleReport, Output
-        from echo_load.report.files import ReportFiles
-        from echo_load.runner.observer import Observer, Observers
-
-        if reporting.prometheus is not None:
-            from echo_load.report.prometheus import PrometheusReport
-    files = ReportFiles(
-        output=reporting.output,
-        html=reporting.html,
-        csv=reporting.csv,
-        hgrm=reporting.hgrm,
-        inputs=options.inputs(*question.plan.tls.files),
-    )
-    output = Output(sys.stdout)
     screen = CapacityReport()
-    with ExitStack() as stack:
-        stack.callback(screen.close)
-        observers: list[Observer] = [screen]
-        if reporting.prometheus is not None:
-            metrics = PrometheusReport(reporting.prometheus)
-            observers.append(stack.enter_context(metrics))
-            click.echo(f"metrics {metrics.url}", err=True)
-        with errors_name_flags():
-            result = find_capacity(
-                question,
-                observer=Observers(*observers),
-                tried=screen.tried,
-                reconcile=reporting.reconcile,
-                handle_signals=True,
-            )
-    lost = files.write([result], ["capacity"])
-    if reporting.json:
-        output.print_json(result.to_json())
-    else:
-        ConsoleReport(output).show(result)
-    if output.failure is not None:
-        lost.append(output.failure)
-    if lost:
-        raise LostReportError("; ".join(lost), result.exit_code)
-    return result.exit_code
+
+    def run(observer: Observer) -> Result:
+        return find_capacity(
+            capacity_plan,
+            observer=observer,
+            tried=screen.tried,
+            reconcile=reporting.reconcile,
+            handle_signals=True,
+        )
+
+    return options.report_on("capacity", run, plan, reporting, screen=screen)

@@ -48,7 +48,7 @@ def compare(
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
         from echo_load.report.comparison import ComparisonTable, conclusion
-        from echo_load.report.console import Output
+        from echo_load.report.output import Output
         from echo_load.results.compare import compare as compare_two
         from echo_load.results.compare import to_json
         from echo_load.results.result import load_result

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from echo_client.ip_options import ip_options
-from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
 from echo_core.command_line.arguments import Command
 from echo_core.endpoint import Endpoint
@@ -48,17 +46,8 @@ if TYPE_CHECKING:
     help="Pause that a connection must survive, or the exit code is 99.",
 )
 @options.timeout_options
-@click.option("--source-ip", metavar="ADDRESS", help="Local address to connect from.")
-@ip_options
-@tls_options
-@click.option("--json", is_flag=True, help="Print only the result, as JSON.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=options.FILE,
-    help="Also write the result to a file, as JSON.",
-)
+@options.single_source_options
+@options.json_options
 @options.html_option
 @settings.config_option
 def idle(
@@ -67,7 +56,6 @@ def idle(
     precision: float | None,
     keepalive: float | None,
     at_least: float | None,
-    source_ip: str | None,
     **others: Any,
 ) -> ExitCode:
     """Find out after how long the path to a service drops an idle connection, and how.
@@ -85,9 +73,7 @@ def idle(
         from echo_load.limits.idle import find_idle
         from echo_load.limits.idle_plan import IdlePlan
         from echo_load.plan.plan import Plan
-    unused = {"threshold": (), "reconcile": None, "csv": None, "hgrm": None, "prometheus": None}
-    no_sources: tuple[str, ...] = (source_ip,) if source_ip is not None else ()
-    fields, reporting = options.split_options({**unused, **others, "source_ip": no_sources})
+    fields, reporting = options.split_options(others)
     with errors_name_flags():
         plan = Plan(targets=(str(target),), **fields)
         idle_plan = IdlePlan(

@@ -44,7 +44,7 @@ def list_experiments() -> None:
     with program.needs_extra("load"):
         from echo_load.lab.catalogue import chapters
         from echo_load.lab.console import listed
-        from echo_load.report.console import Output
+        from echo_load.report.output import Output
     output = Output(sys.stdout)
     output.print(listed(chapters()))
     output.check()
@@ -93,7 +93,7 @@ def run(
         from echo_load.lab.console import Screen
         from echo_load.lab.outcome import to_json
         from echo_load.lab.running import Laboratory
-        from echo_load.report.console import Output
+        from echo_load.report.output import Output
         from echo_load.report.output_files import OutputFiles
         from echo_load.runner.controller import Interruption
     chosen = choose(names)

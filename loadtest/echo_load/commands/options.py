@@ -28,8 +28,12 @@ from echo_load.plan.bounds import (
 
 if TYPE_CHECKING:
     from echo_load.plan.plan import Plan
+    from echo_load.report.capacity import CapacityReport
+    from echo_load.report.console import ConsoleReport
     from echo_load.results.result import Result
     from echo_load.runner.observer import Observer
+
+    Screen = CapacityReport | ConsoleReport
 
 CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 MESSAGES = option_types.whole_number("count", 1, MOST_MESSAGES)
@@ -81,6 +85,12 @@ connecting_options = together(
         multiple=True,
         help="Local addresses to connect from, in turn; separated by commas. Repeatable.",
     ),
+    ip_options,
+    tls_options,
+)
+# Options of a command that connects from one address.
+single_source_options = together(
+    click.option("--source-ip", metavar="ADDRESS", help="Local address to connect from."),
     ip_options,
     tls_options,
 )
@@ -138,13 +148,7 @@ verdict_options = together(
         'condition to stop on: "p99>50ms". Repeatable.',
     ),
 )
-result_options = together(
-    click.option(
-        "--reconcile",
-        metavar="ADMIN_URL",
-        help="Compare the generators' counts with those of the echo-server with this --admin "
-        "page. Automatic if the test starts the server.",
-    ),
+json_options = together(
     click.option("--json", is_flag=True, help="Print only the result, as JSON."),
     click.option(
         "-o",
@@ -153,6 +157,15 @@ result_options = together(
         type=FILE,
         help="Also write the result to a file, as JSON.",
     ),
+)
+result_options = together(
+    click.option(
+        "--reconcile",
+        metavar="ADMIN_URL",
+        help="Compare the generators' counts with those of the echo-server with this --admin "
+        "page. Automatic if the test starts the server.",
+    ),
+    json_options,
 )
 html_option = click.option(
     "--html",
@@ -230,18 +243,22 @@ class Reporting:
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
     """Split the options of a test command into fields of a plan and reporting options.
 
+    A command may lack options of thresholds and reports, and have `single_source_options`.
+
     Raises:
         click.UsageError: -4 and -6 are both given.
     """
-    reporting = {field.name: options[field.name] for field in fields(Reporting)}
+    reporting: dict[str, Any] = {field.name: options.get(field.name) for field in fields(Reporting)}
+    sources = options["source_ip"] or ()
+    sources = (sources,) if isinstance(sources, str) else sources
     tls = {field.name: options[f"tls_{field.name}"] for field in fields(TlsOptions)}
     renamed = {"ipv4", "ipv6", "source_ip", "threshold", *(f"tls_{name}" for name in tls)}
     same = {name: options[name] for name in options.keys() - reporting.keys() - renamed}
     plan_fields = {
         **same,
         "ip_version": ip_version(ipv4=options["ipv4"], ipv6=options["ipv6"]),
-        "source_ips": tuple(one for text in options["source_ip"] for one in text.split(",")),
-        "thresholds": options["threshold"],
+        "source_ips": tuple(one for text in sources for one in text.split(",")),
+        "thresholds": options.get("threshold", ()),
         "tls": TlsOptions(**tls),
     }
     return plan_fields, Reporting(**reporting)
@@ -276,7 +293,12 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
 
 
 def report_on(
-    name: str, run_test: Callable[[Observer], Result], plan: Plan, reporting: Reporting
+    name: str,
+    run_test: Callable[[Observer], Result],
+    plan: Plan,
+    reporting: Reporting,
+    *,
+    screen: Screen | None = None,
 ) -> ExitCode:
     """Run a test, show its progress, report the result, and return the exit code.
 
@@ -285,11 +307,14 @@ def report_on(
         run_test: runs the test and tells an observer of its progress.
         plan: the test, of which the input files are read.
         reporting: reporting options of the command.
+        screen: shows the progress, but not the result, of a test of many runs; None for that of a
+            single run.
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
-        from echo_load.report.console import ConsoleReport, Output
+        from echo_load.report.console import ConsoleReport
         from echo_load.report.files import ReportFiles
+        from echo_load.report.output import Output
         from echo_load.runner.observer import Observers
 
         if reporting.prometheus is not None:
@@ -302,10 +327,11 @@ def report_on(
         inputs=inputs(plan.payload_file, *plan.tls.files),
     )
     output = Output(sys.stdout)
-    screen = ConsoleReport(output, quiet=reporting.json)
+    console = ConsoleReport(output, quiet=reporting.json)
+    shown: Screen = screen or console
     with ExitStack() as stack:
-        stack.callback(screen.close)
-        observers: list[Observer] = [screen]
+        stack.callback(shown.close)
+        observers: list[Observer] = [shown]
         if reporting.prometheus is not None:
             metrics = PrometheusReport(reporting.prometheus)
             observers.append(stack.enter_context(metrics))
@@ -316,6 +342,8 @@ def report_on(
     lost = files.write([result], [name])
     if reporting.json:
         output.print_json(result.to_json())
+    elif screen is not None:
+        console.show(result)
     if output.failure is not None:
         lost.append(output.failure)
     if lost:

@@ -30,8 +30,9 @@ def report(
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
-        from echo_load.report.console import ConsoleReport, Output
+        from echo_load.report.console import ConsoleReport
         from echo_load.report.files import ReportFiles
+        from echo_load.report.output import Output
         from echo_load.results.result import load_result
     if len(results) > 1 and (csv or hgrm):
         raise click.UsageError("--csv and --hgrm take one result; only --html takes several")

@@ -6,20 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from echo_client.ip_options import ip_options
-from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
 from echo_core.command_line.arguments import Command
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
 from echo_load.flags import errors_name_flags
+from echo_load.plan.bounds import MOST_WATCHED
 
 if TYPE_CHECKING:
     from echo_load.results.result import Result
     from echo_load.runner.observer import Observer
-
-_MOST_CONNECTIONS = 1000
 
 
 @click.command(
@@ -31,7 +28,7 @@ _MOST_CONNECTIONS = 1000
 @click.option(
     "-c",
     "--connections",
-    type=option_types.whole_number("count", 1, _MOST_CONNECTIONS),
+    type=option_types.whole_number("count", 1, MOST_WATCHED),
     default="10",
     help="Number of connections to keep open, over all targets.",
 )
@@ -61,21 +58,8 @@ _MOST_CONNECTIONS = 1000
     help="Longest time that any target may be out in all, or the exit code is 99.",
 )
 @options.payload_size_option
-@click.option(
-    "--source-ip",
-    metavar="ADDRESS",
-    help="Local address to connect from.",
-)
-@ip_options
-@tls_options
-@click.option("--json", is_flag=True, help="Print only the result, as JSON.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=options.FILE,
-    help="Also write the result to a file, as JSON.",
-)
+@options.single_source_options
+@options.json_options
 @options.report_options
 @options.prometheus_option
 @settings.config_option
@@ -83,7 +67,6 @@ def watch(
     targets: tuple[Endpoint, ...],
     interval: float,
     outage_budget: float | None,
-    source_ip: str | None,
     **others: Any,
 ) -> ExitCode:
     """Watch services for outages: when, how long, of what kind, on how many connections.
@@ -104,10 +87,7 @@ def watch(
         from echo_load.limits.watch import WatchPlan
         from echo_load.limits.watch import watch as watch_targets
         from echo_load.plan.plan import Plan
-    no_sources: tuple[str, ...] = (source_ip,) if source_ip is not None else ()
-    fields, reporting = options.split_options(
-        {"threshold": (), "reconcile": None, **others, "source_ip": no_sources}
-    )
+    fields, reporting = options.split_options(others)
     with errors_name_flags():
         plan = Plan(targets=tuple(map(str, targets)), connect_timeout=others["timeout"], **fields)
         watch_plan = WatchPlan(plan=plan, interval=interval, outage_budget=outage_budget)

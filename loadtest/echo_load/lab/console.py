@@ -15,7 +15,7 @@ from rich.text import Text
 from echo_load.lab.experiment import Chapter, Experiment, Figure, Figures
 from echo_load.lab.notation import names_by_size, rows, sentence, spread, written
 from echo_load.lab.outcome import Outcome, Status, summary
-from echo_load.report.console import Output
+from echo_load.report.output import Output
 
 _STYLES: dict[Status, tuple[str, str]] = {
     "holds": ("✓", "bold green"),

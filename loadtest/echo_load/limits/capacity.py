@@ -55,8 +55,8 @@ Tried = Callable[[CapacityResult, CapacityStep], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a target.
+class CapacityPlan:
+    """A plan for finding the capacity of a target.
 
     Attributes:
         plan: the test of a step. Its `thresholds` are the SLO; its rate, or its number of
@@ -129,7 +129,7 @@ def _clear_failures(limits: list[Threshold]) -> list[str]:
 
 
 def find_capacity(
-    question: Question,
+    capacity_plan: CapacityPlan,
     *,
     observer: Observer | None = None,
     tried: Tried | None = None,
@@ -142,7 +142,7 @@ def find_capacity(
     and all steps. Without an answer it is that of the last step.
 
     Args:
-        question: what is asked.
+        capacity_plan: what to find out.
         observer: receives the progress of each test.
         tried: called after each step, with what is known so far.
         reconcile: URL of the admin page of the target, as for `run`.
@@ -153,10 +153,10 @@ def find_capacity(
         EchoswarmError: as for `run`.
     """
     interruption = Interruption()
-    finder = _Finder(question, interruption, observer or Observer(), tried, reconcile)
+    finder = _Finder(capacity_plan, interruption, observer or Observer(), tried, reconcile)
     if not handle_signals:
         return finder.find()
-    with interruption.by_signals(lambda: None):
+    with interruption.by_signals():
         return finder.find()
 
 
@@ -164,7 +164,7 @@ class _Finder:
     """A search on a real target.
 
     Args:
-        question: what is asked.
+        capacity_plan: what to find out.
         interruption: a request to stop, which all tests share.
         observer: receives the progress of each test.
         tried: called after each step.
@@ -173,13 +173,13 @@ class _Finder:
 
     def __init__(
         self,
-        question: Question,
+        capacity_plan: CapacityPlan,
         interruption: Interruption,
         observer: Observer,
         tried: Tried | None,
         reconcile: str | None,
     ) -> None:
-        self._question = question
+        self._capacity_plan = capacity_plan
         self._interruption = interruption
         self._observer = observer
         self._tried = tried
@@ -193,7 +193,7 @@ class _Finder:
     def find(self) -> Result:
         """Search; see `find_capacity`."""
         self._check_target()
-        found = search(self._attempt, self._question.within)
+        found = search(self._attempt, self._capacity_plan.within)
         capacity = self._capacity(found)
         result = self._result_of(found)
         reasons = list(result.reasons)
@@ -220,7 +220,7 @@ class _Finder:
         Raises:
             TargetError: one did not answer.
         """
-        plan = self._question.plan
+        plan = self._capacity_plan.plan
         if not plan.targets:
             return
         targets = len(plan.targets)
@@ -242,7 +242,7 @@ class _Finder:
     def _attempt(self, level: float, confirm: bool) -> Outcome:
         if self._interruption.requested:
             return "interrupted"
-        plan = self._question.step(level, confirm=confirm)
+        plan = self._capacity_plan.step(level, confirm=confirm)
         try:
             result = run(
                 plan,
@@ -286,10 +286,10 @@ class _Finder:
         return self._last
 
     def _level(self, step: CapacityStep) -> float:
-        return step.rate if self._question.cycle is None else step.connections
+        return step.rate if self._capacity_plan.cycle is None else step.connections
 
     def _capacity(self, found: Found) -> CapacityResult:
-        asked_rate = self._question.cycle is None
+        asked_rate = self._capacity_plan.cycle is None
         level = found.level
         failures = [
             (step, result)
@@ -306,11 +306,11 @@ class _Finder:
                 why = self._refusal
         elif bound == "range":
             advice = "raise --highest to find the limit"
-        connections: int | None = self._question.plan.connections
+        connections: int | None = self._capacity_plan.plan.connections
         rate = level
         if not asked_rate:
             connections = None if level is None else int(level)
-            rate = None if level is None else level / (self._question.cycle or 1.0)
+            rate = None if level is None else level / (self._capacity_plan.cycle or 1.0)
         return CapacityResult(
             asked="rate" if asked_rate else "connections",
             rate=rate,
@@ -318,8 +318,8 @@ class _Finder:
             failed_at=found.failed,
             bound=bound,
             confirmed=found.confirmed,
-            precision=self._question.within.precision,
-            at_least=self._question.at_least,
+            precision=self._capacity_plan.within.precision,
+            at_least=self._capacity_plan.at_least,
             why=why,
             advice=advice,
             steps=list(self._steps),

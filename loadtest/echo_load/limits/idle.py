@@ -8,42 +8,25 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from echo_client.addresses import Address, resolve
-from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ConnectError, MismatchError, ReplyTimeoutError
-from echo_client.happy_eyeballs import best_first
 from echo_core.limits import raise_descriptor_limit
 from echo_core.units import LONGEST_SECONDS
-from echo_load.engines.recorder import Recorder
+from echo_load.limits.connector import connectors
 from echo_load.limits.idle_connections import CheckedConnection, IdleConnection
 from echo_load.limits.idle_plan import IdlePlan
 from echo_load.limits.idle_verdict import reach_verdict, thresholds
 from echo_load.limits.ladder import conclude, first_rungs, next_rungs
+from echo_load.limits.local_tally import LocalTally
 from echo_load.measure.counts import Counts
-from echo_load.plan.plan import Plan
-from echo_load.plan.sources import source_addresses
 from echo_load.plan.thresholds import written_time
 from echo_load.results.idle import IdleResult, IdleRung
-from echo_load.results.result import Latencies, Machine, Result, Spread
+from echo_load.results.result import Result
 from echo_load.runner.controller import Interruption
-from echo_load.runner.generator import SNAPSHOT_SECONDS, Update
+from echo_load.runner.generator import SNAPSHOT_SECONDS
 from echo_load.runner.observer import Observer, Progress
-from echo_load.runner.tally import (
-    Tally,
-    generator_result,
-    measured_in,
-    series,
-    stage_results,
-    totals,
-)
-
-if TYPE_CHECKING:
-    import ssl
 
 # A single datagram may be lost for other reasons than idleness.
 _SOCKETS_A_PAUSE = {"udp": 3}
@@ -52,44 +35,6 @@ _POLL_SECONDS = 0.1
 
 class _NotIdlenessError(Exception):
     """The target or the path failed for a reason other than idleness."""
-
-
-class _Opening(NamedTuple):
-    """What is needed to open connections to the target."""
-
-    addresses: Sequence[Address]
-    source: str | None
-    tls: ssl.SSLContext | None
-    plan: Plan
-
-    def open(self) -> EchoConnection:
-        """Open a connection.
-
-        Raises:
-            ConnectError: it cannot be opened.
-        """
-        plan = self.plan
-        return EchoConnection.connect(
-            self.addresses,
-            timeout=plan.reply_timeout,
-            connect_timeout=plan.connect_timeout,
-            tls=self.tls,
-            server_name=plan.tls.server_name,
-            source=self.source,
-        )
-
-    @classmethod
-    def of(cls, plan: Plan) -> _Opening:
-        """Resolve the target of a plan.
-
-        Raises:
-            ConnectError: the name is unknown or no address answers.
-        """
-        sources = source_addresses(plan)
-        source = sources[0] if sources else None
-        addresses: Sequence[Address] = resolve(plan.endpoints[0], plan.ip_version)
-        tls = plan.tls.context() if plan.speaks("tls") else None
-        return cls(best_first(addresses, plan.connect_timeout, source), source, tls, plan)
 
 
 def find_idle(
@@ -113,17 +58,13 @@ def find_idle(
     interruption = Interruption()
     with ExitStack() as stack:
         if handle_signals:
-            stack.enter_context(interruption.by_signals(_do_nothing))
+            stack.enter_context(interruption.by_signals())
         search = _Search(idle_plan, observer, lambda: interruption.requested)
         stack.callback(search.close)
         search.run()
         result = search.result(interrupted=interruption.requested)
     observer.ended(result)
     return result
-
-
-def _do_nothing() -> None:
-    """Quit without anything to end first."""
 
 
 class _Search:
@@ -145,7 +86,7 @@ class _Search:
         self._idle_plan = idle_plan
         self._observer = observer
         self._is_stopped = is_stopped
-        self._opening = _Opening.of(plan)
+        (self._connector,) = connectors(plan, plan.endpoints, plan.connect_timeout)
         self._payload = plan.payload(random.SystemRandom().getrandbits(32))
         self._timeout = plan.reply_timeout
         self._numbers = itertools.count()
@@ -156,22 +97,15 @@ class _Search:
         self._plan = msgspec.structs.replace(
             plan, connections=len(first) * self._sockets, duration=LONGEST_SECONDS
         )
-        self._tally = Tally(self._plan, self._plan.run_stages, 1, 1)
+        self._local = LocalTally(self._plan)
         self._counts = Counts()
-        self._recorder = Recorder(self._tally.timeline)
-        self._started = datetime.now(UTC)
-        self._cpu_seconds = time.process_time()
         self._rungs: list[IdleRung] = []
         self._round = 0
         self._waiting: list[IdleConnection] = []
         self._failure: str | None = None
         # When the last connection was dropped, and until when the target is known to be well.
         self._dropped_at = self._proven_at = 0.0
-        begin_ns = time.monotonic_ns()
-        self._begin = begin_ns / 1e9
-        self._tally.gate_ns = begin_ns
-        self._recorder.start(begin_ns)
-        self._recorder.stage = 0
+        self._local.start()
         self._shown = 0.0
         self._in_use = self._connected()
 
@@ -191,11 +125,11 @@ class _Search:
     def _connected_once(self) -> CheckedConnection:
         try:
             connection = CheckedConnection(
-                self._opening.open(),
+                self._connector.open(),
                 next(self._numbers),
                 self._payload,
                 self._counts,
-                self._recorder,
+                self._local.recorder,
             )
         except ConnectError:
             self._counts.failed += 1
@@ -287,7 +221,7 @@ class _Search:
             self._check_target()
         if now - self._shown >= SNAPSHOT_SECONDS:
             self._shown = now
-            self._update("running")
+            self._update(ended=False)
 
     def _receive_in_use(self) -> None:
         try:
@@ -320,11 +254,11 @@ class _Search:
 
         What was found at the same time says nothing about idleness.
         """
-        lived = written_time(time.monotonic() - self._begin)
+        elapsed = written_time(self._local.elapsed)
         self._disregard()
         return _NotIdlenessError(
             f"a connection with a message every {written_time(self._interval)} was lost, too, "
-            f"after {lived}: {why}; so idleness was not the reason"
+            f"after {elapsed}: {why}; so idleness was not the reason"
         )
 
     def _check_target(self) -> None:
@@ -365,23 +299,15 @@ class _Search:
 
     def found(self) -> IdleResult:
         """Return what is known so far."""
-        return conclude(self._idle_plan.question, self._rungs + self._rungs_of_round())
+        return conclude(self._idle_plan.unanswered, self._rungs + self._rungs_of_round())
 
-    def _update(self, state: str) -> None:
-        elapsed = time.monotonic() - self._begin
-        self._tally.take(
-            0,
-            Update(
-                "ended" if state == "ended" else "running",
-                self._recorder.take(self._counts.copy()),
-                elapsed,
-                time.process_time() - self._cpu_seconds,
-                0.0,
-                [],
-            ),
-        )
+    def _update(self, *, ended: bool) -> None:
+        local = self._local
+        local.take(local.recorder.take(self._counts.copy()), ended=ended)
         self._observer.progressed(
-            Progress(self._round, self._round, "running", elapsed, self._tally, idle=self.found())
+            Progress(
+                self._round, self._round, "running", local.elapsed, local.tally, idle=self.found()
+            )
         )
 
     def close(self) -> None:
@@ -393,28 +319,16 @@ class _Search:
     def result(self, *, interrupted: bool) -> Result:
         """Return the result of the search."""
         self.close()
-        self._tally.stopped_ns = time.monotonic_ns()
-        self._update("ended")
+        self._local.stop(time.monotonic())
+        self._update(ended=True)
         found = self.found()
-        measured = measured_in([self._tally])
         verdict, reasons = reach_verdict(found, self._failure, interrupted=interrupted)
-        return Result(
-            command="idle",
-            plan=msgspec.structs.replace(self._plan, duration=time.monotonic() - self._begin),
-            targets=list(self._plan.targets),
-            machine=Machine.here(),
-            started_at=self._started.isoformat(timespec="seconds"),
-            stages=stage_results([self._tally]),
-            totals=totals([self._tally]),
-            latency_us=Latencies.of(measured),
-            series=series([self._tally]),
-            repeats=[],
-            generator=generator_result([self._tally], measured),
-            spread=Spread.of([]),
-            reconciliation=None,
-            thresholds=thresholds(found),
-            verdict=verdict,
-            passed=verdict == "passed",
+        return self._local.result(
+            "idle",
+            msgspec.structs.replace(self._plan, duration=self._local.elapsed),
+            self._plan.targets,
+            verdict,
             reasons=reasons,
+            thresholds=thresholds(found),
             idle=found,
         )

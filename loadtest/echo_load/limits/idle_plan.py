@@ -62,7 +62,7 @@ class IdlePlan(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     @property
-    def question(self) -> IdleResult:
+    def unanswered(self) -> IdleResult:
         """The result before anything is known."""
         return IdleResult(
             kept_seconds=0.0,

@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(slots=True)
-class Spell:
+class LoggedOutage:
     """An outage of one target.
 
     Attributes:
@@ -91,7 +91,7 @@ class OutageLog:
     """
 
     def __init__(self, memory_seconds: float) -> None:
-        self.spells: list[Spell] = []
+        self.outages: list[LoggedOutage] = []
         self._memory = memory_seconds
         self._recent: deque[Answer] = deque()
         self._answered: dict[int, float] = {}
@@ -99,7 +99,7 @@ class OutageLog:
     @property
     def is_down(self) -> bool:
         """Whether an outage is in progress."""
-        return bool(self.spells) and self.spells[-1].end is None
+        return bool(self.outages) and self.outages[-1].end is None
 
     def answered(self, slot: int, sent: float, received: float) -> None:
         """Note a checked reply."""
@@ -109,7 +109,7 @@ class OutageLog:
             self._recent.popleft()
         self._answered[slot] = max(self._answered.get(slot, sent), sent)
         if self.is_down:
-            self._find_end(self.spells[-1])
+            self._find_end(self.outages[-1])
 
     def failed(self, slot: int, at: float, kind: str) -> None:
         """Note a probe that failed, or a connection that broke.
@@ -119,37 +119,37 @@ class OutageLog:
             at: when the probe was sent, or the connection broke.
             kind: kind of the failure.
         """
-        spell = self._spell_of(slot, at)
-        spell.begin = min(spell.begin, at)
-        spell.last_failure = max(spell.last_failure, at)
-        spell.errors[kind] += 1
-        spell.slots.add(slot)
-        self._find_end(spell)
+        outage = self._outage_of(slot, at)
+        outage.begin = min(outage.begin, at)
+        outage.last_failure = max(outage.last_failure, at)
+        outage.errors[kind] += 1
+        outage.slots.add(slot)
+        self._find_end(outage)
 
-    def _spell_of(self, slot: int, at: float) -> Spell:
+    def _outage_of(self, slot: int, at: float) -> LoggedOutage:
         """Return the outage to which a failure belongs, which may be a new one."""
-        last = self.spells[-1] if self.spells else None
-        for number in range(len(self.spells) - 1, -1, -1):
-            spell = self.spells[number]
-            ended_before = self.spells[number - 1].end or 0.0 if number else None
-            if spell.end is not None and at >= spell.end:
+        last = self.outages[-1] if self.outages else None
+        for number in range(len(self.outages) - 1, -1, -1):
+            outage = self.outages[number]
+            ended_before = self.outages[number - 1].end or 0.0 if number else None
+            if outage.end is not None and at >= outage.end:
                 break
-            if at >= spell.begin or ended_before is None or at >= ended_before:
-                return spell
+            if at >= outage.begin or ended_before is None or at >= ended_before:
+                return outage
         # A connection that has not been answered since the outage began is still in it.
         if last is not None and self._answered.get(slot, -math.inf) < last.begin:
             return last
-        self.spells.append(Spell(at, at))
-        return self.spells[-1]
+        self.outages.append(LoggedOutage(at, at))
+        return self.outages[-1]
 
-    def _find_end(self, spell: Spell) -> None:
-        spell.partial = spell.partial or any(
-            one.sent >= spell.begin and one.received <= spell.last_failure for one in self._recent
+    def _find_end(self, outage: LoggedOutage) -> None:
+        outage.partial = outage.partial or any(
+            one.sent >= outage.begin and one.received <= outage.last_failure for one in self._recent
         )
-        kept = spell.slots - {NEW_CONNECTIONS} or spell.slots
+        kept = outage.slots - {NEW_CONNECTIONS} or outage.slots
         ends = [
             one.received
             for one in self._recent
-            if one.received > spell.last_failure and (not spell.partial or one.slot in kept)
+            if one.received > outage.last_failure and (not outage.partial or one.slot in kept)
         ]
-        spell.end = min(ends, default=None)
+        outage.end = min(ends, default=None)

@@ -8,39 +8,27 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 
 import msgspec
 
-from echo_client.addresses import Address, resolve
-from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, LostError, MismatchError, ReplyTimeoutError
-from echo_client.happy_eyeballs import best_first
 from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
 from echo_core.limits import raise_descriptor_limit
 from echo_core.units import LONGEST_SECONDS, format_duration
-from echo_load.engines.recorder import Recorder
-from echo_load.limits.outages import OutageLog, Spell
+from echo_load.limits.connector import connectors
+from echo_load.limits.local_tally import LocalTally
+from echo_load.limits.outages import LoggedOutage, OutageLog
 from echo_load.limits.probing import Findings, TargetProbes
 from echo_load.plan.plan import Plan
-from echo_load.plan.sources import source_addresses
 from echo_load.plan.thresholds import ThresholdResult
-from echo_load.results.result import Latencies, Machine, Result, Spread, Verdict
+from echo_load.results.result import Result, Verdict
 from echo_load.results.watch import Outage, TargetWatch, WatchResult
 from echo_load.runner.controller import Interruption
-from echo_load.runner.generator import SNAPSHOT_SECONDS, Update
+from echo_load.runner.generator import SNAPSHOT_SECONDS
 from echo_load.runner.local_server import LocalServer
 from echo_load.runner.observer import Observer, Progress
-from echo_load.runner.tally import (
-    Tally,
-    generator_result,
-    measured_in,
-    series,
-    stage_results,
-    totals,
-)
 
 _POLL_SECONDS = 0.05
 # Threads that wait for the replies of one target's new connections.
@@ -118,7 +106,7 @@ def watch(
     descriptors = raise_descriptor_limit()
     with ExitStack() as stack:
         endpoints = watch_plan.plan.endpoints
-        quit_now: Callable[[], None] = _do_nothing
+        quit_now: Callable[[], None] | None = None
         if not endpoints:
             server = stack.enter_context(
                 LocalServer(watch_plan.plan.connections + _MOST_WAITING, descriptors)
@@ -134,10 +122,6 @@ def watch(
         result = one.result(interrupted=interruption.requested)
     observer.ended(result)
     return result
-
-
-def _do_nothing() -> None:
-    """Stand in for `LocalServer.kill` if no server was started."""
 
 
 class _Watch:
@@ -163,17 +147,14 @@ class _Watch:
         # Rates of probes, on kept and on new connections.
         rate = 2 * len(endpoints) / watch_plan.interval
         self._plan = msgspec.structs.replace(plan, rate=rate, duration=self._lasting)
-        self._tally = Tally(self._plan, self._plan.run_stages, 1, 1)
-        self._findings = Findings(Recorder(self._tally.timeline))
-        self._begin = 0.0
+        self._local = LocalTally(self._plan)
+        self._findings = Findings(self._local.recorder)
         self._end: float | None = None
-        self._started = datetime.now(UTC)
-        self._cpu_seconds = 0.0
         numbers = itertools.count(plan.connections)
         payload = plan.payload(random.SystemRandom().getrandbits(32))
         self._probes = [
             TargetProbes(
-                connect,
+                connector.open,
                 payload,
                 range(number, plan.connections, len(endpoints)),
                 numbers,
@@ -181,7 +162,7 @@ class _Watch:
                 memory_seconds=4 * plan.reply_timeout + _MARGIN_SECONDS,
                 findings=self._findings,
             )
-            for number, connect in enumerate(_connectors(plan, endpoints))
+            for number, connector in enumerate(connectors(plan, endpoints, plan.reply_timeout))
         ]
         for endpoint, probes in zip(endpoints, self._probes, strict=True):
             try:
@@ -191,58 +172,45 @@ class _Watch:
 
     def run(self, is_stopped: Callable[[], bool]) -> None:
         """Probe until the end of the plan, or until stopped."""
-        self._started = datetime.now(UTC)
-        begin_ns = time.monotonic_ns()
-        self._begin = begin_ns / 1e9
-        self._cpu_seconds = time.process_time()
-        self._tally.gate_ns = begin_ns
         with self._findings.lock:
-            self._findings.recorder.start(begin_ns)
-            self._findings.recorder.stage = 0
+            self._local.start()
+        begin = self._local.begin
         for probes in self._probes:
-            probes.start(self._begin)
-        end = self._begin + self._lasting
-        due = self._begin + SNAPSHOT_SECONDS
+            probes.start(begin)
+        end = begin + self._lasting
+        due = begin + SNAPSHOT_SECONDS
         while time.monotonic() < end and not is_stopped():
             time.sleep(_POLL_SECONDS)
             if time.monotonic() >= due:
                 due += SNAPSHOT_SECONDS
-                self._update("running")
+                self._update(ended=False)
         self._finish(min(end, time.monotonic()))
 
     def _finish(self, end: float) -> None:
         """Wait for the replies of the last probes, or their timeouts."""
         self._end = end
-        self._tally.stopped_ns = int(end * 1e9)
+        self._local.stop(end)
         for probes in self._probes:
             probes.stop()
-        patience = time.monotonic() + 2 * self._plan.reply_timeout + _MARGIN_SECONDS
-        while time.monotonic() < patience and not all(probes.idle for probes in self._probes):
+        deadline = time.monotonic() + 2 * self._plan.reply_timeout + _MARGIN_SECONDS
+        while time.monotonic() < deadline and not all(probes.idle for probes in self._probes):
             time.sleep(_POLL_SECONDS)
-        self._update("ended")
+        self._update(ended=True)
 
-    def _update(self, state: str) -> None:
+    def _update(self, *, ended: bool) -> None:
         with self._findings.lock:
             snapshot = self._findings.recorder.take(self._findings.counts.copy())
             messages = [self._findings.messages[slot] for slot in range(self._plan.connections)]
-        update = Update(
-            "ended" if state == "ended" else "running",
-            snapshot,
-            time.monotonic() - self._begin,
-            time.process_time() - self._cpu_seconds,
-            0.0,
-            messages if state == "ended" else [],
-        )
-        self._tally.take(0, update)
-        elapsed = min(time.monotonic(), self._end or time.monotonic()) - self._begin
+        self._local.take(snapshot, ended=ended, messages=messages if ended else ())
+        elapsed = (self._end or time.monotonic()) - self._local.begin
         self._observer.progressed(
-            Progress(1, 1, "running", elapsed, self._tally, watch=self.found())
+            Progress(1, 1, "running", elapsed, self._local.tally, watch=self.found())
         )
 
     def found(self) -> WatchResult:
         """Return what was found so far."""
         with self._findings.lock:
-            seconds = (self._end or time.monotonic()) - self._begin
+            seconds = (self._end or time.monotonic()) - self._local.begin
             outages = sorted(
                 itertools.chain.from_iterable(
                     self._outages(endpoint, probes.log, seconds)
@@ -269,32 +237,31 @@ class _Watch:
         )
 
     def _outages(self, endpoint: Endpoint, log: OutageLog, seconds: float) -> Iterator[Outage]:
-        for number, spell in enumerate(log.spells, 1):
-            begin = min(seconds, max(0.0, spell.begin - self._begin))
-            end = self._end_of(spell, seconds)
-            started_at = self._started + timedelta(seconds=begin)
+        for number, logged in enumerate(log.outages, 1):
+            begin = min(seconds, max(0.0, logged.begin - self._local.begin))
+            end = self._end_of(logged, seconds)
+            started_at = self._local.started + timedelta(seconds=begin)
             yield Outage(
                 begin=begin,
                 end=end,
                 seconds=max(0.0, end - begin),
                 target=str(endpoint),
                 number=number,
-                kind=spell.kind,
-                errors=dict(spell.errors),
-                connections=spell.connections,
-                partial=spell.partial,
-                ongoing=spell.end is None,
+                kind=logged.kind,
+                errors=dict(logged.errors),
+                connections=logged.connections,
+                partial=logged.partial,
+                ongoing=logged.end is None,
                 started_at=started_at.isoformat(timespec="milliseconds"),
             )
 
-    def _end_of(self, spell: Spell, seconds: float) -> float:
-        return seconds if spell.end is None else min(seconds, spell.end - self._begin)
+    def _end_of(self, logged: LoggedOutage, seconds: float) -> float:
+        return seconds if logged.end is None else min(seconds, logged.end - self._local.begin)
 
     def result(self, *, interrupted: bool) -> Result:
         """Return the result of the watch."""
         found = self.found()
         given = self._watch_plan.plan
-        measured = measured_in([self._tally])
         thresholds = []
         if found.budget_seconds is not None:
             thresholds.append(
@@ -312,45 +279,14 @@ class _Watch:
         if interrupted and given.duration is not None:
             verdict = "interrupted"
             reasons.insert(0, "interrupted before the end")
-        return Result(
-            command="watch",
-            plan=msgspec.structs.replace(self._plan, duration=given.duration or found.seconds),
-            targets=[str(endpoint) for endpoint in self._endpoints],
-            machine=Machine.here(),
-            started_at=self._started.isoformat(timespec="seconds"),
-            stages=stage_results([self._tally]),
-            totals=totals([self._tally]),
-            latency_us=Latencies.of(measured),
-            series=series([self._tally]),
-            repeats=[],
-            generator=generator_result([self._tally], measured),
-            spread=Spread.of(self._tally.messages_by_connection),
-            reconciliation=None,
-            thresholds=thresholds,
-            verdict=verdict,
-            passed=verdict == "passed",
+        return self._local.result(
+            "watch",
+            msgspec.structs.replace(self._plan, duration=given.duration or found.seconds),
+            list(map(str, self._endpoints)),
+            verdict,
             reasons=reasons,
+            thresholds=thresholds,
             watch=found,
-        )
-
-
-def _connectors(
-    plan: Plan, endpoints: Sequence[Endpoint]
-) -> Iterator[Callable[[], EchoConnection]]:
-    """Return a function for each target that opens a connection to it."""
-    sources = source_addresses(plan)
-    source = sources[0] if sources else None
-    tls = plan.tls.context() if plan.speaks("tls") else None
-    for endpoint in endpoints:
-        addresses: Sequence[Address] = resolve(endpoint, plan.ip_version)
-        yield partial(
-            EchoConnection.connect,
-            best_first(addresses, plan.reply_timeout, source),
-            timeout=plan.reply_timeout,
-            connect_timeout=plan.reply_timeout,
-            tls=tls if endpoint.scheme == "tls" else None,
-            server_name=plan.tls.server_name,
-            source=source,
         )
 
 

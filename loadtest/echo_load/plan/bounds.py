@@ -2,6 +2,8 @@
 
 MOST_CONNECTIONS = 2_000_000
 MOST_MESSAGES = 10**15
+# Connections that `echo-load watch` keeps open, a thread each.
+MOST_WATCHED = 1000
 MOST_PROCESSES = 1024
 MOST_PIPELINED = 100_000
 MOST_REPEATS = 1000

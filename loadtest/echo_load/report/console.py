@@ -14,7 +14,7 @@ from echo_load.plan.plan import Plan
 from echo_load.report.capacity import capacity_table
 from echo_load.report.idle import IdleScreen, idle_summary, idle_table
 from echo_load.report.live import LiveScreen
-from echo_load.report.output import Output, console
+from echo_load.report.output import Output
 from echo_load.report.tables import (
     repeat_lines,
     stage_table,
@@ -25,8 +25,6 @@ from echo_load.report.watching import WatchScreen, live_display, outage_table, w
 from echo_load.results.result import Result, StageResult
 from echo_load.runner.observer import Observer, Progress
 from echo_load.runner.tally import Tally
-
-__all__ = ["ConsoleReport", "Output", "console"]
 
 
 class ConsoleReport(Observer):

@@ -65,18 +65,19 @@ class Interruption:
 
     @contextmanager
     def by_signals(
-        self, quit_now: Callable[[], None], *, repetition_seconds: float = 0.0
+        self, quit_now: Callable[[], None] | None = None, *, repetition_seconds: float = 0.0
     ) -> Iterator[None]:
         """Within the block, let the first stop signal request a stop, and the second quit at once.
 
         Args:
-            quit_now: called before the process quits, to end what it has started.
+            quit_now: called before the process quits, to end what it has started; None for nothing.
             repetition_seconds: how soon after the first signal another one is a repetition of it.
         """
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
             if self.requested and time.monotonic() - self._since >= repetition_seconds:
-                quit_now()
+                if quit_now is not None:
+                    quit_now()
                 if os.isatty(sys.stderr.fileno()):
                     os.write(sys.stderr.fileno(), _SHOW_CURSOR)
                 os._exit(ExitCode.INTERRUPTED)
@@ -146,7 +147,7 @@ def run(
             endpoints = (server.endpoint,)
         interruption = interruption or Interruption()
         if handle_signals:
-            quit_now = server.kill if server is not None else _do_nothing
+            quit_now = server.kill if server is not None else None
             stack.enter_context(interruption.by_signals(quit_now))
         targets = tuple(_addresses(plan, endpoint, sources) for endpoint in endpoints)
         check_ports(plan, targets, sources)
@@ -183,10 +184,6 @@ def _addresses(plan: Plan, endpoint: Endpoint, sources: Sequence[str]) -> tuple[
     with suppress(NoSourceError):
         addresses = best_first(reachable_from(source, addresses), plan.connect_timeout, source)
     return tuple(addresses)
-
-
-def _do_nothing() -> None:
-    """Stand in for `LocalServer.kill` if no server was started."""
 
 
 def _now() -> str:

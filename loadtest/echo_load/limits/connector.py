@@ -1,0 +1,81 @@
+"""Opening of single connections to the targets of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from echo_client.addresses import Address, resolve
+from echo_client.connection import EchoConnection
+from echo_client.happy_eyeballs import best_first
+from echo_core.endpoint import Endpoint
+from echo_load.plan.plan import Plan
+from echo_load.plan.sources import source_addresses
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class Connector(NamedTuple):
+    """What is needed to open connections to a target.
+
+    Attributes:
+        addresses: the target's addresses, the first to answer in front.
+        timeout: seconds to wait for a reply.
+        connect_timeout: seconds to wait for a connection.
+        source: local address to connect from; None for any.
+        tls: TLS context; None without TLS.
+        server_name: name that the certificate must match; None for the host of the target.
+    """
+
+    addresses: Sequence[Address]
+    timeout: float
+    connect_timeout: float
+    source: str | None
+    tls: ssl.SSLContext | None
+    server_name: str | None
+
+    def open(self) -> EchoConnection:
+        """Open a connection.
+
+        Raises:
+            ConnectError: it cannot be opened.
+        """
+        return EchoConnection.connect(
+            self.addresses,
+            timeout=self.timeout,
+            connect_timeout=self.connect_timeout,
+            tls=self.tls,
+            server_name=self.server_name,
+            source=self.source,
+        )
+
+
+def connectors(
+    plan: Plan, endpoints: Sequence[Endpoint], connect_timeout: float
+) -> list[Connector]:
+    """Resolve targets, and return how to connect to each.
+
+    Args:
+        plan: source addresses, IP version, TLS options and timeout of a reply.
+        endpoints: the targets.
+        connect_timeout: seconds to wait for a connection.
+
+    Raises:
+        ConnectError: a name is unknown, or a source address cannot reach a target.
+        TlsFileError: a file for TLS is invalid.
+    """
+    sources = source_addresses(plan)
+    source = sources[0] if sources else None
+    tls = plan.tls.context() if plan.speaks("tls") else None
+    return [
+        Connector(
+            best_first(resolve(endpoint, plan.ip_version), connect_timeout, source),
+            plan.reply_timeout,
+            connect_timeout,
+            source,
+            tls if endpoint.scheme == "tls" else None,
+            plan.tls.server_name,
+        )
+        for endpoint in endpoints
+    ]

@@ -1,0 +1,126 @@
+"""The tally of a test whose only generator is this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from echo_load.engines.recorder import Recorder, Snapshot
+from echo_load.plan.plan import Plan
+from echo_load.plan.thresholds import ThresholdResult
+from echo_load.results.result import Latencies, Machine, Result, Spread, Verdict
+from echo_load.runner.generator import Update
+from echo_load.runner.tally import (
+    Tally,
+    generator_result,
+    measured_in,
+    series,
+    stage_results,
+    totals,
+)
+
+
+class LocalTally:
+    """The figures of a test, and its time, without processes that generate load.
+
+    Args:
+        plan: the test, with a duration that it does not exceed.
+
+    Attributes:
+        tally: figures so far.
+        recorder: where times are to be recorded.
+        begin: when the test began, on the monotonic clock.
+        started: when it began, in UTC.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.tally = Tally(plan, plan.run_stages, 1, 1)
+        self.recorder = Recorder(self.tally.timeline)
+        self.begin = 0.0
+        self.started = datetime.now(UTC)
+        self._cpu_seconds = 0.0
+
+    def start(self) -> None:
+        """Begin the test now."""
+        begin_ns = time.monotonic_ns()
+        self.begin = begin_ns / 1e9
+        self.started = datetime.now(UTC)
+        self._cpu_seconds = time.process_time()
+        self.tally.gate_ns = begin_ns
+        self.recorder.start(begin_ns)
+        self.recorder.stage = 0
+
+    def stop(self, instant: float) -> None:
+        """Note when the last message could be sent, on the monotonic clock."""
+        self.tally.stopped_ns = int(instant * 1e9)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the test began."""
+        return time.monotonic() - self.begin
+
+    def take(self, snapshot: Snapshot, *, ended: bool, messages: Sequence[int] = ()) -> None:
+        """Add what was measured since the last snapshot.
+
+        Args:
+            snapshot: what the recorder took.
+            ended: whether it is the last one.
+            messages: number of round trips of each connection, with the last one.
+        """
+        self.tally.take(
+            0,
+            Update(
+                "ended" if ended else "running",
+                snapshot,
+                self.elapsed,
+                time.process_time() - self._cpu_seconds,
+                0.0,
+                list(messages),
+            ),
+        )
+
+    def result(
+        self,
+        command: str,
+        plan: Plan,
+        targets: Sequence[str],
+        verdict: Verdict,
+        *,
+        reasons: list[str],
+        thresholds: list[ThresholdResult],
+        **answer: Any,
+    ) -> Result:
+        """Return the result of the test.
+
+        Args:
+            command: name of the command.
+            plan: the plan as it was carried out.
+            targets: URLs of the targets.
+            verdict: the verdict.
+            reasons: reasons for it.
+            thresholds: thresholds and whether they were kept.
+            answer: field of the result that has what the command found.
+        """
+        measured = measured_in([self.tally])
+        return Result(
+            command=command,
+            plan=plan,
+            targets=list(targets),
+            machine=Machine.here(),
+            started_at=self.started.isoformat(timespec="seconds"),
+            stages=stage_results([self.tally]),
+            totals=totals([self.tally]),
+            latency_us=Latencies.of(measured),
+            series=series([self.tally]),
+            repeats=[],
+            generator=generator_result([self.tally], measured),
+            spread=Spread.of(self.tally.messages_by_connection),
+            reconciliation=None,
+            thresholds=thresholds,
+            verdict=verdict,
+            passed=verdict == "passed",
+            reasons=reasons,
+            **answer,
+        )

@@ -65,12 +65,13 @@ class Laboratory:
         self, chapter: Chapter, experiment: Experiment, figures: Figures
     ) -> tuple[Status, str] | None:
         """Collect the figures of an experiment; return why it did not come to its end, if so."""
-        with ExperimentProcess(chapter.name, experiment.name, self._scale) as process:
-            self._running = process
-            try:
+        try:
+            with ExperimentProcess(chapter.name, experiment.name, self._scale) as process:
+                self._running = process
                 return self._collect(process, experiment.seconds, figures)
-            finally:
-                self._running = None
+        finally:
+            # Not before all has ended: a second interruption may come meanwhile.
+            self._running = None
 
     def _collect(
         self, process: ExperimentProcess, seconds: float, figures: Figures

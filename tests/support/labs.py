@@ -16,6 +16,8 @@ LAB = (*LOAD, "lab", "run")
 # Where glibc keeps semaphores and shared memory that have names.
 _SHARED_MEMORY = Path("/dev/shm")
 _MARK = "LAB_OF_A_TEST"
+# The command, its experiment, and the resource tracker of multiprocessing.
+_WITHOUT_OTHERS = 3
 
 
 def outcomes(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
@@ -78,6 +80,14 @@ class Traces:
     def named(self) -> set[str]:
         """Return the names of semaphores and shared memory made since."""
         return self._named() - self._before
+
+    def in_use(self) -> bool:
+        """Return whether processes use what has a name.
+
+        Before there are any, it may not be known yet to the process that is to remove it: between
+        the two steps of multiprocessing nothing can.
+        """
+        return bool(self.named()) and len(self._processes()) > _WITHOUT_OTHERS
 
     def all(self) -> list[object]:
         """Return all that there is."""

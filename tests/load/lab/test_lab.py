@@ -203,7 +203,7 @@ def traces() -> Iterator[Traces]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_remains_after_a_run_was_ended(number: signal.Signals, traces: Traces) -> None:
     with started("process-exchange", **traces.settings) as lab:
-        until(traces.named, "a semaphore")
+        until(traces.in_use, "semaphores that are used")
         lab.send_signal(number)
         lab.communicate(timeout=60)
     until(lambda: not traces.all(), "the end of all")
@@ -211,7 +211,7 @@ def test_nothing_remains_after_a_run_was_ended(number: signal.Signals, traces: T
 
 def test_nothing_remains_after_a_second_interruption(traces: Traces) -> None:
     with started("process-exchange", **traces.settings) as lab:
-        until(traces.named, "a semaphore")
+        until(traces.in_use, "semaphores that are used")
         until(lambda: interrupted(lab), "the end")
         lab.communicate(timeout=60)
     assert lab.returncode == 130
@@ -226,7 +226,7 @@ def interrupted(lab: subprocess.Popen[bytes]) -> bool:
 
 def test_nothing_remains_after_an_experiment_that_broke(traces: Traces) -> None:
     with started("process-exchange", **traces.settings) as lab:
-        until(traces.named, "a semaphore")
+        until(traces.in_use, "semaphores that are used")
         experiment = experiment_of(lab)
         assert experiment is not None
         experiment.kill()

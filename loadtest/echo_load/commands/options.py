@@ -135,7 +135,7 @@ verdict_options = together(
         metavar="LIMIT",
         multiple=True,
         help='Limit that must hold, or the exit code is 99: "p99<5ms", "service.p99.9<=2ms", '
-        '"connect.max<1s", "errors<0.1%", "loss<1%", "retransmits<100", '
+        '"connect.max<1s", "errors<0.1%", "loss<1%", "retransmits<100", "jitter<2ms", '
         '"messages_per_second>10k". Without a limit on errors or loss, no error is tolerated. '
         "Repeatable.",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from functools import cache
 
 
 @dataclass(slots=True)
@@ -24,6 +25,10 @@ class Counts:
         retransmits: segments that TCP retransmitted on connections that have ended.
         errors: failures by kind, as `FailureKind` names them, and
             `no_reply`, `no_thread`, `lost` (a datagram), `unsent`.
+        jitter_ns: sum of the jitter of round trips over UDP in nanoseconds, as it was after each
+            reply (RFC 3550, section 6.4.1).
+        jitters: number of replies in that sum.
+        bursts: runs of datagrams lost one after the other on a connection, by their length.
     """
 
     opened: int = 0
@@ -38,6 +43,19 @@ class Counts:
     datagrams_received: int = 0
     retransmits: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    jitter_ns: int = 0
+    jitters: int = 0
+    bursts: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def jitter_us(self) -> float | None:
+        """The mean jitter in microseconds; None if no connection had two round trips over UDP."""
+        return self.jitter_ns / self.jitters / 1e3 if self.jitters else None
+
+    @property
+    def longest_burst(self) -> int:
+        """The most datagrams lost one after the other on a connection."""
+        return max((length for length, count in self.bursts.items() if count > 0), default=0)
 
     @property
     def open(self) -> int:
@@ -56,21 +74,31 @@ class Counts:
 
     def since(self, other: Counts) -> Counts:
         """Return the difference from earlier counts."""
-        names = [one.name for one in fields(self) if one.name != "errors"]
-        gained = Counts(*(getattr(self, name) - getattr(other, name) for name in names))
+        gained = Counts(
+            **{name: getattr(self, name) - getattr(other, name) for name in _plain_names()}
+        )
         # An error can be withdrawn: a datagram that counted as lost came late.
         for kind in self.errors | other.errors:
             if change := self.errors[kind] - other.errors[kind]:
                 gained.errors[kind] = change
+        for length in self.bursts | other.bursts:
+            if change := self.bursts[length] - other.bursts[length]:
+                gained.bursts[length] = change
         return gained
 
     def add(self, other: Counts) -> None:
         """Add other counts to these; withdrawn errors are subtracted."""
-        for one in fields(self):
-            if one.name != "errors":
-                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        for name in _plain_names():
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.errors.update(other.errors)
+        self.bursts.update(other.bursts)
 
     def copy(self) -> Counts:
         """A copy of the counts."""
         return self + Counts()
+
+
+@cache
+def _plain_names() -> tuple[str, ...]:
+    """Return the names of the fields that are numbers."""
+    return tuple(one.name for one in fields(Counts) if one.name not in {"errors", "bursts"})

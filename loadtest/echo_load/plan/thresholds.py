@@ -26,13 +26,17 @@ _GROWING = (
     "connections_failed",
     "connections_lost",
     "retransmits",
+    "loss_burst",
 )
 _RATES = ("messages_per_second",)
+_TIMES = ("jitter",)
 # Figures that exist over these transports only.
 _MEASURED_OVER = {
     "retransmits": ("tcp", "tls"),
     "kernel": ("tcp", "tls"),
     "handshake": ("tls",),
+    "jitter": ("udp",),
+    "loss_burst": ("udp",),
 }
 # Figures for which more is better.
 _GOOD = frozenset({"messages", "connections_opened", "messages_per_second"})
@@ -58,10 +62,11 @@ class Figures:
     Attributes:
         seconds: duration of the test so far.
         latencies: latency distributions by the names that they have in a result.
-        counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost` and
-            `retransmits`; None for a count that does not exist.
+        counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
+            `retransmits` and `loss_burst`; None for a count that does not exist.
         errors: number of failures by kind.
         attempts: denominator of error shares: completed round trips, and failures without one.
+        jitter_us: jitter over UDP in microseconds; None if it was not measured.
     """
 
     seconds: float
@@ -69,6 +74,7 @@ class Figures:
     counts: Mapping[str, int | None]
     errors: Mapping[str, int]
     attempts: int
+    jitter_us: float | None = None
 
 
 class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +205,8 @@ class Threshold:
         return _OPERATORS[self.relation](value, self.limit)
 
     def _value(self, figures: Figures) -> float | None:
+        if self.metric == "jitter":
+            return figures.jitter_us / 1e6 if figures.jitter_us is not None else None
         if self.kind == "time":
             return _time(self.metric, figures.latencies)
         if self.metric == "messages_per_second":
@@ -239,6 +247,8 @@ def _metric(name: str) -> tuple[str, Kind]:
         return name, "count"
     if name in _RATES:
         return name, "rate"
+    if name in _TIMES:
+        return name, "time"
     distribution, dot, figure = name.partition(".")
     if distribution not in DISTRIBUTIONS or not dot:
         distribution, figure = "response", name
@@ -247,7 +257,7 @@ def _metric(name: str) -> tuple[str, Kind]:
         return f"{distribution}.p{match[1].replace('_', '.')}", "time"
     if figure in {"mean", "max"}:
         return f"{distribution}.{figure}", "time"
-    known = ", ".join(_SHARES + _GROWING + _RATES)
+    known = ", ".join(_SHARES + _GROWING + _TIMES + _RATES)
     others = ", ".join(f"{one}.p99" for one in DISTRIBUTIONS if one != "response")
     raise InvalidValueError(
         f"{name!r} is not a threshold metric; the metrics are p50, p99.9 and any other "

@@ -83,6 +83,7 @@ class ScrapedFigures:
     counts: Counts = field(default_factory=Counts)
     times: Mapping[str, Exposed] = field(default_factory=dict)
     uses_tcp: bool = False
+    uses_udp: bool = False
     elapsed: float = 0.0
     generators: int = 0
     bound: bool = False
@@ -161,6 +162,7 @@ class PrometheusReport(Observer):
             counts=counts,
             times={name: Exposed.of(getattr(measured, attribute)) for name, _, attribute in _TIMES},
             uses_tcp=tally.plan.uses_tcp,
+            uses_udp=tally.plan.speaks("udp"),
             elapsed=progress.elapsed,
             generators=len(tally.states),
             bound=bool(generator_findings([tally], tally.measured)),
@@ -195,6 +197,17 @@ class _FiguresCollector(Collector):
                 f"{_PREFIX}retransmits",
                 "TCP segments retransmitted.",
                 value=figures.counts.retransmits,
+            )
+        if figures.uses_udp:
+            yield GaugeMetricFamily(
+                f"{_PREFIX}jitter_seconds",
+                "Mean jitter of round trips over UDP (RFC 3550).",
+                value=(figures.counts.jitter_us or 0.0) / 1e6,
+            )
+            yield GaugeMetricFamily(
+                f"{_PREFIX}loss_burst",
+                "Most datagrams lost one after the other on a connection.",
+                value=figures.counts.longest_burst,
             )
         errors = CounterMetricFamily(f"{_PREFIX}errors", "Failures by kind.", labels=["kind"])
         for kind, count in sorted((_KINDS | dict(figures.counts.errors)).items()):

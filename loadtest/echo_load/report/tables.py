@@ -80,7 +80,14 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
     if latencies.kernel.count:
         through += f", kernel's RTT {latencies.kernel.mean:,.0f} µs"
     table.add_row("throughput", through)
+    if stage.loss_burst is not None:
+        table.add_row("datagrams", _datagrams(stage))
     return table
+
+
+def _datagrams(stage: StageResult) -> str:
+    jitter = "not measured" if stage.jitter_us is None else f"{stage.jitter_us:,.0f} µs"
+    return f"jitter {jitter}, longest burst of losses {stage.loss_burst:,}"
 
 
 def repeat_lines(repeat: int, stages: Sequence[StageResult]) -> list[Text]:

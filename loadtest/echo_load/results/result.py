@@ -116,6 +116,11 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams received back.
         retransmits: segments that the TCP of this machine sent again; None without TCP.
+        jitter_us: jitter of the round trips over UDP in microseconds: the estimate of RFC 3550
+            (section 6.4.1) from consecutive round trips of a connection, averaged over all replies;
+            None without UDP, or without two round trips on a connection.
+        loss_burst: most datagrams that were lost one after the other on a connection; None without
+            UDP.
         errors: number of failures by kind, such as `timeout` or `corrupt`.
         attempts: denominator of error shares: completed round trips, and failures without one.
     """
@@ -133,6 +138,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     retransmits: int | None
     errors: dict[str, int]
     attempts: int
+    jitter_us: float | None = None
+    loss_burst: int | None = None
 
 
 class GeneratorResult(msgspec.Struct, frozen=True, kw_only=True):

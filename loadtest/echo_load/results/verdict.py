@@ -53,7 +53,7 @@ def tolerated(plan: Plan, kind: str) -> bool:
 def is_tolerated(kind: str, metrics: Collection[str]) -> bool:
     """Return whether thresholds on these metrics allow some errors of this kind."""
     return kind not in MISMATCHES and (
-        "errors" in metrics or ("loss" in metrics and kind in LOSSES)
+        "errors" in metrics or (kind in LOSSES and not {"loss", "loss_burst"}.isdisjoint(metrics))
     )
 
 

@@ -274,7 +274,9 @@ def figures(tallies: Sequence[Tally]) -> Figures:
             "connections_failed": counts.failed,
             "connections_lost": counts.lost,
             "retransmits": _retransmits(tallies, counts),
+            "loss_burst": _loss_burst(tallies, counts),
         },
+        jitter_us=counts.jitter_us,
         errors=counts.errors,
         attempts=counts.attempts,
     )
@@ -327,6 +329,10 @@ def _retransmits(tallies: Sequence[Tally], counts: Counts) -> int | None:
     return counts.retransmits if tallies[0].plan.uses_tcp else None
 
 
+def _loss_burst(tallies: Sequence[Tally], counts: Counts) -> int | None:
+    return counts.longest_burst if tallies[0].plan.speaks("udp") else None
+
+
 def _total_fields(
     tallies: Sequence[Tally], counts: Counts, measured: Measured, seconds: float
 ) -> dict[str, Any]:
@@ -345,4 +351,6 @@ def _total_fields(
         "retransmits": _retransmits(tallies, counts),
         "errors": {kind: count for kind, count in counts.errors.items() if count},
         "attempts": counts.attempts,
+        "jitter_us": counts.jitter_us,
+        "loss_burst": _loss_burst(tallies, counts),
     }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from echo_client.addresses import Address
 from echo_load.engines.checking import Run
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
-from echo_load.engines.hub.datagrams import expire, take
+from echo_load.engines.hub.datagrams import expire, note_round_trips, take
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import FixedPayload, Payload, StampedPayload
 
@@ -46,7 +47,7 @@ class Exchanged:
         return [self.take(self.payload.message(NUMBER, number)) for number in numbers]
 
     def expire(self, before: int) -> int:
-        return expire(self.connection, before, self.counts.errors)
+        return expire(self.connection, before, self.counts)
 
     @property
     def waiting(self) -> list[int]:
@@ -55,6 +56,10 @@ class Exchanged:
     @property
     def said(self) -> dict[str, int]:
         return {kind: count for kind, count in self.counts.errors.items() if count}
+
+    @property
+    def bursts(self) -> dict[int, int]:
+        return {length: count for length, count in self.counts.bursts.items() if count}
 
 
 Start = Callable[..., Exchanged]
@@ -247,3 +252,41 @@ def test_every_datagram_is_counted_for_what_it_is(count: int, data: st.DataObjec
     )
     assert one.counts.errors["timeout"] + one.counts.errors["reordered"] == out_of_order + len(late)
     assert set(one.said) <= {"duplicated", "lost", "timeout", "reordered"}
+    lost = set(range(before)) - arrived
+    runs = "".join("x" if number in lost else " " for number in numbers).split()
+    assert one.bursts == Counter(map(len, runs))
+    assert one.counts.longest_burst == max(map(len, runs), default=0)
+
+
+def test_a_burst_of_losses_goes_on_until_a_reply(start: Start) -> None:
+    one = start()
+    one.send(9)
+    one.come(3)
+    assert one.expire(3) == 3
+    assert one.bursts == {3: 1}
+    assert one.expire(8) == 4
+    assert one.bursts == {3: 1, 4: 1}
+    # Late ones divide them.
+    one.come(5, 1)
+    assert one.bursts == {1: 3, 2: 1}
+    one.expire(9)
+    assert one.bursts == {1: 3, 3: 1}
+    assert one.counts.longest_burst == 3
+
+
+def test_the_jitter_is_that_of_the_rfc(start: Start) -> None:
+    one = start()
+    round_trips = [200_000, 360_000, 200_000, 200_000]
+    for taken in round_trips:
+        note_round_trips((one.connection,), (taken,), one.counts)
+    # By hand: J is 10,000, then 10,000 + 150,000 / 16, then 15/16 of that.
+    estimates = [10_000, 19_375, 18_164.0625]
+    assert one.counts.jitters == 3
+    assert one.counts.jitter_ns == pytest.approx(sum(estimates), abs=3)
+    assert one.counts.jitter_us == pytest.approx(sum(estimates) / 3e3, abs=0.01)
+
+
+def test_there_is_no_jitter_of_a_single_round_trip(start: Start) -> None:
+    one = start()
+    note_round_trips((one.connection,), (5,), one.counts)
+    assert one.counts.jitter_us is None

@@ -145,6 +145,22 @@ def test_dropped_datagrams(start_server: StartServer) -> None:
     assert totals.errors == {"lost": strikes}
     assert (code, totals.messages, totals.connections_lost) == (1, 200 - strikes, 0)
     assert (totals.datagrams_sent, totals.datagrams_received) == (200, 200 - strikes)
+    assert totals.loss_burst is not None
+    assert bool(strikes) <= totals.loss_burst <= min(strikes, 4)
+    assert totals.jitter_us is not None
+    assert totals.jitter_us > 0
+
+
+@pytest.mark.slow
+def test_datagrams_lost_in_a_row_and_their_threshold(start_server: StartServer) -> None:
+    server = start_server(*UDP, "--fault", "drop@100%", *ADMIN)
+    arguments = ("-c", "2", "-n", "12", "--pipeline", "6", "--timeout", "300ms")
+    limits = ("--threshold", "loss_burst<6", "--threshold", "jitter<1s")
+    _, result = loaded("run", server.url, *arguments, *limits)
+    assert result.totals.errors == {"lost": 12}
+    # On each of two connections.
+    assert (result.totals.loss_burst, result.totals.jitter_us) == (6, None)
+    assert [(one.value, one.passed) for one in result.thresholds] == [(6, False), (None, False)]
 
 
 @pytest.mark.slow

@@ -153,7 +153,10 @@ def test_retransmits_are_shown_over_tcp_only(target: str, shown: bool) -> None:
     tally = Tally(plan, plan.run_stages, 1, 1)
     with PrometheusReport(parse_listen("0")) as report:
         report.progressed(Progress(1, 1, "running", 1.0, tally))
-        assert (("echo_load_retransmits_total", "") in scrape(report.url)) == shown
+        found = scrape(report.url)
+        assert (("echo_load_retransmits_total", "") in found) == shown
+        for name in ("echo_load_jitter_seconds", "echo_load_loss_burst"):
+            assert ((name, "") in found) != shown
 
 
 @pytest.mark.slow

@@ -64,11 +64,16 @@ class HubConnection(_socket.socket):
         highest: the highest sequence that came back in a datagram.
         lingers: it is only open for late datagrams.
         missing: sequences of datagrams that count as lost, the oldest first.
+        last_missing: the highest sequence that was lost.
+        burst: how many were lost one after the other up to that one.
+        round_trip_ns: the last round trip of a datagram; 0 before the first.
+        jitter_ns: the jitter of its round trips (RFC 3550, section 6.4.1).
     """
 
     __slots__ = (
         "address",
         "attempt",
+        "burst",
         "datagram",
         "due_ns",
         "expected",
@@ -77,12 +82,15 @@ class HubConnection(_socket.socket):
         "head",
         "highest",
         "in_flight",
+        "jitter_ns",
+        "last_missing",
         "lingers",
         "missing",
         "number",
         "over",
         "overdue",
         "queued",
+        "round_trip_ns",
         "sent_ns",
         "sequence",
         "stop_at",
@@ -109,6 +117,10 @@ class HubConnection(_socket.socket):
     highest: int
     lingers: bool
     missing: dict[int, None] | None
+    last_missing: int
+    burst: int
+    round_trip_ns: int
+    jitter_ns: int
 
     @classmethod
     def of(cls, slot: ConnectionSlot, address: Address, source: str | None) -> Self:
@@ -147,6 +159,8 @@ class HubConnection(_socket.socket):
         connection.datagram = datagram
         connection.highest = -1
         connection.missing = None
+        connection.last_missing = -1
+        connection.burst = connection.round_trip_ns = connection.jitter_ns = 0
         return connection
 
     @property

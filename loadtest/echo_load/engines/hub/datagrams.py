@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from echo_client.failure_kinds import FailureKind
 from echo_load.engines.checking import InFlight, Run
@@ -30,7 +31,7 @@ def take(payload: Payload, connection: HubConnection, data: bytes, counts: Count
     in_flight = connection.listed()
     found = next((one for one in in_flight.runs if one.data == data), None)
     if found is None:
-        found = _not_in_flight(payload, connection, in_flight, data, counts.errors)
+        found = _not_in_flight(payload, connection, in_flight, data, counts)
         counts.wrong += found is not None
     elif found.sequence < connection.highest:
         counts.errors[FailureKind.REORDERED] += 1
@@ -41,13 +42,40 @@ def take(payload: Payload, connection: HubConnection, data: bytes, counts: Count
     return found
 
 
-def expire(connection: HubConnection, before_ns: int, errors: Counter[str]) -> int:
+def note_round_trips(
+    connections: Sequence[HubConnection], round_trips_ns: Sequence[int], counts: Counts
+) -> None:
+    """Add a round trip each to the jitter of connections (RFC 3550, section 6.4.1).
+
+    Args:
+        connections: where replies came; those that are not UDP are passed over.
+        round_trips_ns: the round trip of each in nanoseconds.
+        counts: where the jitter is summed.
+    """
+    total = jitters = 0
+    for connection, round_trip_ns in zip(connections, round_trips_ns, strict=True):
+        if connection.datagram:
+            before = connection.round_trip_ns
+            connection.round_trip_ns = round_trip_ns
+            if before:
+                # J += (|D| - J) / 16, in whole nanoseconds.
+                jitter = connection.jitter_ns
+                connection.jitter_ns = jitter = jitter + (
+                    (abs(round_trip_ns - before) - jitter) >> 4
+                )
+                total += jitter
+                jitters += 1
+    counts.jitter_ns += total
+    counts.jitters += jitters
+
+
+def expire(connection: HubConnection, before_ns: int, counts: Counts) -> int:
     """Count datagrams as lost that left before an instant and were not answered.
 
     Args:
         connection: whose datagrams.
         before_ns: the instant, on the monotonic clock.
-        errors: where they are counted.
+        counts: where they are counted, and the bursts that they form.
 
     Returns:
         How many were lost.
@@ -59,11 +87,54 @@ def expire(connection: HubConnection, before_ns: int, errors: Counter[str]) -> i
     while in_flight.runs and (oldest := in_flight.runs[0]).sent_ns < before_ns:
         in_flight.remove(oldest)
         connection.missing[oldest.sequence] = None
+        _add_to_burst(connection, oldest.sequence, counts.bursts)
         expired += 1
     while len(connection.missing) > _MOST_MISSING:
         del connection.missing[next(iter(connection.missing))]
-    errors[FailureKind.LOST] += expired
+    counts.errors[FailureKind.LOST] += expired
     return expired
+
+
+def _add_to_burst(connection: HubConnection, sequence: int, bursts: Counter[int]) -> None:
+    """Count a lost datagram with those lost directly before it."""
+    if connection.burst and sequence == connection.last_missing + 1:
+        bursts[connection.burst] -= 1
+        connection.burst += 1
+    else:
+        connection.burst = 1
+    connection.last_missing = sequence
+    bursts[connection.burst] += 1
+
+
+def _take_from_burst(connection: HubConnection, sequence: int, bursts: Counter[int]) -> None:
+    """Divide the burst of a datagram that came late after all; it is still among the missing."""
+    missing = connection.missing or {}
+    last = connection.last_missing
+    is_latest = last - connection.burst < sequence <= last
+    if is_latest:
+        before = sequence - (last - connection.burst + 1)
+        after = last - sequence
+    else:
+        before = _missing_beside(missing, sequence, -1)
+        after = _missing_beside(missing, sequence, 1)
+    if bursts[before + 1 + after] <= 0:
+        # Its beginning is too long ago to be remembered.
+        return
+    bursts[before + 1 + after] -= 1
+    for length in (before, after):
+        if length:
+            bursts[length] += 1
+    if is_latest:
+        # Without one after it, the next loss does not follow directly.
+        connection.burst = after
+
+
+def _missing_beside(missing: dict[int, None], sequence: int, step: int) -> int:
+    """Return how many datagrams directly before or after a sequence are missing."""
+    count = 0
+    while sequence + step * (count + 1) in missing:
+        count += 1
+    return count
 
 
 def _not_in_flight(
@@ -71,12 +142,14 @@ def _not_in_flight(
     connection: HubConnection,
     in_flight: InFlight,
     data: bytes,
-    errors: Counter[str],
+    counts: Counts,
 ) -> Run | None:
     number = connection.number
+    errors = counts.errors
     stamp = payload.stamp(data)
     if stamp is not None and stamp.connection == number and data == payload.message(*stamp):
         if connection.missing is not None and stamp.sequence in connection.missing:
+            _take_from_burst(connection, stamp.sequence, counts.bursts)
             del connection.missing[stamp.sequence]
             errors[FailureKind.LOST] -= 1
             errors[

@@ -375,7 +375,7 @@ class HubEngine:
 
     def _expire(self, connection: HubConnection, now: int) -> None:
         """Count datagrams as lost that have not come back in time, and continue."""
-        lost = datagrams.expire(connection, now - self._timeout_ns, self._counts.errors)
+        lost = datagrams.expire(connection, now - self._timeout_ns, self._counts)
         self._missed[connection.number] += lost
         for _ in range(lost):
             if connection.fileno() >= 0:

@@ -158,13 +158,14 @@ class Exchange:
     def _go_on(self, batch: list[HubConnection], now: int) -> None:
         """Record the times of right replies, and send the next messages."""
         times = self._recorder.times
-        times.service.extend([now - connection.sent_ns for connection in batch])
+        service = [now - connection.sent_ns for connection in batch]
+        times.service.extend(service)
         if self._open_loop:
             times.response.extend([now - connection.due_ns for connection in batch])
         times.replies.extend(array("q", (now,)) * len(batch))
         self._counts.messages += len(batch)
         if self._datagrams:
-            self._note_datagrams(batch)
+            self._note_datagrams(batch, service)
         if self._open_loop or now >= self._share.end_ns.value:
             for connection in batch:
                 connection.expected = None
@@ -216,11 +217,14 @@ class Exchange:
             if sent < len(message) and connection.fileno() >= 0:
                 self._keep(connection, message, sent)
 
-    def _note_datagrams(self, batch: list[HubConnection]) -> None:
+    def _note_datagrams(self, batch: list[HubConnection], service: list[int]) -> None:
+        received = 0
         for connection in batch:
             if connection.datagram:
                 connection.highest = connection.sequence - 1
-                self._counts.datagrams_received += 1
+                received += 1
+        self._counts.datagrams_received += received
+        datagrams.note_round_trips(batch, service, self._counts)
 
     def capacity(self, connection: HubConnection) -> int:
         """Return how many messages a connection can take with one send.
@@ -370,6 +374,7 @@ class Exchange:
         found = datagrams.take(self._share.payload, connection, data, self._counts)
         if found is not None:
             self._note([Completed(found, 0, 1)], now)
+            datagrams.note_round_trips((connection,), (now - found.sent_ns,), self._counts)
             self._on_answered(connection)
 
     def _note_first_byte(self, connection: HubConnection, now: int) -> None:

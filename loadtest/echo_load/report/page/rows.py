@@ -91,6 +91,12 @@ def thresholds(results: Sequence[Result]) -> list[tuple[str, list[Cell]]]:
 def figures(result: Result) -> dict[str, str]:
     """Return the key figures."""
     totals, response = result.totals, result.latency_us.response
+    datagrams = {}
+    if totals.loss_burst is not None:
+        datagrams = {
+            "jitter": time(totals.jitter_us or 0.0),
+            "longest burst of losses": f"{totals.loss_burst:,}",
+        }
     return {
         "msg/s": written_rate(totals.messages_per_second),
         "p50": time(response.p50),
@@ -103,6 +109,7 @@ def figures(result: Result) -> dict[str, str]:
         "messages": f"{totals.messages:,}",
         "seconds": f"{totals.seconds:.1f}",
         "back": f"{format_bytes(totals.bytes_received)}",
+        **datagrams,
     }
 
 

@@ -56,6 +56,13 @@ def started(*arguments: str, **settings: str) -> subprocess.Popen[bytes]:
     )
 
 
+def outcome_of(lab: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Wait for the end of a run of one experiment with --json; return what became of it."""
+    printed, _ = lab.communicate(timeout=DEADLINE)
+    (outcome,) = _experiments(printed)
+    return outcome
+
+
 def experiment_of(lab: subprocess.Popen[bytes]) -> psutil.Process | None:
     """Return the process of the experiment that is running."""
     children = psutil.Process(lab.pid).children()

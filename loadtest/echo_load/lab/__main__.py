@@ -1,8 +1,7 @@
-"""`python -m echo_load.lab CHAPTER NAME SCALE`: measures one experiment, in a process of its own.
+"""`python -m echo_load.lab CHAPTER NAME SCALE`: run one experiment, in a process of its own.
 
-What is measured is written to standard output, a line of JSON for each figure. A last line says
-that the experiment has ended, why it cannot run here, or with what error it broke. Whatever an
-experiment prints is dropped.
+Each measurement is a line of JSON on standard output. The last line says that the experiment has
+ended, why it cannot run here, or which error ended it. What an experiment prints is dropped.
 """
 
 from __future__ import annotations
@@ -66,11 +65,11 @@ def _shortage(error: BaseException) -> str | None:
 
 
 def main(chapter: str, name: str, scale: str) -> None:
-    """Measure an experiment.
+    """Run an experiment.
 
     Args:
-        chapter: the module that it is in.
-        name: of the experiment.
+        chapter: module of the experiment.
+        name: name of the experiment.
         scale: `quick` or `full`.
     """
     _end_with_parent()
@@ -83,9 +82,11 @@ def main(chapter: str, name: str, scale: str) -> None:
         if "multiprocessing" in sys.modules:
             # It starts with the first semaphore, which would remain if all were ended meanwhile.
             import_module("multiprocessing.resource_tracker").ensure_running()
-        for figure in experiment.measure(scale == "quick"):
-            values = [float(value) for value in figure.values]
-            print(json.dumps({"figure": {**asdict(figure), "values": values}}), file=lines)
+        for measurement in experiment.measure(scale == "quick"):
+            values = [float(value) for value in measurement.values]
+            print(
+                json.dumps({"measurement": {**asdict(measurement), "values": values}}), file=lines
+            )
     except (CannotRunError, OSError, MemoryError, RuntimeError) as error:
         shortage = _shortage(error)
         if shortage is None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from echo_load.lab.experiment import Figure, Figures, Unit
+from echo_load.lab.experiment import Measurement, Measurements, Unit
 from echo_load.lab.notation import spread, written
 from echo_load.report.page.traces import COLOURS, SYMBOLS, Trace
 
@@ -32,16 +32,16 @@ class Chart(NamedTuple):
     layout: dict[str, Any]
 
 
-def charts(experiment: str, figures: Figures) -> list[Chart]:
+def charts(experiment: str, measurements: Measurements) -> list[Chart]:
     """Return a chart for each name of which there are several variants or sizes.
 
     Args:
         experiment: its name.
-        figures: what was measured.
+        measurements: what was measured.
     """
     drawn = []
-    for name in dict.fromkeys(one.name for one in figures):
-        same = [one for one in figures.named(name) if one.median > 0]
+    for name in dict.fromkeys(one.name for one in measurements):
+        same = [one for one in measurements.named(name) if one.median > 0]
         sizes = {one.at for one in same}
         make = _over_sizes if len(sizes) > 1 and None not in sizes else _beside
         if len({(one.of, one.at) for one in same}) > 1 and len({one.median for one in same}) > 1:
@@ -50,11 +50,11 @@ def charts(experiment: str, figures: Figures) -> list[Chart]:
     return drawn
 
 
-def _over_sizes(figures: Sequence[Figure]) -> tuple[list[Trace], dict[str, Any]]:
+def _over_sizes(measurements: Sequence[Measurement]) -> tuple[list[Trace], dict[str, Any]]:
     """A line for each variant, over the sizes."""
     data = []
-    for number, of in enumerate(dict.fromkeys(one.of for one in figures)):
-        same = [one for one in figures if one.of == of]
+    for number, of in enumerate(dict.fromkeys(one.of for one in measurements)):
+        same = [one for one in measurements if one.of == of]
         data.append(
             {
                 "type": "scatter",
@@ -70,34 +70,34 @@ def _over_sizes(figures: Sequence[Figure]) -> tuple[list[Trace], dict[str, Any]]
                 "meta": {"colour": f"run-{number % COLOURS}"},
             }
         )
-    sizes = sorted({one.at for one in figures if one.at is not None})
+    sizes = sorted({one.at for one in measurements if one.at is not None})
     xaxis = {
         "type": "log",
         "tickvals": sizes,
         "ticktext": [f"{size:,}" for size in sizes],
         "showgrid": False,
     }
-    return data, _layout(xaxis, _axis(figures, beyond=0.1), legend=len(data) > 1)
+    return data, _layout(xaxis, _axis(measurements, beyond=0.1), legend=len(data) > 1)
 
 
-def _beside(figures: Sequence[Figure]) -> tuple[list[Trace], dict[str, Any]]:
+def _beside(measurements: Sequence[Measurement]) -> tuple[list[Trace], dict[str, Any]]:
     """A point with its spread for each variant and size, one below the other."""
-    labels = [_plain(_variant(one)) for one in figures]
+    labels = [_plain(_variant(one)) for one in measurements]
     trace = {
         "type": "scatter",
         "mode": "markers",
         "name": "",
         "marker": {"size": 11},
-        "x": [one.median for one in figures],
+        "x": [one.median for one in measurements],
         "y": labels,
-        "error_x": _spreads(figures),
-        "text": [_hover(one) for one in figures],
+        "error_x": _spreads(measurements),
+        "text": [_hover(one) for one in measurements],
         "hovertemplate": "%{text}<extra></extra>",
         "meta": {"colour": "run-0"},
     }
     # Room above the first row and below the last one.
     yaxis = {"type": "category", "range": [len(labels) - 0.4, -0.6], "showgrid": True}
-    return [trace], _layout(_axis(figures, beyond=0.05), yaxis, legend=False)
+    return [trace], _layout(_axis(measurements, beyond=0.05), yaxis, legend=False)
 
 
 def _plain(text: str) -> str:
@@ -105,38 +105,42 @@ def _plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _variant(figure: Figure) -> str:
-    size = "" if figure.at is None else f"{figure.at:,}"
-    return f"{figure.of}, {size}" if figure.of and size else figure.of or size or figure.name
+def _variant(measurement: Measurement) -> str:
+    size = "" if measurement.at is None else f"{measurement.at:,}"
+    return (
+        f"{measurement.of}, {size}"
+        if measurement.of and size
+        else measurement.of or size or measurement.name
+    )
 
 
-def _hover(figure: Figure) -> str:
-    between = spread(figure)
-    value = written(figure.median, figure.unit)
-    return _plain(f"{_variant(figure)}: {value}") + (f" ({between})" if between else "")
+def _hover(measurement: Measurement) -> str:
+    between = spread(measurement)
+    value = written(measurement.median, measurement.unit)
+    return _plain(f"{_variant(measurement)}: {value}") + (f" ({between})" if between else "")
 
 
-def _spreads(figures: Sequence[Figure]) -> dict[str, Any]:
+def _spreads(measurements: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [one.high - one.median for one in figures],
-        "arrayminus": [one.median - one.low for one in figures],
+        "array": [one.high - one.median for one in measurements],
+        "arrayminus": [one.median - one.low for one in measurements],
         "thickness": 1.4,
         "width": 4,
     }
 
 
-def _axis(figures: Sequence[Figure], beyond: float) -> dict[str, Any]:
-    """An axis that holds some figures and their spreads, marked as people write them.
+def _axis(measurements: Sequence[Measurement], beyond: float) -> dict[str, Any]:
+    """An axis that holds some measurements and their spreads, marked as people write them.
 
     Args:
-        figures: of one unit, all above 0.
+        measurements: of one unit, all above 0.
         beyond: the share of its length that is added at its ends.
     """
-    unit = figures[0].unit
-    low = min(one.low or one.median for one in figures)
-    high = max(one.high for one in figures)
+    unit = measurements[0].unit
+    low = min(one.low or one.median for one in measurements)
+    high = max(one.high for one in measurements)
     if high / low > _WIDEST_LINEAR:
         first, last = math.log10(low), math.log10(high)
         extra = (last - first) * beyond

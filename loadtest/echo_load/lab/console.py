@@ -12,7 +12,7 @@ from rich.status import Status as Spinner
 from rich.table import Table
 from rich.text import Text
 
-from echo_load.lab.experiment import Chapter, Experiment, Figure, Figures
+from echo_load.lab.experiment import Chapter, Experiment, Measurement, Measurements
 from echo_load.lab.notation import names_by_size, rows, sentence, spread, written
 from echo_load.lab.outcome import Outcome, Status, summary
 from echo_load.report.output import Output
@@ -95,7 +95,7 @@ def listed(chapters: Sequence[Chapter]) -> RenderableType:
 
 
 def shown(outcome: Outcome) -> RenderableType:
-    """The outcome of an experiment: its verdict, claim, method, statement and figures."""
+    """The outcome of an experiment: its verdict, claim, method, statement and measurements."""
     mark, style = _STYLES[outcome.status]
     experiment = outcome.experiment
     head = Text.assemble(
@@ -106,32 +106,32 @@ def shown(outcome: Outcome) -> RenderableType:
         Text(experiment.method, style="dim"),
         Text(sentence(outcome.statement)),
     ]
-    if len(outcome.figures):
-        said.append(_figures(outcome.figures))
+    if len(outcome.measurements):
+        said.append(_measurements(outcome.measurements))
     return Group(head, Padding(Group(*said), (0, 0, 1, 2)))
 
 
-def _figures(figures: Figures) -> Table:
-    names = names_by_size(figures)
-    return _by_size(figures, names) if names else _by_name(figures)
+def _measurements(measurements: Measurements) -> Table:
+    names = names_by_size(measurements)
+    return _by_size(measurements, names) if names else _by_name(measurements)
 
 
-def _by_name(figures: Iterable[Figure]) -> Table:
+def _by_name(measurements: Iterable[Measurement]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for figure in figures:
-        name = f"{figure.name}, {figure.of}" if figure.of else figure.name
-        if figure.at is not None:
-            name += f" at {figure.at:,}"
-        table.add_row(name, written(figure.median, figure.unit), spread(figure))
+    for measurement in measurements:
+        name = f"{measurement.name}, {measurement.of}" if measurement.of else measurement.name
+        if measurement.at is not None:
+            name += f" at {measurement.at:,}"
+        table.add_row(name, written(measurement.median, measurement.unit), spread(measurement))
     return table
 
 
-def _by_size(figures: Figures, names: Sequence[str]) -> Table:
+def _by_size(measurements: Measurements, names: Sequence[str]) -> Table:
     table = Table(box=HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    cells = [[of, at, *medians] for of, at, medians in rows(figures, names)]
+    cells = [[of, at, *medians] for of, at, medians in rows(measurements, names)]
     for header, column in zip(("", "", *names), zip(*cells, strict=True), strict=True):
         # Headers are wrapped, values are not.
         width = max(map(len, column))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -14,8 +13,9 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from greenlet import getcurrent, greenlet
 
-from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Figure, Figures
+from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import written
+from echo_load.lab.processes.children import connected, context_of, messages
 from echo_load.lab.usage import check_supported, memory
 
 # Nothing here waits longer: what has not happened by then does not happen.
@@ -25,7 +25,7 @@ _DEADLINE = 20.0
 # State.
 
 
-def keep_state(_quick: bool) -> Iterator[Figure]:
+def keep_state(_quick: bool) -> Iterator[Measurement]:
     """Let a generator and a greenlet add up what they are sent, in a variable of their own."""
 
     def generate() -> Iterator[int]:
@@ -35,7 +35,9 @@ def keep_state(_quick: bool) -> Iterator[Figure]:
             yield total
 
     expected = [sum(range(1, number + 1)) for number in range(1, 11)]
-    yield Figure("sums that were right", (list(generate()) == expected,), "yes/no", "generator")
+    yield Measurement(
+        "sums that were right", (list(generate()) == expected,), "yes/no", "generator"
+    )
 
     def add() -> None:
         total = 0
@@ -46,12 +48,12 @@ def keep_state(_quick: bool) -> Iterator[Figure]:
     caller = getcurrent()
     adding = greenlet(add)
     right = [adding.switch() for _ in range(10)] == expected
-    yield Figure("sums that were right", (right,), "yes/no", "greenlet")
+    yield Measurement("sums that were right", (right,), "yes/no", "greenlet")
 
 
-def judge_state(figures: Figures) -> Conclusion:
+def conclude_state(measurements: Measurements) -> Conclusion:
     """Both must have gone on with the value that they had."""
-    kept = [one.of for one in figures if one.median]
+    kept = [one.of for one in measurements if one.median]
     return Conclusion.when(
         len(kept) == 2,
         f"{' and '.join(kept) or 'neither'} continued ten times from where it had stopped, with "
@@ -69,7 +71,7 @@ _ORDER = [
 ]
 
 
-def switch_between_two(_quick: bool) -> Iterator[Figure]:
+def switch_between_two(_quick: bool) -> Iterator[Measurement]:
     """Let foo and bar say in turn where they are, as the tutorial does."""
     said: list[str] = []
 
@@ -85,12 +87,12 @@ def switch_between_two(_quick: bool) -> Iterator[Figure]:
 
     gevent.joinall([gevent.spawn(foo), gevent.spawn(bar)])
     in_order = sum(one == other for one, other in zip(said, _ORDER, strict=True))
-    yield Figure("lines in the tutorial's order", (in_order,))
+    yield Measurement("lines in the tutorial's order", (in_order,))
 
 
-def judge_order(figures: Figures) -> Conclusion:
+def conclude_order(measurements: Measurements) -> Conclusion:
     """All four lines must be where the tutorial has them."""
-    in_order = figures.median("lines in the tutorial's order")
+    in_order = measurements.median("lines in the tutorial's order")
     return Conclusion.when(
         in_order == len(_ORDER),
         f"{written(in_order, '')} of 4 lines came in the order in which the tutorial prints them.",
@@ -148,28 +150,22 @@ def _switch_threads(count: int) -> float:
     return seconds / (2 * count)
 
 
-def bounce_bytes(end: Connection) -> None:
-    """Send back what comes through a pipe, in another process."""
-    while end.recv_bytes() != b"end":
+def answer(end: Connection) -> None:
+    """Answer each message that comes through a pipe, in another process."""
+    for _ in messages(end):
         end.send_bytes(b"1")
 
 
 def _switch_processes(count: int) -> float:
     """Return the seconds until another process, told through a pipe, runs."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    other = context.Process(target=bounce_bytes, args=(theirs,), daemon=True)
-    other.start()
-    ours.send_bytes(b"1")
-    ours.recv_bytes()
-    began = time.perf_counter()
-    for _ in range(count):
-        ours.send_bytes(b"1")
-        ours.recv_bytes()
-    seconds = time.perf_counter() - began
-    ours.send_bytes(b"end")
-    other.join(_DEADLINE)
-    return seconds / (2 * count)
+    with connected(context_of("spawn"), answer) as end:
+        end.send_bytes(b"1")
+        end.recv_bytes()
+        began = time.perf_counter()
+        for _ in range(count):
+            end.send_bytes(b"1")
+            end.recv_bytes()
+        return (time.perf_counter() - began) / (2 * count)
 
 
 _SWITCHES: dict[str, tuple[Callable[[int], float], int]] = {
@@ -180,18 +176,18 @@ _SWITCHES: dict[str, tuple[Callable[[int], float], int]] = {
 }
 
 
-def switch_in_each_way(quick: bool) -> Iterator[Figure]:
+def switch_in_each_way(quick: bool) -> Iterator[Measurement]:
     """Hand over to another greenlet, thread and process and back, many times."""
     # On one core, as a switch is what is measured and not the waking of another core.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     for kind, (switch, count) in _SWITCHES.items():
         costs = tuple(switch(count // 5 if quick else count) for _ in range(3 if quick else 7))
-        yield Figure("a switch", costs, "s", kind)
+        yield Measurement("a switch", costs, "s", kind)
 
 
-def judge_switches(figures: Figures) -> Conclusion:
+def conclude_switches(measurements: Measurements) -> Conclusion:
     """A greenlet's must be cheaper than a thread's, by the hub too; the latter is a limit."""
-    costs = {one.of: one.median for one in figures.named("a switch")}
+    costs = {one.of: one.median for one in measurements.named("a switch")}
     bare, by_hub, thread = (
         costs[kind] for kind in ("greenlet", "greenlet by gevent's hub", "thread")
     )
@@ -247,7 +243,7 @@ def _start_threads(count: int) -> tuple[float, float]:
     return seconds / count, used / count
 
 
-def start_many(quick: bool) -> Iterator[Figure]:
+def start_many(quick: bool) -> Iterator[Measurement]:
     """Start greenlets and threads that wait, on one core."""
     check_supported()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
@@ -256,16 +252,16 @@ def start_many(quick: bool) -> Iterator[Figure]:
         cases += [("greenlet", _start_greenlets, 100_000), ("thread", _start_threads, 10_000)]
     for kind, start, count in cases:
         seconds, used = start(count)
-        yield Figure("start", (seconds,), "s", kind, count)
-        yield Figure("memory", (used,), "B", kind, count)
+        yield Measurement("start", (seconds,), "s", kind, count)
+        yield Measurement("memory", (used,), "B", kind, count)
 
 
-def judge_many(figures: Figures) -> Conclusion:
+def conclude_many(measurements: Measurements) -> Conclusion:
     """Tens of thousands of greenlets must have been there, quickly, and each of them small."""
-    found = list(figures.named("memory"))
+    found = list(measurements.named("memory"))
     most = {one.of: one for one in sorted(found, key=lambda one: one.at or 0)}
     greenlets, threads = most["greenlet"], most["thread"]
-    starts = {kind: figures.median("start", kind, one.at) for kind, one in most.items()}
+    starts = {kind: measurements.median("start", kind, one.at) for kind, one in most.items()}
     return Conclusion.when(
         (greenlets.at or 0) >= 10_000
         and greenlets.median < 32 * 1024
@@ -280,7 +276,7 @@ def judge_many(figures: Figures) -> Conclusion:
 # Atomic stretches.
 
 
-def add_without_locks(_quick: bool) -> Iterator[Figure]:
+def add_without_locks(_quick: bool) -> Iterator[Measurement]:
     """Let 100 greenlets add 1 to a number 100 times, with a switch within and without."""
     semaphore = BoundedSemaphore(1)
     value = 0
@@ -313,12 +309,12 @@ def add_without_locks(_quick: bool) -> Iterator[Figure]:
                 gevent.sleep(0)
 
         gevent.joinall([gevent.spawn(work) for _ in range(100)])
-        yield Figure("updates lost", (1 - value / 10_000,), "share", kind)
+        yield Measurement("updates lost", (1 - value / 10_000,), "share", kind)
 
 
-def judge_atomic(figures: Figures) -> Conclusion:
+def conclude_atomic(measurements: Measurements) -> Conclusion:
     """Nothing may be lost without a switch within; that a switch loses is the limit."""
-    lost = {one.of: one.median for one in figures}
+    lost = {one.of: one.median for one in measurements}
     statement = (
         f"of 10,000 updates by 100 greenlets {written(lost['no switch within'], 'share')} were "
         f"lost where none switches between reading and writing, "
@@ -340,14 +336,14 @@ CHAPTER = Chapter(
             "A generator and a greenlet add up numbers in a variable of their own, and are left "
             "after each.",
             keep_state,
-            judge_state,
+            conclude_state,
         ),
         Experiment(
             "switch-order",
             "gevent.sleep(0) switches to the other greenlet: foo, bar, foo, bar.",
             "The tutorial's foo and bar note their lines.",
             switch_between_two,
-            judge_order,
+            conclude_order,
         ),
         Experiment(
             "switch-cost",
@@ -355,7 +351,7 @@ CHAPTER = Chapter(
             "Two greenlets, two threads and two processes hand over to one another on one core; "
             "the time is that of one handover.",
             switch_in_each_way,
-            judge_switches,
+            conclude_switches,
         ),
         Experiment(
             "greenlets",
@@ -363,7 +359,7 @@ CHAPTER = Chapter(
             "10,000 and 100,000 greenlets, and threads, are started on one core and wait for an "
             "event; memory is the proportional set size of the process.",
             start_many,
-            judge_many,
+            conclude_many,
         ),
         Experiment(
             "no-lock",
@@ -371,7 +367,7 @@ CHAPTER = Chapter(
             "100 greenlets read a number and write it back one higher, with a switch in between, "
             "without, and with a semaphore around.",
             add_without_locks,
-            judge_atomic,
+            conclude_atomic,
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""An experiment: a claim, what is measured to test it, and the verdict that the figures give."""
+"""Experiments: a claim, the measurements that test it, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class CannotRunError(LoadError):
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Measurement:
     """A quantity that was measured once or several times.
 
     Attributes:
-        name: what was measured: `start`, `messages`.
-        values: each measurement, at least one.
-        unit: of the values.
-        of: the variant that was measured, where an experiment compares some: `fork`, `greenlets`.
-        at: the size at which it was measured, where that varies: a number of connections.
+        name: name of the quantity: `start`, `messages`.
+        values: value of each repeat, at least one.
+        unit: unit of the values.
+        of: variant, where an experiment compares several: `fork`, `greenlets`.
+        at: size, where that varies: a number of connections.
     """
 
     name: str
@@ -52,52 +52,57 @@ class Figure:
         return max(self.values)
 
 
-class Figures(Sequence[Figure]):
-    """The figures of an experiment, in the order in which they were measured."""
+class Measurements(Sequence[Measurement]):
+    """The measurements of an experiment, in the order in which they were measured."""
 
-    def __init__(self, figures: Iterable[Figure] = ()) -> None:
-        self._figures = list(figures)
+    def __init__(self, measurements: Iterable[Measurement] = ()) -> None:
+        self._measurements = list(measurements)
 
     def __len__(self) -> int:
-        return len(self._figures)
+        return len(self._measurements)
 
-    def __getitem__(self, index: int) -> Figure:  # type: ignore[override]  # no slices
-        return self._figures[index]
+    def __getitem__(self, index: int) -> Measurement:  # type: ignore[override]  # no slices
+        return self._measurements[index]
 
-    def add(self, figure: Figure) -> None:
-        """Add one that was measured."""
-        self._figures.append(figure)
+    def add(self, measurement: Measurement) -> None:
+        """Add a measurement; it replaces an earlier one of the same name, variant and size."""
+        key = (measurement.name, measurement.of, measurement.at)
+        for index, one in enumerate(self._measurements):
+            if (one.name, one.of, one.at) == key:
+                self._measurements[index] = measurement
+                return
+        self._measurements.append(measurement)
 
     def median(self, name: str, of: str = "", at: int | None = None) -> float:
-        """Return the median of a figure.
+        """Return the median of a measurement.
 
         Raises:
             KeyError: it was not measured.
         """
         return self.find(name, of, at).median
 
-    def find(self, name: str, of: str = "", at: int | None = None) -> Figure:
-        """Return a figure.
+    def find(self, name: str, of: str = "", at: int | None = None) -> Measurement:
+        """Return the measurement of a name, variant and size.
 
         Raises:
             KeyError: it was not measured.
         """
-        for one in self._figures:
+        for one in self._measurements:
             if (one.name, one.of, one.at) == (name, of, at):
                 return one
         raise KeyError(name, of, at)
 
-    def named(self, name: str) -> Iterator[Figure]:
-        """Return the figures of a name: one for each variant and size."""
-        return (one for one in self._figures if one.name == name)
+    def named(self, name: str) -> Iterator[Measurement]:
+        """Return the measurements of a name: one for each variant and size."""
+        return (one for one in self._measurements if one.name == name)
 
 
 class Conclusion(NamedTuple):
-    """What the figures say of a claim.
+    """The verdict on a claim, with its reason.
 
     Attributes:
-        verdict: whether it holds.
-        statement: why, in a sentence or a paragraph, with the figures that decide.
+        verdict: verdict on the claim.
+        statement: reason, in a sentence or a paragraph, with the values that decide.
     """
 
     verdict: Verdict
@@ -111,24 +116,25 @@ class Conclusion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A claim and how it is tested.
+    """A claim and its test.
 
     Attributes:
-        name: as it is asked for on the command line.
-        claim: what the tutorial claims, in a line.
-        method: what is done, in a sentence.
-        measure: does it, and yields each figure as soon as it is known; its argument says whether
-            to be quick, with smaller numbers and fewer repeats. It runs in a process of its own,
-            and raises CannotRunError where it cannot run.
-        judge: computes the conclusion from all the figures and from nothing else.
-        seconds: the longest that it may take; an experiment that takes longer is broken.
+        name: name on the command line.
+        claim: claim of the tutorial, in a line.
+        method: method of the test, in a sentence.
+        measure: function that runs it and yields each measurement as soon as it is known, or known
+            more exactly. Its argument is True for a quick run, with smaller numbers and fewer
+            repeats. It is called in a process of its own, and raises CannotRunError where it
+            cannot run.
+        conclude: function that computes the conclusion from the measurements and nothing else.
+        seconds: time limit in seconds; an experiment that takes longer has failed.
     """
 
     name: str
     claim: str
     method: str
-    measure: Callable[[bool], Iterator[Figure]]
-    judge: Callable[[Figures], Conclusion]
+    measure: Callable[[bool], Iterator[Measurement]]
+    conclude: Callable[[Measurements], Conclusion]
     seconds: float = 120.0
 
 
@@ -137,9 +143,9 @@ class Chapter:
     """A part of the tutorial.
 
     Attributes:
-        name: its module's, and as it is asked for on the command line.
-        title: for people.
-        experiments: in the order of the tutorial.
+        name: name of its module, and on the command line.
+        title: title for people.
+        experiments: its experiments, in the order of the tutorial.
     """
 
     name: str

@@ -9,14 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 from echo_load.lab.started_processes import end_session
 
-# Of the folders for temporary files: short, as the path of a unix socket is limited (unix(7)).
 FOLDER_PREFIX = "lab-"
+# The longest path of a folder that can have the folders of experiments, in bytes: the path of a
+# unix socket has up to 107 (unix(7)), of which the folder's name takes 13 and those that
+# multiprocessing adds take 32.
+_LONGEST_PARENT = 62
+_SHORT_PARENTS = ("/tmp", "/var/tmp")  # noqa: S108  # the folders in them are private
 
 
 class ExperimentProcess:
@@ -103,9 +107,17 @@ class ExperimentProcess:
 
 
 def _temporary_folder() -> str | None:
-    """Make a folder for temporary files; None where there is no place for one."""
+    """Make a folder for temporary files; return None where there is no place for one.
+
+    It is in the usual folder for such files unless the paths of sockets in it would be too long.
+    """
     try:
-        return tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        usual = tempfile.gettempdir()
     except FileNotFoundError:
         # Only the experiments that need such files cannot be run.
         return None
+    if len(os.fsencode(usual)) > _LONGEST_PARENT:
+        for parent in _SHORT_PARENTS:
+            with suppress(OSError):
+                return tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)
+    return tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=usual)

@@ -8,7 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Figure, Figures, Verdict
+from echo_load.lab.experiment import (
+    Chapter,
+    Conclusion,
+    Experiment,
+    Measurement,
+    Measurements,
+    Verdict,
+)
 from echo_load.lab.notation import written
 
 # Nothing here waits longer: what has not happened by then does not happen.
@@ -63,7 +70,7 @@ def _lost(add: Callable[[], None], counter: Counter, threads: int, times: int) -
     return 1 - counter.value / (threads * times)
 
 
-def count_with_and_without(quick: bool) -> Iterator[Figure]:
+def count_with_and_without(quick: bool) -> Iterator[Measurement]:
     """Let 10,000 threads add 1 each, and 8 threads add many times, with a lock and without."""
     threads = 500 if quick else 10_000
     # Switch between threads as often as the interpreter can.
@@ -71,21 +78,23 @@ def count_with_and_without(quick: bool) -> Iterator[Figure]:
     # Threads that queue up for a lock at every switch take their time.
     for kind, make, times in (("no lock", nullcontext, 50_000), ("lock", threading.Lock, 500)):
         counter = Counter(make())
-        yield Figure("lost", (_lost(counter.add, counter, threads, 1),), "share", f"+= 1, {kind}")
+        yield Measurement(
+            "lost", (_lost(counter.add, counter, threads, 1),), "share", f"+= 1, {kind}"
+        )
         counter = Counter(make())
         lost = _lost(counter.add, counter, 8, times)
-        yield Figure("lost", (lost,), "share", f"+= 1 many times, {kind}")
+        yield Measurement("lost", (lost,), "share", f"+= 1 many times, {kind}")
         counter = Counter(make())
         lost = _lost(counter.add_call, counter, 8, times)
-        yield Figure("lost", (lost,), "share", f"+= one(), {kind}")
+        yield Measurement("lost", (lost,), "share", f"+= one(), {kind}")
         counter = Counter(make())
         lost = _lost(counter.add_slowly, counter, 50, 10)
-        yield Figure("lost", (lost,), "share", f"read, pause, write, {kind}")
+        yield Measurement("lost", (lost,), "share", f"read, pause, write, {kind}")
 
 
-def judge_lock(figures: Figures) -> Conclusion:
+def conclude_lock(measurements: Measurements) -> Conclusion:
     """Without a lock nothing may be lost; that `+= 1` alone loses nothing is a limit."""
-    lost = {one.of: one.median for one in figures.named("lost")}
+    lost = {one.of: one.median for one in measurements.named("lost")}
     locked = max(share for of, share in lost.items() if of.endswith(", lock"))
     at_once = max(lost["+= 1, no lock"], lost["+= 1 many times, no lock"])
     with_call, in_steps = lost["+= one(), no lock"], lost["read, pause, write, no lock"]
@@ -102,7 +111,7 @@ def judge_lock(figures: Figures) -> Conclusion:
     )
 
 
-def nest_locks(_quick: bool) -> Iterator[Figure]:
+def nest_locks(_quick: bool) -> Iterator[Measurement]:
     """Take a lock that this thread has already, with a deadline of 100 ms."""
     kinds: dict[str, Callable[[], threading.Lock | threading.RLock]] = {
         "Lock": threading.Lock,
@@ -116,14 +125,14 @@ def nest_locks(_quick: bool) -> Iterator[Figure]:
             waited = time.perf_counter() - began
             if taken:
                 lock.release()
-        yield Figure("taken a second time", (taken,), "yes/no", kind)
-        yield Figure("waited", (waited,), "s", kind)
+        yield Measurement("taken a second time", (taken,), "yes/no", kind)
+        yield Measurement("waited", (waited,), "s", kind)
 
 
-def judge_nesting(figures: Figures) -> Conclusion:
+def conclude_nesting(measurements: Measurements) -> Conclusion:
     """The RLock must have been taken twice, and the Lock not."""
-    lock, rlock = (figures.median("taken a second time", kind) for kind in ("Lock", "RLock"))
-    waited = figures.median("waited", "Lock")
+    lock, rlock = (measurements.median("taken a second time", kind) for kind in ("Lock", "RLock"))
+    waited = measurements.median("waited", "Lock")
     return Conclusion.when(
         not lock and bool(rlock),
         f"the thread that has an RLock {'took' if rlock else 'could not take'} it a second time; "
@@ -136,7 +145,7 @@ def judge_nesting(figures: Figures) -> Conclusion:
     )
 
 
-def limit_with_a_semaphore(_quick: bool) -> Iterator[Figure]:
+def limit_with_a_semaphore(_quick: bool) -> Iterator[Measurement]:
     """Let 20 threads into a section that BoundedSemaphore(5) guards, for 20 ms each."""
     semaphore = threading.BoundedSemaphore(5)
     lock = threading.Lock()
@@ -157,19 +166,19 @@ def limit_with_a_semaphore(_quick: bool) -> Iterator[Figure]:
         thread.start()
     for thread in threads:
         thread.join()
-    yield Figure("most inside at once", (most,))
+    yield Measurement("most inside at once", (most,))
     raised = False
     try:
         semaphore.release()
     except ValueError:
         raised = True
-    yield Figure("ValueError at one release too many", (raised,), "yes/no")
+    yield Measurement("ValueError at one release too many", (raised,), "yes/no")
 
 
-def judge_semaphore(figures: Figures) -> Conclusion:
+def conclude_semaphore(measurements: Measurements) -> Conclusion:
     """Never may more than five have been inside."""
-    most = figures.median("most inside at once")
-    raised = figures.median("ValueError at one release too many")
+    most = measurements.median("most inside at once")
+    raised = measurements.median("ValueError at one release too many")
     return Conclusion.when(
         1 < most <= 5 and bool(raised),
         f"at most {written(most, '')} of 20 threads were inside at once; one release too many "
@@ -227,7 +236,7 @@ class TrafficLight:
             self.crossed_on_red += not self.may_go.is_set()
 
 
-def cross_at_the_light(quick: bool) -> Iterator[Figure]:
+def cross_at_the_light(quick: bool) -> Iterator[Measurement]:
     """Let three cars cross at a traffic light, as the tutorial does and with a lock."""
     for kind in ("event alone", "event and lock"):
         light = TrafficLight()
@@ -238,15 +247,15 @@ def cross_at_the_light(quick: bool) -> Iterator[Figure]:
         light.run(rounds=10 if quick else 50)
         for car in cars:
             car.join()
-        yield Figure("crossings", (light.crossed,), "", kind)
-        yield Figure("on red", (light.crossed_on_red,), "", kind)
+        yield Measurement("crossings", (light.crossed,), "", kind)
+        yield Measurement("on red", (light.crossed_on_red,), "", kind)
 
 
-def judge_light(figures: Figures) -> Conclusion:
+def conclude_light(measurements: Measurements) -> Conclusion:
     """Cars must have crossed, and none on red; that it takes a lock is a limit."""
     kinds = ("event alone", "event and lock")
-    alone, locked = (figures.median("on red", kind) for kind in kinds)
-    crossings, careful = (figures.median("crossings", kind) for kind in kinds)
+    alone, locked = (measurements.median("on red", kind) for kind in kinds)
+    crossings, careful = (measurements.median("crossings", kind) for kind in kinds)
     verdict: Verdict = "does not hold"
     if crossings and careful and not locked:
         verdict = "holds within a limit" if alone else "holds"
@@ -270,7 +279,7 @@ CHAPTER = Chapter(
             "a microsecond and writing; the interpreter switches between threads as often as it "
             "can.",
             count_with_and_without,
-            judge_lock,
+            conclude_lock,
             # On a busy machine a start takes 20 ms and more, and there are 20,000 of them.
             seconds=600.0,
         ),
@@ -279,7 +288,7 @@ CHAPTER = Chapter(
             "Where a lock is taken within itself a Lock does not do; it takes an RLock.",
             "A thread takes a lock that it has already, and gives up after 100 ms.",
             nest_locks,
-            judge_nesting,
+            conclude_nesting,
         ),
         Experiment(
             "semaphore",
@@ -287,7 +296,7 @@ CHAPTER = Chapter(
             "20 threads enter a section for 20 ms that a BoundedSemaphore(5) guards; then it is "
             "released once too often.",
             limit_with_a_semaphore,
-            judge_semaphore,
+            conclude_semaphore,
         ),
         Experiment(
             "event",
@@ -295,7 +304,7 @@ CHAPTER = Chapter(
             "A light is green and yellow for 15 ms and red for 10 ms; three cars wait for its "
             "event, need 1 ms to start, and cross.",
             cross_at_the_light,
-            judge_light,
+            conclude_light,
         ),
     ),
 )

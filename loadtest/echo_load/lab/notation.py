@@ -1,11 +1,11 @@
-"""How figures are written for people."""
+"""The notation of measurements for people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
 from echo_core.units import format_bytes
-from echo_load.lab.experiment import Figure, Figures, Unit
+from echo_load.lab.experiment import Measurement, Measurements, Unit
 from echo_load.plan.thresholds import written_rate, written_time
 
 
@@ -29,11 +29,12 @@ def written(value: float, unit: Unit) -> str:
     return _WRITERS[unit](value)
 
 
-def spread(figure: Figure) -> str:
-    """Write the lowest and the highest value of a figure; nothing if it has one value."""
-    if figure.low == figure.high:
+def spread(measurement: Measurement) -> str:
+    """Write the lowest and the highest value of a measurement; nothing if it has one value."""
+    if measurement.low == measurement.high:
         return ""
-    return f"{written(figure.low, figure.unit)} to {written(figure.high, figure.unit)}"
+    low, high = (written(value, measurement.unit) for value in (measurement.low, measurement.high))
+    return f"{low} to {high}"
 
 
 def sentence(text: str) -> str:
@@ -41,20 +42,20 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def names_by_size(figures: Figures) -> list[str]:
-    """Return the names of figures that were measured at several sizes; none of others.
+def names_by_size(measurements: Measurements) -> list[str]:
+    """Return the names of measurements taken at several sizes, and none of others.
 
     They are shown as a table with a row for each variant and size, and a column for each name.
     """
-    sizes = {one.at for one in figures}
+    sizes = {one.at for one in measurements}
     several = len(sizes) > 1 and None not in sizes
-    return list(dict.fromkeys(one.name for one in figures)) if several else []
+    return list(dict.fromkeys(one.name for one in measurements)) if several else []
 
 
-def rows(figures: Figures, names: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
+def rows(measurements: Measurements, names: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
     """Yield a row for each size and variant: the variant, the size, and the medians by name."""
-    found = {(one.of, one.at, one.name): one for one in figures}
-    for of, at in dict.fromkeys((one.of, one.at) for one in figures):
+    found = {(one.of, one.at, one.name): one for one in measurements}
+    for of, at in dict.fromkeys((one.of, one.at) for one in measurements):
         cells = [found.get((of, at, name)) for name in names]
         written_cells = ["" if one is None else written(one.median, one.unit) for one in cells]
         yield of, "" if at is None else f"{at:,}", written_cells

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from echo_load.lab.experiment import Chapter, Experiment, Figures, Verdict
+from echo_load.lab.experiment import Chapter, Experiment, Measurements, Verdict
 from echo_load.results.result import Machine
 
 Status = Verdict | Literal["cannot run here", "broke", "interrupted"]
@@ -25,15 +25,15 @@ class Outcome:
     Attributes:
         chapter: that it belongs to.
         experiment: which.
-        figures: what was measured, also where it did not come to its end.
+        measurements: what was measured, also where it did not come to its end.
         status: the verdict, or why there is none.
-        statement: what the figures say, or what went wrong.
+        statement: what the measurements say, or what went wrong.
         seconds: how long it took.
     """
 
     chapter: Chapter
     experiment: Experiment
-    figures: Figures
+    measurements: Measurements
     status: Status
     statement: str
     seconds: float
@@ -86,15 +86,15 @@ def _as_object(outcome: Outcome) -> dict[str, object]:
         "seconds": round(outcome.seconds, 3),
         "figures": [
             {
-                "name": figure.name,
-                "of": figure.of,
-                "at": figure.at,
-                "unit": figure.unit,
-                "median": figure.median,
-                "low": figure.low,
-                "high": figure.high,
-                "values": figure.values,
+                "name": measurement.name,
+                "of": measurement.of,
+                "at": measurement.at,
+                "unit": measurement.unit,
+                "median": measurement.median,
+                "low": measurement.low,
+                "high": measurement.high,
+                "values": measurement.values,
             }
-            for figure in outcome.figures
+            for measurement in outcome.measurements
         ],
     }

@@ -32,7 +32,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "bytes": format_bytes,
     "prose": lambda text: _with_code(sentence(text)),
     "class": _CLASSES.__getitem__,
-    "written": lambda figure: written(figure.median, figure.unit),
+    "written": lambda measurement: written(measurement.median, measurement.unit),
     "spread": spread,
 }
 
@@ -46,7 +46,7 @@ def render(outcomes: Sequence[Outcome], started_at: str, *, quick: bool) -> byte
         quick: whether the experiments were.
     """
     drawn = {
-        outcome.experiment.name: charts(outcome.experiment.name, outcome.figures)
+        outcome.experiment.name: charts(outcome.experiment.name, outcome.measurements)
         for outcome in outcomes
     }
     return document.render(

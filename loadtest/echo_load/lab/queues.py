@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Figure, Figures
+from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import written
 
 # Nothing here waits longer: what has not happened by then does not happen.
 _DEADLINE = 10.0
 
 
-def order_in_queues(_quick: bool) -> Iterator[Figure]:
+def order_in_queues(_quick: bool) -> Iterator[Measurement]:
     """Put ten numbers into each kind of queue, and take them out."""
     put = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     orders: dict[str, tuple[queue.Queue[int], Sequence[int]]] = {
@@ -27,19 +27,19 @@ def order_in_queues(_quick: bool) -> Iterator[Figure]:
             items.put(number)
         taken = [items.get(timeout=_DEADLINE) for _ in put]
         in_order = sum(one == other for one, other in zip(taken, expected, strict=True))
-        yield Figure("of ten in the order claimed", (in_order,), "", kind)
+        yield Measurement("of ten in the order claimed", (in_order,), "", kind)
 
 
-def judge_orders(figures: Figures) -> Conclusion:
+def conclude_orders(measurements: Measurements) -> Conclusion:
     """All must have come in the order that is claimed."""
-    found = list(figures)
+    found = list(measurements)
     said = ", ".join(f"{one.of} {written(one.median, '')} of 10" for one in found)
     return Conclusion.when(
         all(one.median == 10 for one in found), f"items that came out in the claimed order: {said}."
     )
 
 
-def bound_a_queue(_quick: bool) -> Iterator[Figure]:
+def bound_a_queue(_quick: bool) -> Iterator[Measurement]:
     """Fill Queue(maxsize=2), put once more, and get from an empty one, with deadlines of 50 ms."""
     items: queue.Queue[int] = queue.Queue(maxsize=2)
     items.put(1)
@@ -48,22 +48,22 @@ def bound_a_queue(_quick: bool) -> Iterator[Figure]:
     try:
         items.put(3, timeout=0.05)
     except queue.Full:
-        yield Figure("Full after", (time.perf_counter() - began,), "s")
+        yield Measurement("Full after", (time.perf_counter() - began,), "s")
     put = threading.Thread(target=items.put, args=(3,), kwargs={"timeout": _DEADLINE})
     put.start()
     taken = [items.get() for _ in range(3)]
     put.join()
-    yield Figure("a put went on once there was room", (taken == [1, 2, 3],), "yes/no")
+    yield Measurement("a put went on once there was room", (taken == [1, 2, 3],), "yes/no")
     began = time.perf_counter()
     try:
         items.get(timeout=0.05)
     except queue.Empty:
-        yield Figure("Empty after", (time.perf_counter() - began,), "s")
+        yield Measurement("Empty after", (time.perf_counter() - began,), "s")
 
 
-def judge_bounds(figures: Figures) -> Conclusion:
+def conclude_bounds(measurements: Measurements) -> Conclusion:
     """Both must have been raised, and not too early."""
-    raised = {one.name: one.median for one in figures}
+    raised = {one.name: one.median for one in measurements}
     full, empty = raised.get("Full after"), raised.get("Empty after")
     if full is None or empty is None:
         missing = "Full" if full is None else "Empty"
@@ -75,7 +75,7 @@ def judge_bounds(figures: Figures) -> Conclusion:
     )
 
 
-def join_a_queue(_quick: bool) -> Iterator[Figure]:
+def join_a_queue(_quick: bool) -> Iterator[Measurement]:
     """Let five daemon threads work off 50 tasks, join the queue, and call task_done once more."""
     tasks: queue.Queue[int] = queue.Queue()
     done: list[int] = []
@@ -92,20 +92,20 @@ def join_a_queue(_quick: bool) -> Iterator[Figure]:
     for _ in range(5):
         threading.Thread(target=work, daemon=True).start()
     tasks.join()
-    yield Figure("tasks", (50,))
-    yield Figure("done when join returned", (len(done),))
+    yield Measurement("tasks", (50,))
+    yield Measurement("done when join returned", (len(done),))
     raised = False
     try:
         tasks.task_done()
     except ValueError:
         raised = True
-    yield Figure("ValueError at one task_done too many", (raised,), "yes/no")
+    yield Measurement("ValueError at one task_done too many", (raised,), "yes/no")
 
 
-def judge_queue_join(figures: Figures) -> Conclusion:
+def conclude_queue_join(measurements: Measurements) -> Conclusion:
     """All tasks must have been done when join returned."""
-    done, tasks = figures.median("done when join returned"), figures.median("tasks")
-    raised = figures.median("ValueError at one task_done too many")
+    done, tasks = measurements.median("done when join returned"), measurements.median("tasks")
+    raised = measurements.median("ValueError at one task_done too many")
     return Conclusion.when(
         done == tasks and bool(raised),
         f"{written(done, '')} of {written(tasks, '')} tasks were done when `join` returned; one "
@@ -123,7 +123,7 @@ CHAPTER = Chapter(
             "gives the lowest first.",
             "Ten numbers are put into each, and taken out.",
             order_in_queues,
-            judge_orders,
+            conclude_orders,
         ),
         Experiment(
             "queue-bounds",
@@ -131,7 +131,7 @@ CHAPTER = Chapter(
             "A third item is put into Queue(maxsize=2), and one taken from an empty queue, with "
             "timeouts of 50 ms.",
             bound_a_queue,
-            judge_bounds,
+            conclude_bounds,
         ),
         Experiment(
             "queue-join",
@@ -139,7 +139,7 @@ CHAPTER = Chapter(
             "ValueError.",
             "Five daemon threads work off 50 tasks of 1 ms.",
             join_a_queue,
-            judge_queue_join,
+            conclude_queue_join,
         ),
     ),
 )

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from echo_load.lab.experiment import Chapter, Experiment, Figure, Figures
+from echo_load.lab.experiment import Chapter, Experiment, Measurement, Measurements
 from echo_load.lab.experiment_process import ExperimentProcess
 from echo_load.lab.outcome import Outcome, Status
 
@@ -51,36 +51,40 @@ class Laboratory:
 
     def _run(self, chapter: Chapter, experiment: Experiment) -> Outcome:
         started = time.monotonic()
-        figures = Figures()
+        measurements = Measurements()
         try:
-            failure = self._measure(chapter, experiment, figures)
+            failure = self._measure(chapter, experiment, measurements)
         except OSError as error:
             # The results of those before it are not to be lost.
             failure = "cannot run here", error.strerror or str(error)
-        status, statement = failure or experiment.judge(figures)
+        status, statement = failure or experiment.conclude(measurements)
         seconds = time.monotonic() - started
-        return Outcome(chapter, experiment, figures, status, statement, seconds)
+        return Outcome(chapter, experiment, measurements, status, statement, seconds)
 
     def _measure(
-        self, chapter: Chapter, experiment: Experiment, figures: Figures
+        self, chapter: Chapter, experiment: Experiment, measurements: Measurements
     ) -> tuple[Status, str] | None:
-        """Collect the figures of an experiment; return why it did not come to its end, if so."""
+        """Collect measurements; return why the experiment did not end, or None if it did."""
         try:
             with ExperimentProcess(chapter.name, experiment.name, self._scale) as process:
                 self._running = process
-                return self._collect(process, experiment.seconds, figures)
+                return self._collect(process, experiment.seconds, measurements)
         finally:
             # Not before all has ended: a second interruption may come meanwhile.
             self._running = None
 
     def _collect(
-        self, process: ExperimentProcess, seconds: float, figures: Figures
+        self, process: ExperimentProcess, seconds: float, measurements: Measurements
     ) -> tuple[Status, str] | None:
         deadline = time.monotonic() + seconds
         for line in process.lines(_POLL_SECONDS):
             said = json.loads(line) if line else {}
-            if "figure" in said:
-                figures.add(Figure(**{**said["figure"], "values": tuple(said["figure"]["values"])}))
+            if "measurement" in said:
+                measurements.add(
+                    Measurement(
+                        **{**said["measurement"], "values": tuple(said["measurement"]["values"])}
+                    )
+                )
             elif "cannot_run" in said:
                 return "cannot run here", said["cannot_run"]
             elif "broke" in said:

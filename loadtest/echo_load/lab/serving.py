@@ -43,6 +43,8 @@ def serving(model: str, cores: frozenset[int]) -> Iterator[tuple[str, int]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         preexec_fn=partial(os.sched_setaffinity, 0, cores),  # noqa: PLW1509  # a system call
+        # By its group all that it forks is found.
+        process_group=0,
         text=True,
     )
     assert process.stdout is not None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from echo_core.units import format_count
-from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Figure, Figures
+from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import written
 
 # Nothing here waits longer: what has not happened by then does not happen.
@@ -21,7 +21,7 @@ _DEADLINE = 10.0
 # Start.
 
 
-def start_threads(quick: bool) -> Iterator[Figure]:
+def start_threads(quick: bool) -> Iterator[Measurement]:
     """Start 1,000 threads that wait, and count how many are alive at once."""
     count, costs = 1000, []
     for _ in range(1 if quick else 5):
@@ -36,16 +36,16 @@ def start_threads(quick: bool) -> Iterator[Figure]:
         release.set()
         for thread in threads:
             thread.join()
-    yield Figure("a start", tuple(costs), "s")
-    yield Figure("started", (count,))
-    yield Figure("alive at once", (alive,))
+    yield Measurement("a start", tuple(costs), "s")
+    yield Measurement("started", (count,))
+    yield Measurement("alive at once", (alive,))
 
 
-def judge_start(figures: Figures) -> Conclusion:
+def conclude_start(measurements: Measurements) -> Conclusion:
     """All must have been alive together, and have taken less than 50 s to start."""
-    cost, alive = figures.median("a start"), figures.median("alive at once")
+    cost, alive = measurements.median("a start"), measurements.median("alive at once")
     return Conclusion.when(
-        alive == figures.median("started") and cost < 0.05,
+        alive == measurements.median("started") and cost < 0.05,
         f"{written(alive, '')} threads were alive at once; a start costs {written(cost, 's')}, so "
         f"one thread can start {written(1 / cost, '1/s')}.",
     )
@@ -54,24 +54,24 @@ def judge_start(figures: Figures) -> Conclusion:
 # Names.
 
 
-def name_threads(_quick: bool) -> Iterator[Figure]:
+def name_threads(_quick: bool) -> Iterator[Measurement]:
     """Look at the names that threads have by default, and at one that was given."""
     threads = [threading.Thread(target=time.sleep, args=(0,)) for _ in range(10)]
     plain = sum(bool(re.fullmatch(r"Thread-\d+", thread.name)) for thread in threads)
     with_function = sum(bool(re.fullmatch(r"Thread-\d+ \(.+\)", one.name)) for one in threads)
     named = threading.Thread(name="reader")
-    yield Figure("named Thread-N", (plain,))
-    yield Figure("named Thread-N (function)", (with_function,))
-    yield Figure("keeps the name it is given", (named.name == "reader",), "yes/no")
+    yield Measurement("named Thread-N", (plain,))
+    yield Measurement("named Thread-N (function)", (with_function,))
+    yield Measurement("keeps the name it is given", (named.name == "reader",), "yes/no")
 
 
-def judge_names(figures: Figures) -> Conclusion:
+def conclude_names(measurements: Measurements) -> Conclusion:
     """All names must be of the claimed form; with the function's they are nearly."""
-    if not figures.median("keeps the name it is given"):
+    if not measurements.median("keeps the name it is given"):
         return Conclusion("does not hold", "a thread did not keep the name that it was given")
-    if figures.median("named Thread-N") == 10:
+    if measurements.median("named Thread-N") == 10:
         return Conclusion("holds", "10 of 10 threads were named Thread-1, Thread-2 and so on")
-    with_function = written(figures.median("named Thread-N (function)"), "")
+    with_function = written(measurements.median("named Thread-N (function)"), "")
     return Conclusion(
         "holds within a limit" if with_function == "10" else "does not hold",
         f"{with_function} of 10 threads were named Thread-N (function): since Python 3.10 the name "
@@ -82,7 +82,7 @@ def judge_names(figures: Figures) -> Conclusion:
 # Join.
 
 
-def join_with_deadline(_quick: bool) -> Iterator[Figure]:
+def join_with_deadline(_quick: bool) -> Iterator[Measurement]:
     """Join a thread for 50 ms that is not done by then, and look what becomes of it."""
     release, finished = threading.Event(), threading.Event()
 
@@ -94,17 +94,19 @@ def join_with_deadline(_quick: bool) -> Iterator[Figure]:
     thread.start()
     began = time.perf_counter()
     thread.join(timeout=0.05)
-    yield Figure("join(0.05) returned after", (time.perf_counter() - began,), "s")
-    yield Figure("alive after that", (thread.is_alive(),), "yes/no")
+    yield Measurement("join(0.05) returned after", (time.perf_counter() - began,), "s")
+    yield Measurement("alive after that", (thread.is_alive(),), "yes/no")
     release.set()
     thread.join(_DEADLINE)
-    yield Figure("finished its work later", (finished.is_set(),), "yes/no")
+    yield Measurement("finished its work later", (finished.is_set(),), "yes/no")
 
 
-def judge_join(figures: Figures) -> Conclusion:
+def conclude_join(measurements: Measurements) -> Conclusion:
     """The thread must have outlived the join, and have done its work."""
-    waited = figures.median("join(0.05) returned after")
-    went_on = figures.median("alive after that") and figures.median("finished its work later")
+    waited = measurements.median("join(0.05) returned after")
+    went_on = measurements.median("alive after that") and measurements.median(
+        "finished its work later"
+    )
     return Conclusion.when(
         bool(went_on) and waited >= 0.049,
         f"`join(0.05)` returned after {written(waited, 's')}; the thread "
@@ -112,7 +114,7 @@ def judge_join(figures: Figures) -> Conclusion:
     )
 
 
-def join_in_two_orders(quick: bool) -> Iterator[Figure]:
+def join_in_two_orders(quick: bool) -> Iterator[Measurement]:
     """Let 10 threads sleep 50 ms: start all and then join all, or join each before the next."""
     together, in_turn = [], []
     for _ in range(1 if quick else 5):
@@ -129,14 +131,14 @@ def join_in_two_orders(quick: bool) -> Iterator[Figure]:
             thread.start()
             thread.join()
         in_turn.append(time.perf_counter() - began)
-    yield Figure("ten threads took", tuple(together), "s", "all started, then joined")
-    yield Figure("ten threads took", tuple(in_turn), "s", "each joined before the next")
+    yield Measurement("ten threads took", tuple(together), "s", "all started, then joined")
+    yield Measurement("ten threads took", tuple(in_turn), "s", "each joined before the next")
 
 
-def judge_join_order(figures: Figures) -> Conclusion:
+def conclude_join_order(measurements: Measurements) -> Conclusion:
     """Joining must not have made the threads run one after the other."""
-    together = figures.median("ten threads took", "all started, then joined")
-    in_turn = figures.median("ten threads took", "each joined before the next")
+    together = measurements.median("ten threads took", "all started, then joined")
+    in_turn = measurements.median("ten threads took", "each joined before the next")
     return Conclusion.when(
         together > in_turn / 2,
         f"ten threads that sleep 50 ms took {written(together, 's')} when all were started before "
@@ -165,7 +167,7 @@ def note_thread(ran_in: list[int]) -> None:
     ran_in.append(threading.get_ident())
 
 
-def start_in_two_styles(quick: bool) -> Iterator[Figure]:
+def start_in_two_styles(quick: bool) -> Iterator[Measurement]:
     """Start threads of a subclass and threads with a target, and call `run` directly."""
     here = threading.get_ident()
     styles: dict[str, Callable[[list[int]], threading.Thread]] = {
@@ -190,19 +192,21 @@ def start_in_two_styles(quick: bool) -> Iterator[Figure]:
             costs[style].append(statistics.median(took[style]))
             own[style] &= len(ran_in[style]) == count and here not in ran_in[style]
     for style, values in costs.items():
-        yield Figure("start and join", tuple(values), "s", style)
-        yield Figure("ran in a thread of its own", (own[style],), "yes/no", style)
+        yield Measurement("start and join", tuple(values), "s", style)
+        yield Measurement("ran in a thread of its own", (own[style],), "yes/no", style)
     called: list[int] = []
     Adder(called).run()
-    yield Figure("run() called directly stays in the calling thread", (called == [here],), "yes/no")
+    yield Measurement(
+        "run() called directly stays in the calling thread", (called == [here],), "yes/no"
+    )
 
 
-def judge_styles(figures: Figures) -> Conclusion:
+def conclude_styles(measurements: Measurements) -> Conclusion:
     """Both must run in a thread of their own, and cost the same, within a factor of 1.5."""
     styles = ("target", "subclass")
-    target, subclass = (figures.median("start and join", style) for style in styles)
-    own = [style for style in styles if figures.median("ran in a thread of its own", style)]
-    stays = figures.median("run() called directly stays in the calling thread")
+    target, subclass = (measurements.median("start and join", style) for style in styles)
+    own = [style for style in styles if measurements.median("ran in a thread of its own", style)]
+    stays = measurements.median("run() called directly stays in the calling thread")
     return Conclusion.when(
         len(own) == 2 and bool(stays) and 1 / 1.5 < target / subclass < 1.5,
         f"ran in a thread of its own: {' and '.join(own) or 'neither'}; a start and a join "
@@ -227,7 +231,7 @@ begun.wait()
 """
 
 
-def end_with_threads(quick: bool) -> Iterator[Figure]:
+def end_with_threads(quick: bool) -> Iterator[Measurement]:
     """End a program whose thread has 300 ms of work left."""
     for kind, daemon in (("daemon", True), ("not a daemon", False)):
         finished, lasted = [], []
@@ -241,15 +245,17 @@ def end_with_threads(quick: bool) -> Iterator[Figure]:
             )
             lasted.append(time.perf_counter() - began)
             finished.append(ended.stdout == b"finished\n")
-        yield Figure("the thread finished its work", tuple(map(float, finished)), "share", kind)
-        yield Figure("the program lasted", tuple(lasted), "s", kind)
+        yield Measurement(
+            "the thread finished its work", tuple(map(float, finished)), "share", kind
+        )
+        yield Measurement("the program lasted", tuple(lasted), "s", kind)
 
 
-def judge_daemon(figures: Figures) -> Conclusion:
+def conclude_daemon(measurements: Measurements) -> Conclusion:
     """A daemon must never have finished, another thread always."""
-    daemon = figures.find("the thread finished its work", "daemon")
-    other = figures.find("the thread finished its work", "not a daemon")
-    lasted = figures.median("the program lasted", "not a daemon")
+    daemon = measurements.find("the thread finished its work", "daemon")
+    other = measurements.find("the thread finished its work", "not a daemon")
+    lasted = measurements.median("the program lasted", "not a daemon")
     return Conclusion.when(
         daemon.high == 0 and other.low == 1,
         f"daemon threads finished their work in {written(daemon.median, 'share')} of the programs, "
@@ -261,7 +267,7 @@ def judge_daemon(figures: Figures) -> Conclusion:
 # Timers.
 
 
-def run_timers(quick: bool) -> Iterator[Figure]:
+def run_timers(quick: bool) -> Iterator[Measurement]:
     """Start timers of 50 ms, and cancel another before its time."""
     after, fired = [], []
     for _ in range(3 if quick else 20):
@@ -273,23 +279,23 @@ def run_timers(quick: bool) -> Iterator[Figure]:
         fired.append(len(instants))
         after += [instant - began for instant in instants]
     if after:
-        yield Figure("fired after", tuple(after), "s")
-    yield Figure("times that each fired", tuple(fired))
+        yield Measurement("fired after", tuple(after), "s")
+    yield Measurement("times that each fired", tuple(fired))
     cancelled: list[float] = []
     timer = threading.Timer(0.05, lambda: cancelled.append(time.perf_counter()))
     timer.start()
     timer.cancel()
     timer.join()
-    yield Figure("times that a cancelled one fired", (len(cancelled),))
+    yield Measurement("times that a cancelled one fired", (len(cancelled),))
 
 
-def judge_timers(figures: Figures) -> Conclusion:
+def conclude_timers(measurements: Measurements) -> Conclusion:
     """Each must have fired once, neither early nor ten times too late; the cancelled one never."""
-    fired = figures.find("times that each fired")
+    fired = measurements.find("times that each fired")
     if not fired.high:
         return Conclusion("does not hold", "none of the timers of 50 ms fired")
-    after = figures.find("fired after")
-    cancelled = figures.median("times that a cancelled one fired")
+    after = measurements.find("fired after")
+    cancelled = measurements.median("times that a cancelled one fired")
     return Conclusion.when(
         fired.low == fired.high == 1
         and after.low >= 0.0499
@@ -310,21 +316,21 @@ CHAPTER = Chapter(
             "A thousand threads can be started in a loop.",
             "1,000 threads that wait for an event are started by one thread.",
             start_threads,
-            judge_start,
+            conclude_start,
         ),
         Experiment(
             "thread-names",
             "Threads are named Thread-1, Thread-2 and so on.",
             "The names of ten threads with a target are looked at, and that of one with a name.",
             name_threads,
-            judge_names,
+            conclude_names,
         ),
         Experiment(
             "thread-join",
             "A join with a timeout stops waiting; it does not stop the thread.",
             "A thread that waits for an event is joined for 50 ms; then the event is set.",
             join_with_deadline,
-            judge_join,
+            conclude_join,
         ),
         Experiment(
             "thread-join-order",
@@ -332,14 +338,14 @@ CHAPTER = Chapter(
             "Ten threads sleep 50 ms each; all are started before the first is joined, or each is "
             "joined before the next is started.",
             join_in_two_orders,
-            judge_join_order,
+            conclude_join_order,
         ),
         Experiment(
             "thread-styles",
             "A subclass with a run method and a target function are two ways to the same thread.",
             "100 threads of each style are started and joined in turn; `run` is called directly.",
             start_in_two_styles,
-            judge_styles,
+            conclude_styles,
         ),
         Experiment(
             "thread-daemon",
@@ -347,14 +353,14 @@ CHAPTER = Chapter(
             "done.",
             "A program ends while a thread of its own has 300 ms of work left.",
             end_with_threads,
-            judge_daemon,
+            conclude_daemon,
         ),
         Experiment(
             "timer",
             "A Timer calls a function once, after its time.",
             "Timers of 50 ms are started and joined; one is cancelled at once.",
             run_timers,
-            judge_timers,
+            conclude_timers,
         ),
     ),
 )

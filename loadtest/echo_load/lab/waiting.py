@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,10 +23,11 @@ from echo_load.lab.experiment import (
     Chapter,
     Conclusion,
     Experiment,
-    Figure,
-    Figures,
+    Measurement,
+    Measurements,
 )
 from echo_load.lab.notation import written
+from echo_load.lab.processes.children import connected, context_of
 from echo_load.lab.usage import check_supported
 
 # Nothing here waits longer: what has not happened by then does not happen.
@@ -79,7 +79,7 @@ def _pages() -> Iterator[list[str]]:
         server.shutdown()
 
 
-def fetch_pages(quick: bool) -> Iterator[Figure]:
+def fetch_pages(quick: bool) -> Iterator[Measurement]:
     """Fetch three pages with a greenlet each, in programs that are patched and that are not."""
     with _pages() as urls:
         for kind in ("patched", "not patched"):
@@ -94,13 +94,13 @@ def fetch_pages(quick: bool) -> Iterator[Figure]:
                 )
                 for _ in range(1 if quick else 5)
             ]
-            yield Figure("three pages took", tuple(took), "s", kind)
+            yield Measurement("three pages took", tuple(took), "s", kind)
 
 
-def judge_pages(figures: Figures) -> Conclusion:
+def conclude_pages(measurements: Measurements) -> Conclusion:
     """The patched program must have taken nearer to the slowest page than to the sum."""
     patched, other = (
-        figures.median("three pages took", kind) for kind in ("patched", "not patched")
+        measurements.median("three pages took", kind) for kind in ("patched", "not patched")
     )
     slowest, total = max(_PAGE_SECONDS), sum(_PAGE_SECONDS)
     return Conclusion.when(
@@ -121,7 +121,7 @@ def block(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def block_the_hub(_quick: bool) -> Iterator[Figure]:
+def block_the_hub(_quick: bool) -> Iterator[Measurement]:
     """Count a greenlet's ticks while another blocks, and while a thread of gevent's pool does."""
     reports: list[str] = []
 
@@ -146,20 +146,20 @@ def block_the_hub(_quick: bool) -> Iterator[Figure]:
     gevent.sleep(0.02)
     before = ticks
     gevent.spawn(block, _BLOCKED_SECONDS).join()
-    yield Figure("ticks meanwhile", (ticks - before,), "", "blocking call")
+    yield Measurement("ticks meanwhile", (ticks - before,), "", "blocking call")
     before = ticks
     hub.threadpool.apply(block, (_BLOCKED_SECONDS,))
-    yield Figure("ticks meanwhile", (ticks - before,), "", "in gevent's thread pool")
+    yield Measurement("ticks meanwhile", (ticks - before,), "", "in gevent's thread pool")
     ticking.kill()
     named = sum("in block" in report for report in reports)
-    yield Figure("the monitor thread names the function", (named > 0,), "yes/no")
+    yield Measurement("the monitor thread names the function", (named > 0,), "yes/no")
 
 
-def judge_blocking(figures: Figures) -> Conclusion:
+def conclude_blocking(measurements: Measurements) -> Conclusion:
     """Hardly any tick may have come while the call blocked, and many while the pool did."""
-    blocked = figures.median("ticks meanwhile", "blocking call")
-    pooled = figures.median("ticks meanwhile", "in gevent's thread pool")
-    named = figures.median("the monitor thread names the function")
+    blocked = measurements.median("ticks meanwhile", "blocking call")
+    pooled = measurements.median("ticks meanwhile", "in gevent's thread pool")
+    named = measurements.median("the monitor thread names the function")
     return Conclusion.when(
         blocked <= 2 and pooled > 5,
         f"while a call blocked for 300 ms another greenlet that ticks every 5 ms ticked "
@@ -172,7 +172,12 @@ def judge_blocking(figures: Figures) -> Conclusion:
 # Cores.
 
 
-def compute(seconds: float, results: Connection | None = None) -> tuple[float, float]:
+def send_cores(seconds: float, end: Connection) -> None:
+    """Keep greenlets busy in another process, and send through a pipe what `compute` returns."""
+    end.send(compute(seconds))
+
+
+def compute(seconds: float) -> tuple[float, float]:
     """Keep four greenlets busy, and return the cores that they used, and those they asked for.
 
     What a process asks for is the time that it ran and the time that it waited for a core.
@@ -189,10 +194,7 @@ def compute(seconds: float, results: Connection | None = None) -> tuple[float, f
     gevent.joinall([gevent.spawn(work) for _ in range(4)])
     took = time.perf_counter() - began
     ran, waited = (after - then for after, then in zip(_run_and_waited(), before, strict=True))
-    found = ran / took, (ran + waited) / took
-    if results is not None:
-        results.send(found)
-    return found
+    return ran / took, (ran + waited) / took
 
 
 def _run_and_waited() -> tuple[float, float]:
@@ -201,37 +203,34 @@ def _run_and_waited() -> tuple[float, float]:
     return int(ran) / 1e9, int(waited) / 1e9
 
 
-def use_cores(quick: bool) -> Iterator[Figure]:
+def use_cores(quick: bool) -> Iterator[Measurement]:
     """Keep greenlets busy in one process, and in two."""
     check_supported()
     if len(os.sched_getaffinity(0)) < 2:
         raise CannotRunError("this machine, or what it lets this process use of it, has one core")
-    context = multiprocessing.get_context("spawn")
+    context = context_of("spawn")
     seconds, repeats = (0.3, 1) if quick else (0.5, 5)
     alone = [compute(seconds) for _ in range(repeats)]
-    yield Figure("cores used", tuple(used for used, _ in alone), "", "one process")
-    yield Figure("cores asked for", tuple(asked for _, asked in alone), "", "one process")
+    yield Measurement("cores used", tuple(used for used, _ in alone), "", "one process")
+    yield Measurement("cores asked for", tuple(asked for _, asked in alone), "", "one process")
     together = []
     for _ in range(repeats):
-        pipes = [context.Pipe() for _ in range(2)]
-        processes = [
-            context.Process(target=compute, args=(seconds, theirs), daemon=True)
-            for _, theirs in pipes
-        ]
-        for process in processes:
-            process.start()
-        found = [ours.recv() for ours, _ in pipes]
-        for process in processes:
-            process.join(_DEADLINE)
+        with ExitStack() as stack:
+            ends = [stack.enter_context(connected(context, send_cores, seconds)) for _ in range(2)]
+            found = [end.recv() for end in ends]
         together.append([sum(column) for column in zip(*found, strict=True)])
-    yield Figure("cores used", tuple(used for used, _ in together), "", "two processes")
-    yield Figure("cores asked for", tuple(asked for _, asked in together), "", "two processes")
+    yield Measurement("cores used", tuple(used for used, _ in together), "", "two processes")
+    yield Measurement("cores asked for", tuple(asked for _, asked in together), "", "two processes")
 
 
-def judge_cores(figures: Figures) -> Conclusion:
+def conclude_cores(measurements: Measurements) -> Conclusion:
     """One process must never have asked for more than a core, and two must have."""
-    one, two = (figures.find("cores asked for", kind) for kind in ("one process", "two processes"))
-    used = {kind: figures.median("cores used", kind) for kind in ("one process", "two processes")}
+    one, two = (
+        measurements.find("cores asked for", kind) for kind in ("one process", "two processes")
+    )
+    used = {
+        kind: measurements.median("cores used", kind) for kind in ("one process", "two processes")
+    }
     return Conclusion.when(
         one.high <= 1.1 and two.median > 1.3,
         f"greenlets that are always busy used {written(used['one process'], '')} cores in "
@@ -251,7 +250,7 @@ CHAPTER = Chapter(
             "Programs fetch pages of 100, 150 and 200 ms from a server on this machine with a "
             "greenlet each.",
             fetch_pages,
-            judge_pages,
+            conclude_pages,
         ),
         Experiment(
             "blocking",
@@ -259,7 +258,7 @@ CHAPTER = Chapter(
             "A greenlet ticks every 5 ms while another makes a blocking call of 300 ms, and while "
             "a thread of gevent's pool does; gevent's monitor thread looks for calls of 100 ms.",
             block_the_hub,
-            judge_blocking,
+            conclude_blocking,
         ),
         Experiment(
             "cores",
@@ -267,7 +266,7 @@ CHAPTER = Chapter(
             "Four greenlets that always have work run in one process and in each of two. What a "
             "process asks for is the time that it runs and the time that it waits for a core.",
             use_cores,
-            judge_cores,
+            conclude_cores,
         ),
     ),
 )

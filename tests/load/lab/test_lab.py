@@ -35,8 +35,8 @@ def test_every_experiment_runs(name: str) -> None:
     assert outcome["verdict"] in {"holds", "holds within a limit", "does not hold"}, outcome
     assert outcome["statement"]
     assert outcome["figures"]
-    for figure in outcome["figures"]:
-        assert figure["low"] <= figure["median"] <= figure["high"]
+    for measurement in outcome["figures"]:
+        assert measurement["low"] <= measurement["median"] <= measurement["high"]
 
 
 def test_the_list_names_all() -> None:
@@ -98,6 +98,10 @@ def few_descriptors() -> None:
     [
         ("thread-start", little_memory, "can't start new thread"),
         ("process-exchange", few_descriptors, "Too many open files"),
+        (
+            *("process-start", few_descriptors),
+            "too few descriptors to start a process: the limit is 12 (ulimit -n)",
+        ),
     ],
 )
 def test_what_cannot_run_here_says_so_and_does_not_hold(
@@ -118,6 +122,15 @@ def test_a_program_that_fails_gives_no_figure() -> None:
         "LoadError: the program failed: OSError: [Errno 24] Too many open files",
     )
     assert outcome["figures"] == []
+
+
+@pytest.mark.parametrize("name", ["manager", "process-start"])
+def test_a_long_path_of_temporary_files_is_no_obstacle(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 70)
+    folder.mkdir()
+    ended = run([*LAB, "--quick", "--json", name], TMPDIR=str(folder))
+    (outcome,) = json.loads(ended.stdout)["experiments"]
+    assert outcome["verdict"] == "holds", outcome
 
 
 def one_core() -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rich.box import HORIZONTALS
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.status import Status as Spinner
 from rich.table import Table
 from rich.text import Text
 
-from echo_load.lab.experiment import Chapter, Experiment, Measurement, Measurements
-from echo_load.lab.notation import names_by_size, rows, sentence, spread, written
+from echo_load.lab.experiment import Chapter, Experiment
+from echo_load.lab.notation import sentence
 from echo_load.lab.outcome import Outcome, Status, summary
+from echo_load.lab.tables import tables
 from echo_load.report.output import Output
 
 _STYLES: dict[Status, tuple[str, str]] = {
@@ -106,36 +106,5 @@ def shown(outcome: Outcome) -> RenderableType:
         Text(experiment.method, style="dim"),
         Text(sentence(outcome.statement)),
     ]
-    if len(outcome.measurements):
-        said.append(_measurements(outcome.measurements))
+    said += tables(outcome.measurements)
     return Group(head, Padding(Group(*said), (0, 0, 1, 2)))
-
-
-def _measurements(measurements: Measurements) -> Table:
-    names = names_by_size(measurements)
-    return _by_size(measurements, names) if names else _by_name(measurements)
-
-
-def _by_name(measurements: Iterable[Measurement]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(justify="right")
-    table.add_column(style="dim")
-    for measurement in measurements:
-        name = f"{measurement.name}, {measurement.of}" if measurement.of else measurement.name
-        if measurement.at is not None:
-            name += f" at {measurement.at:,}"
-        table.add_row(name, written(measurement.median, measurement.unit), spread(measurement))
-    return table
-
-
-def _by_size(measurements: Measurements, names: Sequence[str]) -> Table:
-    table = Table(box=HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    cells = [[of, at, *medians] for of, at, medians in rows(measurements, names)]
-    for header, column in zip(("", "", *names), zip(*cells, strict=True), strict=True):
-        # Headers are wrapped, values are not.
-        width = max(map(len, column))
-        table.add_column(header, min_width=width, justify="right" if table.columns else "left")
-    for row in cells:
-        table.add_row(*row)
-    return table

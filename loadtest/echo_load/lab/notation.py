@@ -37,6 +37,18 @@ def spread(measurement: Measurement) -> str:
     return f"{low} to {high}"
 
 
+def relative_spread(measurement: Measurement) -> str:
+    """Write the lowest and the highest value relative to the median: `-4 % +11 %`.
+
+    Values are written as they are where the median is 0; nothing is if all are the same.
+    """
+    median = measurement.median
+    if not median or measurement.low == measurement.high:
+        return spread(measurement)
+    low, high = (value / median - 1 for value in (measurement.low, measurement.high))
+    return f"{low * 100:+,.0f} % {high * 100:+,.0f} %"
+
+
 def sentence(text: str) -> str:
     """Write a text as a sentence: with a capital at its beginning and a full stop at its end."""
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

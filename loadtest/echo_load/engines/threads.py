@@ -332,7 +332,7 @@ class _Client(threading.Thread):
             converse(connection)
         except ReplyTimeoutError as error:
             self._give_up(
-                FailureKind.TIMEOUT if error.received else self._late_or_never(connection)
+                FailureKind.TIMEOUT if error.received else self._kind_of_timeout(connection)
             )
         except ClosedError as error:
             self._give_up(FailureKind.TRUNCATED if error.received else FailureKind.CLOSED)
@@ -360,7 +360,7 @@ class _Client(threading.Thread):
                 sequence += 1
                 reply = round_trip(message)
                 now = clock()
-                if reply != message and not self._is_in_step(sequence - 1, message, reply):
+                if reply != message and not self._count_wrong_reply(sequence - 1, message, reply):
                     return
                 note_service(now - begin)
                 note_reply(now)
@@ -390,7 +390,7 @@ class _Client(threading.Thread):
                 times.lateness.append(begin - due)
             reply = connection.round_trip(message)
             now = clock()
-            if reply != message and not self._is_in_step(self._sequence - 1, message, reply):
+            if reply != message and not self._count_wrong_reply(self._sequence - 1, message, reply):
                 return
             if self._sequence - first == 1:
                 self._answered(now - begin)
@@ -477,8 +477,8 @@ class _Client(threading.Thread):
         self._failures = 0
         self.times.first_byte.append(nanoseconds)
 
-    def _is_in_step(self, sequence: int, message: bytes, reply: bytes) -> bool:
-        """Count what is wrong with a reply; return False if that cost the connection."""
+    def _count_wrong_reply(self, sequence: int, message: bytes, reply: bytes) -> bool:
+        """Count the errors of a wrong reply; return whether the connection can be used further."""
         checked = check_one(self._share.payload, self.number, sequence, message, reply)
         self.counts.errors.update(checked.wrong)
         self.counts.wrong += checked.completed_wrong
@@ -486,8 +486,8 @@ class _Client(threading.Thread):
             self._give_up(None)
         return checked.in_step
 
-    def _late_or_never(self, connection: EchoConnection) -> str:
-        """Tell a slow service from a silent one by waiting as long again."""
+    def _kind_of_timeout(self, connection: EchoConnection) -> str:
+        """Return the failure kind of a late reply: wait as long again to tell slow from silent."""
         try:
             return FailureKind.TIMEOUT if connection.receive() else FailureKind.CLOSED
         except ReplyTimeoutError:

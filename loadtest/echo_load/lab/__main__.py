@@ -31,7 +31,7 @@ _PARENT_ENDED = signal.SIGHUP
 
 
 def _end_with_parent() -> None:
-    """Let the kernel tell this process when its parent has ended, and end it (prctl(2))."""
+    """End this process when its parent ends, by a signal from the kernel (prctl(2))."""
     signal.signal(_PARENT_ENDED, _end_all)
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _PARENT_ENDED)
@@ -47,14 +47,14 @@ def _end_all(_number: int, _frame: object) -> None:
 
 
 def _report(lines: TextIO, kind: type[BaseException], error: BaseException) -> None:
-    """Write why an experiment broke."""
+    """Write the error that ended an experiment."""
     message = str(error)
     said = f"{kind.__name__}: {message}" if message else kind.__name__
     print(json.dumps({"broke": said}), file=lines, flush=True)
 
 
 def _shortage(error: BaseException) -> str | None:
-    """Return what the machine did not give; None if that is not the reason of an error."""
+    """Return which resource was short; None if an error has another reason."""
     if isinstance(error, CannotRunError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _SHORTAGES:

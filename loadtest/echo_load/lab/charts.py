@@ -1,4 +1,4 @@
-"""The charts of an experiment, as data: what plotly.js draws, without colours."""
+"""The charts of an experiment, as data for plotly.js without colours."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def charts(experiment: str, measurements: Measurements) -> list[Chart]:
 
 
 def _over_sizes(measurements: Sequence[Measurement]) -> tuple[list[Trace], dict[str, Any]]:
-    """A line for each variant, over the sizes."""
+    """Return a line over the sizes for each variant."""
     data = []
     for number, of in enumerate(dict.fromkeys(one.of for one in measurements)):
         same = [one for one in measurements if one.of == of]
@@ -81,7 +81,7 @@ def _over_sizes(measurements: Sequence[Measurement]) -> tuple[list[Trace], dict[
 
 
 def _beside(measurements: Sequence[Measurement]) -> tuple[list[Trace], dict[str, Any]]:
-    """A point with its spread for each variant and size, one below the other."""
+    """Return a point with its spread for each variant and size, one below the other."""
     labels = [_plain(_variant(one)) for one in measurements]
     trace = {
         "type": "scatter",
@@ -101,7 +101,7 @@ def _beside(measurements: Sequence[Measurement]) -> tuple[list[Trace], dict[str,
 
 
 def _plain(text: str) -> str:
-    """A text as it is, in what plotly.js would take for markup."""
+    """Escape a text that plotly.js would take for markup."""
     return html.escape(text, quote=False)
 
 
@@ -132,7 +132,7 @@ def _spreads(measurements: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def _axis(measurements: Sequence[Measurement], beyond: float) -> dict[str, Any]:
-    """An axis that holds some measurements and their spreads, marked as people write them.
+    """Return an axis for some measurements and their spreads, with readable marks.
 
     Args:
         measurements: of one unit, all above 0.
@@ -153,12 +153,12 @@ def _axis(measurements: Sequence[Measurement], beyond: float) -> dict[str, Any]:
 
 
 def _base(unit: Unit) -> int:
-    """By what multiples of a unit are called by another name."""
+    """Return the factor between the prefixes of a unit."""
     return 1024 if unit in {"B", "B/s"} else 1000
 
 
 def _log_marks(unit: Unit, low: float, high: float) -> list[float]:
-    """Round values between two, one a decade or more where there are few decades."""
+    """Return round values in a range: one per decade, or more where there are few decades."""
     base = _base(unit)
     exponents = range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 1)
     steps = _MARKS if high / low < 200 else _MARKS[:1]
@@ -172,7 +172,7 @@ def _log_marks(unit: Unit, low: float, high: float) -> list[float]:
 
 
 def _linear_marks(unit: Unit, high: float) -> Iterator[float]:
-    """Zero and three to six round values up to the highest."""
+    """Yield zero and three to six round values up to the highest."""
     base = float(_base(unit))
     power = base ** math.floor(math.log(high, base))
     decade = 10.0 ** math.floor(math.log10(high / power))

@@ -28,11 +28,11 @@ _STYLES: dict[Status, tuple[str, str]] = {
 
 
 class Screen:
-    """Shows experiments as they are run: on standard error which, on standard output what came out.
+    """Display of experiments as they run: progress on standard error, outcomes on output.
 
     Args:
-        output: where the outcomes go.
-        quiet: print no outcomes; something else is printed.
+        output: output for the outcomes.
+        quiet: whether to print no outcomes, because JSON is printed.
 
     Attributes:
         output: the same.
@@ -45,7 +45,7 @@ class Screen:
         self._spinner: Spinner | None = None
 
     def began(self, experiment: Experiment) -> None:
-        """Say which experiment runs."""
+        """Show which experiment is running."""
         said = f"{experiment.name} ..."
         if self._err.console.is_terminal:
             self._spinner = Spinner(Text(said, style="dim"), console=self._err.console)
@@ -54,18 +54,18 @@ class Screen:
             self._err.print(said)
 
     def ended(self, outcome: Outcome) -> None:
-        """Print what came out."""
+        """Print the outcome of an experiment."""
         self.close()
         if not self._quiet:
             # Tables are as wide as they need to be.
             self.output.guarded(lambda: self.output.console.print(shown(outcome)))
 
     def finished(self, outcomes: Sequence[Outcome], chosen: int) -> None:
-        """Print how many hold.
+        """Print the number of outcomes of each kind.
 
         Args:
-            outcomes: of those that were run.
-            chosen: how many were to be run.
+            outcomes: outcomes of the experiments that were run.
+            chosen: number of experiments that were to be run.
         """
         if self._quiet:
             return
@@ -74,14 +74,14 @@ class Screen:
         self.output.print(Text(sentence(said), style="bold"))
 
     def close(self) -> None:
-        """Take away what is drawn on a terminal."""
+        """Remove the progress from the terminal."""
         if self._spinner is not None:
             self._err.guarded(self._spinner.stop)
             self._spinner = None
 
 
 def listed(chapters: Sequence[Chapter]) -> RenderableType:
-    """The experiments by their chapters, with what they test."""
+    """Return a list of the experiments by chapter, with their claims."""
     parts: list[RenderableType] = []
     for chapter in chapters:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -95,7 +95,7 @@ def listed(chapters: Sequence[Chapter]) -> RenderableType:
 
 
 def shown(outcome: Outcome) -> RenderableType:
-    """The outcome of an experiment: its verdict, claim, method, statement and measurements."""
+    """Return an outcome to print: verdict, claim, method, statement and measurements."""
     mark, style = _STYLES[outcome.status]
     experiment = outcome.experiment
     head = Text.assemble(

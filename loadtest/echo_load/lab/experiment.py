@@ -38,7 +38,7 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """The middle of the values."""
+        """The median of the values."""
         return statistics.median(self.values)
 
     @property

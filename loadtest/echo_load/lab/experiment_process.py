@@ -1,4 +1,4 @@
-"""The process in which an experiment is run, seen from the one that asks for it."""
+"""The process in which an experiment is run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ExperimentProcess:
         self._stack.close()
 
     def lines(self, seconds: float) -> Iterator[bytes]:
-        """Yield each line that it writes, and an empty one after so long without any."""
+        """Yield each line of its output, and an empty one after some seconds without any."""
         poll = select.poll()
         poll.register(self._output, select.POLLIN)
         unfinished = b""
@@ -85,14 +85,14 @@ class ExperimentProcess:
             yield from lines
 
     def failure(self) -> str:
-        """Return how it ended, after its output has."""
+        """Return why it failed, once its output has ended."""
         code = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="backslashreplace").strip().splitlines()
         return said[-1] if said else f"its process ended with exit code {code}"
 
     def kill(self) -> None:
-        """End it and all that it started at once, in a signal handler too."""
+        """End it and all that it has started at once; safe in a signal handler."""
         # Without a wait(2): the signal may have interrupted one that holds the lock of Popen.
         end_session(self._process.pid)
         self._remove_folder()

@@ -30,7 +30,7 @@ def written(value: float, unit: Unit) -> str:
 
 
 def spread(measurement: Measurement) -> str:
-    """Write the lowest and the highest value of a measurement; nothing if it has one value."""
+    """Write the lowest and the highest value of a measurement; return "" if they are the same."""
     if measurement.low == measurement.high:
         return ""
     low, high = (written(value, measurement.unit) for value in (measurement.low, measurement.high))
@@ -40,7 +40,7 @@ def spread(measurement: Measurement) -> str:
 def relative_spread(measurement: Measurement) -> str:
     """Write the lowest and the highest value relative to the median: `-4 % +11 %`.
 
-    Values are written as they are where the median is 0; nothing is if all are the same.
+    If the median is 0, the values are written as they are; if all are the same, the result is "".
     """
     median = measurement.median
     if not median or measurement.low == measurement.high:

@@ -1,4 +1,4 @@
-"""What became of experiments, as a file holds it."""
+"""The outcomes of experiments, and their JSON."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ STATUSES: tuple[Status, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an experiment.
+    """The outcome of an experiment.
 
     Attributes:
-        chapter: that it belongs to.
-        experiment: which.
-        measurements: what was measured, also where it did not come to its end.
-        status: the verdict, or why there is none.
-        statement: what the measurements say, or what went wrong.
-        seconds: how long it took.
+        chapter: its chapter.
+        experiment: the experiment.
+        measurements: measurements, also of an experiment that did not end.
+        status: verdict, or the reason why there is none.
+        statement: reason for the verdict, or the error.
+        seconds: duration in seconds.
     """
 
     chapter: Chapter

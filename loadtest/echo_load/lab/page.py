@@ -38,10 +38,10 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
 
 
 def render(outcomes: Sequence[Outcome], started_at: str, *, quick: bool) -> bytes:
-    """Make the page.
+    """Render the page.
 
     Args:
-        outcomes: what it shows.
+        outcomes: outcomes to show.
         started_at: when the first began, in ISO 8601.
         quick: whether the experiments were.
     """
@@ -71,7 +71,7 @@ def render(outcomes: Sequence[Outcome], started_at: str, *, quick: bool) -> byte
 
 
 def _with_code(text: str) -> Markup:
-    """A text for the page, in which what stands between backticks is code."""
+    """Return a text for the page, with the parts between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704  # escaped
 
 

@@ -1,4 +1,4 @@
-"""Queues, by which threads hand work to one another."""
+"""Queues, through which threads pass work to one another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from echo_load.lab.experiment import Chapter, Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import written
 
-# Nothing here waits longer: what has not happened by then does not happen.
+# The longest wait in seconds.
 _DEADLINE = 10.0
 
 
@@ -31,7 +31,7 @@ def order_in_queues(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_orders(measurements: Measurements) -> Conclusion:
-    """All must have come in the order that is claimed."""
+    """Conclude that the claim holds if all items came out in the claimed order."""
     found = list(measurements)
     said = ", ".join(f"{one.of} {written(one.median, '')} of 10" for one in found)
     return Conclusion.when(
@@ -62,7 +62,7 @@ def bound_a_queue(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_bounds(measurements: Measurements) -> Conclusion:
-    """Both must have been raised, and not too early."""
+    """Conclude that the claim holds if both exceptions were raised, and not too early."""
     raised = {one.name: one.median for one in measurements}
     full, empty = raised.get("Full after"), raised.get("Empty after")
     if full is None or empty is None:
@@ -76,7 +76,7 @@ def conclude_bounds(measurements: Measurements) -> Conclusion:
 
 
 def join_a_queue(_quick: bool) -> Iterator[Measurement]:
-    """Let five daemon threads work off 50 tasks, join the queue, and call task_done once more."""
+    """Let five daemon threads do 50 tasks, join the queue, and call task_done once more."""
     tasks: queue.Queue[int] = queue.Queue()
     done: list[int] = []
 
@@ -103,7 +103,7 @@ def join_a_queue(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_queue_join(measurements: Measurements) -> Conclusion:
-    """All tasks must have been done when join returned."""
+    """Conclude that the claim holds if all tasks were done when join returned."""
     done, tasks = measurements.median("done when join returned"), measurements.median("tasks")
     raised = measurements.median("ValueError at one task_done too many")
     return Conclusion.when(

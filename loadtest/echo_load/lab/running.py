@@ -1,4 +1,4 @@
-"""Runs experiments, each in a process of its own, one after the other."""
+"""The execution of experiments, one after the other, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _POLL_SECONDS = 0.1
 
 
 class Laboratory:
-    """Runs experiments one after the other.
+    """A runner of experiments, one after the other.
 
     Args:
-        quick: with smaller numbers and fewer repeats.
-        is_interrupted: asked again and again whether to break off.
+        quick: whether to use smaller numbers and fewer repeats.
+        is_interrupted: function that is polled to learn whether to stop.
     """
 
     def __init__(self, *, quick: bool, is_interrupted: Callable[[], bool]) -> None:
@@ -32,11 +32,11 @@ class Laboratory:
         chosen: Sequence[tuple[Chapter, Experiment]],
         began: Callable[[Experiment], None],
     ) -> Iterator[Outcome]:
-        """Run experiments and yield what became of each; an interrupted one is the last.
+        """Run experiments and yield the outcome of each; an interrupted one is the last.
 
         Args:
-            chosen: the experiments, and their chapters.
-            began: called when one begins.
+            chosen: chapters and experiments.
+            began: function that is called when an experiment begins.
         """
         for chapter, experiment in chosen:
             if self._is_interrupted():

@@ -1,4 +1,4 @@
-"""Starts the echo servers that are compared, each as a program."""
+"""The echo servers that are compared, each started as a program."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _MOST_READ = 200
 
 
 class Usage(NamedTuple):
-    """What some threads have used.
+    """The processor time and context switches of some threads.
 
     Attributes:
         cpu_seconds: their processor time.
@@ -53,7 +53,7 @@ class Footprint(NamedTuple):
 
 
 class Probe:
-    """Reads what processes have used, thread by thread (proc_pid_schedstat(5), proc_pid_status(5)).
+    """A reading of the usage of processes by thread (proc_pid_schedstat(5), proc_pid_status(5)).
 
     Args:
         processes: their ids.
@@ -67,7 +67,7 @@ class Probe:
         }
 
     def since(self, before: Probe) -> Usage:
-        """Return what has been used since then, by threads that have not ended."""
+        """Return the usage since an earlier reading, of threads that have not ended."""
         nanoseconds = switches = 0
         for path, (now_nanoseconds, now_switches) in self._threads.items():
             then = before._threads.get(path, (0, 0))
@@ -94,10 +94,10 @@ def _group(pid: int) -> int | None:
 
 
 def memory(processes: Iterable[int]) -> int:
-    """Return the bytes that some processes have in memory; what they share is counted once.
+    """Return the memory of some processes in bytes, counting shared memory once.
 
     This is the proportional set size of what they have written (Pss_Anon, proc_pid_smaps(5)): not
-    programs and libraries, which others use too, and not what the kernel has for them.
+    programs and libraries, which others use too, and not the kernel's memory for them.
     """
     return sum(_read(f"/proc/{pid}/smaps_rollup", _pss) for pid in processes)
 
@@ -146,7 +146,7 @@ def _sockets(pid: int) -> set[str]:
 
 
 def check_supported() -> None:
-    """Check that the kernel has these measurements.
+    """Check that the kernel tells what processes use.
 
     Raises:
         CannotRunError: it does not.

@@ -285,9 +285,9 @@ class EchoClient:
         except ReplyTimeoutError as error:
             if error.received:
                 raise
-            raise self._slow_or_silent(error) from error
+            raise self._error_of_timeout(error) from error
 
-    def _slow_or_silent(self, late: ReplyTimeoutError) -> ClientError:
+    def _error_of_timeout(self, late: ReplyTimeoutError) -> ClientError:
         """Return the error of a service that is slow or silent.
 
         To tell which, it waits for a reply once more.

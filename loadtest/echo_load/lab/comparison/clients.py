@@ -73,9 +73,9 @@ def generators() -> list[int]:
 
 
 def conclude_clients(measurements: Measurements) -> Conclusion:
-    """Compare a generator of threads with the hub: it must not be clearly behind.
+    """Conclude that the claim holds if a client of threads is nowhere clearly behind the hub.
 
-    That it is behind with some numbers of connections only is a limit.
+    That it is behind at some numbers of connections only is a limit.
     """
     sizes = measured_sizes(measurements, _COMPARED)
     largest = sizes[-1]
@@ -102,7 +102,7 @@ def _is_behind(measurements: Measurements, size: int) -> bool:
 
 
 def _extent(measurements: Measurements, sizes: list[int], behind: list[int]) -> str:
-    """Return with which numbers of connections threads keep up with the hub, and how far else."""
+    """State at which sizes threads keep up with the hub, and the ratio at the others."""
     parts = []
     if kept_up := [size for size in sizes if size not in behind]:
         parts.append(f"threads keep up with the hub at {_listed(kept_up)}")

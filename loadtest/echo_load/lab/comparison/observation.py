@@ -1,4 +1,4 @@
-"""The observation of what processes use while a run is at its speed."""
+"""The observation of processes during a run."""
 
 from __future__ import annotations
 

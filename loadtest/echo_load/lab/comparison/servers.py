@@ -60,9 +60,9 @@ def serve_in_each_way(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_servers(measurements: Measurements) -> Conclusion:
-    """Greenlets must need less memory than threads and processes, and serve more.
+    """Conclude that the claim holds if greenlets need less memory than others, and serve more.
 
-    That they serve more with some numbers of connections only is a limit.
+    That they serve more at some numbers of connections only is a limit.
     """
     sizes = measured_sizes(measurements, _COMPARED, "memory per connection")
     largest = sizes[-1]
@@ -88,7 +88,7 @@ def conclude_servers(measurements: Measurements) -> Conclusion:
 
 
 def _is_behind(measurements: Measurements, other: str, size: int) -> bool:
-    """True if a model makes clearly fewer messages than greenlets, or leaves connections out."""
+    """Return whether a model echoes clearly less than greenlets, or leaves connections out."""
     if (
         measurements.median("served", other, size)
         < ALL
@@ -100,7 +100,7 @@ def _is_behind(measurements: Measurements, other: str, size: int) -> bool:
 
 
 def _advice(measurements: Measurements, sizes: Sequence[int]) -> str:
-    """What to choose when, by the measurements."""
+    """Recommend models by number of connections."""
     largest = sizes[-1]
     said = []
     for model in _BLOCKING:

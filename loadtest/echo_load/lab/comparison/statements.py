@@ -1,4 +1,4 @@
-"""The sentences of the conclusions that servers and clients have in common."""
+"""The sentences that the conclusions on servers and clients share."""
 
 from __future__ import annotations
 

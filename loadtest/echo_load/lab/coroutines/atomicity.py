@@ -48,7 +48,10 @@ def add_without_locks(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_atomic(measurements: Measurements) -> Conclusion:
-    """Nothing may be lost without a switch within; that a switch loses is the limit."""
+    """Conclude that the claim holds if nothing is lost without a switch within.
+
+    That updates with a switch within are lost is a limit.
+    """
     lost = {one.of: one.median for one in measurements}
     statement = (
         f"of 10,000 updates by 100 greenlets {written(lost['no switch within'], 'share')} were "

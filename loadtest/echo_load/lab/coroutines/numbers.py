@@ -14,7 +14,7 @@ from echo_load.lab.experiment import Conclusion, Experiment, Measurement, Measur
 from echo_load.lab.notation import written
 from echo_load.lab.usage import check_supported, memory
 
-# Nothing here waits longer: what has not happened by then does not happen.
+# The longest wait in seconds.
 _DEADLINE = 20.0
 
 
@@ -34,7 +34,7 @@ def _start_greenlets(count: int) -> tuple[float, float]:
 
 
 def _start_threads(count: int) -> tuple[float, float]:
-    """Return the same of threads."""
+    """Return the seconds that a thread takes to start, and its bytes while it waits."""
     release, begun = threading.Event(), threading.Semaphore(0)
 
     def wait() -> None:
@@ -71,7 +71,7 @@ def start_many(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_many(measurements: Measurements) -> Conclusion:
-    """Tens of thousands of greenlets must have been there, quickly, and each of them small."""
+    """Conclude that the claim holds if 10,000 or more waited, each small and quick to start."""
     found = list(measurements.named("memory"))
     most = {one.of: one for one in sorted(found, key=lambda one: one.at or 0)}
     greenlets, threads = most["greenlet"], most["thread"]

@@ -38,7 +38,7 @@ def keep_state(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_state(measurements: Measurements) -> Conclusion:
-    """Both must have gone on with the value that they had."""
+    """Conclude that the claim holds if both continued with the value that they had."""
     kept = [one.of for one in measurements if one.median]
     return Conclusion.when(
         len(kept) == 2,
@@ -56,7 +56,7 @@ _ORDER = [
 
 
 def switch_between_two(_quick: bool) -> Iterator[Measurement]:
-    """Let foo and bar say in turn where they are, as the tutorial does."""
+    """Let foo and bar note their position in turn, as the tutorial does."""
     said: list[str] = []
 
     def foo() -> None:
@@ -75,7 +75,7 @@ def switch_between_two(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_order(measurements: Measurements) -> Conclusion:
-    """All four lines must be where the tutorial has them."""
+    """Conclude that the claim holds if all four lines are in the tutorial's order."""
     in_order = measurements.median("lines in the tutorial's order")
     return Conclusion.when(
         in_order == len(_ORDER),

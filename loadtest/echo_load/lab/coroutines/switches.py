@@ -15,7 +15,7 @@ from echo_load.lab.experiment import Conclusion, Experiment, Measurement, Measur
 from echo_load.lab.notation import written
 from echo_load.lab.processes.children import connected, context_of, messages
 
-# Nothing here waits longer: what has not happened by then does not happen.
+# The longest wait in seconds.
 _DEADLINE = 20.0
 
 
@@ -103,7 +103,10 @@ def switch_in_each_way(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_switches(measurements: Measurements) -> Conclusion:
-    """A greenlet's must be cheaper than a thread's, by the hub too; the latter is a limit."""
+    """Conclude that the claim holds if greenlets switch faster than threads, also by the hub.
+
+    That they are not faster by the hub is a limit.
+    """
     costs = {one.of: one.median for one in measurements.named("a switch")}
     bare, by_hub, thread = (
         costs[kind] for kind in ("greenlet", "greenlet by gevent's hub", "thread")

@@ -15,13 +15,8 @@ from echo_load.lab.experiment import (
 )
 from echo_load.lab.notation import written
 
-# Nothing here waits longer: what has not happened by then does not happen.
+# The longest wait in seconds.
 _DEADLINE = 10.0
-
-
-def one() -> int:
-    """Return 1; the interpreter may switch threads at any call of a Python function."""
-    return 1
 
 
 class TrafficLight:
@@ -41,7 +36,7 @@ class TrafficLight:
         self._counting = threading.Lock()
 
     def run(self, rounds: int) -> None:
-        """Change the light some times, and then end."""
+        """Change the light some times."""
         for _ in range(rounds):
             self.may_go.set()
             time.sleep(0.015)
@@ -52,13 +47,13 @@ class TrafficLight:
         self.may_go.set()
 
     def drive(self) -> None:
-        """Look, start the engine, and cross: the light may have changed meanwhile."""
+        """Check the light, start the engine, and cross; the light may have changed meanwhile."""
         while self.may_go.wait(_DEADLINE) and not self._over:
             time.sleep(0.001)
             self._cross()
 
     def drive_carefully(self) -> None:
-        """Start the engine, and look and cross in one step in which the light cannot change."""
+        """Start the engine, then check and cross in one step, in which the light cannot change."""
         while self.may_go.wait(_DEADLINE) and not self._over:
             time.sleep(0.001)
             with self._changing:
@@ -87,7 +82,10 @@ def cross_at_the_light(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_light(measurements: Measurements) -> Conclusion:
-    """Cars must have crossed, and none on red; that it takes a lock is a limit."""
+    """Conclude that the claim holds if cars crossed, and none on red.
+
+    That it takes a lock is a limit.
+    """
     kinds = ("event alone", "event and lock")
     alone, locked = (measurements.median("on red", kind) for kind in kinds)
     crossings, careful = (measurements.median("crossings", kind) for kind in kinds)

@@ -31,7 +31,7 @@ class Counter:
         self._lock = lock
 
     def add(self) -> None:
-        """Add 1 as a program does that thinks of nothing else."""
+        """Add 1 in one statement."""
         with self._lock:
             self.value += 1
 
@@ -41,7 +41,7 @@ class Counter:
             self.value += one()
 
     def add_slowly(self) -> None:
-        """Read, let others run, and write: as where the new value takes time to find."""
+        """Read, pause and write, as where the new value takes time to compute."""
         with self._lock:
             value = self.value
             time.sleep(1e-6)
@@ -86,7 +86,10 @@ def count_with_and_without(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_lock(measurements: Measurements) -> Conclusion:
-    """Without a lock nothing may be lost; that `+= 1` alone loses nothing is a limit."""
+    """Conclude that the claim holds if nothing is lost without a lock.
+
+    That only `+= 1` loses nothing is a limit.
+    """
     lost = {one.of: one.median for one in measurements.named("lost")}
     locked = max(share for of, share in lost.items() if of.endswith(", lock"))
     at_once = max(lost["+= 1, no lock"], lost["+= 1 many times, no lock"])
@@ -123,7 +126,7 @@ def nest_locks(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_nesting(measurements: Measurements) -> Conclusion:
-    """The RLock must have been taken twice, and the Lock not."""
+    """Conclude that the claim holds if the RLock was taken twice, and the Lock was not."""
     lock, rlock = (measurements.median("taken a second time", kind) for kind in ("Lock", "RLock"))
     waited = measurements.median("waited", "Lock")
     return Conclusion.when(

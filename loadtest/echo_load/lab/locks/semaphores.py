@@ -15,11 +15,6 @@ from echo_load.lab.experiment import (
 from echo_load.lab.notation import written
 
 
-def one() -> int:
-    """Return 1; the interpreter may switch threads at any call of a Python function."""
-    return 1
-
-
 def limit_with_a_semaphore(_quick: bool) -> Iterator[Measurement]:
     """Let 20 threads into a section that BoundedSemaphore(5) guards, for 20 ms each."""
     semaphore = threading.BoundedSemaphore(5)
@@ -51,7 +46,7 @@ def limit_with_a_semaphore(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_semaphore(measurements: Measurements) -> Conclusion:
-    """Never may more than five have been inside."""
+    """Conclude that the claim holds if there were never more than five inside."""
     most = measurements.median("most inside at once")
     raised = measurements.median("ValueError at one release too many")
     return Conclusion.when(

@@ -1,4 +1,4 @@
-"""How fast processes exchange bytes: by queues, pipes, shared memory and a manager."""
+"""The speed at which processes exchange bytes by queues, pipes, shared memory and a manager."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from echo_load.lab.processes.children import (
 _SMALL = b"x" * 64
 _LARGE = b"x" * (1 << 20)
 _MANAGER = "Manager's dict"
-# How often a queue's reader looks whether the writer still runs, in seconds.
+# How often the reader of a queue checks that the writer is running, in seconds.
 _LOOK_SECONDS = 0.1
 
 
@@ -64,7 +64,7 @@ def echo_memory(name: str, end: Connection) -> None:
 def _measured(
     exchange: Callable[[bytes], bytes], quick: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return latencies of small messages, and bytes a second of large ones, there and back."""
+    """Return the round trips of small messages in seconds, and the throughputs of large ones."""
     exchange(_SMALL)  # its process has to start first
     latencies, throughputs = [], []
     for _ in range(3 if quick else 7):
@@ -171,7 +171,7 @@ def _measurements(
 
 
 def conclude_ways(measurements: Measurements) -> Conclusion:
-    """A queue must be the fastest way for the claim to hold that it is the only one to use."""
+    """Conclude that the claim holds if a queue is the fastest way by both measures."""
     latency = {one.of: one.median for one in measurements.named("round trip of 64 bytes")}
     throughput = {one.of: one.median for one in measurements.named("throughput of 1 MiB")}
     quickest = min(latency, key=latency.__getitem__)

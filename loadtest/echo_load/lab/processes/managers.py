@@ -32,7 +32,7 @@ def share_by_manager(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_manager(measurements: Measurements) -> Conclusion:
-    """What all ten have written must be there."""
+    """Conclude that the claim holds if all ten processes' writes are there."""
     keys = measurements.median("the dict has both keys")
     pids = measurements.median("different process ids in the list")
     return Conclusion.when(

@@ -85,7 +85,10 @@ def read_until_ended(pipe: int, writers: Sequence[BaseProcess]) -> bytes:
 
 
 def conclude_lines(measurements: Measurements) -> Conclusion:
-    """Lines must mix without the lock and never with it; one write each is a limit."""
+    """Conclude that the claim holds if lines mix without the lock and never with it.
+
+    That lines written with one write each do not mix is a limit.
+    """
     torn = {one.of: one for one in measurements}
     bare, locked = torn["in pieces, no lock"], torn["in pieces, lock"]
     at_once = torn["in one write, no lock"]

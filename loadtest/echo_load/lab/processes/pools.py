@@ -1,4 +1,4 @@
-"""Pools of processes, and what becomes of their tasks."""
+"""Pools of processes and their tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from echo_load.lab.processes.children import DEADLINE, context_of
 
 
 def work(number: int) -> tuple[int, int]:
-    """Take 20 ms, and return a result and the process that made it."""
+    """Take 20 ms, and return a result and the id of the process."""
     time.sleep(0.02)
     return number + 100, os.getpid()
 
@@ -51,7 +51,7 @@ def work_in_a_pool(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_pool(measurements: Measurements) -> Conclusion:
-    """All results must have been called back, by no more than five processes."""
+    """Conclude that the claim holds if all results came back, from five processes at most."""
     back, right = measurements.median("results called back"), measurements.median("of them right")
     processes = measurements.median("processes that worked")
     elsewhere = measurements.median("called back in a thread of the pool's")
@@ -98,7 +98,7 @@ def end_with_a_pool(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_end(measurements: Measurements) -> Conclusion:
-    """All must be done with both, and some lost without."""
+    """Conclude that the claim holds if all tasks are done with both, and some are lost without."""
     both = measurements.find("tasks done of ten", "close and join")
     neither = measurements.find("tasks done of ten", "neither")
     return Conclusion.when(

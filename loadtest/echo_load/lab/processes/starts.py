@@ -1,4 +1,4 @@
-"""What it costs to start a process, and what a process shares with the one that started it."""
+"""The cost of starting a process, and the memory that it shares with its parent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def start_by_each_method(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_start(measurements: Measurements) -> Conclusion:
-    """Each must cost more than a thread, by the median."""
+    """Conclude that the claim holds if the median of each method is above that of a thread."""
     costs = {one.of: one.median for one in measurements.named("start and join")}
     thread = costs.pop("thread")
     said = ", ".join(f"{written(cost, 's')} by {method}" for method, cost in costs.items())
@@ -72,7 +72,7 @@ def append(words: list[str]) -> None:
 
 
 def append_elsewhere(quick: bool) -> Iterator[Measurement]:
-    """Append to a list in a thread, and in a process of each method; look at it afterwards."""
+    """Append to a list in a thread, and in a process of each method, and check it afterwards."""
     words = ["parent"]
     thread = threading.Thread(target=append, args=(words,))
     thread.start()
@@ -87,7 +87,7 @@ def append_elsewhere(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_memory(measurements: Measurements) -> Conclusion:
-    """Only the thread may have changed the parent's list."""
+    """Conclude that the claim holds if only the thread changed the parent's list."""
     seen = {one.of: one.median for one in measurements}
     thread = seen.pop("thread")
     return Conclusion.when(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from echo_load.lab.experiment import Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import written
 
-# Nothing here waits longer: what has not happened by then does not happen.
+# The longest wait in seconds.
 _DEADLINE = 10.0
 
 
@@ -47,7 +47,7 @@ def end_with_threads(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_daemon(measurements: Measurements) -> Conclusion:
-    """A daemon must never have finished, another thread always."""
+    """Conclude that the claim holds if a daemon never finished, and another thread always did."""
     daemon = measurements.find("the thread finished its work", "daemon")
     other = measurements.find("the thread finished its work", "not a daemon")
     lasted = measurements.median("the program lasted", "not a daemon")

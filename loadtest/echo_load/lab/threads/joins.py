@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from echo_load.lab.experiment import Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import written
 
-# Nothing here waits longer: what has not happened by then does not happen.
+# The longest wait in seconds.
 _DEADLINE = 10.0
 
 
 def join_with_deadline(_quick: bool) -> Iterator[Measurement]:
-    """Join a thread for 50 ms that is not done by then, and look what becomes of it."""
+    """Join a thread for 50 ms that is not done by then, and check that it continues."""
     release, finished = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -33,7 +33,7 @@ def join_with_deadline(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_join(measurements: Measurements) -> Conclusion:
-    """The thread must have outlived the join, and have done its work."""
+    """Conclude that the claim holds if the thread outlived the join, and finished its work."""
     waited = measurements.median("join(0.05) returned after")
     went_on = measurements.median("alive after that") and measurements.median(
         "finished its work later"
@@ -67,7 +67,7 @@ def join_in_two_orders(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_join_order(measurements: Measurements) -> Conclusion:
-    """Joining must not have made the threads run one after the other."""
+    """Conclude that the claim holds if joining made the threads run one after the other."""
     together = measurements.median("ten threads took", "all started, then joined")
     in_turn = measurements.median("ten threads took", "each joined before the next")
     return Conclusion.when(

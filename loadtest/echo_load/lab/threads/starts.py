@@ -33,7 +33,7 @@ def start_threads(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_start(measurements: Measurements) -> Conclusion:
-    """All must have been alive together, and have taken less than 50 s to start."""
+    """Conclude that the claim holds if all were alive at once, and took less than 50 s to start."""
     cost, alive = measurements.median("a start"), measurements.median("alive at once")
     return Conclusion.when(
         alive == measurements.median("started") and cost < 0.05,
@@ -43,7 +43,7 @@ def conclude_start(measurements: Measurements) -> Conclusion:
 
 
 def name_threads(_quick: bool) -> Iterator[Measurement]:
-    """Look at the names that threads have by default, and at one that was given."""
+    """Check the default names of threads, and one that was given."""
     threads = [threading.Thread(target=time.sleep, args=(0,)) for _ in range(10)]
     plain = sum(bool(re.fullmatch(r"Thread-\d+", thread.name)) for thread in threads)
     with_function = sum(bool(re.fullmatch(r"Thread-\d+ \(.+\)", one.name)) for one in threads)
@@ -54,7 +54,10 @@ def name_threads(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_names(measurements: Measurements) -> Conclusion:
-    """All names must be of the claimed form; with the function's they are nearly."""
+    """Conclude that the claim holds if all names have the claimed form.
+
+    That they have it with the function's name added is a limit.
+    """
     if not measurements.median("keeps the name it is given"):
         return Conclusion("does not hold", "a thread did not keep the name that it was given")
     if measurements.median("named Thread-N") == 10:
@@ -68,7 +71,7 @@ def conclude_names(measurements: Measurements) -> Conclusion:
 
 
 class Adder(threading.Thread):
-    """A thread as a subclass: what it does is its `run`."""
+    """A thread as a subclass, whose work is its `run`."""
 
     def __init__(self, ran_in: list[int]) -> None:
         super().__init__()
@@ -80,7 +83,7 @@ class Adder(threading.Thread):
 
 
 def note_thread(ran_in: list[int]) -> None:
-    """Do the same as a function."""
+    """Note the thread in which this runs, as a function."""
     ran_in.append(threading.get_ident())
 
 
@@ -119,7 +122,7 @@ def start_in_two_styles(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_styles(measurements: Measurements) -> Conclusion:
-    """Both must run in a thread of their own, and cost the same, within a factor of 1.5."""
+    """Conclude that the claim holds if both run in own threads, at costs within 1.5 times."""
     styles = ("target", "subclass")
     target, subclass = (measurements.median("start and join", style) for style in styles)
     own = [style for style in styles if measurements.median("ran in a thread of its own", style)]

@@ -60,7 +60,7 @@ def block_the_hub(_quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_blocking(measurements: Measurements) -> Conclusion:
-    """Hardly any tick may have come while the call blocked, and many while the pool did."""
+    """Conclude that the claim holds if ticks came while the pool blocked, not the call."""
     blocked = measurements.median("ticks meanwhile", "blocking call")
     pooled = measurements.median("ticks meanwhile", "in gevent's thread pool")
     named = measurements.median("the monitor thread names the function")

@@ -76,7 +76,7 @@ def use_cores(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_cores(measurements: Measurements) -> Conclusion:
-    """One process must never have asked for more than a core, and two must have."""
+    """Conclude that the claim holds if one process asked for at most a core, and two for more."""
     one, two = (
         measurements.find("cores asked for", kind) for kind in ("one process", "two processes")
     )

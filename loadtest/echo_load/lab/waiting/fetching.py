@@ -18,7 +18,7 @@ from echo_load.lab.experiment import (
 )
 from echo_load.lab.notation import written
 
-# Nothing here waits longer: what has not happened by then does not happen.
+# The longest wait in seconds.
 _DEADLINE = 20.0
 
 
@@ -43,7 +43,7 @@ _PAGE_SECONDS = (0.1, 0.15, 0.2)
 
 
 class _SlowPages(BaseHTTPRequestHandler):
-    """Answers after as many milliseconds as the path says."""
+    """A handler that answers after the milliseconds in the path."""
 
     def do_GET(self) -> None:  # the name that http.server asks for
         """Answer a request."""
@@ -59,7 +59,7 @@ class _SlowPages(BaseHTTPRequestHandler):
 
 @contextmanager
 def _pages() -> Iterator[list[str]]:
-    """Serve three pages, and yield where they are."""
+    """Serve three pages, and yield their URLs."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _SlowPages) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_port}"
@@ -86,7 +86,7 @@ def fetch_pages(quick: bool) -> Iterator[Measurement]:
 
 
 def conclude_pages(measurements: Measurements) -> Conclusion:
-    """The patched program must have taken nearer to the slowest page than to the sum."""
+    """Conclude that the claim holds if only the patched program took about the slowest page."""
     patched, other = (
         measurements.median("three pages took", kind) for kind in ("patched", "not patched")
     )

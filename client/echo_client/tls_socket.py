@@ -15,9 +15,8 @@ from contextlib import suppress
 
 from echo_client.deadlines import seconds_until, set_timeout, wait
 from echo_client.errors import HandshakeError
+from echo_core.openssl_socket import LARGEST_RECORD
 
-# The largest payload of a record in bytes (RFC 8446, section 5.1).
-LARGEST_RECORD = 16 * 1024
 _RECEIVE = 64 * 1024
 # Responses to key updates (RFC 8446, section 4.6.3), of 24 bytes each, wait for the next send. Only
 # a malicious server requests this many in one reply.

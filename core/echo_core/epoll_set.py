@@ -23,6 +23,14 @@ _LOOP_READ = 1
 Ready = Sequence[tuple[int, int]]
 
 
+class OtherDirectionError(BlockingIOError):
+    """The operation has to wait until the socket is ready for the opposite direction.
+
+    TLS writes in order to read, and reads in order to write: a receive can find that an answer to
+    the peer (a key update, RFC 8446, section 4.6.3) has to be sent first.
+    """
+
+
 class EpollSet:
     """A set of descriptors whose events reach an event loop in batches.
 

@@ -57,10 +57,7 @@ from support.swarms import SHORT, free_port, locust, started
             "--wait applies only to EchoUser, which is not running",
         ),
         (["--host", "tls://h:1", "--tls-ca", "/nope"], "/nope"),
-        (
-            ["--host", "tls://h:1", "EchoBlockUser"],
-            "EchoBlockUser does not support tls, which tls://h:1 needs; use EchoUser",
-        ),
+        (["--host", "tls://h:1", "--tls-ca", "/nope", "EchoBlockUser"], "/nope"),
         (["--host", "h", "--payload-size", "1TB"], "1000000000000"),
         (["--host", "h", "--stages", "x"], "--stages: 'x' is not a stage"),
         (["--host", "h", "--rate", "fast"], "--rate: 'fast' is not a rate"),

@@ -57,7 +57,7 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
     "--engine",
     type=click.Choice(["hub", "greenlets", "threads"]),
     help="Engine that drives the connections: gevent's hub (fastest), a greenlet per connection, "
-    "or a thread per connection.  [default: hub; greenlets if a target is tls://]",
+    "or a thread per connection.  [default: hub]",
 )
 @options.processes_option
 @click.option(

@@ -61,7 +61,7 @@ def _with_default(help_text: str, default: str) -> str:
 def swarm(arguments: tuple[str, ...]) -> int:
     """Run locust with users that talk to an echo service and check every reply.
 
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT (EchoUser only), udp://HOST:PORT or
+    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or
     unix:///PATH; without one, an echo-server is started, tested and stopped. All other arguments
     are locust's: --headless, -u USERS, -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and
     the names of user classes, EchoUser or EchoBlockUser. By default there are 100 users; the web

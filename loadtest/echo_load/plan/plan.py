@@ -28,7 +28,7 @@ from echo_load.plan.thresholds import Threshold
 EngineName = Literal["hub", "greenlets", "threads"]
 # The transports that each engine speaks.
 SPOKEN: dict[EngineName, frozenset[str]] = {
-    "hub": frozenset({"tcp", "udp", "unix"}),
+    "hub": frozenset({"tcp", "tls", "udp", "unix"}),
     "greenlets": frozenset({"tcp", "tls", "unix"}),
     "threads": frozenset({"tcp", "tls", "unix"}),
 }
@@ -45,8 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         targets: URLs of the services to test, such as `tcp://127.0.0.1:50007`; the connections are
             distributed over them in turn. If empty, an `echo-server` is started, tested and
             stopped.
-        engine: engine that drives the connections; None for `hub`, or for `greenlets` if a target
-            is `tls://`.
+        engine: engine that drives the connections; None for `hub`.
         processes: number of generator processes, which share the connections; None for half of the
             cores, or for more if the limit of open descriptors demands it.
         connections: number of connections; not used if the stages give it.
@@ -144,9 +143,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def driven_by(self) -> EngineName:
         """The engine, or the default if the plan names none."""
-        if self.engine is not None:
-            return self.engine
-        return "greenlets" if self.speaks("tls") else "hub"
+        return self.engine or "hub"
 
     @property
     def open_loop(self) -> bool:

@@ -110,6 +110,7 @@ class Settings:
                 payload_size=self.payload_size,
                 timeout=self.timeout,
                 connect_timeout=self.connect_timeout,
+                tls=self.tls if target.scheme == "tls" else TlsOptions(),
             )
 
 

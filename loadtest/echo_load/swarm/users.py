@@ -11,12 +11,10 @@ from locust import User, task
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from echo_core.endpoint import Endpoint
-from echo_core.errors import InvalidValueError
 from echo_load.engines.hub.engine import HubEngine
 from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
-from echo_load.plan.plan import SPOKEN
 from echo_load.swarm.client import EchoClient, resolved
 from echo_load.swarm.folding import fold
 from echo_load.swarm.precision import precision_of
@@ -94,15 +92,12 @@ class EchoBlockUser(_User):
         """Check the options before a user is created.
 
         Raises:
-            InvalidValueError: options contradict each other, or the hub engine does not speak the
-                scheme.
+            InvalidValueError: options contradict each other.
+            TlsFileError: a file for TLS is invalid.
         """
-        if endpoint.scheme not in SPOKEN["hub"]:
-            raise InvalidValueError(
-                f"EchoBlockUser does not support {endpoint.scheme}, which {endpoint} needs; use "
-                "EchoUser"
-            )
         settings.plan(endpoint, "hub").payload(0)
+        if endpoint.scheme == "tls":
+            settings.tls.context()
 
     @task
     def drive(self) -> None:

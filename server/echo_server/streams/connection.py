@@ -11,14 +11,6 @@ from echo_core.socket_address import host_of
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
-class OtherDirectionError(BlockingIOError):
-    """The operation has to wait until the socket is ready for the opposite direction.
-
-    TLS writes in order to read, and reads in order to write: a receive can find that an answer to
-    the peer (a key update, RFC 8446, section 4.6.3) has to be sent first.
-    """
-
-
 class Connection(_socket.socket):
     """A raw non-blocking socket and what belongs to it.
 

@@ -15,9 +15,9 @@ import structlog
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from echo_core.epoll_set import READABLE, WRITABLE, Ready
+from echo_core.epoll_set import READABLE, WRITABLE, OtherDirectionError, Ready
 from echo_server.metrics.counters import Counter, Counters
-from echo_server.streams.connection import Connection, OtherDirectionError
+from echo_server.streams.connection import Connection
 from echo_server.streams.descriptor_set import MakeDescriptorSet, make_descriptor_set
 from echo_server.streams.rate_limit import RateLimit
 

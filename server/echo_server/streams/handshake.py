@@ -51,7 +51,7 @@ class Handshake:
                 connection.sockaddr = read_header(_receiver(connection)) or connection.sockaddr
             if self._context is not None:
                 assert isinstance(connection, TlsConnection)
-                connection.begin(self._context)
+                connection.begin_tls(self._context, server_side=True)
                 _shake_hands(connection)
 
 

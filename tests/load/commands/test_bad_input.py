@@ -190,8 +190,6 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[o
             [UDP, "--engine", "threads"],
             "the threads engine does not support udp, which udp://127.0.0.1",
         ),
-        ([TLS, "--engine", "hub"], "needs; use --engine greenlets or threads"),
-        ([UDP, TLS], "the greenlets engine does not support udp, which udp://127.0.0.1:9 needs"),
         ([TARGET, "--tls-insecure"], "TLS options are given, but no target is tls://HOST:PORT"),
         ([TLS, "--tls-ca", "/nowhere"], "--tls-ca: /nowhere: No such file or directory"),
         ([TLS, "--tls-key", "/nowhere"], "--tls-key: /nowhere needs --tls-cert FILE"),

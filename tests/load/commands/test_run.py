@@ -99,7 +99,8 @@ def listens(start_server: StartServer, directory: Path, *schemes: str) -> list[s
         ("hub", ["tcp"]),
         ("hub", ["unix"]),
         ("hub", ["udp"]),
-        ("hub", ["tcp", "unix", "udp"]),
+        ("hub", ["tls"]),
+        ("hub", ["tcp", "unix", "udp", "tls"]),
         ("threads", ["tcp", "unix", "tls"]),
         ("greenlets", ["tcp", "unix", "tls"]),
     ],
@@ -108,26 +109,14 @@ def test_each_engine_speaks_its_transports(
     start_server: StartServer, tmp_path: Path, engine: str, schemes: Sequence[str]
 ) -> None:
     targets = listens(start_server, tmp_path, *schemes)
-    result = passed(*targets, "--engine", engine, "-c", "6", "-n", "300")
-    totals, each = result.totals, 6 // len(schemes)
+    result = passed(*targets, "--engine", engine, "-c", "12", "-n", "600")
+    totals, each = result.totals, 12 // len(schemes)
     assert result.targets == targets[: len(schemes)]
-    assert (totals.messages, totals.bytes_sent, totals.connections_opened) == (300, 300 * 64, 6)
+    assert (totals.messages, totals.bytes_sent, totals.connections_opened) == (600, 600 * 64, 12)
     assert (result.spread.least, result.spread.most, result.spread.fairness) == (50, 50, 1.0)
     assert totals.datagrams_sent == (50 * each if "udp" in schemes else 0)
     assert result.latency_us.handshake.count == (each if "tls" in schemes else 0)
-    assert result.latency_us.first_byte.count == 6
-
-
-@pytest.mark.slow
-def test_greenlets_are_the_default_engine_for_tls(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    assert (
-        passed(*listens(start_server, tmp_path, "tls"), "-c", "2", "-n", "2").totals.messages == 2
-    )
-    untrusted, *_ = listens(start_server, tmp_path, "tls")
-    code, result = loaded("run", untrusted, "-c", "2", "-n", "2")
-    assert (code, result.totals.errors) == (1, {"handshake": 2})
+    assert result.latency_us.first_byte.count == 12
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_an_open_connection_that_breaks(number: int, kind: str) -> None:
     assert (lost(error).kind, _kind(error)) == (kind, kind)
 
 
-@pytest.mark.parametrize("engine", ["threads", "greenlets"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_client_certificate_that_is_missing(
     start_server: StartServer, tmp_path: Path, engine: str
 ) -> None:

@@ -21,13 +21,14 @@ import pytest
 from gevent.hub import get_hub
 
 from echo_core.endpoint import NetworkEndpoint
+from echo_core.epoll_set import OtherDirectionError
 from echo_server.config import ServerConfig
 from echo_server.faults import FaultPlan
 from echo_server.listeners import listen_tcp
 from echo_server.metrics.counters import Counters, CounterTable
 from echo_server.streams.acceptor import EchoServer
 from echo_server.streams.admission import Admission
-from echo_server.streams.connection import Connection, OtherDirectionError
+from echo_server.streams.connection import Connection
 from echo_server.streams.descriptor_set import MakeDescriptorSet, WatcherSet, epoll_set
 from echo_server.streams.echo_set import EchoSet
 from echo_server.streams.faulty import FaultyEchoSet

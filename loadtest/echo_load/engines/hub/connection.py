@@ -16,6 +16,14 @@ from echo_load.engines.share import NEVER
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
+class HandshakeRejectedError(OSError):
+    """The server rejected the client after the client's part of the TLS handshake.
+
+    In TLS 1.3 the client is done before the server has checked its certificate (RFC 8446, section
+    2).
+    """
+
+
 class ConnectionSlot:
     """The part of a connection that outlives its socket.
 
@@ -135,7 +143,7 @@ class HubConnection(_socket.socket):
         kind = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
         connection = cls(address.family, kind | _FLAGS)
         try:
-            if address.transport == "tcp":
+            if address.transport in {"tcp", "tls"}:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source is not None and address.family != socket.AF_UNIX:
                 bind(connection, source, address)
@@ -162,6 +170,11 @@ class HubConnection(_socket.socket):
         connection.last_missing = -1
         connection.burst = connection.round_trip_ns = connection.jitter_ns = 0
         return connection
+
+    @property
+    def in_handshake(self) -> bool:
+        """Whether the TLS handshake has begun."""
+        return False
 
     @property
     def waits(self) -> bool:
@@ -197,4 +210,4 @@ class HubConnection(_socket.socket):
 
     def tcp_info(self) -> TcpInfo | None:
         """The kernel's figures of the connection; None if it is not TCP."""
-        return read_tcp_info(self) if self.address.transport == "tcp" else None
+        return read_tcp_info(self) if self.address.transport in {"tcp", "tls"} else None

@@ -17,7 +17,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from echo_client.failure_kinds import FailureKind
-from echo_core.epoll_set import BATCH, READABLE, EpollSet, Ready
+from echo_core.epoll_set import BATCH, EpollSet, Ready
 from echo_load.engines.hub import datagrams
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.dispatcher import Dispatcher
@@ -311,14 +311,14 @@ class HubEngine:
         """Serve the timer, or a connection that is being opened.
 
         The descriptor may be that of a connection closed in this batch, or belong to a new one
-        already, which is watched for other events.
+        already.
         """
         if self._dispatcher is not None and descriptor == self._dispatcher.descriptor:
             self._dispatcher.timer_is_ready()
             return
         opening = self._opener.opening.get(descriptor)
-        if opening is not None and events != READABLE:
-            self._opener.proceed(opening)
+        if opening is not None:
+            self._opener.proceed(opening, events)
 
     # Time passing.
 

@@ -18,7 +18,7 @@ from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
 from echo_load.engines.checking import Completed, Run
 from echo_load.engines.hub import datagrams
-from echo_load.engines.hub.connection import HubConnection
+from echo_load.engines.hub.connection import HandshakeRejectedError, HubConnection
 from echo_load.engines.recorder import FOLD_AT, Recorder
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
@@ -306,12 +306,7 @@ class Exchange:
         """Send what did not fit before, and receive data or the error of a connection."""
         try:
             if events & WRITABLE and connection.unsent is not None:
-                taken = connection.send(connection.unsent)
-                self._counts.bytes_sent += taken
-                connection.unsent = connection.unsent[taken:] or None
-                if connection.unsent is None:
-                    self._set.change(connection.fileno(), READABLE)
-                    self._on_writable(connection)
+                self._send_rest(connection, connection.unsent)
             if events & ~WRITABLE and connection.fileno() >= 0:
                 data = connection.recv(CHUNK)
                 self._counts.bytes_received += len(data)
@@ -320,6 +315,22 @@ class Exchange:
             return
         except OSError as error:
             self._on_lost(connection, _kind(error))
+
+    def _send_rest(self, connection: HubConnection, unsent: bytes | memoryview) -> None:
+        """Send what did not fit before.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        try:
+            taken = connection.send(unsent)
+        except BlockingIOError:
+            return
+        self._counts.bytes_sent += taken
+        connection.unsent = unsent[taken:] or None
+        if connection.unsent is None:
+            self._set.change(connection.fileno(), READABLE)
+            self._on_writable(connection)
 
     def _take(self, connection: HubConnection, data: bytes, now: int) -> None:
         """Handle what came: several replies, part of one, a wrong one, or the end of the stream."""
@@ -385,4 +396,6 @@ class Exchange:
 
 def _kind(error: OSError) -> str:
     """Return the kind of failure that an error of an open connection counts as."""
+    if isinstance(error, HandshakeRejectedError):
+        return FailureKind.HANDSHAKE
     return connected_failure(error.errno).kind

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 
 from echo_client.connecting import UNIX_QUEUE_SECONDS, failure_to_connect
-from echo_client.errors import ConnectError
+from echo_client.errors import ConnectError, HandshakeError
+from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.timer_queue import TimerQueue
@@ -48,6 +49,7 @@ class Opener:
         plan = share.plan
         self.opening: dict[int, HubConnection] = {}
         self._share = share
+        self._tls_context = share.tls_context()
         self._set = epoll_set
         self._counts = counts
         self._recorder = recorder
@@ -100,7 +102,7 @@ class Opener:
         for connection in list(self.opening.values()):
             if _is_established(connection):
                 # Its other end counts it too.
-                self._count_opened(connection, time.monotonic_ns() - connection.sent_ns)
+                self._count_opened(_connecting_ns(connection))
                 self._counts.closed += 1
             self._abandon(connection)
 
@@ -130,7 +132,19 @@ class Opener:
             else:
                 self._first.discard(slot.number)
 
-    def proceed(self, connection: HubConnection) -> None:
+    def proceed(self, connection: HubConnection, events: int) -> None:
+        """Continue with a connection that has an event: connected, failed, or in its handshake.
+
+        A connection that is being connected is watched for other events than `READABLE` alone,
+        which is a late event of an earlier connection with the same descriptor.
+        """
+        if connection.in_handshake:
+            self._shake_hands(connection)
+        elif events != READABLE:
+            self._end_connecting(connection)
+        self.open_some()
+
+    def _end_connecting(self, connection: HubConnection) -> None:
         """Continue with a connection that the kernel reports as established or failed."""
         del self.opening[connection.fileno()]
         failure = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -139,20 +153,24 @@ class Opener:
             self._try_next(connection.slot(), connection.attempt, failure)
         else:
             self._set.change(connection.fileno(), READABLE)
-            self._established(connection, time.monotonic_ns() - connection.sent_ns)
-        self.open_some()
+            self._connected(connection)
 
     def sweep(self, now: int) -> None:
         """Give up attempts that take longer than the connect timeout."""
         for connection in list(self.opening.values()):
             if now - connection.sent_ns > self._timeout_ns:
+                shook_hands = connection.in_handshake
                 self._abandon(connection)
-                self._try_next(connection.slot(), connection.attempt, errno.ETIMEDOUT)
+                if shook_hands:
+                    self._failed(connection.slot(), FailureKind.HANDSHAKE)
+                else:
+                    self._try_next(connection.slot(), connection.attempt, errno.ETIMEDOUT)
 
     def _open(self, slot: ConnectionSlot, attempt: int) -> None:
         address = self._share.addresses(slot.number)[attempt]
         try:
-            connection = HubConnection.of(slot, address, self._share.source(slot.number))
+            kind = _connection_class(address.transport)
+            connection = kind.of(slot, address, self._share.source(slot.number))
         except ConnectError as error:
             self._failed(slot, error.kind)
             return
@@ -167,9 +185,8 @@ class Opener:
             self._set.watch(connection.fileno(), WRITABLE)
             self.opening[connection.fileno()] = connection
         elif not failure:
-            elapsed_ns = time.monotonic_ns() - connection.sent_ns
             self._set.watch(connection.fileno(), READABLE)
-            self._established(connection, elapsed_ns)
+            self._connected(connection)
         elif failure == errno.EAGAIN and address.transport == "unix":
             connection.close()
             self._wait_for_queue(slot, attempt, begin)
@@ -193,17 +210,58 @@ class Opener:
 
         self._timer_queue.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
 
-    def _established(self, connection: HubConnection, elapsed_ns: int) -> None:
-        self._count_opened(connection, elapsed_ns)
+    def _connected(self, connection: HubConnection) -> None:
+        """Begin the handshake of a connected socket, or hand it over if it needs none."""
+        connect_ns = _connecting_ns(connection)
+        if connection.address.transport == "tls":
+            self._begin_handshake(connection, connect_ns)
+        else:
+            self._established(connection, connect_ns)
+
+    def _begin_handshake(self, connection: HubConnection, connect_ns: int) -> None:
+        from echo_load.engines.hub.tls_connection import TlsConnection
+
+        assert isinstance(connection, TlsConnection)
+        assert self._tls_context is not None
+        self.opening[connection.fileno()] = connection
+        try:
+            name = self._share.plan.tls.server_name
+            connection.begin_handshake(self._tls_context, name, connect_ns)
+        except HandshakeError as error:
+            self._abandon(connection)
+            self._failed(connection.slot(), error.kind)
+        else:
+            self._shake_hands(connection)
+
+    def _shake_hands(self, connection: HubConnection) -> None:
+        """Continue the handshake of a connection, and hand it over when that is done."""
+        from echo_load.engines.hub.tls_connection import TlsConnection
+
+        assert isinstance(connection, TlsConnection)
+        watched = connection.handshake_events
+        try:
+            done = connection.proceed()
+        except HandshakeError as error:
+            self._abandon(connection)
+            self._failed(connection.slot(), error.kind)
+            return
+        wanted = READABLE if done else connection.handshake_events
+        if wanted != watched:
+            self._set.change(connection.fileno(), wanted)
+        if done:
+            del self.opening[connection.fileno()]
+            elapsed_ns = time.monotonic_ns() - connection.handshake_begin_ns
+            self._recorder.times.handshake.append(elapsed_ns)
+            self._established(connection, connection.connect_ns)
+
+    def _established(self, connection: HubConnection, connect_ns: int) -> None:
+        self._count_opened(connect_ns)
         self._first.discard(connection.number)
         self._on_open(connection)
 
-    def _count_opened(self, connection: HubConnection, elapsed_ns: int) -> None:
+    def _count_opened(self, connect_ns: int) -> None:
         self._counts.opened += 1
-        information = connection.tcp_info()
-        if information is not None:
-            elapsed_ns = information.connecting_ns(elapsed_ns)
-        self._recorder.times.connect.append(elapsed_ns)
+        self._recorder.times.connect.append(connect_ns)
 
     def _try_next(self, slot: ConnectionSlot, attempt: int, failure: int) -> None:
         """Try the next address of the target; without one, the connection has failed."""
@@ -228,6 +286,21 @@ class Opener:
     def _abandon(self, connection: HubConnection) -> None:
         del self.opening[connection.fileno()]
         connection.close()
+
+
+def _connection_class(transport: str) -> type[HubConnection]:
+    if transport != "tls":
+        return HubConnection
+    from echo_load.engines.hub.tls_connection import TlsConnection
+
+    return TlsConnection
+
+
+def _connecting_ns(connection: HubConnection) -> int:
+    """Return the nanoseconds that connecting took, as the kernel's TCP has it if it is TCP."""
+    elapsed_ns = time.monotonic_ns() - connection.sent_ns
+    information = connection.tcp_info()
+    return elapsed_ns if information is None else information.connecting_ns(elapsed_ns)
 
 
 def _is_established(connection: HubConnection) -> bool:

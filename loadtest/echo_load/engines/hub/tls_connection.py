@@ -1,0 +1,139 @@
+"""A connection of the hub engine over TLS.
+
+Import this module only when TLS is used: it imports `ssl`, which must come after gevent's patching.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from contextlib import suppress
+from typing import Any
+
+from echo_client.errors import HandshakeError
+from echo_core.epoll_set import READABLE, WRITABLE
+from echo_core.openssl_socket import LARGEST_RECORD, OpenSslSocket
+from echo_load.engines.hub.connection import HandshakeRejectedError, HubConnection
+
+
+class TlsConnection(OpenSslSocket, HubConnection):
+    """A connection that receives and sends through OpenSSL, as the server's do.
+
+    Attributes:
+        connect_ns: nanoseconds that connecting took, without the handshake.
+        handshake_begin_ns: when the handshake began, on the monotonic clock.
+        handshake_events: the events that the handshake waits for.
+    """
+
+    __slots__ = ("__weakref__", "connect_ns", "handshake_begin_ns", "handshake_events", "tls")
+
+    connect_ns: int
+    handshake_begin_ns: int
+    handshake_events: int
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.tls = None
+        self.connect_ns = self.handshake_begin_ns = 0
+        self.handshake_events = READABLE
+
+    @property
+    def in_handshake(self) -> bool:
+        """Whether TLS has begun."""
+        return self.tls is not None
+
+    def begin_handshake(
+        self, context: ssl.SSLContext, server_name: str | None, connect_ns: int
+    ) -> None:
+        """Begin the handshake on the connected socket; then call `proceed`.
+
+        Args:
+            context: the TLS context.
+            server_name: the name that the certificate must match; None for the address's host.
+            connect_ns: nanoseconds that connecting took.
+
+        Raises:
+            HandshakeError: the name is not valid.
+        """
+        self.connect_ns = connect_ns
+        self.handshake_begin_ns = time.monotonic_ns()
+        try:
+            self.begin_tls(
+                context, server_side=False, server_name=server_name or self.address.host or None
+            )
+        except ValueError as error:
+            raise HandshakeError(str(error)) from error
+
+    def proceed(self) -> bool:
+        """Continue the handshake; return False if it waits for `handshake_events`.
+
+        Raises:
+            HandshakeError: it failed, or the connection broke.
+        """
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self.handshake_events = READABLE
+        except ssl.SSLWantWriteError:
+            self.handshake_events = WRITABLE
+        except OSError as error:
+            raise HandshakeError(error.strerror or str(error)) from error
+        else:
+            return True
+        return False
+
+    def recv(self, size: int, *_: Any) -> bytes:
+        """Receive decrypted bytes: `size` at most, or the rest of a record if that is more.
+
+        The result is empty at the end of the stream, with close_notify or without.
+        """
+        data = self._read(min(size, LARGEST_RECORD))
+        if not data or (len(data) >= size and not self.tls.pending()):
+            return data
+        pieces, total = [data], len(data)
+        with suppress(BlockingIOError):
+            while total < size or self.tls.pending():
+                data = self._read(
+                    LARGEST_RECORD if total >= size else min(size - total, LARGEST_RECORD)
+                )
+                if not data:
+                    # epoll does not see a close_notify that OpenSSL has read: make it see an end.
+                    self.shutdown(socket.SHUT_RD)
+                    break
+                pieces.append(data)
+                total += len(data)
+        return b"".join(pieces)
+
+    def send(self, data: Any, *_: Any) -> int:
+        """Encrypt and send as much as the socket accepts; return the number of plain bytes."""
+        try:
+            sent = super().send(data)
+            if sent < len(data):
+                rest = memoryview(data)
+                with suppress(BlockingIOError):
+                    while sent < len(rest):
+                        sent += super().send(rest[sent:])
+        except ConnectionError:
+            if self.fresh:
+                # The alert that says why the server closed the connection may have arrived.
+                with suppress(BlockingIOError, ConnectionError):
+                    self.recv(LARGEST_RECORD)
+            raise
+        return sent
+
+    def _read(self, size: int) -> bytes:
+        """Receive at most a record; see `recv`.
+
+        Raises:
+            HandshakeRejectedError: the server rejected the client after the client's part of the
+                handshake.
+        """
+        try:
+            data: bytes = self.tls.read(size)
+        except ssl.SSLError as error:
+            if self.fresh and "_ALERT_" in (error.reason or ""):
+                raise HandshakeRejectedError(error.reason) from error
+            self.end_of_stream(error)
+            return b""
+        return data

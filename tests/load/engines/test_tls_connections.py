@@ -1,0 +1,139 @@
+"""The hub engine over TLS: handshakes, records, and the ways in which a stream ends."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from support.certificates import Certificates, make_certificates
+from support.processes import DEADLINE, StartServer, loaded
+
+ONE = ("-c", "1", "-n", "1", "--no-reconnect", "--timeout", "300ms", "--connect-timeout", "300ms")
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return make_certificates(tmp_path / "certificates")
+
+
+@contextmanager
+def one_peer(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A listener whose first connection is served in a thread, until the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE)
+        ended = threading.Event()
+
+        def accept() -> None:
+            accepted, _ = listener.accept()
+            with accepted, suppress(OSError):
+                accepted.settimeout(DEADLINE)
+                serve(accepted)
+                ended.wait(DEADLINE)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"tls://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join(DEADLINE)
+
+
+def say_nothing(_accepted: socket.socket) -> None:
+    """Serve a connection by doing nothing."""
+
+
+def speak(certificates: Certificates, accepted: socket.socket) -> tuple[ssl.SSLSocket, bytes]:
+    """Shake hands as the server, and receive a message."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cert, certificates.key)
+    secured = context.wrap_socket(accepted.dup(), server_side=True)
+    secured.settimeout(DEADLINE)
+    return secured, secured.recv(64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ("-n", "4000"),
+        ("-n", "20000", "--pipeline", "64"),
+        ("-n", "40", "--payload-size", "300000"),
+        ("-n", "400", "--payload-size", "1-40000", "--pipeline", "8"),
+        ("-n", "400", "--churn", "10"),
+        ("-n", "2000", "--rate", "4k", "--pipeline", "16"),
+    ],
+    ids=" ".join,
+)
+def test_every_message_comes_back(
+    start_server: StartServer, certificates: Certificates, shape: tuple[str, ...]
+) -> None:
+    server = start_server(
+        *("--listen", "tls://127.0.0.1:0", "--admin", "127.0.0.1:0"), *certificates.options
+    )
+    code, result = loaded(
+        *("run", server.url, "--tls-ca", str(certificates.authority), "-c", "4", *shape),
+        *("--reconcile", server.admin),
+    )
+    assert code == 0
+    assert result.totals.messages == int(shape[1])
+    assert result.totals.bytes_received == result.totals.bytes_sent > 0
+    assert result.latency_us.handshake.count == result.totals.connections_opened
+    assert result.reconciliation is not None
+    assert result.reconciliation.balanced
+
+
+def test_a_peer_that_never_answers_the_handshake() -> None:
+    with one_peer(say_nothing) as url:
+        _, result = loaded("run", url, "--tls-insecure", *ONE)
+    assert result.totals.errors == {"handshake": 1}
+    assert result.totals.connections_failed == 1
+
+
+def test_a_peer_that_does_not_speak_tls() -> None:
+    with one_peer(lambda accepted: accepted.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as url:
+        _, result = loaded("run", url, "--tls-insecure", *ONE)
+    assert result.totals.errors == {"handshake": 1}
+
+
+def test_a_certificate_that_is_not_trusted(
+    start_server: StartServer, certificates: Certificates
+) -> None:
+    server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
+    _, result = loaded("run", server.url, *ONE)
+    assert result.totals.errors == {"handshake": 1}
+
+
+def test_surplus_in_the_record_of_a_reply(certificates: Certificates) -> None:
+    """It is in OpenSSL's buffer, where epoll does not see it."""
+
+    def serve(accepted: socket.socket) -> None:
+        secured, message = speak(certificates, accepted)
+        secured.sendall(message + b"surplus")
+        with secured, suppress(TimeoutError):
+            secured.recv(1)
+
+    with one_peer(serve) as url:
+        _, result = loaded("run", url, "--tls-insecure", *ONE)
+    assert result.totals.errors == {"foreign": 1}
+
+
+@pytest.mark.parametrize(("replied", "kind"), [(0, "closed"), (10, "truncated")])
+def test_close_notify_from_a_peer_that_keeps_its_socket(
+    certificates: Certificates, replied: int, kind: str
+) -> None:
+    def serve(accepted: socket.socket) -> None:
+        secured, message = speak(certificates, accepted)
+        secured.send(message[:replied])
+        with secured, suppress(OSError):
+            secured.unwrap()
+
+    with one_peer(serve) as url:
+        _, result = loaded("run", url, "--tls-insecure", *ONE)
+    assert result.totals.errors == {kind: 1}

@@ -33,7 +33,12 @@ class OpenSslSocket(_socket.socket):
     tls: Any
 
     def begin_tls(
-        self, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        session: ssl.SSLSession | None = None,
     ) -> None:
         """Begin TLS; then call `do_handshake` of `tls` until it is done.
 
@@ -41,6 +46,7 @@ class OpenSslSocket(_socket.socket):
             context: the TLS context.
             server_side: this is the server.
             server_name: the name that the server's certificate must match.
+            session: the session to resume, if the server agrees.
 
         Raises:
             ValueError: the name is not valid, or is missing although the context checks it.
@@ -48,7 +54,7 @@ class OpenSslSocket(_socket.socket):
         if not server_side and context.check_hostname and not server_name:
             raise ValueError("no server name is given for the certificate")
         wrap = context._wrap_socket  # type: ignore[attr-defined]  # noqa: SLF001
-        self.tls = wrap(self, server_side, server_name)
+        self.tls = wrap(self, server_side, server_name, session=session)
 
     def pending(self) -> int:
         """Bytes of a record whose beginning has been received, where epoll does not see them."""

@@ -87,6 +87,11 @@ connecting_options = together(
     ),
     ip_options,
     tls_options,
+    click.option(
+        "--tls-resume",
+        is_flag=True,
+        help="Resume the TLS session of an earlier connection, as soon as there is one.",
+    ),
 )
 # Options of a command that connects from one address.
 single_source_options = together(

@@ -23,6 +23,7 @@ class Counts:
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams that came back.
         retransmits: segments that TCP retransmitted on connections that have ended.
+        resumed: TLS handshakes that resumed the session of an earlier connection.
         errors: failures by kind, as `FailureKind` names them, and
             `no_reply`, `no_thread`, `lost` (a datagram), `unsent`.
         jitter_ns: sum of the jitter of round trips over UDP in nanoseconds, as it was after each
@@ -42,6 +43,7 @@ class Counts:
     datagrams_sent: int = 0
     datagrams_received: int = 0
     retransmits: int = 0
+    resumed: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     jitter_ns: int = 0
     jitters: int = 0

@@ -80,6 +80,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             empty, the kernel chooses.
         ip_version: 4 or 6 to use that IP version only; None for both.
         tls: options of TLS for `tls://` targets.
+        tls_resume: whether a TLS handshake resumes the session of an earlier connection of the same
+            generator to the same address, once there is one on which a reply has come; the `hub`
+            engine only.
         repeat: number of times that the whole test is run, each time on new connections.
         thresholds: conditions that the figures have to meet, such as `p99<5ms`.
         abort_on: thresholds that end the test as soon as they are crossed.
@@ -115,6 +118,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     source_ips: tuple[str, ...] = ()
     ip_version: Literal[4, 6] | None = None
     tls: TlsOptions = TlsOptions()
+    tls_resume: bool = False
     repeat: int = 1
     thresholds: tuple[str, ...] = ()
     abort_on: tuple[str, ...] = ()
@@ -386,7 +390,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                     raise InvalidValueError(
                         f"{option} applies only to IP targets, not to {self.targets[0]}"
                     )
-        if self.tls != TlsOptions() and not self.speaks("tls"):
+        if self.tls_resume and self.driven_by != "hub":
+            raise InvalidValueError(
+                f"the {self.driven_by} engine does not support `tls_resume`; use `engine` hub"
+            )
+        if (self.tls_resume or self.tls != TlsOptions()) and not self.speaks("tls"):
             raise InvalidValueError("TLS options are given, but no target is tls://HOST:PORT")
 
 

@@ -77,6 +77,8 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
     )
     if stage.retransmits is not None:
         through += f", {format_count(stage.retransmits, 'retransmit')}"
+    if stage.handshakes_resumed is not None:
+        through += f", {format_count(stage.handshakes_resumed, 'TLS session')} resumed"
     if latencies.kernel.count:
         through += f", kernel's RTT {latencies.kernel.mean:,.0f} µs"
     table.add_row("throughput", through)

@@ -116,6 +116,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams received back.
         retransmits: segments that the TCP of this machine sent again; None without TCP.
+        handshakes_resumed: TLS handshakes that resumed the session of an earlier connection; None
+            if that was not asked for.
         jitter_us: jitter of the round trips over UDP in microseconds: the estimate of RFC 3550
             (section 6.4.1) from consecutive round trips of a connection, averaged over all replies;
             None without UDP, or without two round trips on a connection.
@@ -140,6 +142,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     jitter_us: float | None = None
     loss_burst: int | None = None
+    handshakes_resumed: int | None = None
 
 
 class GeneratorResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -353,4 +353,5 @@ def _total_fields(
         "attempts": counts.attempts,
         "jitter_us": counts.jitter_us,
         "loss_burst": _loss_burst(tallies, counts),
+        "handshakes_resumed": counts.resumed if tallies[0].plan.tls_resume else None,
     }

@@ -107,6 +107,11 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[o
         ([UDP, "--threshold", "jitter<3"], "'jitter<3': '3' has no unit"),
         ([UDP, "--abort-on", "kernel.p99>1s"], "'kernel.p99>1s' is only measured over tcp"),
         ([TARGET, "--threshold", "handshake.p99<1s"], "over tls, but no target is tls://"),
+        ([TARGET, "--tls-resume"], "TLS options are given, but no target is tls://HOST:PORT"),
+        (
+            ["tls://127.0.0.1:9", "--tls-resume", "--engine", "threads"],
+            "the threads engine does not support --tls-resume; use --engine hub",
+        ),
         (["--reconcile", "http://127.0.0.1:9"], "needs a target"),
         # Numbers.
         (["-c", "0"], "--connections: '0' is not a whole number from 1 to 2000000"),

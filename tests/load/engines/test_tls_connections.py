@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,25 +23,26 @@ def certificates(tmp_path: Path) -> Certificates:
 
 
 @contextmanager
-def one_peer(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A listener whose first connection is served in a thread, until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(DEADLINE)
-        ended = threading.Event()
+def peer(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Serve connections in a thread, one after the other, and close them when the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as connections:
 
         def accept() -> None:
-            accepted, _ = listener.accept()
-            with accepted, suppress(OSError):
-                accepted.settimeout(DEADLINE)
-                serve(accepted)
-                ended.wait(DEADLINE)
+            # Shutting the listener down ends it.
+            with suppress(OSError):
+                while True:
+                    accepted, _ = listener.accept()
+                    connections.enter_context(accepted)
+                    accepted.settimeout(DEADLINE)
+                    with suppress(OSError):
+                        serve(accepted)
 
         thread = threading.Thread(target=accept)
         thread.start()
         try:
             yield f"tls://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
             thread.join(DEADLINE)
 
 
@@ -90,14 +91,14 @@ def test_every_message_comes_back(
 
 
 def test_a_peer_that_never_answers_the_handshake() -> None:
-    with one_peer(say_nothing) as url:
+    with peer(say_nothing) as url:
         _, result = loaded("run", url, "--tls-insecure", *ONE)
     assert result.totals.errors == {"handshake": 1}
     assert result.totals.connections_failed == 1
 
 
 def test_a_peer_that_does_not_speak_tls() -> None:
-    with one_peer(lambda accepted: accepted.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as url:
+    with peer(lambda accepted: accepted.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as url:
         _, result = loaded("run", url, "--tls-insecure", *ONE)
     assert result.totals.errors == {"handshake": 1}
 
@@ -119,7 +120,7 @@ def test_surplus_in_the_record_of_a_reply(certificates: Certificates) -> None:
         with secured, suppress(TimeoutError):
             secured.recv(1)
 
-    with one_peer(serve) as url:
+    with peer(serve) as url:
         _, result = loaded("run", url, "--tls-insecure", *ONE)
     assert result.totals.errors == {"foreign": 1}
 
@@ -134,6 +135,31 @@ def test_close_notify_from_a_peer_that_keeps_its_socket(
         with secured, suppress(OSError):
             secured.unwrap()
 
-    with one_peer(serve) as url:
+    with peer(serve) as url:
         _, result = loaded("run", url, "--tls-insecure", *ONE)
     assert result.totals.errors == {kind: 1}
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_sessions_are_resumed(certificates: Certificates, version: ssl.TLSVersion) -> None:
+    """The server's own count says so, and without the option there are none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cert, certificates.key)
+    context.maximum_version = version
+    reused: list[bool] = []
+
+    def serve(accepted: socket.socket) -> None:
+        with context.wrap_socket(accepted.dup(), server_side=True) as secured:
+            secured.settimeout(DEADLINE)
+            reused.append(bool(secured.session_reused))
+            with suppress(OSError):
+                while data := secured.recv(1024):
+                    secured.sendall(data)
+
+    with peer(serve) as url:
+        options = ("-c", "1", "-n", "10", "--churn", "1", "--tls-insecure")
+        _, fresh = loaded("run", url, *options)
+        code, result = loaded("run", url, *options, "--tls-resume")
+    assert (code, fresh.totals.handshakes_resumed) == (0, None)
+    assert reused == [False] * 11 + [True] * 9
+    assert result.totals.handshakes_resumed == 9

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from echo_client.connecting import UNIX_QUEUE_SECONDS, failure_to_connect
 from echo_client.errors import ConnectError, HandshakeError
@@ -17,6 +18,9 @@ from echo_load.engines.hub.timer_queue import TimerQueue
 from echo_load.engines.recorder import Recorder
 from echo_load.engines.share import Share, back_off_seconds
 from echo_load.measure.counts import Counts
+
+if TYPE_CHECKING:
+    from echo_load.engines.hub.tls_connection import Sessions
 
 # How often to check whether more can be opened.
 TICK_SECONDS = 0.01
@@ -50,6 +54,7 @@ class Opener:
         self.opening: dict[int, HubConnection] = {}
         self._share = share
         self._tls_context = share.tls_context()
+        self._sessions: Sessions | None = {} if plan.tls_resume else None
         self._set = epoll_set
         self._counts = counts
         self._recorder = recorder
@@ -226,7 +231,7 @@ class Opener:
         self.opening[connection.fileno()] = connection
         try:
             name = self._share.plan.tls.server_name
-            connection.begin_handshake(self._tls_context, name, connect_ns)
+            connection.begin_handshake(self._tls_context, name, connect_ns, self._sessions)
         except HandshakeError as error:
             self._abandon(connection)
             self._failed(connection.slot(), error.kind)
@@ -252,6 +257,7 @@ class Opener:
             del self.opening[connection.fileno()]
             elapsed_ns = time.monotonic_ns() - connection.handshake_begin_ns
             self._recorder.times.handshake.append(elapsed_ns)
+            self._counts.resumed += connection.resumed
             self._established(connection, connection.connect_ns)
 
     def _established(self, connection: HubConnection, connect_ns: int) -> None:

@@ -11,10 +11,13 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from echo_client.addresses import Address
 from echo_client.errors import HandshakeError
 from echo_core.epoll_set import READABLE, WRITABLE
 from echo_core.openssl_socket import LARGEST_RECORD, OpenSslSocket
 from echo_load.engines.hub.connection import HandshakeRejectedError, HubConnection
+
+Sessions = dict[Address, ssl.SSLSession]
 
 
 class TlsConnection(OpenSslSocket, HubConnection):
@@ -24,27 +27,48 @@ class TlsConnection(OpenSslSocket, HubConnection):
         connect_ns: nanoseconds that connecting took, without the handshake.
         handshake_begin_ns: when the handshake began, on the monotonic clock.
         handshake_events: the events that the handshake waits for.
+        sessions: the sessions of earlier connections by address, of which one is resumed, and to
+            which that of this connection is added; None to resume none.
     """
 
-    __slots__ = ("__weakref__", "connect_ns", "handshake_begin_ns", "handshake_events", "tls")
+    __slots__ = (
+        "__weakref__",
+        "connect_ns",
+        "handshake_begin_ns",
+        "handshake_events",
+        "sessions",
+        "tls",
+    )
 
     connect_ns: int
     handshake_begin_ns: int
     handshake_events: int
+    sessions: Sessions | None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.tls = None
         self.connect_ns = self.handshake_begin_ns = 0
         self.handshake_events = READABLE
+        self.sessions = None
 
     @property
     def in_handshake(self) -> bool:
         """Whether TLS has begun."""
         return self.tls is not None
 
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake resumed the session of an earlier connection."""
+        reused: bool = self.tls.session_reused
+        return reused
+
     def begin_handshake(
-        self, context: ssl.SSLContext, server_name: str | None, connect_ns: int
+        self,
+        context: ssl.SSLContext,
+        server_name: str | None,
+        connect_ns: int,
+        sessions: Sessions | None,
     ) -> None:
         """Begin the handshake on the connected socket; then call `proceed`.
 
@@ -52,15 +76,20 @@ class TlsConnection(OpenSslSocket, HubConnection):
             context: the TLS context.
             server_name: the name that the certificate must match; None for the address's host.
             connect_ns: nanoseconds that connecting took.
+            sessions: see the attribute.
 
         Raises:
             HandshakeError: the name is not valid.
         """
         self.connect_ns = connect_ns
         self.handshake_begin_ns = time.monotonic_ns()
+        self.sessions = sessions
         try:
             self.begin_tls(
-                context, server_side=False, server_name=server_name or self.address.host or None
+                context,
+                server_side=False,
+                server_name=server_name or self.address.host or None,
+                session=sessions.get(self.address) if sessions else None,
             )
         except ValueError as error:
             raise HandshakeError(str(error)) from error
@@ -136,4 +165,7 @@ class TlsConnection(OpenSslSocket, HubConnection):
                 raise HandshakeRejectedError(error.reason) from error
             self.end_of_stream(error)
             return b""
+        if self.fresh and self.sessions is not None:
+            # In TLS 1.3 the server sends the ticket after the handshake (RFC 8446, section 4.6.1).
+            self.sessions[self.address] = self.tls.session
         return data

@@ -124,6 +124,21 @@ class InFlight:
         """Whether the first part of a reply has come."""
         return bool(self._differing) or (bool(self.runs) and self._offset > self.runs[0].begin)
 
+    def take_run(self, data: bytes) -> Run | None:
+        """Remove the oldest run and return it, if the data are exactly the replies to all of it.
+
+        If they are not, nothing has changed, and `check` tells what they are.
+        """
+        if self._offset or self._differing is not None or not self.runs:
+            return None
+        run = self.runs[0]
+        if data != run.data:
+            return None
+        self.runs.popleft()
+        self.bytes -= len(data)
+        self.count -= len(run.ends)
+        return run
+
     def check(self, payload: Payload, connection: int, last: int, data: bytes) -> Checked:
         """Compare a stream's next bytes with the messages in flight, and remove the answered ones.
 
@@ -152,6 +167,7 @@ class InFlight:
                 position += size
                 self._advance(run, self._offset + size, checked)
             else:
+                position = self._skip_equal(run, data, position, size, checked)
                 position = self._take_apart(payload, connection, data, position, checked)
         if position < len(data) and checked.in_step:
             checked.wrong.append(payload.diagnose_surplus(connection, last, data[position:]))
@@ -172,6 +188,27 @@ class InFlight:
             run.answered = answered + count
             self.count -= count
             checked.completed.append(Completed(run, answered, count))
+
+    def _skip_equal(self, run: Run, data: bytes, position: int, size: int, checked: Checked) -> int:
+        """Advance over the messages whose replies are right, and return the position after them.
+
+        The number of messages that are compared at once doubles until they differ; then the first
+        that differs is found by bisection.
+        """
+        begin, ends, index = self._offset, run.ends, run.answered
+        # The first message that differs is before this one, or it is this one.
+        limit = bisect_right(ends, begin + size)
+        offset, count, growing = begin, 1, True
+        while count := min(count, limit - index):
+            end = ends[index + count - 1]
+            if _are_equal(run.data, offset, data, position + offset - begin, end - offset):
+                index, offset = index + count, end
+            else:
+                growing, limit = False, index + count - 1
+            count = count * 2 if growing else (limit - index + 1) // 2
+        if offset > begin:
+            self._advance(run, offset, checked)
+        return position + offset - begin
 
     def _take_apart(
         self, payload: Payload, connection: int, data: bytes, position: int, checked: Checked
@@ -208,7 +245,7 @@ def check_one(
 
 
 def _are_equal(sent: bytes, offset: int, data: bytes, position: int, size: int) -> bool:
-    """Compare `size` bytes of what was sent with as many that came; the shorter rest is copied."""
+    """Compare `size` bytes of what was sent, from an offset, with as many of what came."""
     if offset + size < len(sent):
         return sent.startswith(memoryview(data)[position : position + size], offset)
     return data.startswith(memoryview(sent)[offset : offset + size], position)

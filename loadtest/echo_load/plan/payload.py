@@ -179,13 +179,17 @@ class StampedPayload(Payload):
         """Return messages as one byte string, and where each of them ends in it."""
         if self.tails is None:
             return super().run(connection, first, count)
+        size = self.largest
+        ends = range(size, size * count + 1, size)
+        if count <= _MOST_JOINED:
+            tails = map(self.tails.__getitem__, range(first, first + count))
+            return self.head(connection).join((b"", *tails)), ends
         # Only generators make runs: the commands that check a plan start without numpy.
         import numpy as np
 
-        size = self.largest
         messages = self._blocks.rows(first, count)
         messages[:, : _HEAD.size] = np.frombuffer(self.head(connection), dtype=np.uint8)
-        return messages.tobytes(), range(size, size * count + 1, size)
+        return messages.tobytes(), ends
 
     def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
         """Classify bytes that arrived in place of a reply."""
@@ -301,6 +305,8 @@ def _check(number: int, salt: int) -> int:
 _HEAD = struct.Struct(">III")
 _TAIL = struct.Struct(">QI")
 STAMP_BYTES = _HEAD.size + _TAIL.size
+# Runs of more messages are made faster by copying a block of them.
+_MOST_JOINED = 48
 _MOST_ROWS = 1024
 _BYTES_OF_BLOCK = 64 << 10
 _BYTES_OF_TAILS = 4 << 20

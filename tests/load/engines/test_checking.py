@@ -160,3 +160,46 @@ def test_a_wrong_reply_in_many_small_parts_is_named_once_it_is_complete() -> Non
     parts = [wrong[index : index + 1] for index in range(len(wrong))]
     checked = check_all(PAYLOAD, in_flight, parts)
     assert (numbers(checked), checked.wrong, checked.in_step) == ([0, 1, 2], ["corrupt"], True)
+
+
+@given(payloads, run_sizes, st.data())
+def test_a_run_is_taken_whole_only_if_exactly_its_replies_came(
+    payload: Payload, counts: list[int], data: st.DataObject
+) -> None:
+    in_flight = sent(payload, counts)
+    oldest, received = in_flight.runs[0], bytearray(in_flight.runs[0].data)
+    before = in_flight.count, in_flight.bytes
+    wrong = bytearray(received)
+    wrong[data.draw(st.integers(0, len(wrong) - 1))] ^= data.draw(st.integers(1, 255))
+    for other in (wrong, received[:-1], received + b"x", b""):
+        assert in_flight.take_run(bytes(other)) is None
+        assert (in_flight.count, in_flight.bytes) == before
+    assert in_flight.take_run(bytes(received)) is oldest
+    assert in_flight.count == before[0] - len(oldest.ends)
+    assert in_flight.bytes == before[1] - len(received)
+    assert oldest not in in_flight.runs
+
+
+def test_a_run_is_not_taken_whole_once_a_part_of_its_replies_has_come() -> None:
+    in_flight = sent(PAYLOAD, [4])
+    data = in_flight.runs[0].data
+    in_flight.check(PAYLOAD, CONNECTION, 3, data[:1])
+    assert in_flight.take_run(data) is None
+    in_flight = sent(PAYLOAD, [4])
+    in_flight.check(PAYLOAD, CONNECTION, 3, b"\xff")
+    assert in_flight.take_run(data) is None
+    assert InFlight().take_run(b"") is None
+
+
+def test_wrong_bytes_far_into_a_long_run_are_named() -> None:
+    payload = StampedPayload(64, 64, 7)
+    in_flight = sent(payload, [4096])
+    received = bytearray(stream(in_flight))
+    for number in (4000, 4001, 4095):
+        received[number * 64 + 63] ^= 1
+    checked = in_flight.check(payload, CONNECTION, 4095, bytes(received))
+    assert checked.wrong == [FailureKind.CORRUPT] * 3
+    assert (checked.messages, checked.completed_wrong, checked.in_step) == (4096, 3, True)
+    assert [(one.first, one.messages) for one in checked.completed] == [
+        *((0, 4000), (4000, 1), (4001, 1), (4002, 93), (4095, 1))
+    ]

@@ -141,7 +141,17 @@ class Exchange:
                 continue
             self._counts.bytes_received += len(data)
             # A run takes so long that the replies to the next one may have come meanwhile.
-            self._take(connection, data, time.monotonic_ns())
+            now = time.monotonic_ns()
+            if (
+                in_flight is not None
+                and due
+                and not (connection.fresh or connection.overdue or connection.unsent)
+                and (run := in_flight.take_run(data)) is not None
+            ):
+                self._note([Completed(run, 0, len(run.ends))], now)
+                self._on_answered(connection)
+            else:
+                self._take(connection, data, now)
 
     def _sort_out(
         self, batch: list[HubConnection], replies: list[bytes], now: int

@@ -12,7 +12,6 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 
-from echo_client.connection import CHUNK
 from echo_client.errors import connected_failure
 from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
@@ -26,9 +25,8 @@ from echo_load.measure.counts import Counts
 # The most replies, and bytes of them, that are held at once, so that they fit the caches.
 _HELD = 64
 _HELD_BYTES = 256 * 1024
-# The most bytes that a run of messages has, unless one message has more, and that are received at
-# once of the replies to runs.
-_RUN_BYTES = 256 * 1024
+# The most bytes that are received at once, and that a run of several messages has.
+_MOST_BYTES = 256 * 1024
 
 
 class Exchange:
@@ -79,11 +77,11 @@ class Exchange:
         self._open_loop = share.plan.open_loop
         self._datagrams = share.plan.speaks("udp")
         self.pipeline = share.plan.pipeline
-        self._most = max(1, _RUN_BYTES // share.payload.largest)
+        self._most = max(1, _MOST_BYTES // share.payload.largest)
         self.batch = 1 if self._datagrams else max(1, min(self.pipeline, self._most) // 2)
         # Exactly a reply: surplus bytes come with the next receive. Of a datagram that is too long,
         # one byte more shows it.
-        self._receive_size = min(share.payload.largest + self._datagrams, CHUNK)
+        self._receive_size = min(share.payload.largest + self._datagrams, _MOST_BYTES)
         self._step = max(1, min(_HELD, _HELD_BYTES // self._receive_size))
 
     def serve(self, ready: Ready) -> None:
@@ -133,7 +131,7 @@ class Exchange:
             in_flight = connection.in_flight
             due = 0 if in_flight is None or connection.datagram else in_flight.bytes
             try:
-                data = connection.recv(min(due, _RUN_BYTES) or CHUNK)
+                data = connection.recv(min(due, _MOST_BYTES) or _MOST_BYTES)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -318,7 +316,7 @@ class Exchange:
             if events & WRITABLE and connection.unsent is not None:
                 self._send_rest(connection, connection.unsent)
             if events & ~WRITABLE and connection.fileno() >= 0:
-                data = connection.recv(CHUNK)
+                data = connection.recv(_MOST_BYTES)
                 self._counts.bytes_received += len(data)
                 self._take(connection, data, time.monotonic_ns())
         except BlockingIOError:

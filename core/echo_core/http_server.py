@@ -25,15 +25,16 @@ from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-# Connections open at the same time.
-MOST_CONNECTIONS = 64
+# The default maximum number of open connections.
+MAX_CONNECTIONS = 64
+# The default time for a request and its response.
 REQUEST_SECONDS = 10.0
 # Far more than a request without a body needs.
-_MOST_HEAD_BYTES = 16 * 1024
-# How many times data after the request is received and discarded.
-_DRAINS = 16
+_MAX_HEAD_BYTES = 16 * 1024
+# The maximum number of receive calls that discard data after the request.
+_MAX_DISCARDS = 16
 # Connections that are accepted before the open ones are served again.
-_ACCEPTS_A_TURN = 16
+_ACCEPT_BATCH = 16
 _PAUSE_SECONDS = 0.1
 _WARNING_PERIOD_SECONDS = 10.0
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
@@ -43,8 +44,8 @@ _METHODS = ("GET", "HEAD")
 _NICENESS = 15
 
 
-class Answer(NamedTuple):
-    """A response.
+class Response(NamedTuple):
+    """A response to an HTTP request.
 
     Attributes:
         status: the HTTP status.
@@ -57,13 +58,13 @@ class Answer(NamedTuple):
     content_type: str = "text/plain; charset=utf-8"
 
     @classmethod
-    def of_text(cls, status: HTTPStatus, text: str) -> Answer:
+    def of_text(cls, status: HTTPStatus, text: str) -> Response:
         """Return a response whose body is one line of text."""
         return cls(status, f"{text}\n".encode())
 
 
-# Returns the answer to a request, given its path (without the query) and its header fields.
-Pages = Callable[[str, Message], Answer]
+# Returns the response to a request, given its path (without the query) and its header fields.
+Pages = Callable[[str, Message], Response]
 
 
 class _Connection:
@@ -73,7 +74,7 @@ class _Connection:
         socket: the non-blocking socket.
         deadline: when the connection is closed at the latest, in seconds of the monotonic clock.
         head: the part of the request received so far.
-        unsent: the part of the answer not yet sent; None while the request is incomplete.
+        unsent: the part of the response not yet sent; None while the request is incomplete.
         watched: the selector event it waits for; 0 before it is registered.
     """
 
@@ -90,20 +91,20 @@ class _Connection:
 class HttpServer:
     """An HTTP server for GET and HEAD that runs in a low-priority thread of its own.
 
-    A connection that has not received its whole answer within `seconds` is closed. A new client is
-    always admitted: when `most` connections are open, or the process has no descriptor left, the
-    oldest connection without a complete request is closed, or, if all are being answered, the
-    oldest of those. One spare descriptor is reserved for the case that no connection is open.
+    A connection is closed if its whole response has not been sent within `seconds`. A new client is
+    always admitted: when `max_connections` are open, or the process has no descriptor left, the
+    oldest connection without a complete request is closed or, if all requests are complete, the
+    oldest connection. One spare descriptor is reserved for the case that no connection is open.
 
-    An exception raised by a page is logged and answered with status 500. A client that disconnects
-    early is logged at debug level.
+    If a page raises an exception, it is logged, and the response has status 500. A client that
+    disconnects early is logged at debug level.
 
     Args:
         listener: a listening socket; it is made non-blocking, and `close` closes it.
         pages: called in the server's thread with the path and the header fields of each request.
         logger: the logger for errors and requests.
-        most: the number of connections that may be open at the same time.
-        seconds: the time from accepting a connection until its answer must have been sent.
+        max_connections: the maximum number of open connections.
+        seconds: the time from accepting a connection until its response must have been sent.
     """
 
     def __init__(
@@ -112,14 +113,14 @@ class HttpServer:
         pages: Pages,
         logger: FilteringBoundLogger,
         *,
-        most: int = MOST_CONNECTIONS,
+        max_connections: int = MAX_CONNECTIONS,
         seconds: float = REQUEST_SECONDS,
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._pages = pages
         self._logger = logger
-        self._most = most
+        self._max_connections = max_connections
         self._seconds = seconds
         # In the order of acceptance, which is also that of the deadlines.
         self._connections: dict[_Connection, None] = {}
@@ -128,19 +129,19 @@ class HttpServer:
         self._warned_at = -math.inf
         self._is_closing = False
         self._is_accepting = True
-        self._woken, self._wakes = socket.socketpair()
+        self._wake_reader, self._wake_writer = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop accepting, and wait until the open connections are answered or time out."""
+        """Stop accepting, and wait until all open connections are served or time out."""
         self._is_closing = True
-        self._wakes.send(b"x")
+        self._wake_writer.send(b"x")
         self._thread.join()
-        for closing in (self._woken, self._wakes):
+        for closing in (self._wake_reader, self._wake_writer):
             closing.close()
         self._selector.close()
         if self._spare is not None:
@@ -165,10 +166,10 @@ class HttpServer:
         for key, _ in self._selector.select(self._timeout()):
             if key.fileobj is self._listener:
                 self._accept()
-            elif key.fileobj is self._woken:
-                self._woken.recv(1)
+            elif key.fileobj is self._wake_reader:
+                self._wake_reader.recv(1)
             elif key.data in self._connections:
-                # If it is not among them, it has just been closed for a new one.
+                # A connection that is not in it was closed in this batch to admit a new one.
                 self._advance(key.data)
         now = time.monotonic()
         if self._accept_at is not None and self._accept_at <= now:
@@ -178,13 +179,13 @@ class HttpServer:
             self._end(first)
 
     def _timeout(self) -> float | None:
-        dues = [one.deadline for one in self._connections][:1]
+        due_times = [one.deadline for one in self._connections][:1]
         if self._accept_at is not None:
-            dues.append(self._accept_at)
-        return max(0.0, min(dues) - time.monotonic()) if dues else None
+            due_times.append(self._accept_at)
+        return max(0.0, min(due_times) - time.monotonic()) if due_times else None
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_A_TURN):
+        for _ in range(_ACCEPT_BATCH):
             try:
                 accepted, _ = self._listener.accept()
             except BlockingIOError:
@@ -196,7 +197,7 @@ class HttpServer:
                     continue
                 self._pause(error)
                 return
-            if len(self._connections) >= self._most:
+            if len(self._connections) >= self._max_connections:
                 self._free_descriptor()
             accepted.setblocking(False)
             connection = _Connection(accepted, time.monotonic() + self._seconds)
@@ -207,7 +208,7 @@ class HttpServer:
         """Close a connection, or else the spare descriptor; return False if there is neither.
 
         The connection is the oldest without a complete request, or else the oldest of all, even if
-        its answer is then cut short.
+        its response is then truncated.
         """
         if self._connections:
             self._logger.debug("http client dropped for a newer one")
@@ -250,7 +251,7 @@ class HttpServer:
                     self._send(connection)
             except BlockingIOError:
                 pass
-            # Most requests are complete by now and are answered without ever being registered.
+            # Most requests are complete by now, and are served without being registered.
             if connection in self._connections:
                 self._watch(connection)
         except OSError as error:
@@ -261,16 +262,16 @@ class HttpServer:
             self._end(connection)
 
     def _receive(self, connection: _Connection) -> None:
-        received = connection.socket.recv(_MOST_HEAD_BYTES)
+        received = connection.socket.recv(_MAX_HEAD_BYTES)
         if not received:
             self._end(connection)
             return
         connection.head += received
         if b"\r\n\r\n" in connection.head or b"\n\n" in connection.head:
             connection.unsent = memoryview(
-                _Request(bytes(connection.head), self._logger).answer(self._pages)
+                _Request(bytes(connection.head), self._logger).respond(self._pages)
             )
-        elif len(connection.head) >= _MOST_HEAD_BYTES:
+        elif len(connection.head) >= _MAX_HEAD_BYTES:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             request = _Request(bytes(connection.head), self._logger)
             connection.unsent = memoryview(request.refuse(status))
@@ -283,8 +284,8 @@ class HttpServer:
             connection.socket.shutdown(socket.SHUT_WR)
             # Unread data, such as a body, would make close() send a reset (RFC 9112, section 9.6).
             with suppress(BlockingIOError):
-                for _ in range(_DRAINS):
-                    if not connection.socket.recv(_MOST_HEAD_BYTES):
+                for _ in range(_MAX_DISCARDS):
+                    if not connection.socket.recv(_MAX_HEAD_BYTES):
                         break
             self._end(connection)
 
@@ -309,7 +310,7 @@ class HttpServer:
 
 
 class _Request(BaseHTTPRequestHandler):
-    """A request parsed by the standard library, and its answer, both in memory."""
+    """A request parsed by the standard library, and its response, both in memory."""
 
     server_version = "echoswarm"
     sys_version = ""
@@ -320,12 +321,12 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile = BytesIO()
         self.raw_requestline = self.rfile.readline()
 
-    def answer(self, pages: Pages) -> bytes:
-        """Return the answer to this request, also if the request is malformed."""
+    def respond(self, pages: Pages) -> bytes:
+        """Return the response to this request, also if the request is malformed."""
         if self.parse_request():
             if self.command not in _METHODS:
                 text = f"{' and '.join(_METHODS)} only"
-                self._write(Answer.of_text(HTTPStatus.METHOD_NOT_ALLOWED, text))
+                self._write(Response.of_text(HTTPStatus.METHOD_NOT_ALLOWED, text))
             else:
                 self._write(self._page(pages))
         return self._written()
@@ -337,28 +338,28 @@ class _Request(BaseHTTPRequestHandler):
         return self._written()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with an error as a line of text; the base class writes HTML, or HTTP/0.9."""
+        """Write an error response, a line of text; the base class writes HTML, or HTTP/0.9."""
         status = HTTPStatus(code)
         self.request_version, self.command = self.protocol_version, ""
-        self._write(Answer.of_text(status, message or explain or status.phrase))
+        self._write(Response.of_text(status, message or explain or status.phrase))
 
-    def _page(self, pages: Pages) -> Answer:
+    def _page(self, pages: Pages) -> Response:
         try:
             return pages(self.path.partition("?")[0], self.headers)
         except Exception:
             self._logger.exception("page failed", path=self.path)
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            return Answer.of_text(status, status.phrase)
+            return Response.of_text(status, status.phrase)
 
-    def _write(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.content)))
-        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+    def _write(self, response: Response) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.content)))
+        if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", ", ".join(_METHODS))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.content)
+            self.wfile.write(response.content)
 
     def _written(self) -> bytes:
         assert isinstance(self.wfile, BytesIO)

@@ -20,12 +20,13 @@ LARGEST_RECORD = 16 * 1024
 class OpenSslSocket(_socket.socket):
     """One side of TLS; what would block raises BlockingIOError, as on a plain socket.
 
-    A derived class has the slots `tls` and `__weakref__`: OpenSSL's side refers to the socket,
-    weakly. It speaks to OpenSSL as `ssl.SSLSocket` does, but with a Python call less each way.
+    It calls OpenSSL in the same way as `ssl.SSLSocket`, with one Python call less per operation. A
+    derived class has the slots `tls` and `__weakref__`: the OpenSSL connection has a weak reference
+    to the socket.
 
     Attributes:
-        tls: OpenSSL's side of the connection; None before `begin_tls`, and once nothing more is to
-            be said.
+        tls: the OpenSSL connection (`_ssl._SSLSocket`); None before `begin_tls`, and if no
+            close_notify is to be sent.
     """
 
     __slots__ = ()
@@ -40,11 +41,11 @@ class OpenSslSocket(_socket.socket):
         server_name: str | None = None,
         session: ssl.SSLSession | None = None,
     ) -> None:
-        """Begin TLS; then call `do_handshake` of `tls` until it is done.
+        """Create `tls`; then call its `do_handshake` until it succeeds.
 
         Args:
             context: the TLS context.
-            server_side: this is the server.
+            server_side: whether this is the server's side.
             server_name: the name that the server's certificate must match.
             session: the session to resume, if the server agrees.
 
@@ -57,7 +58,7 @@ class OpenSslSocket(_socket.socket):
         self.tls = wrap(self, server_side, server_name, session=session)
 
     def pending(self) -> int:
-        """Bytes of a record whose beginning has been received, where epoll does not see them."""
+        """Return the number of decrypted bytes that OpenSSL holds, which epoll does not report."""
         pending: int = self.tls.pending()
         return pending
 
@@ -82,7 +83,7 @@ class OpenSslSocket(_socket.socket):
             raise ConnectionResetError(errno.ECONNRESET, "reset by the peer") from error
 
     def send(self, data: Any, *_: Any) -> int:
-        """Encrypt and send at most one record; return the number of plain bytes taken.
+        """Encrypt and send at most one record; return the number of plaintext bytes accepted.
 
         After a BlockingIOError, the data of the next call must begin with the same bytes.
         """
@@ -93,16 +94,16 @@ class OpenSslSocket(_socket.socket):
         except ssl.SSLWantReadError as error:
             raise OtherDirectionError from error
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            # The error that send(2) would have returned is lost.
+            # OpenSSL does not report the error that send(2) returned.
             raise BrokenPipeError(errno.EPIPE, "broken pipe") from error
         return sent
 
     def is_reset(self, error: OSError) -> bool:
-        """Return True if an OpenSSL error was a reset, or a timeout, of the connection.
+        """Return True if an OpenSSL error was caused by a reset, or a timeout, of the connection.
 
-        Python's SSLEOFError stands for both a failed system call, whose errno it loses, and an end
-        of stream, for which OpenSSL 3 gives a reason. A socket whose connection is lost has no peer
-        any more (getpeername(2), ENOTCONN).
+        Python raises SSLEOFError both for a failed system call, without its errno, and for an end
+        of stream, for which OpenSSL 3 gives a reason. After a reset or a timeout the socket has no
+        peer (getpeername(2), ENOTCONN).
         """
         if isinstance(error, ConnectionError):
             return True
@@ -117,7 +118,7 @@ class OpenSslSocket(_socket.socket):
     def close(self) -> None:
         """Send close_notify if that is possible without blocking, and close."""
         if self.tls is not None:
-            # A peer that is gone, or that takes nothing more, does not want to hear it.
+            # It fails if the connection is lost or the send buffer is full, which does not matter.
             with contextlib.suppress(OSError):
                 self.tls.shutdown()
             self.tls = None

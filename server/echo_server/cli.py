@@ -1,7 +1,8 @@
-"""`echo-server`: from options to a configuration, and to one process or a supervisor of several.
+"""The command `echo-server`: its options, and the start of a single process or a supervisor.
 
-Nothing here imports gevent or the standard library's networking: what is imported before
-monkey-patching keeps its unpatched parts, and a supervisor is never patched.
+Nothing here imports gevent or the standard library's networking at import time: modules imported
+before monkey-patching may keep references to unpatched functions, and a supervisor is never
+patched.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from echo_server.processes.assignment import Assignment
 if TYPE_CHECKING:
     from echo_server.config import IpVersion
 
-MOST_WORKERS = 512
+MAX_WORKERS = 512
 
 
 def _workers(text: str) -> int:
     if text == "auto":
         return _cores()
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_WORKERS):
-        raise InvalidValueError(f"{text!r} is neither auto nor a number from 1 to {MOST_WORKERS}")
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_WORKERS):
+        raise InvalidValueError(f"{text!r} is neither auto nor a number from 1 to {MAX_WORKERS}")
     return int(text)
 
 
 def _cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -253,14 +254,14 @@ def echo_server(
             context, ("access_log_sample",), "has no effect without --access-log; add --access-log"
         )
     config = ServerConfig(
-        listen=listen or _inherited() or (_short_form(host, port, version),),
+        listen=listen or _inherited() or (_host_and_port(host, port, version),),
         ip_version=version,
         access_log=access_log_sample if access_log else 0.0,
         **settings,
     )
     if worker is None:
         config.check_faults()
-        _refuse_without_use(context, config)
+        _refuse_ineffective(context, config)
     if worker is None and config.is_supervised:
         from echo_server.processes.supervisor import supervise
 
@@ -273,7 +274,7 @@ def echo_server(
     return serve(config) if worker is None else serve_slot(config, worker)
 
 
-def _refuse_without_use(context: click.Context, config: ServerConfig) -> None:
+def _refuse_ineffective(context: click.Context, config: ServerConfig) -> None:
     """Refuse options that have no effect with the other options given."""
     if config.max_connections is None:
         refuse_unused(
@@ -285,7 +286,7 @@ def _refuse_without_use(context: click.Context, config: ServerConfig) -> None:
         refuse_unused(context, ("fault_seed",), "has no effect without --fault; add --fault")
     schemes = {endpoint.scheme for endpoint in config.listen}
     if "fd" in schemes:
-        # Their kind is known only when they are opened.
+        # Whether a descriptor is a unix or a UDP socket is known only when it is opened.
         return
     if "unix" not in schemes:
         refuse_unused(
@@ -301,5 +302,5 @@ def _inherited() -> tuple[Endpoint, ...]:
     return tuple(DescriptorEndpoint(number) for number in inherited_descriptors())
 
 
-def _short_form(host: str | None, port: int, version: IpVersion | None) -> Endpoint:
+def _host_and_port(host: str | None, port: int, version: IpVersion | None) -> Endpoint:
     return NetworkEndpoint(host or ("::1" if version == 6 else "127.0.0.1"), port)

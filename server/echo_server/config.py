@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WhenFull = Literal["close", "wait"]
 IpVersion = Literal[4, 6]
 
-# Descriptors of a process that are no connections: listeners, logs, counters, epoll sets.
+# Descriptors per process for other things than connections: listeners, logs, counters, epoll.
 SPARE_DESCRIPTORS = 64
 
 
@@ -25,36 +25,40 @@ class ServerConfig:
     """Settings of one server, validated.
 
     Attributes:
-        listen: where to listen; port 0 is any free port.
-        ip_version: listen on addresses of this version only; None is both.
-        backlog: connections the kernel may hold until they are accepted. Linux cuts it to
-            net.core.somaxconn without a word (listen(2)).
-        unix_mode: the permissions of unix sockets.
-        workers: processes that serve.
-        drain_timeout: seconds that open connections get to finish after SIGTERM or SIGINT.
-        max_connections: connections that may be open at once in all workers together.
-        when_full: what becomes of a connection beyond `max_connections`: it is accepted and closed
-            at once, or it waits in the backlog.
-        max_connections_per_ip: connections that may be open at once from one address, in each
-            worker.
-        idle_timeout: seconds after which a connection is closed on which nothing has moved.
-        rate_limit: bytes a second that a connection may send.
-        handshake_timeout: seconds that a connection gets for what comes before the echo: its PROXY
-            header and its TLS handshake.
-        proxy_protocol: each connection begins with a PROXY header.
+        listen: the endpoints to listen on; port 0 stands for any free port.
+        ip_version: listen on addresses of this IP version only; None allows both.
+        backlog: the maximum number of connections waiting to be accepted, per listener. Linux
+            silently reduces it to net.core.somaxconn (listen(2)).
+        unix_mode: the file mode of unix sockets.
+        workers: the number of worker processes.
+        drain_timeout: seconds that open connections have to finish after SIGTERM or SIGINT.
+        max_connections: the maximum number of open connections, over all workers; None for no
+            limit.
+        when_full: what to do with connections beyond `max_connections`: `close` accepts and closes
+            them, `wait` leaves them in the backlog.
+        max_connections_per_ip: the maximum number of open connections per client address, in each
+            worker; None for no limit.
+        idle_timeout: seconds without any transfer of data after which a connection is closed; None
+            to keep idle connections.
+        rate_limit: the maximum number of bytes per second that each connection may send; None for
+            no limit.
+        handshake_timeout: seconds that a connection has for its PROXY header and TLS handshake
+            together.
+        proxy_protocol: expect each connection to begin with a PROXY header.
         tls_cert: PEM file with the certificate and its chain, for `tls://` listeners.
-        tls_key: PEM file with its key.
-        tls_client_ca: PEM file with the authorities whose certificates clients must show.
-        udp_low_ports: answer datagrams from ports below 1024.
-        faults: what is injected on purpose; at most one strikes a read or a datagram.
-        fault_seed: another one lets them strike elsewhere.
-        admin: where metrics and health are served.
-        access_log: share of the closed connections, 0 to 1, that are logged with what they did.
-        log_level: the least severe level that is logged.
-        log_format: as in `echo_core.logs.configure`.
+        tls_key: PEM file with the private key.
+        tls_client_ca: PEM file with the authorities that must have signed client certificates;
+            None to require no client certificate.
+        udp_low_ports: answer datagrams from ports below 1024, too.
+        faults: the faults to inject, at most one into each read or datagram.
+        fault_seed: the seed that decides which reads and datagrams the faults are injected into.
+        admin: the address of the admin page; None for no page.
+        access_log: the share of connections, from 0 to 1, that are logged when they end.
+        log_level: the minimum severity to log.
+        log_format: the log format, as in `echo_core.logs.configure`.
 
     Raises:
-        InvalidValueError: a limit is out of its range, or two settings contradict each other.
+        InvalidValueError: a setting is out of range, or contradicts another.
     """
 
     listen: tuple[Endpoint, ...]
@@ -120,10 +124,11 @@ class ServerConfig:
         """Check that each fault applies to one of the listeners.
 
         Raises:
-            InvalidValueError: it strikes datagrams only, or connections only, and there are none.
+            InvalidValueError: a fault applies only to datagrams and there is no UDP listener, or
+                only to connections and all listeners are UDP.
         """
         if any(isinstance(endpoint, DescriptorEndpoint) for endpoint in self.listen):
-            # Their kind is known only when they are opened.
+            # Whether a descriptor is a stream or a UDP socket is known only when it is opened.
             return
         datagrams = {endpoint.scheme == "udp" for endpoint in self.listen}
         for fault in self.faults:
@@ -169,18 +174,21 @@ class ServerConfig:
 
     @property
     def is_supervised(self) -> bool:
-        """True if a supervisor starts the workers; it also serves the admin page.
+        """True if a supervisor starts the workers and serves the admin page.
 
-        One worker without an admin page has none. In the worker's own process the page would hold
-        up the echoing for as long as a scrape takes.
+        A single worker without an admin page needs no supervisor. With one, the page is served by
+        the supervisor, since in the worker each scrape would delay the echo.
         """
         return self.workers > 1 or self.admin is not None
 
     def check_fit(self, descriptors: int) -> None:
-        """Check that each worker can hold its share of `max_connections`.
+        """Check that all workers together can hold `max_connections` open connections.
+
+        Args:
+            descriptors: the number of descriptors that each worker may open.
 
         Raises:
-            InvalidValueError: there are too few descriptors for it.
+            InvalidValueError: the workers may not open enough descriptors.
         """
         if self.max_connections is None:
             return

@@ -21,24 +21,24 @@ class ListenError(ServerError):
 
 
 class HandshakeError(ServerError):
-    """A connection failed before it could be echoed.
+    """The handshake of a connection failed: its PROXY header or its TLS handshake.
 
     Attributes:
-        counted: what it is counted as.
+        counter: the counter of connections closed for this reason.
     """
 
-    def __init__(self, counted: Counter, message: str) -> None:
+    def __init__(self, counter: Counter, message: str) -> None:
         super().__init__(message)
-        self.counted = counted
+        self.counter = counter
 
 
 class WorkerStartError(ServerError):
-    """The system cannot start the worker processes."""
+    """The worker processes cannot be started."""
 
     exit_code = ExitCode.SERVER
 
 
 class SharedMemoryError(ServerError):
-    """The system provides no memory that processes can share."""
+    """Memory that the server's processes share cannot be allocated."""
 
     exit_code = ExitCode.SERVER

@@ -1,8 +1,8 @@
 """Injected faults, for testing clients, proxies and load testers.
 
-Whether a fault strikes is worked out, not drawn: a hash of the seed, the number of the connection
-in its worker and the number of the read in its connection says so, and also where it strikes and
-how hard. So the same traffic through one worker meets the same faults again.
+Whether a fault is injected into a read, and its details, are decided by a hash of the seed, the
+number of the connection in its worker and the number of the read in its connection. The same
+traffic through one worker therefore gets the same faults again.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ TIMED = {Counter.FAULT_DELAY, Counter.FAULT_STALL}
 STREAM_ONLY = {Counter.FAULT_STALL, Counter.FAULT_RESET, Counter.FAULT_CLOSE}
 DATAGRAM_ONLY = {Counter.FAULT_DROP, Counter.FAULT_DUPLICATE, Counter.FAULT_REORDER}
 
-_FORM = re.compile(r"([a-z]+)(?:=([^@]*?)(?:\+-([^@]*))?)?(?:@(.*))?")
-_KEY = struct.Struct("=qqqq")
-_DRAWS = struct.Struct("=QQ")
+_FAULT = re.compile(r"([a-z]+)(?:=([^@]*?)(?:\+-([^@]*))?)?(?:@(.*))?")
+_HASH_INPUT = struct.Struct("=qqqq")
+_HASH_OUTPUT = struct.Struct("=QQ")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of fault and how often it is injected.
+    """A kind of fault and the share of reads or datagrams to inject it into.
 
     Attributes:
-        kind: what happens, as the counter that counts it.
-        share: of the reads or datagrams, 0 to 1.
-        seconds: how long a delay or a stall is.
-        jitter: by how many seconds more or less, evenly spread.
+        kind: the kind of fault, as the counter that counts it.
+        share: the share of reads or datagrams, from 0 to 1.
+        seconds: the mean duration of a delay or a stall in seconds.
+        jitter: the maximum deviation from that duration in seconds; deviations are distributed
+            uniformly.
     """
 
     kind: Counter
@@ -56,12 +57,12 @@ class Fault:
     def parse(cls, text: str) -> Self:
         """Parse `KIND@PERCENT`, or `KIND=TIME[+-JITTER]@PERCENT` for a delay or a stall.
 
-        Without a percentage the fault strikes always.
+        The default percentage is 100 %.
 
         Raises:
-            InvalidValueError: it is none, and why.
+            InvalidValueError: the text has neither form.
         """
-        match = _FORM.fullmatch(text.strip())
+        match = _FAULT.fullmatch(text.strip())
         if match is None:
             raise InvalidValueError(f"{text!r} is not a fault; write it as in reset@0.1%")
         name, time, jitter, share = match.groups()
@@ -74,60 +75,64 @@ class Fault:
             raise InvalidValueError(f"{text!r} has no duration; write it as in {name}=50ms@10%")
         if kind not in TIMED and time is not None:
             raise InvalidValueError(f"{text!r}: {name} takes no duration; write {name}@10%")
-        seconds, spread = _seconds(text, time), _seconds(text, jitter)
-        if spread > seconds:
+        seconds, deviation = _seconds(text, time), _seconds(text, jitter)
+        if deviation > seconds:
             raise InvalidValueError(
                 f"{text!r}: the jitter is larger than the duration; give at most {time}"
             )
         try:
-            return cls(kind, parse_percentage(share) if share is not None else 1.0, seconds, spread)
+            return cls(
+                kind, parse_percentage(share) if share is not None else 1.0, seconds, deviation
+            )
         except InvalidValueError as error:
             raise InvalidValueError(f"{text!r}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
-    """A fault injected into one read or datagram.
+class Injection:
+    """The injection of a fault into one read or datagram.
 
     Attributes:
-        fault: which.
-        draw: a number from 0 to 2**64 - 1 of its own: where and how hard.
+        fault: the fault to inject.
+        random: a pseudo-random number from 0 to 2**64 - 1, which determines the details: the
+            duration, the position of the corrupt byte, or the length of the truncated data.
     """
 
     fault: Fault
-    draw: int
+    random: int
 
     @property
     def seconds(self) -> float:
-        """The length of this delay or stall in seconds."""
-        spread = self.draw / 2**63 - 1
-        return self.fault.seconds + self.fault.jitter * spread
+        """The duration of this delay or stall in seconds."""
+        deviation = self.random / 2**63 - 1
+        return self.fault.seconds + self.fault.jitter * deviation
 
     def corrupted(self, data: bytes) -> bytes:
         """Return the data with one byte changed; empty data is returned unchanged."""
         if not data:
             return data
         changed = bytearray(data)
-        position = self.draw % len(data)
-        # Any of the 255 other values.
-        changed[position] ^= 1 + (self.draw >> 32) % 255
+        position = self.random % len(data)
+        # XOR with 1 to 255 gives any of the 255 other values.
+        changed[position] ^= 1 + (self.random >> 32) % 255
         return bytes(changed)
 
     def truncated(self, data: bytes) -> bytes:
-        """Return the data without its end: at least one byte less, but not empty if there were two.
+        """Return the data without its end: shorter by at least one byte.
 
-        An empty reply would be a missing one, not a truncated one.
+        The result is empty only if the data has fewer than two bytes: an empty reply to a longer
+        message would be a missing reply, not a truncated one.
         """
-        return data[: 1 + self.draw % (len(data) - 1)] if len(data) > 1 else b""
+        return data[: 1 + self.random % (len(data) - 1)] if len(data) > 1 else b""
 
 
 class FaultPlan:
-    """The random choice of the faults to inject.
+    """The pseudo-random choice of the reads or datagrams that faults are injected into.
 
     Args:
         faults: the faults in order of precedence; at most one is injected into a read.
-        seed: the seed of the random choice; the same seed gives the same faults.
-        without: kinds of fault that do not apply here.
+        seed: the seed of the choice; the same seed gives the same choice.
+        without: kinds of fault to ignore.
     """
 
     def __init__(
@@ -140,13 +145,18 @@ class FaultPlan:
         ]
         self._seed = seed
 
-    def strike(self, connection: int, read: int) -> Strike | None:
-        """Return the fault for a read of a connection, both numbered from 0; None for none."""
+    def choose(self, connection: int, read: int) -> Injection | None:
+        """Return the injection for a read, or None.
+
+        Args:
+            connection: the number of the connection in its worker, from 0.
+            read: the number of the read in its connection, from 0.
+        """
         for number, fault, bound in self._faults:
-            key = _KEY.pack(self._seed, number, connection, read)
-            first, second = _DRAWS.unpack(hashlib.blake2b(key, digest_size=16).digest())
+            key = _HASH_INPUT.pack(self._seed, number, connection, read)
+            first, second = _HASH_OUTPUT.unpack(hashlib.blake2b(key, digest_size=16).digest())
             if first < bound:
-                return Strike(fault, second)
+                return Injection(fault, second)
         return None
 
 

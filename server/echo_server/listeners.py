@@ -1,6 +1,6 @@
 """Creation of the sockets that the server listens on.
 
-Plain `socket` code, for the supervisor, which is never monkey-patched, and for a worker, which is.
+This module works in a supervisor, which is never monkey-patched, and in a worker, which is.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from echo_server.errors import ListenError
 log = structlog.get_logger()
 
 _FAMILIES = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
-# The machine has no address of this family, or not this one of those that a name stands for.
-_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-# Bytes of datagrams that may wait; Linux cuts it to net.core.rmem_max (socket(7)).
+# The machine lacks this address, or the address family.
+_ADDRESS_UNAVAILABLE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+# Bytes of datagrams queued by the kernel; Linux reduces it to net.core.rmem_max (socket(7)).
 DATAGRAM_BUFFER = 4 * 1024 * 1024
 _LAST_STANDARD_STREAM = 2
-# Times to look for a free port that is free on every address of a host.
+# Attempts to find a port that is free on every address of a host.
 _PORT_ATTEMPTS = 20
 
 
 @dataclass(slots=True)
-class Listening:
-    """One address that the server listens on.
+class ListeningAddress:
+    """An address that the server listens on, with its sockets.
 
     Attributes:
-        endpoint: the address, once port 0 has become a port.
-        sockets: a listener (UDP: a socket) for each worker slot, or one that all of them share.
-        inherited: another process opened it, and may go on listening after this one.
+        endpoint: the address, with the port that the system chose for port 0.
+        sockets: a listener, or a UDP socket, for each worker slot, or one that all slots share.
+        inherited: True if another process opened the socket; it may continue to listen on it.
     """
 
     endpoint: Endpoint
     sockets: list[socket.socket]
     inherited: bool = False
 
-    def of_slot(self, slot: int) -> socket.socket:
-        """Return the listener that a worker serves."""
+    def for_slot(self, slot: int) -> socket.socket:
+        """Return the socket that the worker of a slot serves."""
         return self.sockets[slot % len(self.sockets)]
 
 
@@ -68,11 +68,11 @@ class Listeners:
     """All listeners of a server; a context manager that closes them.
 
     Attributes:
-        listening: the addresses, in the order in which they were asked for.
+        addresses: the addresses, in the order of the configuration.
     """
 
-    listening: list[Listening] = field(default_factory=list)
-    _files: list[tuple[Path, os.stat_result]] = field(default_factory=list)
+    addresses: list[ListeningAddress] = field(default_factory=list)
+    _socket_files: list[tuple[Path, os.stat_result]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         return self
@@ -86,83 +86,86 @@ class Listeners:
         self.remove_files()
         self.close()
 
-    def of_slot(self, slot: int) -> list[tuple[str, socket.socket]]:
-        """Return the listeners of one worker: for each address its scheme and a listener."""
-        return [(one.endpoint.scheme, one.of_slot(slot)) for one in self.listening]
+    def for_slot(self, slot: int) -> list[tuple[str, socket.socket]]:
+        """Return the listeners of a slot, one per address, each with its scheme."""
+        return [(one.endpoint.scheme, one.for_slot(slot)) for one in self.addresses]
 
-    def of_slot_alone(self, slot: int) -> list[tuple[str, socket.socket]]:
-        """Return the listeners of one worker that no other slot shares."""
+    def exclusive_to_slot(self, slot: int) -> list[tuple[str, socket.socket]]:
+        """Return the listeners of a slot that no other slot shares, each with its scheme."""
         return [
-            (one.endpoint.scheme, one.of_slot(slot))
-            for one in self.listening
+            (one.endpoint.scheme, one.for_slot(slot))
+            for one in self.addresses
             if len(one.sockets) > 1
         ]
 
     def announce(self) -> None:
-        """Print a line for each address to standard output."""
-        announce("\n".join(f"listening {listening.endpoint}" for listening in self.listening))
+        """Print `listening ENDPOINT` for each address to standard output."""
+        announce("\n".join(f"listening {address.endpoint}" for address in self.addresses))
 
     def add_unix(self, endpoint: UnixEndpoint, config: ServerConfig) -> None:
         """Listen on a unix socket that all slots share."""
         listener = _listen_unix(endpoint, config)
-        self.listening.append(Listening(endpoint, [listener]))
+        self.addresses.append(ListeningAddress(endpoint, [listener]))
         if endpoint.is_abstract:
             return
         path = Path(endpoint.path)
         try:
-            self._files.append((path, path.stat()))
+            self._socket_files.append((path, path.stat()))
         except OSError as error:
-            raise _cannot(endpoint, error) from error
+            raise _listen_error(endpoint, error) from error
 
     def remove_files(self) -> None:
         """Remove the files of unix sockets, except those that another server has replaced."""
-        for path, made in self._files:
+        for path, created in self._socket_files:
             try:
                 with locked(path.parent):
-                    if os.path.samestat(made, path.stat()):
+                    if os.path.samestat(created, path.stat()):
                         path.unlink()
             except FileNotFoundError:
                 continue
             except OSError as error:
                 log.warning("unix socket not removed", path=str(path), reason=error.strerror)
-        self._files.clear()
+        self._socket_files.clear()
 
     def stop_queueing(self) -> None:
-        """Let backlogs only shrink (listen(2)), except those of inherited listeners."""
-        for listening in self.listening:
-            for listener in listening.sockets:
-                if not listening.inherited and listener.type == socket.SOCK_STREAM:
+        """Set the backlog of each listener to 0, except those of inherited listeners.
+
+        Linux then queues a new connection only while no other connection is queued.
+        """
+        for address in self.addresses:
+            for listener in address.sockets:
+                if not address.inherited and listener.type == socket.SOCK_STREAM:
                     listener.listen(0)
 
     def close(self) -> None:
         """Close this process's descriptors of all listeners."""
-        for listening in self.listening:
-            for listener in listening.sockets:
+        for address in self.addresses:
+            for listener in address.sockets:
                 listener.close()
 
 
 def open_listeners(config: ServerConfig) -> Listeners:
-    """Open every listener of a configuration, for each worker slot; all are non-blocking.
+    """Open all listeners of a configuration, non-blocking, for each worker slot.
 
-    With several workers each slot has a TCP or UDP socket of its own on the same port
-    (SO_REUSEPORT, socket(7)), and the kernel spreads connections and datagrams over them. A port
-    that another process holds is an error all the same.
+    With several workers, each slot has a TCP or UDP socket of its own on the same port
+    (SO_REUSEPORT, socket(7)), and the kernel distributes connections and datagrams among them. A
+    port that another process already uses is still an error.
 
     Raises:
-        ListenError: a host is unknown, or an address cannot be listened on.
+        ListenError: a host cannot be resolved, or an address cannot be listened on.
     """
     listeners = Listeners()
     try:
         for endpoint in config.listen:
             match endpoint:
                 case NetworkEndpoint():
-                    listeners.listening += _listen_network(endpoint, config)
+                    listeners.addresses += _listen_network(endpoint, config)
                 case UnixEndpoint():
                     listeners.add_unix(endpoint, config)
                 case DescriptorEndpoint():
                     listener = inherited_listener(endpoint.number)
-                    listeners.listening.append(
-                        Listening(bound_endpoint(listener), [listener], inherited=True)
+                    listeners.addresses.append(
+                        ListeningAddress(bound_endpoint(listener), [listener], inherited=True)
                     )
     except BaseException:
         listeners.__exit__(None, None, None)
@@ -171,13 +174,13 @@ def open_listeners(config: ServerConfig) -> Listeners:
 
 
 def inherited_listener(descriptor: int) -> socket.socket:
-    """Take over a stream listener or a datagram socket that another process opened.
+    """Return a stream listener or a bound UDP socket that another process opened.
 
     Raises:
-        ListenError: the descriptor is not open, or neither of these.
+        ListenError: the descriptor is not open, or is not one of these.
     """
     try:
-        listener = socket.socket(fileno=_beyond_standard_streams(descriptor))
+        listener = socket.socket(fileno=_above_standard_streams(descriptor))
     except OSError as error:
         reason = "it is not open" if error.errno == errno.EBADF else "it is not a socket"
         raise ListenError(f"cannot listen on fd://{descriptor}: {reason}") from error
@@ -194,28 +197,31 @@ def inherited_listener(descriptor: int) -> socket.socket:
     return listener
 
 
-def _beyond_standard_streams(descriptor: int) -> int:
-    """Move a descriptor from 0 to 2, which child processes use for their standard streams."""
+def _above_standard_streams(descriptor: int) -> int:
+    """Move a descriptor out of 0 to 2, which child processes use for their standard streams."""
     if descriptor > _LAST_STANDARD_STREAM:
         return descriptor
     moved: int = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD_STREAM + 1)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, descriptor)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, descriptor)
+    os.close(null)
     return moved
 
 
 def bound_endpoint(listener: socket.socket, transport: Transport | None = None) -> Endpoint:
-    """Return the address that a listener listens on, with the port chosen for port 0.
+    """Return the address that a socket is bound to.
 
-    What a socket does not show is whether TLS is spoken there: that the transport says.
+    Args:
+        listener: a listener or a UDP socket.
+        transport: the transport, since a socket does not show if it is for TLS; None for plain TCP
+            or UDP.
     """
     address = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         try:
             return UnixEndpoint(unix_path(address))
         except ValueError:
-            # Without a name, or with one that cannot be written, it still is a listener.
+            # It can still be served, although it has no name or one that cannot be printed.
             return UnixEndpoint("(unnamed)")
     plain: Transport = "udp" if listener.type == socket.SOCK_DGRAM else "tcp"
     return NetworkEndpoint(host_of(address), address[1], transport or plain)
@@ -232,16 +238,16 @@ def listen_tcp(endpoint: NetworkEndpoint, backlog: int) -> socket.socket:
     """Open a non-blocking listener on the first address that a host resolves to.
 
     Raises:
-        ListenError: the host is unknown, or the address cannot be listened on.
+        ListenError: the host cannot be resolved, or the address cannot be listened on.
     """
     family, sockaddr = _resolve(endpoint, None)[0]
     try:
-        return _bound(family, sockaddr, socket.SOCK_STREAM, backlog)
+        return _bound_socket(family, sockaddr, socket.SOCK_STREAM, backlog)
     except OSError as error:
-        raise _cannot(endpoint, error) from error
+        raise _listen_error(endpoint, error) from error
 
 
-def _cannot(endpoint: Endpoint, error: OSError) -> ListenError:
+def _listen_error(endpoint: Endpoint, error: OSError) -> ListenError:
     return ListenError(f"cannot listen on {endpoint}: {error.strerror}")
 
 
@@ -262,21 +268,25 @@ def _resolve(
     return list(dict.fromkeys((family, tuple(address)) for family, _, _, _, address in found))
 
 
-def _listen_network(endpoint: NetworkEndpoint, config: ServerConfig) -> list[Listening]:
-    """Listen on every address of a host, on the same port."""
+def _listen_network(endpoint: NetworkEndpoint, config: ServerConfig) -> list[ListeningAddress]:
+    """Listen on every address of a host, on the same port.
+
+    Raises:
+        ListenError: the host cannot be resolved, or an address cannot be listened on.
+    """
     addresses = _resolve(endpoint, config.ip_version)
     for attempt in range(_PORT_ATTEMPTS):
-        opened: list[Listening] = []
+        opened: list[ListeningAddress] = []
         try:
             opened.extend(_listen_addresses(endpoint, addresses, config))
         except OSError as error:
-            for listening in opened:
-                for listener in listening.sockets:
+            for address in opened:
+                for listener in address.sockets:
                     listener.close()
-            # Any free port of one family may be taken in the other.
-            again = endpoint.port == 0 and opened and attempt + 1 < _PORT_ATTEMPTS
-            if not (again and error.errno == errno.EADDRINUSE):
-                raise _cannot(endpoint, error) from error
+            # The port chosen for the first address may be in use on another one.
+            retry = endpoint.port == 0 and opened and attempt + 1 < _PORT_ATTEMPTS
+            if not (retry and error.errno == errno.EADDRINUSE):
+                raise _listen_error(endpoint, error) from error
         else:
             return opened
     raise AssertionError("the last attempt returns or raises")
@@ -286,30 +296,32 @@ def _listen_addresses(
     endpoint: NetworkEndpoint,
     addresses: Sequence[tuple[int, tuple[Any, ...]]],
     config: ServerConfig,
-) -> Iterator[Listening]:
+) -> Iterator[ListeningAddress]:
     port = endpoint.port
     kind = socket.SOCK_DGRAM if endpoint.transport == "udp" else socket.SOCK_STREAM
-    missing: OSError | None = None
-    found = False
+    unavailable: OSError | None = None
+    is_listening = False
     for family, sockaddr in addresses:
-        only_v6 = len(addresses) > 1 or config.ip_version == 6 or _ipv4_beside(endpoint, config)
+        only_v6 = (
+            len(addresses) > 1 or config.ip_version == 6 or _has_ipv4_listener(endpoint, config)
+        )
         address = (sockaddr[0], port, *sockaddr[2:])
         try:
-            sockets = _slots(family, address, kind, config, only_v6=only_v6)
+            sockets = _sockets_for_slots(family, address, kind, config, only_v6=only_v6)
         except OSError as error:
-            if error.errno not in _NOT_HERE or len(addresses) == 1:
+            if error.errno not in _ADDRESS_UNAVAILABLE or len(addresses) == 1:
                 raise
-            missing = error
+            unavailable = error
             continue
-        found = True
+        is_listening = True
         port = sockets[0].getsockname()[1]
-        yield Listening(bound_endpoint(sockets[0], endpoint.transport), sockets)
-    if missing and not found:
-        raise missing
+        yield ListeningAddress(bound_endpoint(sockets[0], endpoint.transport), sockets)
+    if unavailable and not is_listening:
+        raise unavailable
 
 
-def _ipv4_beside(endpoint: NetworkEndpoint, config: ServerConfig) -> bool:
-    """Return True if IPv4 has a listener of its own on the port, so [::] must not include it."""
+def _has_ipv4_listener(endpoint: NetworkEndpoint, config: ServerConfig) -> bool:
+    """Return True if IPv4 may have a listener of its own on the port, so [::] must exclude it."""
     return any(
         isinstance(other, NetworkEndpoint)
         and other != endpoint
@@ -320,7 +332,7 @@ def _ipv4_beside(endpoint: NetworkEndpoint, config: ServerConfig) -> bool:
     )
 
 
-def _slots(
+def _sockets_for_slots(
     family: int,
     address: tuple[Any, ...],
     kind: int,
@@ -329,15 +341,18 @@ def _slots(
     only_v6: bool,
 ) -> list[socket.socket]:
     if config.workers == 1:
-        return [_bound(family, address, kind, config.backlog, only_v6=only_v6)]
+        return [_bound_socket(family, address, kind, config.backlog, only_v6=only_v6)]
     if address[1]:
-        # Listeners that share a port would share it with any server of this user's too.
-        _bound(family, address, kind, None, only_v6=only_v6).close()
+        # SO_REUSEPORT would also share the port with another server of the same user: fail if the
+        # port is in use.
+        _bound_socket(family, address, kind, None, only_v6=only_v6).close()
     sockets: list[socket.socket] = []
     try:
         for _ in range(config.workers):
             sockets.append(
-                _bound(family, address, kind, config.backlog, only_v6=only_v6, share_port=True)
+                _bound_socket(
+                    family, address, kind, config.backlog, only_v6=only_v6, share_port=True
+                )
             )
             address = (address[0], sockets[0].getsockname()[1], *address[2:])
     except OSError:
@@ -347,7 +362,7 @@ def _slots(
     return sockets
 
 
-def _bound(
+def _bound_socket(
     family: int,
     address: tuple[Any, ...],
     kind: int,
@@ -356,11 +371,11 @@ def _bound(
     only_v6: bool = False,
     share_port: bool = False,
 ) -> socket.socket:
-    """Return a bound socket; a stream socket with a backlog also listens."""
+    """Return a bound, non-blocking socket; a stream socket listens if a backlog is given."""
     listener = socket.socket(family, kind)
     try:
         if kind == socket.SOCK_STREAM:
-            # Not for datagrams: there it would let a second server take the same port.
+            # Not for UDP, where it would let a second server bind the same port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             _set_stream_options(listener)
         else:
@@ -380,17 +395,17 @@ def _bound(
 
 
 def _set_stream_options(listener: socket.socket) -> None:
-    """Set options that accepted connections inherit, which saves system calls for each.
+    """Set options that accepted connections inherit, which saves system calls per connection.
 
-    An echo waits for nothing (TCP_NODELAY, tcp(7)), and urgent data stands in line with the rest
-    and is echoed with it (SO_OOBINLINE, socket(7)).
+    TCP_NODELAY (tcp(7)) sends each echo without delay, and SO_OOBINLINE (socket(7)) keeps urgent
+    data in the stream, so that it is echoed in order.
     """
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def _listen_abstract(endpoint: UnixEndpoint, backlog: int) -> socket.socket:
-    """Listen on an abstract name, which has no file and thus no permissions (Linux only)."""
+    """Listen on an abstract name (Linux only), which has no file and thus no file mode."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
@@ -398,7 +413,7 @@ def _listen_abstract(endpoint: UnixEndpoint, backlog: int) -> socket.socket:
         listener.listen(backlog)
     except OSError as error:
         listener.close()
-        raise _cannot(endpoint, error) from error
+        raise _listen_error(endpoint, error) from error
     return listener
 
 
@@ -409,7 +424,7 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
-        # Between bind and listen the socket of another server that starts looks stale.
+        # Without the lock, a server between its bind and its listen would seem to be stale.
         with locked(path.parent):
             try:
                 listener.bind(endpoint.path)
@@ -418,12 +433,12 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
                     raise
                 path.unlink()
                 listener.bind(endpoint.path)
-            # No client can connect before listen, so the permissions are never too wide.
+            # Before listen no client can connect, so the default mode is never in effect.
             path.chmod(config.unix_mode)
             listener.listen(config.backlog)
     except OSError as error:
         listener.close()
-        raise _cannot(endpoint, error) from error
+        raise _listen_error(endpoint, error) from error
     except ListenError:
         listener.close()
         raise
@@ -431,7 +446,11 @@ def _listen_unix(endpoint: UnixEndpoint, config: ServerConfig) -> socket.socket:
 
 
 def _is_stale(endpoint: UnixEndpoint) -> bool:
-    """Return True if a file is a stale socket: one without a listener."""
+    """Return True if the file of a unix socket is stale: no process listens on it.
+
+    Raises:
+        ListenError: the file is not a socket.
+    """
     if not stat.S_ISSOCK(Path(endpoint.path).stat().st_mode):
         raise ListenError(f"cannot listen on {endpoint}: the path exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -441,6 +460,6 @@ def _is_stale(endpoint: UnixEndpoint) -> bool:
         except ConnectionRefusedError:
             return True
         except OSError:
-            # A full backlog is a listener's too.
+            # For example EAGAIN: there is a listener, whose backlog is full.
             return False
     return False

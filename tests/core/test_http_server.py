@@ -16,23 +16,23 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from echo_core.http_server import Answer, HttpServer
+from echo_core.http_server import HttpServer, Response
 from support.processes import DEADLINE, receive_to_end, reset, until
 
 LARGE = bytes(16 << 20)
 REQUEST = b"GET /small HTTP/1.1\r\n\r\n"
 
 
-def pages(path: str, headers: Message) -> Answer:
+def pages(path: str, headers: Message) -> Response:
     match path:
         case "/small":
-            return Answer.of_text(HTTPStatus.OK, headers.get("X-Name", "small"))
+            return Response.of_text(HTTPStatus.OK, headers.get("X-Name", "small"))
         case "/large":
-            return Answer(HTTPStatus.OK, LARGE, "application/octet-stream")
+            return Response(HTTPStatus.OK, LARGE, "application/octet-stream")
         case "/broken":
             raise ValueError("a page that fails")
         case _:
-            return Answer.of_text(HTTPStatus.NOT_FOUND, "there is /small")
+            return Response.of_text(HTTPStatus.NOT_FOUND, "there is /small")
 
 
 class Served:
@@ -48,7 +48,7 @@ class Served:
             processors=[captured],
             wrapper_class=structlog.make_filtering_bound_logger(0),
         )
-        self.server = HttpServer(listener, pages, logger, most=most, seconds=seconds)
+        self.server = HttpServer(listener, pages, logger, max_connections=most, seconds=seconds)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)

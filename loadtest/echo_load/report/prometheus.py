@@ -26,7 +26,7 @@ from structlog.typing import FilteringBoundLogger
 from echo_client.failure_kinds import LOSSES, MISMATCHES
 from echo_core.endpoint import ANY_HOST, NetworkEndpoint, parse_page
 from echo_core.errors import InvalidValueError
-from echo_core.http_server import Answer, HttpServer
+from echo_core.http_server import HttpServer, Response
 from echo_load.errors import MetricsError
 from echo_load.measure.counts import Counts
 from echo_load.measure.distributions import Measured
@@ -137,11 +137,11 @@ class PrometheusReport(Observer):
         # Waits for a scrape in progress.
         self._server.close()
 
-    def _answer(self, path: str, headers: Message) -> Answer:
+    def _answer(self, path: str, headers: Message) -> Response:
         if path not in {"/", "/metrics"}:
-            return Answer.of_text(HTTPStatus.NOT_FOUND, "not found; the page is /metrics")
+            return Response.of_text(HTTPStatus.NOT_FOUND, "not found; the page is /metrics")
         encode, content_type = choose_encoder(headers.get("Accept", ""))
-        return Answer(HTTPStatus.OK, encode(self._registry), content_type)
+        return Response(HTTPStatus.OK, encode(self._registry), content_type)
 
     def progressed(self, progress: Progress) -> None:
         """Update the figures."""

@@ -1,9 +1,9 @@
 """Echoing of many datagrams with two system calls, recvmmsg(2) and sendmmsg(2), through ctypes.
 
-Both work on the same array of message headers, so that what was received is what is sent: data,
-address and, on a socket of every address, the local address that it came to (IP_PKTINFO, ip(7)),
-which the reply must come from. Python touches no single datagram: lengths are copied from one
-strided view to another, and ports are compared as a set.
+Both calls use the same array of message headers, so that what was received is sent: the data, the
+address and, on a socket bound to all addresses, the local address of the datagram (IP_PKTINFO,
+ip(7)), which must be the source of the reply. No Python code runs per datagram: lengths are copied
+from one strided view to another, and the ports are checked as a set.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from echo_server.metrics.counters import Counter, Counters
 
 log = structlog.get_logger()
 
-# Datagrams a call takes.
+# The maximum number of datagrams per call.
 COUNT = 64
-# Buffers at multiples of 64 KiB would share the same few sets of the processor's caches.
+# Not a multiple of 64 KiB: such buffers would map to the same few sets of the processor's caches.
 _BUFFER_STRIDE = LARGEST + 9 + 7 * 64
 _NAME_BYTES = 32
 _CONTROL_BYTES = 64
 
 
 class _Vector(ctypes.Structure):
+    """The struct iovec of readv(2)."""
+
     _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
 class _Message(ctypes.Structure):
-    """struct mmsghdr of recvmmsg(2)."""
+    """The struct mmsghdr of recvmmsg(2)."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -46,13 +48,13 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_size", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        # struct msghdr, which all of the above is, ends at a multiple of 8 bytes.
+        # The fields above are a struct msghdr, whose size is a multiple of 8 bytes.
         ("padding", ctypes.c_int),
         ("size", ctypes.c_uint32),
     )
 
 
-# Names for the hot path: an attribute of an enumeration costs more than counting does.
+# Constants for the hot path: the lookup of an enumeration's attribute costs more than counting.
 _DATAGRAMS_RECEIVED = int(Counter.DATAGRAMS_RECEIVED)
 _DATAGRAMS_SENT = int(Counter.DATAGRAMS_SENT)
 _RECEIVED_BYTES = int(Counter.RECEIVED_BYTES)
@@ -73,7 +75,7 @@ def is_supported() -> bool:
 
 
 class BatchedDatagramEcho(DatagramEcho):
-    """The echo of one UDP socket, for up to 64 datagrams with two system calls."""
+    """The echo of a UDP socket, for up to `COUNT` datagrams with two system calls."""
 
     def __init__(
         self,
@@ -92,19 +94,20 @@ class BatchedDatagramEcho(DatagramEcho):
         ]
         self._send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
         self._descriptor = listener.fileno()
-        refused = {*range(1, self._lowest_port), *self._own_ports}
-        # Big-endian, as in the address.
-        self._refused = {socket.htons(port) for port in refused}
-        self._lay_out()
+        refused_ports = {*range(1, self._lowest_port), *self._own_ports}
+        # In network byte order, as in the addresses.
+        self._refused_ports = {socket.htons(port) for port in refused_ports}
+        self._allocate()
 
-    def _lay_out(self) -> None:
+    def _allocate(self) -> None:
+        """Allocate the message headers and all that they point to."""
         names = bytearray(COUNT * _NAME_BYTES)
         vectors = bytearray(COUNT * ctypes.sizeof(_Vector))
         messages = bytearray(COUNT * ctypes.sizeof(_Message))
         controls = bytearray(COUNT * _CONTROL_BYTES)
-        # They keep their memory where it is; all addresses below are in it.
         data = bytearray(COUNT * _BUFFER_STRIDE)
-        self._memory = [_in_place(one) for one in (data, controls, names, vectors, messages)]
+        # The addresses below stay valid because these objects prevent a reallocation.
+        self._memory = [_pinned(one) for one in (data, controls, names, vectors, messages)]
         data_at, controls_at, names_at, vectors_at, messages_at = map(
             ctypes.addressof, self._memory
         )
@@ -121,9 +124,9 @@ class BatchedDatagramEcho(DatagramEcho):
             message.control_size = _CONTROL_BYTES
         self._message_bytes = memoryview(messages)
         self._vector_bytes = memoryview(vectors)
-        # The kernel writes lengths into both; before each call they are as they are now.
-        self._fresh_messages = bytes(self._message_bytes)
-        self._fresh_vectors = bytes(self._vector_bytes)
+        # The kernel writes lengths into both: before each receive they are reset to this state.
+        self._initial_messages = bytes(self._message_bytes)
+        self._initial_vectors = bytes(self._vector_bytes)
         self._received_sizes = _words(messages)[_SIZE_WORD::_WORDS]
         self._vector_sizes = _words(vectors)[_VECTOR_SIZE_WORD::_VECTOR_WORDS]
         self._ports = memoryview(names).cast("H")[1 :: _NAME_BYTES // 2]
@@ -134,8 +137,8 @@ class BatchedDatagramEcho(DatagramEcho):
 
     def echo_batch(self) -> int:
         """Echo up to a batch of datagrams; return the number received."""
-        self._message_bytes[:] = self._fresh_messages
-        self._vector_bytes[:] = self._fresh_vectors
+        self._message_bytes[:] = self._initial_messages
+        self._vector_bytes[:] = self._initial_vectors
         count: int = self._receive(
             self._descriptor, self._first_message, COUNT, socket.MSG_DONTWAIT, None
         )
@@ -143,12 +146,12 @@ class BatchedDatagramEcho(DatagramEcho):
             self._receive_failed(ctypes.get_errno())
             return 0
         if self._interfaces is not None:
-            # The reply leaves by the route to its receiver, not by where the datagram came in.
+            # Send the reply by the route to its destination, not by the interface of the datagram.
             self._interfaces[:] = self._any_interface
         sizes = self._received_sizes[:count]
         self._vector_sizes[:count] = sizes
-        if not self._refused.isdisjoint(self._ports[:count].tolist()):
-            self._send_some_back(count)
+        if not self._refused_ports.isdisjoint(self._ports[:count].tolist()):
+            self._echo_individually(count)
             return count
         total = sum(sizes)
         cells = self._counters.cells
@@ -159,21 +162,27 @@ class BatchedDatagramEcho(DatagramEcho):
             cells[_DATAGRAMS_SENT] += count
             cells[_SENT_BYTES] += total
         else:
-            self._go_on_sending(0, count, sent)
+            self._send_remaining(0, count, sent)
         return count
 
-    def _send_some_back(self, count: int) -> None:
-        """Answer a batch one by one, if some of its datagrams are not to be answered."""
+    def _echo_individually(self, count: int) -> None:
+        """Echo a batch one by one, omitting datagrams that are not to be answered."""
         for number in range(count):
             port = socket.ntohs(self._ports[number])
             if self.admit(port, self._received_sizes[number]):
-                self._go_on_sending(number, number + 1, 0)
+                self._send_remaining(number, number + 1, 0)
 
-    def _go_on_sending(self, first: int, end: int, sent: int) -> None:
-        """Count the datagrams sent, and send the rest: sendmmsg stops at the first failure."""
+    def _send_remaining(self, first: int, end: int, sent: int) -> None:
+        """Count the datagrams sent, and send the remaining ones: sendmmsg stops at a failure.
+
+        Args:
+            first: the index of the first datagram of the last call.
+            end: the index after the last datagram.
+            sent: the result of the last call: the number of datagrams sent, or -1.
+        """
         while True:
             if sent < 0:
-                # It says why only when the first one fails; that one is lost.
+                # An error always refers to the first datagram, which is dropped.
                 log.debug("datagram not sent", reason=os.strerror(ctypes.get_errno()))
                 self._counters.add(Counter.DROPPED_SEND_FAILED)
                 first += 1
@@ -195,10 +204,10 @@ class BatchedDatagramEcho(DatagramEcho):
 
 
 def _words(memory: bytearray) -> memoryview:
-    """Return a view of the memory as unsigned 4-byte numbers."""
+    """Return a view of the memory as unsigned 4-byte integers."""
     return memoryview(memory).cast("I")
 
 
-def _in_place(memory: bytearray) -> ctypes.Array[ctypes.c_char]:
-    """Return the memory of a bytearray, which can no longer be resized."""
+def _pinned(memory: bytearray) -> ctypes.Array[ctypes.c_char]:
+    """Return the memory of a bytearray, which cannot be resized as long as the result exists."""
     return (ctypes.c_char * len(memory)).from_buffer(memory)

@@ -1,9 +1,9 @@
-"""The UDP echo: every datagram is answered by one datagram, many per wake-up.
+"""The UDP echo: each datagram is answered with one datagram, many per wake-up.
 
-An echo service over UDP can be turned against others, or against itself, by a datagram with a
-forged source (CERT advisory CA-1996-01, CVE-2024-2169): two echo services that are told of each
-other never stop. So a datagram from a port that the server itself echoes on is dropped, and by
-default one from a port below 1024, where the services are that answer anything.
+A datagram with a forged source address can make two echo services send datagrams to each other
+without end (CERT advisory CA-1996-01, CVE-2024-2169). Datagrams from the ports that the server
+itself echoes on are therefore dropped, and by default those from ports below 1024, where services
+that answer any datagram are found.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from echo_server.metrics.counters import Counter, Counters
 log = structlog.get_logger()
 
 LARGEST = max(LARGEST_DATAGRAM.values())
-# Datagrams a wake-up serves before the hub gets to run everything else.
+# The maximum number of datagrams served per wake-up, before the hub runs other callbacks.
 BATCH = 256
 FIRST_HIGH_PORT = 1024
 _HUB_READ = 1
 # linux/in.h, linux/in6.h
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
-# struct cmsghdr; behind it the interface stands first in struct in_pktinfo, and after the address
-# in struct in6_pktinfo.
+# The bytes of a struct cmsghdr, and the positions, in words of 4 bytes, of the interface after it:
+# first in struct in_pktinfo, after the address in struct in6_pktinfo.
 _CMSG_HEADER = 16
 _IPV4_INTERFACE_WORD = 4
 _IPV6_INTERFACE_WORD = 8
+# The space for ancillary data.
 _LOCAL_BYTES = 64
-# linux/sock_diag.h: the numbers of SO_MEMINFO; the ninth is what the kernel had to drop.
+# SO_MEMINFO (linux/sock_diag.h): the ninth number is the count of datagrams that the kernel
+# dropped.
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 
@@ -45,8 +47,9 @@ class Route(NamedTuple):
     """The destination of a reply, and the local address to send it from.
 
     Attributes:
-        address: the sender of the datagram.
-        local: ancillary data that came with it, for the reply; empty where there is one address.
+        address: the address of the datagram's sender.
+        local: ancillary data with the local address of the datagram; empty if the socket is bound
+            to a single address.
     """
 
     address: Any
@@ -54,17 +57,17 @@ class Route(NamedTuple):
 
 
 class DatagramEcho:
-    """The echo of one UDP socket.
+    """The echo of a UDP socket.
 
     Args:
         listener: a bound UDP socket, non-blocking; `stop` closes it.
-        counters: where datagrams and bytes are counted.
-        own_ports: the ports of all UDP sockets of the server; they are not answered.
-        low_ports: answer ports below 1024 too.
+        counters: the counters for datagrams and bytes.
+        own_ports: the ports of all UDP listeners of the server; datagrams from them are dropped.
+        low_ports: True to answer datagrams from ports below 1024, too.
 
     Attributes:
-        interface_word: where the interface stands in the ancillary data of a datagram, in words of
-            4 bytes; None where there is no such data.
+        interface_word: the position of the interface in the ancillary data of a datagram, in words
+            of 4 bytes; None if datagrams have no such data.
     """
 
     def __init__(
@@ -79,26 +82,26 @@ class DatagramEcho:
         self._counters = counters
         self._lowest_port = 1 if low_ports else FIRST_HIGH_PORT
         self._own_ports = frozenset(own_ports)
-        self.interface_word = self._ask_for_local_addresses()
+        self.interface_word = self._enable_packet_info()
         self._buffer = bytearray(LARGEST + 1)
         self._view = memoryview(self._buffer)
         self._dropped_by_kernel = self._kernel_drops()
         self._watcher = get_hub().loop.io(listener.fileno(), _HUB_READ)
 
     def start(self) -> None:
-        """Start to echo."""
+        """Start the echo."""
         self._watcher.start(self._on_ready)
 
     def stop(self) -> None:
-        """Echo the waiting datagrams, then close the socket."""
-        # One that is sent to without end never runs empty.
+        """Echo the queued datagrams, then close the socket."""
+        # The number of batches is limited: new datagrams may arrive continuously.
         for _ in range(BATCH):
             if not self.echo_batch():
                 break
         self.close()
 
     def close(self) -> None:
-        """Close the socket; waiting datagrams are left to other processes that share it."""
+        """Close the socket; other processes that share it serve its queued datagrams."""
         self.count_drops()
         self._watcher.stop()
         self._watcher.close()
@@ -120,7 +123,7 @@ class DatagramEcho:
         return BATCH
 
     def admit(self, port: int, size: int) -> bool:
-        """Count a datagram; return False if datagrams from its port are not answered."""
+        """Count a datagram as received; if its port is not answered, drop it and return False."""
         counters = self._counters
         counters.add(Counter.DATAGRAMS_RECEIVED)
         counters.add(Counter.RECEIVED_BYTES, size)
@@ -157,11 +160,11 @@ class DatagramEcho:
             ),
         )
 
-    def _ask_for_local_addresses(self) -> int | None:
-        """Have the kernel report the local address of each datagram, if there may be several.
+    def _enable_packet_info(self) -> int | None:
+        """Make the kernel report the local address of each datagram, if there may be several.
 
-        The reply must come from that one. Where the interface stands in what comes along is
-        returned: the reply leaves by the route to its receiver, not by where the datagram came in.
+        The reply must come from that address. It is sent by the route to its destination, and not
+        by the interface of the datagram, whose position in the ancillary data is returned.
         """
         host = self._socket.getsockname()[0]
         if sys.platform != "linux" or host not in {"0.0.0.0", "::"}:  # noqa: S104  # not bound here
@@ -175,7 +178,7 @@ class DatagramEcho:
     def count_drops(self) -> None:
         """Count the datagrams that the kernel dropped since the last call."""
         dropped = self._kernel_drops()
-        # A 32-bit number that begins anew.
+        # A 32-bit counter, which wraps around.
         self._counters.add(
             Counter.DROPPED_QUEUE_FULL, (dropped - self._dropped_by_kernel) & 0xFFFFFFFF
         )
@@ -185,7 +188,7 @@ class DatagramEcho:
         try:
             information = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         except OSError:
-            # Only Linux tells.
+            # Only Linux provides the number.
             return 0
         if len(information) < _MEMINFO.size:
             return 0
@@ -193,7 +196,7 @@ class DatagramEcho:
         return drops
 
     def _on_ready(self) -> None:
-        # An exception that left a callback of the hub would stop its watcher for ever.
+        # An exception that escapes from a hub callback would stop its watcher for good.
         try:
             self.echo_batch()
         except Exception:

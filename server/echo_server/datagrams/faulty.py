@@ -15,25 +15,26 @@ from echo_server.metrics.counters import Counter, Counters
 
 log = structlog.get_logger()
 
-# A datagram that is to come after the next one does not wait for it any longer.
+# The maximum time that a reordered datagram waits for the next one.
 REORDER_SECONDS = 0.1
-# Memory that held datagrams of a socket may take, and what one takes besides its data.
-MOST_HELD_BYTES = 64 * 1024 * 1024
-_HOLDING_BYTES = 1536
+# The maximum memory for the delayed datagrams of a socket, and the memory for one besides its data.
+MAX_DELAYED_BYTES = 64 * 1024 * 1024
+_OVERHEAD_BYTES = 1536
 
 
 class FaultyDatagramEcho(DatagramEcho):
-    """The echo of one UDP socket, with faults injected into single datagrams.
+    """The echo of a UDP socket, with faults injected into single datagrams.
 
-    Delayed and reordered datagrams are held in memory, `MOST_HELD_BYTES` at most; what would be
-    more is dropped, and counted.
+    Delayed and reordered datagrams take at most `MAX_DELAYED_BYTES` of memory; datagrams beyond
+    that are dropped and counted.
 
     Args:
-        listener: as of `DatagramEcho`.
-        counters: as of `DatagramEcho`.
-        own_ports: as of `DatagramEcho`.
-        low_ports: as of `DatagramEcho`.
-        plan: which faults strike; all datagrams of a socket count as one connection.
+        listener: see `DatagramEcho`.
+        counters: see `DatagramEcho`.
+        own_ports: see `DatagramEcho`.
+        low_ports: see `DatagramEcho`.
+        plan: the choice of the datagrams that faults are injected into; all datagrams of a socket
+            count as one connection.
     """
 
     def __init__(
@@ -48,73 +49,84 @@ class FaultyDatagramEcho(DatagramEcho):
         super().__init__(listener, counters, own_ports=own_ports, low_ports=low_ports)
         self._plan = plan
         self._number = 0
-        self._timers: set[Any] = set()
-        self._held_bytes = 0
-        # Datagrams that are to come after the next one to the same address.
-        self._held: dict[Route, bytes] = {}
+        # The timer of each delayed datagram, and the memory that the datagram takes.
+        self._delayed: dict[Any, int] = {}
+        self._delayed_bytes = 0
+        # The datagrams to be sent after the next one to the same address, with their timers.
+        self._reordered: dict[Route, tuple[Any, bytes]] = {}
 
     def close(self) -> None:
-        """Close the socket; datagrams still delayed are not sent."""
+        """Close the socket; datagrams that are still delayed are dropped and counted."""
         super().close()
-        self._counters.add(Counter.DROPPED_SERVER_STOPPED, len(self._timers))
-        for timer in self._timers:
-            timer.stop()
-            timer.close()
+        self._counters.add(Counter.DROPPED_SERVER_STOPPED, len(self._delayed))
+        for timer in list(self._delayed):
+            self._forget(timer)
 
     def send(self, data: memoryview | bytes, route: Route) -> None:
         """Echo a datagram, with the fault chosen for it, if any."""
         data = bytes(data)
-        strike = self._plan.strike(0, self._number)
+        injection = self._plan.choose(0, self._number)
         self._number += 1
-        if strike is None:
+        if injection is None:
             self._send(data, route)
             return
-        self._counters.add(strike.fault.kind)
-        match strike.fault.kind:
+        self._counters.add(injection.fault.kind)
+        match injection.fault.kind:
             case Counter.FAULT_CORRUPT:
-                self._send(strike.corrupted(data), route)
+                self._send(injection.corrupted(data), route)
             case Counter.FAULT_TRUNCATE:
-                self._send(strike.truncated(data), route)
+                self._send(injection.truncated(data), route)
             case Counter.FAULT_DUPLICATE:
                 self._send(data, route)
                 self._send(data, route)
             case Counter.FAULT_DELAY:
-                self._hold(strike.seconds, data, lambda: self._send(data, route))
+                self._delay(injection.seconds, data, lambda: self._send(data, route))
             case Counter.FAULT_REORDER:
-                self._release(route)
-                if self._hold(REORDER_SECONDS, data, lambda: self._release(route, data)):
-                    self._held[route] = data
+                self._send_reordered(route)
+                timer = self._delay(REORDER_SECONDS, data, lambda: self._send_reordered(route))
+                if timer is not None:
+                    self._reordered[route] = (timer, data)
 
     def _send(self, data: bytes, route: Route) -> None:
         super().send(data, route)
-        self._release(route)
+        self._send_reordered(route)
 
-    def _release(self, route: Route, only: bytes | None = None) -> None:
-        """Send the datagrams held back for an address."""
-        held = self._held.get(route)
-        if held is not None and (only is None or only is held):
-            del self._held[route]
-            super().send(held, route)
+    def _send_reordered(self, route: Route) -> None:
+        """Send the datagram that waits for the next one to the same address, if there is one."""
+        reordered = self._reordered.pop(route, None)
+        if reordered is not None:
+            timer, data = reordered
+            self._forget(timer)
+            super().send(data, route)
 
-    def _hold(self, seconds: float, data: bytes, send: Callable[[], None]) -> bool:
-        """Send a datagram after a delay; drop it and return False if too much is being held."""
-        size = len(data) + _HOLDING_BYTES
-        if self._held_bytes + size > MOST_HELD_BYTES:
+    def _delay(self, seconds: float, data: bytes, send: Callable[[], None]) -> Any:
+        """Call `send` after a delay; return the timer.
+
+        If too many bytes are being delayed, drop the datagram and return None.
+        """
+        size = len(data) + _OVERHEAD_BYTES
+        if self._delayed_bytes + size > MAX_DELAYED_BYTES:
             self._counters.add(Counter.DROPPED_FAULT_BUFFER_FULL)
-            return False
-        self._held_bytes += size
+            return None
         timer = get_hub().loop.timer(seconds)
 
         def run() -> None:
-            # An exception that left a callback of the hub would only be printed.
+            # An exception that escapes from a hub callback would only be logged.
             try:
-                self._timers.discard(timer)
-                timer.close()
-                self._held_bytes -= size
+                self._forget(timer)
                 send()
             except Exception:
                 log.exception("fault failed")
 
-        self._timers.add(timer)
+        self._delayed[timer] = size
+        self._delayed_bytes += size
         timer.start(run, update=True)
-        return True
+        return timer
+
+    def _forget(self, timer: Any) -> None:
+        """Stop the timer of a delayed datagram, unless it has been stopped."""
+        size = self._delayed.pop(timer, None)
+        if size is not None:
+            self._delayed_bytes -= size
+            timer.stop()
+            timer.close()

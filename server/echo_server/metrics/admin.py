@@ -1,7 +1,7 @@
 """The admin page: /metrics for Prometheus, /healthz and /readyz for load balancers.
 
-The supervisor serves it, in a thread. It reads the counters where the workers write them, in
-shared memory: a scrape costs the workers nothing.
+The supervisor serves it in a thread. The counters are read from memory shared with the workers, so
+a scrape costs the workers nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from echo_core.endpoint import NetworkEndpoint
-from echo_core.http_server import MOST_CONNECTIONS, Answer, HttpServer
+from echo_core.http_server import MAX_CONNECTIONS, HttpServer, Response
 from echo_core.standard_streams import announce
 from echo_server.config import ServerConfig
 from echo_server.errors import ListenError
@@ -28,23 +28,27 @@ _BACKLOG = 128
 
 
 class Service(Protocol):
-    """The source of the admin page's content."""
+    """The source of the admin page's content; its methods are called from another thread."""
 
     def readiness(self) -> tuple[bool, str]:
-        """Return whether connections are and will be accepted, and the state in words."""
+        """Return True if all listeners are served and the server is not draining, and the state.
+
+        The state is a short text for people.
+        """
 
     def figures(self) -> Sequence[WorkerFigures]:
-        """Return the figures of every worker."""
+        """Return the figures of all workers, in the order of their slots."""
 
 
 class AdminServer:
-    """The admin page, served by a thread of its own as long as the process runs.
+    """The admin page, served by a thread of its own until the process exits.
 
     Args:
-        endpoint: where; port 0 is any free port.
+        endpoint: the address to listen on; port 0 stands for any free port.
         config: the settings of the server.
-        service: what it is about.
-        descriptors: how many the process may open; the page takes a quarter of them at most.
+        service: the source of the figures and the readiness.
+        descriptors: the number of descriptors that the process may open; the page uses at most a
+            quarter of them.
 
     Raises:
         ListenError: the endpoint cannot be listened on.
@@ -60,26 +64,26 @@ class AdminServer:
         self._endpoint = bound_endpoint(listener)
         self._service = service
         self._metrics = Metrics(config.workers, config.max_connections)
-        most = max(1, min(MOST_CONNECTIONS, descriptors // 4))
-        self._server = HttpServer(listener, self._answer, log.bind(), most=most)
+        limit = max(1, min(MAX_CONNECTIONS, descriptors // 4))
+        self._server = HttpServer(listener, self._respond, log.bind(), max_connections=limit)
 
     def announce(self) -> None:
         """Print the address of the page to standard output."""
         announce(f"admin http://{self._endpoint.location}")
 
-    def _answer(self, path: str, headers: Message) -> Answer:
+    def _respond(self, path: str, headers: Message) -> Response:
         match path:
             case "/metrics":
                 form = Format.accepted(headers.get("Accept"))
                 page = self._metrics.render(self._service.figures(), form)
-                return Answer(HTTPStatus.OK, page, form.value)
+                return Response(HTTPStatus.OK, page, form.value)
             case "/healthz":
-                return Answer.of_text(HTTPStatus.OK, "ok")
+                return Response.of_text(HTTPStatus.OK, "ok")
             case "/readyz":
                 ready, state = self._service.readiness()
                 status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-                return Answer.of_text(status, state)
+                return Response.of_text(status, state)
             case _:
-                return Answer.of_text(
+                return Response.of_text(
                     HTTPStatus.NOT_FOUND, "not found; the pages are /metrics, /healthz and /readyz"
                 )

@@ -1,8 +1,8 @@
 """The server's counters, in memory shared by all its processes.
 
-Each serving process has a row of counters of its own and is the only one to write it; whoever
-wants a sum adds the rows up. What was counted is therefore still there when a process has died,
-and a limit on all processes together needs no message between them.
+Each worker process has its own row of counters, and is the only one to write it while it runs;
+totals are sums of the rows. The counts of a process therefore outlive it, and a limit over all
+processes needs no messages between them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from enum import IntEnum, auto
 
 from echo_server.errors import SharedMemoryError
 
-# Upper bounds, in seconds, of the buckets that hub lag is counted in; the last is open.
+# Upper bounds, in seconds, of the histogram buckets of hub lag; a last bucket has no bound.
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Counter(IntEnum):
-    """The counters of a row; none decreases while its process runs."""
+    """The counters of a row. They only increase while its process runs."""
 
     @staticmethod
     def _generate_next_value_(_name: str, _start: int, count: int, _last: list[int]) -> int:
@@ -39,25 +39,25 @@ class Counter(IntEnum):
     CLOSED_PROXY_HEADER_INVALID = auto()
     CLOSED_HANDSHAKE_TIMED_OUT = auto()
     CLOSED_FAULT_INJECTED = auto()
-    # Turned away only after its handshake had told whose it was.
+    # Over the limit per address, which was checked after the handshake had given the address.
     CLOSED_REJECTED = auto()
     CLOSED_SERVER_STOPPED = auto()
     CLOSED_WORKER_DIED = auto()
     RECEIVED_BYTES = auto()
     SENT_BYTES = auto()
     READS = auto()
-    # Sends beyond the one that follows each read.
+    # Send calls in addition to the one that follows each read.
     EXTRA_WRITES = auto()
     DATAGRAMS_RECEIVED = auto()
     DATAGRAMS_SENT = auto()
     DROPPED_LOW_PORT = auto()
     DROPPED_OWN_PORT = auto()
     DROPPED_SEND_FAILED = auto()
-    # A fault would have held it, and held too much already.
+    # To be delayed by a fault, but too many bytes were already being delayed.
     DROPPED_FAULT_BUFFER_FULL = auto()
-    # A fault held it when the server stopped.
+    # Still delayed by a fault when the server stopped.
     DROPPED_SERVER_STOPPED = auto()
-    # Not one by one but as the kernel says.
+    # Dropped by the kernel, which reports their number.
     DROPPED_QUEUE_FULL = auto()
     FAULT_DELAY = auto()
     FAULT_STALL = auto()
@@ -72,12 +72,12 @@ class Counter(IntEnum):
     LOG_LINES_DROPPED = auto()
     CPU_NANOSECONDS = auto()
     HUB_LAG_NANOSECONDS = auto()
-    # The first of len(LAG_BOUNDS) + 1 cells.
+    # The first of len(LAG_BOUNDS) + 1 cells, one per bucket.
     HUB_LAG_BUCKETS = auto()
 
     @property
     def label(self) -> str:
-        """The label of a counter in its group: `end_of_stream` of `CLOSED_END_OF_STREAM`."""
+        """The label in the metric of the group: `end_of_stream` for `CLOSED_END_OF_STREAM`."""
         return self.name.partition("_")[2].lower()
 
 
@@ -87,19 +87,19 @@ DROPPED = tuple(counter for counter in Counter if counter.name.startswith("DROPP
 FAULTS = tuple(counter for counter in Counter if counter.name.startswith("FAULT_"))
 ROW_CELLS = Counter.HUB_LAG_BUCKETS + len(LAG_BOUNDS) + 1
 
-# Processes that may run at once: workers, and those of earlier generations that still drain.
+# The maximum number of worker processes at the same time, including those that still drain.
 CAPACITY = 2048
 _CELL_BYTES = 8
 
 
 class CounterTable:
-    """A row of 64-bit counters for each serving process, in a file in memory.
+    """A row of 64-bit counters for each worker process, in shared memory.
 
-    Its cells: how many rows have ever been used, the connections that each has reserved, the rows.
-    Rows beyond those in use are never touched and take no memory.
+    The cells are: the number of rows ever used, the number of reserved connections of each row, and
+    the rows. Rows that have never been used take no memory.
 
     Args:
-        descriptor: the file, as `create` made it here or in the process that started this one.
+        descriptor: the descriptor of a file that `create` made, here or in the parent process.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -111,10 +111,10 @@ class CounterTable:
 
     @classmethod
     def create(cls) -> CounterTable:
-        """Create an empty table, whose descriptor a child process can inherit.
+        """Create an empty table in a new file, whose descriptor a child process can inherit.
 
         Raises:
-            SharedMemoryError: there is neither memory nor a temporary folder for it.
+            SharedMemoryError: neither memory nor space in a temporary directory is available.
         """
         try:
             return cls(_shared_file((1 + CAPACITY * (1 + ROW_CELLS)) * _CELL_BYTES))
@@ -124,15 +124,15 @@ class CounterTable:
             ) from error
 
     def row(self, number: int) -> Counters:
-        """Return the row of a process, numbered from 0; its counters are initially zero.
+        """Return a row, numbered from 0. The counters of a new row are zero.
 
         Raises:
-            IndexError: there are only `CAPACITY` rows.
+            IndexError: the number is not below `CAPACITY`.
         """
         if not 0 <= number < CAPACITY:
             raise IndexError(f"row {number} of {CAPACITY}")
         if self._used[0] <= number:
-            # Only where the table was made: a supervisor asks for a row before its worker does.
+            # Only the creator of the table writes this: a supervisor calls before its worker.
             self._used[0] = number + 1
         start = number * ROW_CELLS
         return Counters(
@@ -140,20 +140,20 @@ class CounterTable:
         )
 
     def reserved(self) -> int:
-        """The number of connections reserved by all processes together."""
+        """Return the number of connections reserved by all processes."""
         return sum(self._reserved[: self._used[0]])
 
 
 def _shared_file(size: int) -> int:
-    """Return a file in memory, or if that is unavailable an unnamed temporary file."""
+    """Return the descriptor of a file in memory or, failing that, of an unnamed temporary file."""
     try:
         descriptor = os.memfd_create("echo-server-counters")
         os.ftruncate(descriptor, size)
     except (AttributeError, OSError):
-        # Python or the system has no such call (ENOSYS), or a container denies it (EPERM).
+        # Python or the system has no memfd_create (ENOSYS), or a container denies it (EPERM).
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-        # Space that the disk turned out not to have would kill whoever counts (SIGBUS).
+        # If the disk were full at a later write to the mapping, SIGBUS would kill the process.
         os.posix_fallocate(descriptor, 0, size)
     return descriptor
 
@@ -162,10 +162,10 @@ class Counters:
     """The counters of one process.
 
     Attributes:
-        cells: a value for each `Counter`, then the other buckets of hub lag.
-        reserved: one cell: connections that are reserved, of those that are open and of one
-            that is about to be.
-        table: where the counters of the other processes are.
+        cells: the value of each `Counter`, followed by the remaining buckets of hub lag.
+        reserved: a single cell, the number of reserved connections: those that are open, and those
+            that are being accepted.
+        table: the table, with the rows of the other processes.
     """
 
     __slots__ = ("cells", "reserved", "table")
@@ -180,23 +180,23 @@ class Counters:
         self.cells[counter] += amount
 
     def clear(self) -> None:
-        """Set all counters to zero, before another process uses the row."""
+        """Set all counters to zero, so that another process can use the row."""
         for cell in range(ROW_CELLS):
             self.cells[cell] = 0
         self.reserved[0] = 0
 
 
 def open_connections(cells: Sequence[int]) -> int:
-    """Return the number of open connections of one process, or of several in total."""
+    """Return the number of open connections, given the cells of a process, or sums of them."""
     return cells[Counter.ACCEPTED] - sum(cells[counter] for counter in CLOSED)
 
 
-def read_together(rows: Iterable[Counters]) -> list[list[int]]:
-    """Return the cells of several processes, read while they continue to count.
+def snapshot(rows: Iterable[Counters]) -> list[list[int]]:
+    """Return the cells of several processes, which may be counting at the same time.
 
-    No more connections appear as open than were open at one instant. The accepted ones are read
-    first, of all processes: a connection that is closed while the rest is read is missing rather
-    than counted beside the one that has taken its place.
+    The total of open connections is never higher than it was at some instant: the accepted
+    connections of all processes are read before the closed ones. A connection that is closed
+    meanwhile is omitted, and not counted in addition to one that has replaced it.
     """
     rows = list(rows)
     accepted = [row.cells[Counter.ACCEPTED] for row in rows]
@@ -208,14 +208,14 @@ def read_together(rows: Iterable[Counters]) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFigures:
-    """The counts of one worker slot, over all the processes it has had.
+    """The figures of a worker slot, over all processes that it has had.
 
     Attributes:
-        slot: its number, from 0.
-        pid: the process that serves now; None between two.
-        up: whether that process serves, not another slot's in its place.
-        restarts: how often its process was replaced because it had died.
-        cells: the sums of its counters.
+        slot: the number of the slot, from 0.
+        pid: the process ID of the current worker; None if there is none.
+        up: True if the slot's own worker serves its listeners, and not a substitute.
+        restarts: how many times a worker was started because another one had died.
+        cells: the sums of the counters of all processes.
     """
 
     slot: int

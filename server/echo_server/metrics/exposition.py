@@ -1,8 +1,8 @@
-"""The counters in the two formats that Prometheus reads.
+"""Formatting of the counters in the two formats that Prometheus reads.
 
 The text format (https://prometheus.io/docs/instrumenting/exposition_formats/) and OpenMetrics 1.0
-(https://prometheus.io/docs/specs/om/open_metrics_spec/). Names, help and labels never change while
-a server runs: they are laid out once, and a scrape only fills in numbers.
+(https://prometheus.io/docs/specs/om/open_metrics_spec/). Names, help texts and labels do not change
+while a server runs: they are formatted once, and a scrape only inserts the values.
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ _PREFIX = "echo_server_"
 
 
 class Format(Enum):
-    """A format of the metrics; its value is the media type."""
+    """A format of the metrics; the value is its media type."""
 
     TEXT = "text/plain; version=0.0.4; charset=utf-8"
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
     @classmethod
     def accepted(cls, accept: str | None) -> Format:
-        """Return the format requested by an Accept header field; the text format by default."""
+        """Return the format that an Accept header field requests; by default the text format."""
         kinds = {part.partition(";")[0].strip() for part in (accept or "").split(",")}
         return cls.OPENMETRICS if "application/openmetrics-text" in kinds else cls.TEXT
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """The samples of one metric name.
+    """A metric family: the samples of one metric name.
 
     Attributes:
-        name: without prefix, and without the suffixes of its samples.
-        kind: as the formats call it.
-        help_text: a sentence.
-        samples: of one worker: the suffix of the name, and labels in the form `reason="reset"`.
-        values: from a worker's figures to the values of these samples.
+        name: the name, without the prefix and without the suffixes of its samples.
+        kind: the metric type.
+        help_text: the help text, one sentence.
+        samples: for each sample of a worker the suffix of its name, and its labels in the form
+            `reason="reset"`.
+        values: returns the values of these samples, given a worker's figures.
     """
 
     name: str
@@ -61,11 +62,11 @@ class _Family:
     values: Callable[[WorkerFigures], Sequence[float]]
 
     def head(self, form: Format) -> str:
-        """Return the lines that precede the samples."""
+        """Return the comment lines that precede the samples."""
         return _head(self.name, self.kind, self.help_text, form)
 
     def lines(self, slot: int) -> Iterator[str]:
-        """Return the samples of a worker, each with a placeholder for its value."""
+        """Yield the sample lines of a worker, each with a placeholder for its value."""
         for suffix, labels in self.samples:
             label = f'{labels}{"," if labels else ""}worker="{slot}"'
             yield f"{_PREFIX}{self.name}{suffix}{{{label}}} %s\n"
@@ -78,7 +79,7 @@ def _head(name: str, kind: str, help_text: str, form: Format) -> str:
         if unit in {"bytes", "seconds"}:
             lines.append(f"# UNIT {_PREFIX}{name} {unit}\n")
     else:
-        # Here a family is called what its samples are called, and there is no kind for constants.
+        # In the text format a family has the name of its samples, and there is no type "info".
         name += {"counter": "_total", "info": "_info"}.get(kind, "")
         kind = "gauge" if kind == "info" else kind
     head = (f"# HELP {_PREFIX}{name} {help_text}\n", f"# TYPE {_PREFIX}{name} {kind}\n", *lines)
@@ -104,8 +105,8 @@ def _group(name: str, help_text: str, label: str, counters: Sequence[Counter]) -
 
 def _hub_lag(one: WorkerFigures) -> Sequence[float]:
     first = Counter.HUB_LAG_BUCKETS
-    reached = list(accumulate(one.cells[first : first + len(LAG_BOUNDS) + 1]))
-    return (*reached, reached[-1], one.cells[Counter.HUB_LAG_NANOSECONDS] * 1e-9)
+    cumulative = list(accumulate(one.cells[first : first + len(LAG_BOUNDS) + 1]))
+    return (*cumulative, cumulative[-1], one.cells[Counter.HUB_LAG_NANOSECONDS] * 1e-9)
 
 
 _FAMILIES = (
@@ -162,7 +163,7 @@ _FAMILIES = (
 _PROCESS: tuple[tuple[str, str, Callable[[ProcessFigures], float]], ...] = (
     ("worker_resident_memory_bytes", "Resident memory.", lambda one: one.resident_bytes),
     ("worker_open_fds", "Open file descriptors.", lambda one: one.descriptors),
-    ("worker_max_fds", "Limit on open file descriptors.", lambda one: one.most_descriptors),
+    ("worker_max_fds", "Limit on open file descriptors.", lambda one: one.max_descriptors),
     (
         "worker_start_time_seconds",
         "Start time of the process (Unix time).",
@@ -172,30 +173,36 @@ _PROCESS: tuple[tuple[str, str, Callable[[ProcessFigures], float]], ...] = (
 
 
 class Metrics:
-    """Renders the figures of workers.
+    """The metrics page of a server.
 
     Args:
-        workers: how many there are.
-        max_connections: connections that may be open at once in all of them; None is no limit.
+        workers: the number of workers.
+        max_connections: the maximum number of open connections, over all workers; None for no
+            limit.
     """
 
     def __init__(self, workers: int, max_connections: int | None) -> None:
-        self._layouts = {form: _layout(form, workers, max_connections) for form in Format}
+        self._templates = {form: _template(form, workers, max_connections) for form in Format}
         self._process_heads = {
             form: [_head(name, "gauge", help_text, form) for name, help_text, _ in _PROCESS]
             for form in Format
         }
 
     def render(self, figures: Sequence[WorkerFigures], form: Format) -> bytes:
-        """Return the metrics of all workers, each slot once and in order."""
+        """Return the page in a format.
+
+        Args:
+            figures: the figures of all workers, in the order of their slots.
+            form: the format.
+        """
         values = [value for family in _FAMILIES for one in figures for value in family.values(one)]
-        lines = self._layouts[form] % tuple(values) + self._processes(figures, form)
+        lines = self._templates[form] % tuple(values) + self._processes(figures, form)
         if form is Format.OPENMETRICS:
             lines += "# EOF\n"
         return lines.encode()
 
     def _processes(self, figures: Sequence[WorkerFigures], form: Format) -> str:
-        """Return the system's figures of each worker process that is running."""
+        """Return the metrics of each running worker process that come from the system."""
         processes = [
             (one.slot, process)
             for one in figures
@@ -210,8 +217,8 @@ class Metrics:
         return "".join(lines)
 
 
-def _layout(form: Format, workers: int, max_connections: int | None) -> str:
-    """Return the constant text of the page, with a placeholder for each value of `_FAMILIES`."""
+def _template(form: Format, workers: int, max_connections: int | None) -> str:
+    """Return the text of the page, with a placeholder for each value of `_FAMILIES`."""
     versions = {
         "gevent": version("gevent"),
         "python": platform.python_version(),

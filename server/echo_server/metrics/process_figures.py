@@ -1,4 +1,4 @@
-"""Figures of a process from /proc (proc(5)): its memory, its descriptors, its start."""
+"""Figures of a process from /proc (proc(5)): memory, descriptors and start time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_TICKS = os.sysconf("SC_CLK_TCK")
-# Of /proc/PID/stat behind the name of the program: when the process started, in ticks after boot.
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# The index of the start time, in ticks since boot, in /proc/PID/stat after the program's name.
 _START_FIELD = 19
 
 
@@ -19,37 +19,37 @@ class ProcessFigures:
     """The figures of a process at one moment.
 
     Attributes:
-        resident_bytes: memory in RAM.
-        descriptors: descriptors that are open.
-        most_descriptors: descriptors that may be open.
-        started_at: when it started, in seconds of Unix time.
+        resident_bytes: the resident set size in bytes.
+        descriptors: the number of open descriptors.
+        max_descriptors: the soft limit on open descriptors; infinity if there is none.
+        started_at: the start time in seconds of Unix time.
     """
 
     resident_bytes: int
     descriptors: int
-    most_descriptors: float
+    max_descriptors: float
     started_at: float
 
     @classmethod
     def of(cls, pid: int) -> ProcessFigures | None:
-        """Return the figures of a process; None if it has ended, or without /proc."""
+        """Return the figures of a process; None if it has ended or there is no /proc."""
         directory = f"/proc/{pid}"
         try:
             resident = int(_read(f"{directory}/statm").split()[1])
             ticks = int(_read(f"{directory}/stat").rpartition(b")")[2].split()[_START_FIELD])
-            most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+            limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
             return cls(
                 resident * _PAGE_BYTES,
                 _count_descriptors(f"{directory}/fd"),
-                float("inf") if most == resource.RLIM_INFINITY else most,
-                _booted_at() + ticks / _TICKS,
+                float("inf") if limit == resource.RLIM_INFINITY else limit,
+                _booted_at() + ticks / _TICKS_PER_SECOND,
             )
         except OSError:
             return None
 
 
 def _count_descriptors(directory: str) -> int:
-    # Since Linux 6.2 the directory's size; before, 0, and listing takes a while if they are many.
+    # Since Linux 6.2 this is the directory's size. Before, the size is 0, and listing is slow.
     return os.stat(directory).st_size or len(os.listdir(directory))  # noqa: PTH116, PTH208  # quick
 
 

@@ -1,4 +1,4 @@
-"""Measurements of this process: hub lag, processor time and dropped log lines."""
+"""Periodic measurement of this process: hub lag, processor time and dropped log lines."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PERIOD_SECONDS = 0.25
 
 
 class Vitals:
-    """A periodic measurement, four times a second, of hub lag and resource usage.
+    """A periodic measurement, four times per second, of hub lag and resource usage.
 
-    Hub lag is the time by which a timer comes too late: what anything that becomes ready may have
-    to wait for its turn. libev's own timers are up to a millisecond late.
+    Hub lag is the lateness of a timer: the time that a ready descriptor may have to wait until the
+    hub runs its callback. It includes the lateness of libev's own timers, up to a millisecond.
 
     Args:
-        counters: where it is counted.
-        stream: the log.
+        counters: the counters of this process, which receive the measurements.
+        stream: the log stream, whose dropped lines are counted.
 
     Attributes:
-        probes: further measurements, called each time.
+        probes: functions that are called with each measurement, to update further counters.
     """
 
     def __init__(self, counters: Counters, stream: DrainedStream) -> None:
@@ -40,27 +40,27 @@ class Vitals:
         self._timer.start(self._on_tick, update=True)
 
     def close(self) -> None:
-        """Take the last measurement."""
+        """Stop measuring, after a last sample of resource usage."""
         self._timer.stop()
         self._timer.close()
-        self._look()
+        self._sample()
 
     def _on_tick(self) -> None:
-        # An exception that left a callback of the hub would stop its watcher for ever.
+        # An exception that escapes from a hub callback would stop its watcher for good.
         try:
             now = time.monotonic()
             late = max(0.0, now - self._due)
-            # As libev does: missed ticks are not made up for.
+            # As in libev, missed ticks are skipped.
             self._due = max(now, self._due + PERIOD_SECONDS)
             self._counters.add(Counter.HUB_LAG_NANOSECONDS, int(late * 1e9))
             self._counters.cells[Counter.HUB_LAG_BUCKETS + bisect_left(LAG_BOUNDS, late)] += 1
-            self._look()
+            self._sample()
         except Exception:
             log.exception("vitals failed")
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         cells = self._counters.cells
         cells[Counter.CPU_NANOSECONDS] = time.process_time_ns()
         cells[Counter.LOG_LINES_DROPPED] = self._stream.dropped
-        for look in self.probes:
-            look()
+        for probe in self.probes:
+            probe()

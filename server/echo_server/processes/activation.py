@@ -9,17 +9,17 @@ from echo_server.errors import ListenError
 
 _FIRST_DESCRIPTOR = 3
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
-_MOST = 10**9 - 1
+_MAX_NUMBER = 10**9 - 1
 
 
 def inherited_descriptors() -> range:
-    """Return the listeners that systemd (or systemd-socket-activate) opened for this process.
+    """Return the descriptors that systemd (or systemd-socket-activate) opened for this process.
 
-    The variables that announce them are taken out of the environment: they are not meant for the
-    processes that this one starts.
+    The environment variables that announce them are removed, since they are not meant for child
+    processes.
 
     Raises:
-        ListenError: the variables are no numbers, or announce descriptors that are not open.
+        ListenError: a variable is not a number, or an announced descriptor is not open.
     """
     process = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")
@@ -30,7 +30,7 @@ def inherited_descriptors() -> range:
         if not _NUMBER.fullmatch(value):
             raise ListenError(
                 f"cannot use the sockets of systemd: {name}={value} is not a number "
-                f"from 0 to {_MOST}"
+                f"from 0 to {_MAX_NUMBER}"
             )
     if int(process) != os.getpid():
         return range(0)

@@ -9,19 +9,19 @@ from typing import Self
 from echo_core.errors import InvalidValueError
 
 _LISTENER = re.compile(r":(tcp|tls|udp|unix)(\d{1,9})", re.ASCII)
-_FORM = re.compile(r"(\d+):(\d+):(\d+):(\d+)(?::(?:tcp|tls|udp|unix)\d{1,9})+", re.ASCII)
+_ASSIGNMENT = re.compile(r"(\d+):(\d+):(\d+):(\d+)(?::(?:tcp|tls|udp|unix)\d{1,9})+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A worker's slot, and the descriptors that it inherits.
+    """The slot of a worker, and the descriptors that it inherits.
 
     Attributes:
-        slot: which of the workers it is, from 0; a replacement has the slot of the one before.
-        row: its row in the table of counters.
-        counters: descriptor of that table.
-        control: descriptor of its end of the control socket.
-        listeners: what it serves: the scheme and the descriptor of each listener.
+        slot: the number of the slot, from 0; a replacement has the slot of its predecessor.
+        row: the number of the worker's row in the table of counters.
+        counters: the descriptor of that table.
+        control: the descriptor of the worker's end of the control socket.
+        listeners: the scheme and the descriptor of each listener to serve.
     """
 
     slot: int
@@ -45,9 +45,9 @@ class Assignment:
         """Parse the form that `str` returns.
 
         Raises:
-            InvalidValueError: it is something else.
+            InvalidValueError: the text does not have this form.
         """
-        match = _FORM.fullmatch(text)
+        match = _ASSIGNMENT.fullmatch(text)
         if match is None:
             raise InvalidValueError(f"{text!r} is not an assignment of the supervisor")
         slot, row, counters, control = map(int, match.groups())

@@ -2,8 +2,8 @@
 
 They are sent over a pair of connected sockets that preserve message boundaries (SOCK_SEQPACKET,
 unix(7)). A message is a JSON array of its kind and its fields; listeners are passed with it as
-descriptors (SCM_RIGHTS). Plain `socket` code, for the supervisor, which is never monkey-patched,
-and for a worker, which is.
+descriptors (SCM_RIGHTS). This module works in a supervisor, which is never monkey-patched, and in a
+worker, which is.
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-# The most descriptors in one message: SCM_MAX_FD of include/net/scm.h.
-MOST_DESCRIPTORS = 253
-_LARGEST_MESSAGE = 65536
+# The maximum number of descriptors in a message: SCM_MAX_FD of include/net/scm.h.
+MAX_DESCRIPTORS = 253
+_MAX_MESSAGE_BYTES = 65536
 
 
 class Serving(NamedTuple):
-    """A worker serves its listeners; it will drain for up to `drain_timeout` seconds."""
+    """To the supervisor: the worker serves; it will drain for up to `drain_timeout` seconds."""
 
     drain_timeout: float
 
 
 class Replace(NamedTuple):
-    """A worker has received a signal to stop, and requests to be replaced first."""
+    """To the supervisor: the worker has received a stop signal; replace it before it stops."""
 
     reason: str
 
 
 class Refused(NamedTuple):
-    """A worker cannot serve the listeners of another slot: it has no descriptors left."""
+    """To the supervisor: the worker has no descriptors left for the listeners of another slot."""
 
     slot: int
 
 
 class Drain(NamedTuple):
-    """The worker is to drain and exit; `final` if no other serves its listeners afterwards."""
+    """To a worker: drain and exit; `final` if no other worker will serve its listeners."""
 
     final: bool
 
 
 class Adopt(NamedTuple):
-    """The worker is to serve another slot's listeners, of these schemes, beside its own."""
+    """To a worker: serve the listeners of another slot, too, which have these schemes."""
 
     slot: int
     schemes: Sequence[str]
 
 
 class Release(NamedTuple):
-    """The worker is to close the listeners of another slot, which is served again."""
+    """To a worker: close the listeners of another slot."""
 
     slot: int
 
@@ -69,7 +69,7 @@ class ControlSocket:
     """One end of the connection between a supervisor and a worker.
 
     Args:
-        connected: a socket of a pair; `close` closes it.
+        connected: one of a pair of sockets; `close` closes it.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -87,7 +87,7 @@ class ControlSocket:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close this end; the other end then reads the end of the stream."""
+        """Close this end; the other end then receives the end of the stream."""
         self._socket.close()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
@@ -99,18 +99,18 @@ class ControlSocket:
             else:
                 self._socket.send(data)
         except OSError:
-            # A peer that has ended is found out by other means, and one that hangs too.
+            # A worker that has exited is reaped, and one that hangs is killed at its deadline.
             return False
         return True
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """Return the next message and its descriptors; None once the other end is closed.
 
-        Fewer descriptors are received than were sent if this process may not open as many.
+        If this process reaches its limit on descriptors, fewer are received than were sent.
         """
         try:
             data, descriptors, _, _ = socket.recv_fds(
-                self._socket, _LARGEST_MESSAGE, MOST_DESCRIPTORS
+                self._socket, _MAX_MESSAGE_BYTES, MAX_DESCRIPTORS
             )
         except ConnectionError:
             return None

@@ -1,4 +1,4 @@
-"""Starting of worker processes, and reuse of their counter rows."""
+"""Starting of worker processes, and allocation of their counter rows."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from echo_server.processes.control import ControlSocket
 from echo_server.processes.slots import Slot, WorkerProcess
 from echo_server.processes.stop_signals import STOP_SIGNALS
 
-# A worker that does not serve after so long has failed to start.
+# A worker that does not serve after this time has failed to start.
 START_SECONDS = 60.0
 
 
 class Launcher:
-    """A launcher of worker processes: this same program, on inherited listeners.
+    """A launcher of worker processes, which run this same program on inherited listeners.
 
     Args:
-        listeners: what each slot listens on.
+        listeners: the listeners of all slots.
         table: the counters; each worker gets a row.
-        drain_timeout: seconds that a worker drains for, unless it says otherwise.
+        drain_timeout: the drain timeout in seconds of a worker that has not reported its own.
     """
 
     def __init__(self, listeners: Listeners, table: CounterTable, drain_timeout: float) -> None:
@@ -37,7 +37,7 @@ class Launcher:
         self._free_rows = deque(range(CAPACITY))
         arguments = sys.orig_argv[1:]
         if arguments[-1] == "--":
-            # Arguments after it would not be taken as options.
+            # After it, the option --worker would not be parsed as an option.
             arguments.pop()
         self._command = [sys.executable, *arguments]
 
@@ -50,7 +50,7 @@ class Launcher:
         """Start a worker for a slot.
 
         Raises:
-            OSError: the system starts no more processes.
+            OSError: the system cannot start another process.
         """
         ours, theirs = ControlSocket.pair()
         row = self._free_rows[0]
@@ -62,7 +62,7 @@ class Launcher:
             control=theirs.fileno(),
             listeners=tuple(
                 (scheme, listener.fileno())
-                for scheme, listener in self._listeners.of_slot(slot.number)
+                for scheme, listener in self._listeners.for_slot(slot.number)
             ),
         )
         try:
@@ -76,8 +76,8 @@ class Launcher:
         deadline = time.monotonic() + START_SECONDS
         return WorkerProcess(slot, process, ours, row, self._drain_timeout, deadline)
 
-    def settle(self, worker: WorkerProcess) -> None:
-        """Release the resources of a worker that has exited and whose counters have been read."""
+    def release(self, worker: WorkerProcess) -> None:
+        """Release the resources of a worker that has exited; its counters have been cleared."""
         self._free_rows.appendleft(worker.row)
         worker.control.close()
 
@@ -88,16 +88,17 @@ class Launcher:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=assignment.descriptors,
-                # Ctrl-C at the terminal is for the supervisor, which passes it on.
+                # Ctrl-C must reach only the supervisor, which then drains the workers.
                 process_group=0,
             )
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Start processes in the block with their signals blocked.
+    """Block signals in the processes that are started in the block.
 
-    It inherits that (fork(2), execve(2)): one that arrives before it has handlers waits for them.
+    A process inherits the signal mask (fork(2), execve(2)). A signal that arrives before the
+    process has installed its handlers stays pending until it unblocks the signals.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGHUP))
     try:

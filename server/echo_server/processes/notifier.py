@@ -16,12 +16,12 @@ _SEND_SECONDS = 1.0
 class Notifier:
     """A sender of this process's state to the service manager, if there is one.
 
-    NOTIFY_SOCKET is removed from the environment, so that no child process notifies it too.
+    NOTIFY_SOCKET is removed from the environment, so that child processes do not send states, too.
     """
 
     def __init__(self) -> None:
         path = os.environ.pop("NOTIFY_SOCKET", "")
-        # A name that begins with @ is one in the abstract namespace (unix(7)).
+        # A path that begins with @ stands for an abstract name (unix(7)).
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
 
     def ready(self) -> None:
@@ -40,10 +40,10 @@ class Notifier:
         if not self._address:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
-                # A manager that does not read must not delay the handling of signals.
-                notifying.settimeout(_SEND_SECONDS)
-                notifying.sendto(state.encode(), self._address)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notification:
+                # A service manager that does not receive must not delay the handling of signals.
+                notification.settimeout(_SEND_SECONDS)
+                notification.sendto(state.encode(), self._address)
         except OSError as error:
             reason = error.strerror or str(error)
             log.warning("service manager not notified", state=state, reason=reason)

@@ -1,4 +1,4 @@
-"""The slots of a supervisor, and the processes that serve them."""
+"""The worker slots of a supervisor, and the processes that serve them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from dataclasses import dataclass, field
 from echo_server.metrics.counters import ROW_CELLS
 from echo_server.processes.control import ControlSocket, Drain
 
-# The time beyond the drain timeout that a worker has to exit.
+# The time that a worker has to exit, in addition to its drain timeout.
 GRACE_SECONDS = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class WorkerProcess:
-    """One serving process.
+    """A worker process. All times are in seconds of the monotonic clock.
 
     Attributes:
         slot: the slot that it serves.
-        process: its process.
+        process: the operating system's process.
         control: the supervisor's end of the control socket.
-        row: its row in the table of counters.
-        drain_timeout: seconds that it lets connections finish, as it said when it began to serve.
-        deadline: when it is killed unless it serves or has ended by then; None is never.
-        served_at: when it began to serve; None before.
-        draining: it was told to drain.
-        refused_at: when it last could not serve the listeners of another slot.
+        row: the number of its row in the table of counters.
+        drain_timeout: its drain timeout in seconds; a worker reports its own when it starts to
+            serve.
+        deadline: when to kill it unless it serves, or has exited, before; None for no deadline.
+        served_at: when it started to serve; None if it does not serve yet.
+        draining: True if it has been sent the command to drain.
+        refused_at: when it last refused to serve the listeners of another slot.
     """
 
     slot: Slot
@@ -43,45 +44,45 @@ class WorkerProcess:
 
     @property
     def serves(self) -> bool:
-        """True if it accepts connections and has not been told to stop."""
+        """True if it serves its listeners, and neither drains nor has exited."""
         return self.served_at is not None and not self.draining and self.process.returncode is None
 
     @property
-    def how_it_ended(self) -> str:
-        """The exit code of a process that has ended, or the signal that killed it."""
+    def exit_reason(self) -> str:
+        """The exit code of a process that has exited, or the signal that killed it."""
         code: int = self.process.returncode
         if code >= 0:
             return f"exit code {code}"
         try:
             return signal.Signals(-code).name
         except ValueError:
-            # A real-time signal (signal(7)): few of them have names.
+            # Most real-time signals (signal(7)) have no name.
             return f"signal {-code}"
 
     def drain(self, *, final: bool) -> None:
-        """Tell it to drain and exit; for `final` see `Drain`."""
+        """Send the command to drain and exit; for `final` see `Drain`."""
         if self.draining:
             return
         self.draining = True
-        # One that hears nothing any more has a deadline too.
+        # The result is ignored: a worker that cannot receive the command is killed at its deadline.
         self.control.send(Drain(final))
         self.deadline = time.monotonic() + self.drain_timeout + GRACE_SECONDS
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One of the workers to keep running, with listeners of its own.
+    """A slot for one worker, with its own listeners. Times are in seconds of the monotonic clock.
 
     Attributes:
-        number: from 0.
-        current: the worker that serves, or will.
-        replacement: the worker that is to take over from the current one and does not serve yet.
-        substitute: the worker of another slot that serves this one's listeners meanwhile.
-        substitute_at: when to look for a substitute again after one refused; None when not.
-        start_at: when the next worker is due after one died; None when none is.
-        failures: workers that died in a row.
-        restarts: replacements of dead workers, ever.
-        ended: the sums of the counters of the processes that have ended.
+        number: the number of the slot, from 0.
+        current: the worker that serves the slot, or is starting to; None if there is none.
+        replacement: a starting worker that will replace the current one in a rolling restart.
+        substitute: the worker of another slot that serves this slot's listeners temporarily.
+        substitute_at: when to look for a substitute again after one has refused; None otherwise.
+        start_at: when to start the next worker after one has died; None if none is to be started.
+        failures: the number of failed workers in a row.
+        restarts: the number of workers started because another one had died.
+        ended: the sums of the counters of the processes that have exited.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""The signals that stop a process, and the recognition of a second one."""
+"""The signals that stop a process, and the detection of a second one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import time
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# Signals that follow the first within so many seconds are repetitions of it.
+# Signals within this time after the first one are repetitions of it.
 REPEAT_SECONDS = 1.0
 
 
 class StopSignals:
-    """Distinguishes a second stop signal from a repetition of the first.
+    """The stop signals received so far, to tell a second one from a repetition of the first.
 
-    systemd signals every process of a service, pkill(1) each that has the name, and timeout(1) its
-    child and then the child's group: one wish to stop may arrive more than once.
+    A single request to stop may arrive more than once: systemd signals every process of a service,
+    pkill(1) every process with the name, and timeout(1) its child and then the child's group.
     """
 
     def __init__(self) -> None:
         self._first_at: float | None = None
 
     def is_second(self) -> bool:
-        """Record a signal; return True if it came too late to be a repetition of the first."""
+        """Record a signal; return True if it is not the first, nor a repetition of it."""
         now = time.monotonic()
         if self._first_at is None:
             self._first_at = now
@@ -32,7 +32,7 @@ class StopSignals:
 def ignore_stop_signals() -> None:
     """Ignore the stop signals, in a process whose exit code is already decided.
 
-    While an interpreter ends it has no handlers any more, and a signal would be its death.
+    The interpreter restores the default handlers when it exits, so that a signal would kill it.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""The supervisor of the workers: it starts, watches, replaces and drains them.
+"""The supervisor, which starts, monitors, replaces and drains the workers.
 
-The supervisor keeps every listener open, so that connections in a worker's backlog outlive the
-worker. It is never monkey-patched and has no hub: a single loop waits for signals, for messages
-from workers, and for the next action that is due.
+The supervisor keeps all listeners open, so that connections in a worker's backlog outlive the
+worker. It is never monkey-patched and has no hub: a single loop waits for signals, messages from
+workers, and the time of the next action.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from echo_server.metrics.counters import (
     CounterTable,
     WorkerFigures,
     open_connections,
-    read_together,
+    snapshot,
 )
 from echo_server.processes.control import Message, Refused, Replace, Serving
 from echo_server.processes.launcher import Launcher
@@ -41,12 +41,12 @@ from echo_server.streams.tls import server_context
 
 log = structlog.get_logger()
 
-# A worker that served for so long starts the back-off of its slot anew.
+# A worker that has served for this time resets the back-off of its slot.
 STEADY_SECONDS = 10.0
-# The first replacement comes at once, the next ones later and later.
+# The delays before a worker is started again after failures in a row.
 BACK_OFF_SECONDS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
-# After so many deaths in a row the server gives up, if no other worker serves either.
-MOST_FAILURES = 5
+# After this number of failures in a row the server stops, if no other worker serves either.
+MAX_FAILURES = 5
 _FLUSH_SECONDS = 1.0
 _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
@@ -54,19 +54,19 @@ _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 def supervise(config: ServerConfig) -> ExitCode:
     """Serve with worker processes until SIGTERM or SIGINT; then drain.
 
-    SIGHUP replaces each worker in turn by a new process on the same listeners. A second SIGTERM or
-    SIGINT, more than a second later, ends everything at once, with exit code 130.
+    SIGHUP replaces the workers one after the other by new processes on the same listeners. A second
+    SIGTERM or SIGINT, more than a second later, kills the workers, and the exit code is 130.
 
     Raises:
-        InvalidValueError: more connections are allowed than there can be descriptors.
+        InvalidValueError: `max_connections` exceeds the descriptors that the workers may open.
         TlsFileError: a certificate or a key cannot be used.
         ListenError: an endpoint cannot be listened on.
-        SharedMemoryError: there is no memory for the counters.
-        WorkerStartError: no process can be started.
+        SharedMemoryError: the counters cannot be allocated.
+        WorkerStartError: the system cannot start the workers.
     """
     config.check_fit(raise_descriptor_limit())
     if config.speaks_tls:
-        # Workers make their own; this one is for saying at once what is wrong.
+        # Each worker creates its own context; this one only checks the files before the start.
         server_context(config)
     stream = logs.configure(config.log_level, config.log_format)
     try:
@@ -77,11 +77,11 @@ def supervise(config: ServerConfig) -> ExitCode:
 
 
 class Supervisor:
-    """Starts one worker per slot and keeps each slot served until it is told to stop.
+    """The supervisor: it runs one worker per slot, and replaces workers that die.
 
     Args:
-        config: the settings of the server; workers read theirs again when they start.
-        listeners: what each slot listens on.
+        config: the settings of the server; each worker reads its settings again when it starts.
+        listeners: the listeners of all slots.
     """
 
     def __init__(self, config: ServerConfig, listeners: Listeners) -> None:
@@ -92,18 +92,18 @@ class Supervisor:
         self._slots = [Slot(number) for number in range(config.workers)]
         self._substitution = Substitution(self._slots, listeners)
         self._workers: list[WorkerProcess] = []
-        self._rolling: deque[Slot] = deque()
+        self._restart_queue: deque[Slot] = deque()
         self._notifier = Notifier()
         self._announced = False
         self._exit_code: ExitCode | None = None
         self._signals: deque[int] = deque()
         self._stop_signals = StopSignals()
         self._selector = selectors.DefaultSelector()
-        # Held while a worker's counters move to its slot's sums, which another thread reads.
-        self._books = threading.Lock()
+        # Protects the workers and the sums of their counters, which the admin thread reads.
+        self._figures_lock = threading.Lock()
 
     def run(self) -> ExitCode:
-        """Serve until a signal, or until no worker can be started; return the exit code."""
+        """Serve until a stop signal, or until workers fail repeatedly; return the exit code."""
         admin = None
         if self._config.admin is not None:
             from echo_server.metrics.admin import AdminServer
@@ -114,16 +114,17 @@ class Supervisor:
         try:
             self._start_all()
             while self._workers or self._exit_code is None:
-                said = self._wait()
-                # A signal to the whole group reaches this process and the workers: it is a stop.
-                self._obey_signals()
-                for worker, message in said:
+                messages = self._wait_for_events()
+                # Signals first: if the whole process group got a stop signal, the workers request
+                # replacements, but the server is to stop.
+                self._handle_signals()
+                for worker, message in messages:
                     self._on_message(worker, message)
                 self._reap()
-                self._start_due()
+                self._start_due_workers()
                 self._kill_overdue()
                 if self._announced and self._exit_code is None:
-                    self._substitution.arrange()
+                    self._substitution.update()
                 if not self._announced and all(slot.is_up for slot in self._slots):
                     self._announced = True
                     self._listeners.announce()
@@ -138,7 +139,10 @@ class Supervisor:
         return self._exit_code
 
     def readiness(self) -> tuple[bool, str]:
-        """Return whether every listener is and will be served, and the state in words."""
+        """Return True if all listeners are served and the server is not draining, and the state.
+
+        The state is a short text for people.
+        """
         if not self._announced or self._exit_code is not None:
             return False, "starting or draining"
         down = sum(not slot.is_up for slot in self._slots)
@@ -150,9 +154,9 @@ class Supervisor:
         return False, state
 
     def figures(self) -> Sequence[WorkerFigures]:
-        """Return the counts of each slot; callable from any thread."""
-        with self._books:
-            processes = read_together(self._table.row(worker.row) for worker in self._workers)
+        """Return the figures of each slot; can be called from any thread."""
+        with self._figures_lock:
+            processes = snapshot(self._table.row(worker.row) for worker in self._workers)
             by_slot = [
                 (worker.slot, cells) for worker, cells in zip(self._workers, processes, strict=True)
             ]
@@ -172,25 +176,25 @@ class Supervisor:
         )
 
     def _catch_signals(self) -> None:
-        wake_up, wakes_up = socket.socketpair()
-        wake_up.setblocking(False)
-        wakes_up.setblocking(False)
-        self._selector.register(wake_up, selectors.EVENT_READ)
-        # It need not be read in full: the handlers have counted the signals.
-        signal.set_wakeup_fd(wakes_up.detach(), warn_on_full_buffer=False)
+        wake_reader, wake_writer = socket.socketpair()
+        wake_reader.setblocking(False)
+        wake_writer.setblocking(False)
+        self._selector.register(wake_reader, selectors.EVENT_READ)
+        # A full buffer does no harm: the handlers record the signals.
+        signal.set_wakeup_fd(wake_writer.detach(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
 
-    def _wait(self) -> list[tuple[WorkerProcess, Message]]:
-        """Wait for a signal, a message from a worker, or the next action that is due."""
-        dues = [slot.start_at for slot in self._slots if slot.start_at is not None]
-        dues += [slot.substitute_at for slot in self._slots if slot.substitute_at is not None]
-        dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
-        timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
-        said: list[tuple[WorkerProcess, Message]] = []
+    def _wait_for_events(self) -> list[tuple[WorkerProcess, Message]]:
+        """Wait for signals, messages, or the time of the next action; return the messages."""
+        due_times = [slot.start_at for slot in self._slots if slot.start_at is not None]
+        due_times += [slot.substitute_at for slot in self._slots if slot.substitute_at is not None]
+        due_times += [worker.deadline for worker in self._workers if worker.deadline is not None]
+        timeout = max(0.0, min(due_times) - time.monotonic()) if due_times else None
+        messages: list[tuple[WorkerProcess, Message]] = []
         for key, _ in self._selector.select(timeout):
             worker = key.data
             if worker is None:
@@ -200,8 +204,8 @@ class Supervisor:
             if received is None:
                 self._selector.unregister(worker.control)
             else:
-                said.append((worker, received[0]))
-        return said
+                messages.append((worker, received[0]))
+        return messages
 
     def _on_message(self, worker: WorkerProcess, message: Message) -> None:
         match message:
@@ -210,13 +214,13 @@ class Supervisor:
             case Replace(reason):
                 self._replace(worker, reason)
             case Refused(slot):
-                self._substitution.refused(worker, self._slots[slot])
+                self._substitution.on_refused(worker, self._slots[slot])
 
-    def _obey_signals(self) -> None:
+    def _handle_signals(self) -> None:
         while self._signals:
             number = self._signals.popleft()
             if number == signal.SIGHUP:
-                self._restart()
+                self._restart_all()
             elif number != signal.SIGCHLD:
                 if self._stop_signals.is_second():
                     self._exit_code = ExitCode.INTERRUPTED
@@ -233,11 +237,15 @@ class Supervisor:
             raise WorkerStartError(f"cannot start workers: {error.strerror}") from error
 
     def _start(self, slot: Slot) -> WorkerProcess:
-        """Start a worker; raise OSError if the system cannot start another process."""
+        """Start a worker for a slot.
+
+        Raises:
+            OSError: the system cannot start another process.
+        """
         slot.start_at = None
         worker = self._launcher.start(slot)
         self._selector.register(worker.control, selectors.EVENT_READ, worker)
-        with self._books:
+        with self._figures_lock:
             self._workers.append(worker)
         return worker
 
@@ -253,35 +261,36 @@ class Supervisor:
             slot.start_at = None
             if old is not None:
                 old.drain(final=False)
-            self._roll_next()
+            self._restart_next()
 
     def _stop(self, reason: str, exit_code: ExitCode) -> None:
-        """Tell all workers to drain and exit."""
+        """Drain all workers, and stop with an exit code when they have exited."""
         if exit_code is ExitCode.OK and self._announced:
-            self._serve_every_queue()
+            self._serve_unserved_backlogs()
             if self._exit_code is not None:
                 return
         log.info("draining", reason=reason, workers=len(self._workers))
         self._exit_code = exit_code
         self._notifier.stopping()
-        self._rolling.clear()
+        self._restart_queue.clear()
         for slot in self._slots:
             slot.start_at = slot.substitute_at = None
         self._listeners.remove_files()
         if self._config.when_full == "wait":
             self._listeners.stop_queueing()
-        # With these copies gone a listener closes when its worker, having emptied the queue, does.
+        # A listener is closed only when all its descriptors are: from now on when its worker closes
+        # it, which it does once its backlog is empty.
         self._listeners.close()
         for worker in self._workers:
             if worker.served_at is None and not self._announced:
-                # It has not been announced, so no client connects to it.
+                # The listeners have not been announced, so no client connects to them.
                 worker.process.kill()
             worker.drain(final=True)
 
-    def _serve_every_queue(self) -> None:
-        """Let a substitute or a new worker accept the backlog of each slot that is down."""
+    def _serve_unserved_backlogs(self) -> None:
+        """Let substitutes or new workers accept the backlogs of the slots that are down."""
         self._reap()
-        self._substitution.arrange()
+        self._substitution.update()
         for slot in self._slots:
             if slot.current is None and not slot.is_served and self._exit_code is None:
                 try:
@@ -289,54 +298,53 @@ class Supervisor:
                 except OSError as error:
                     log.error("worker not started", worker=slot.number, reason=error.strerror)  # noqa: TRY400
 
-    def _restart(self) -> None:
-        """Replace all workers, one after the other."""
+    def _restart_all(self) -> None:
+        """Start a rolling restart of all workers."""
         if self._announced and self._exit_code is None:
-            self._roll(self._slots)
+            self._restart_slots(self._slots)
 
     def _replace(self, worker: WorkerProcess, reason: str) -> None:
-        """Replace a worker that requested it."""
+        """Replace a worker that has requested it, unless it is being replaced already."""
         slot = worker.slot
-        awaited = worker is slot.replacement
-        unchallenged = worker is slot.current and slot.replacement is None
-        if self._exit_code is not None or slot in self._rolling or not (awaited or unchallenged):
+        is_newest = worker is (slot.replacement or slot.current)
+        if self._exit_code is not None or slot in self._restart_queue or not is_newest:
             return
         log.info("replacing a worker", reason=reason, worker=slot.number, pid=worker.process.pid)
-        self._roll([*self._rolling, slot])
+        self._restart_slots([*self._restart_queue, slot])
 
-    def _roll(self, slots: Iterable[Slot]) -> None:
+    def _restart_slots(self, slots: Iterable[Slot]) -> None:
         """Replace the workers of some slots, one after the other."""
         if self._launcher.capacity_left <= len(self._slots):
             log.warning("not restarted: too many earlier workers still drain")
             return
-        idle = not self._rolling and not any(slot.replacement for slot in self._slots)
-        self._rolling = deque(slots)
-        if idle:
-            log.info("restarting workers", workers=len(self._rolling))
+        is_restarting = bool(self._restart_queue) or any(slot.replacement for slot in self._slots)
+        self._restart_queue = deque(slots)
+        if not is_restarting:
+            log.info("restarting workers", workers=len(self._restart_queue))
             self._notifier.reloading()
-            self._roll_next()
+            self._restart_next()
 
-    def _roll_next(self) -> None:
-        if not self._rolling:
+    def _restart_next(self) -> None:
+        if not self._restart_queue:
             log.info("workers restarted")
             self._notifier.ready()
             return
-        slot = self._rolling.popleft()
+        slot = self._restart_queue.popleft()
         try:
             slot.replacement = self._start(slot)
         except OSError as error:
-            self._give_up_rolling(slot, str(error))
+            self._abort_restart(slot, str(error))
 
     def _reap(self) -> None:
         for worker in [one for one in self._workers if one.process.poll() is not None]:
-            self._settle(worker)
+            self._remove_exited(worker)
             if self._exit_code is None:
                 self._on_death(worker)
 
-    def _settle(self, worker: WorkerProcess) -> None:
-        """Add the counters of a worker that has exited to the totals of its slot."""
+    def _remove_exited(self, worker: WorkerProcess) -> None:
+        """Add the counters of a worker that has exited to its slot's sums, and release the rest."""
         counters = self._table.row(worker.row)
-        with self._books:
+        with self._figures_lock:
             counters.add(Counter.CLOSED_WORKER_DIED, open_connections(counters.cells))
             for cell, value in enumerate(counters.cells):
                 worker.slot.ended[cell] += value
@@ -344,48 +352,47 @@ class Supervisor:
             self._workers.remove(worker)
         if worker.control in self._selector.get_map():
             self._selector.unregister(worker.control)
-        self._launcher.settle(worker)
+        self._launcher.release(worker)
 
     def _on_death(self, worker: WorkerProcess) -> None:
-        slot, how = worker.slot, worker.how_it_ended
+        slot, how = worker.slot, worker.exit_reason
         if worker is slot.replacement:
-            self._give_up_rolling(slot, how)
+            self._abort_restart(slot, how)
             if slot.current is None and slot.start_at is None:
-                self._start_later(slot, worker)
+                self._schedule_start(slot, worker)
         elif worker is slot.current:
             slot.current = None
             log.error("worker died", worker=slot.number, pid=worker.process.pid, how=how)
-            self._start_later(slot, worker)
+            self._schedule_start(slot, worker)
 
-    def _give_up_rolling(self, slot: Slot, how: str) -> None:
+    def _abort_restart(self, slot: Slot, how: str) -> None:
         slot.replacement = None
-        self._rolling.clear()
+        self._restart_queue.clear()
         log.error(
             "restart given up: the new worker did not become ready", worker=slot.number, how=how
         )
         self._notifier.ready()
 
-    def _start_later(self, slot: Slot, worker: WorkerProcess) -> None:
-        """Delay the next start of a worker; give up if no worker succeeds in serving."""
+    def _schedule_start(self, slot: Slot, worker: WorkerProcess) -> None:
+        """Schedule the next start after a worker has died, or stop if starting is hopeless."""
         now = time.monotonic()
         if worker.served_at and now - worker.served_at >= STEADY_SECONDS:
             slot.failures = 0
-        hopeless = not self._announced or self._is_hopeless(slot)
-        if not worker.served_at and hopeless:
+        if not worker.served_at and (not self._announced or self._is_hopeless(slot)):
             self._stop("workers fail to start", ExitCode.SERVER)
             return
         self._back_off(slot)
 
     def _is_hopeless(self, slot: Slot) -> bool:
-        """Return True if a slot has failed repeatedly and no other slot is served."""
-        return slot.failures >= MOST_FAILURES and not any(one.is_up for one in self._slots)
+        """Return True if a slot has failed repeatedly and no slot has a serving worker."""
+        return slot.failures >= MAX_FAILURES and not any(one.is_up for one in self._slots)
 
     def _back_off(self, slot: Slot) -> None:
         delay = BACK_OFF_SECONDS[min(slot.failures, len(BACK_OFF_SECONDS) - 1)]
         slot.failures += 1
         slot.start_at = time.monotonic() + delay
 
-    def _start_due(self) -> None:
+    def _start_due_workers(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
             if slot.start_at is not None and slot.start_at <= now:

@@ -1,6 +1,6 @@
-"""A serving process: it accepts connections, echoes, and drains when told to stop.
+"""The worker process, which accepts connections, echoes, and drains before it stops.
 
-Import and run it in a monkey-patched process, before anything else has imported `ssl`.
+Import this module in a monkey-patched process, before anything else imports `ssl`.
 """
 
 from __future__ import annotations
@@ -58,30 +58,32 @@ from echo_server.streams.tls import server_context
 
 log = structlog.get_logger()
 
-# How long exit waits for the reader of standard error to take the last lines.
+# The maximum time to wait at exit until the last log lines are written.
 _FLUSH_SECONDS = 1.0
 
 
 def serve(config: ServerConfig) -> ExitCode:
-    """Serve in this process alone, until SIGTERM or SIGINT; then drain.
+    """Serve in this process, without a supervisor, until SIGTERM or SIGINT; then drain.
 
-    Prints `listening tcp://HOST:PORT` for each address on standard output once it can be connected
-    to. A second signal, more than a second later, ends the process at once, with exit code 130.
+    Print `listening tcp://HOST:PORT` for each address to standard output as soon as connections are
+    accepted. A second signal, more than a second later, ends the process at once, with exit code
+    130.
 
     Raises:
-        InvalidValueError: more connections are allowed than there can be descriptors.
+        InvalidValueError: `max_connections` exceeds the descriptors that this process may open.
         ListenError: an endpoint cannot be listened on.
-        SharedMemoryError: there is no memory for the counters.
+        SharedMemoryError: the counters cannot be allocated.
+        TlsFileError: a certificate or a key cannot be used.
     """
     config.check_fit(raise_descriptor_limit())
-    with _process(config) as log_stream:
+    with _configured_logs(config) as log_stream:
         stop = _Stop()
-        _on_stop_signals(stop.on_signal)
-        gevent.signal_handler(signal.SIGHUP, _explain_hangup)
+        _handle_stop_signals(stop.on_signal)
+        gevent.signal_handler(signal.SIGHUP, _on_hangup)
         with open_listeners(config) as listeners:
             notifier = Notifier()
             worker = _Worker(config, CounterTable.create().row(0), log_stream)
-            worker.serve(0, listeners.of_slot(0))
+            worker.serve(0, listeners.for_slot(0))
             log.info("serving", pid=os.getpid())
             listeners.announce()
             notifier.ready()
@@ -96,19 +98,19 @@ def serve(config: ServerConfig) -> ExitCode:
 
 
 def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
-    """Serve as a supervisor's worker, until the supervisor says to stop or has exited.
+    """Serve as a supervisor's worker, until the supervisor requests a stop or has exited.
 
-    A signal to stop is passed on to the supervisor, which replaces this process first. Without a
-    supervisor the signals mean what they mean to `serve`.
+    On SIGTERM or SIGINT the worker asks the supervisor to replace it. If the supervisor has exited,
+    the signals have the same effect as in `serve`.
 
     Raises:
-        ListenError: a descriptor that was handed over is no listener.
-        TlsFileError: one of them speaks TLS, and there is no certificate for it.
+        ListenError: a descriptor of the assignment is not a listener.
+        TlsFileError: a certificate or a key cannot be used, or is missing for a TLS listener.
     """
-    # A terminal may stop processes of the background that write to it, and these log to it.
+    # Workers are background processes: a terminal with `stty tostop` would stop them when they log.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     raise_descriptor_limit()
-    with _process(config, worker=assignment.slot) as log_stream:
+    with _configured_logs(config, worker=assignment.slot) as log_stream:
         stop = _Stop()
         control = ControlSocket(socket.socket(fileno=assignment.control))
 
@@ -116,10 +118,10 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
             if not control.send(Replace(number.name)):
                 stop.on_signal(number)
 
-        _on_stop_signals(on_signal)
-        # Only the supervisor knows what a hangup means.
+        _handle_stop_signals(on_signal)
+        # SIGHUP requests a restart, which is the supervisor's task.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # Held back since before this program began.
+        # The launcher blocked these until the handlers above were installed.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOP_SIGNALS, signal.SIGHUP))
         counters = CounterTable(assignment.counters).row(assignment.row)
         worker = _Worker(config, counters, log_stream)
@@ -129,29 +131,32 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
         )
         log.info("serving", pid=os.getpid())
         control.send(Serving(config.drain_timeout))
-        gevent.spawn(_obey, control, worker, stop)
+        gevent.spawn(_handle_commands, control, worker, stop)
         stop.wait()
         worker.drain(stop)
         ignore_stop_signals()
     return ExitCode.OK
 
 
-def _obey(control: ControlSocket, worker: _Worker, stop: _Stop) -> None:
-    """Execute the supervisor's commands until it has exited."""
+def _handle_commands(control: ControlSocket, worker: _Worker, stop: _Stop) -> None:
+    """Execute the supervisor's commands until it has exited; then request a stop."""
     try:
         while (received := control.receive()) is not None:
-            answer = _do(*received, worker, stop)
-            if answer is not None:
-                control.send(answer)
+            reply = _handle_command(*received, worker, stop)
+            if reply is not None:
+                control.send(reply)
     finally:
         control.close()
-        stop.ask("the supervisor has exited")
+        stop.request("the supervisor has exited")
 
 
-def _do(order: Message, descriptors: list[int], worker: _Worker, stop: _Stop) -> Message | None:
-    match order:
+def _handle_command(
+    command: Message, descriptors: list[int], worker: _Worker, stop: _Stop
+) -> Message | None:
+    """Execute a command; return the reply to the supervisor, if any."""
+    match command:
         case Drain(final):
-            stop.ask("requested by the supervisor", final=final)
+            stop.request("requested by the supervisor", final=final)
         case Adopt(slot, schemes) if len(schemes) == len(descriptors):
             listeners = map(inherited_listener, descriptors)
             worker.serve(slot, list(zip(schemes, listeners, strict=True)))
@@ -164,7 +169,7 @@ def _do(order: Message, descriptors: list[int], worker: _Worker, stop: _Stop) ->
     return None
 
 
-def _explain_hangup() -> None:
+def _on_hangup() -> None:
     log.warning(
         "not restarted: there is no supervisor; use --workers 2 or more, or --admin",
         signal="SIGHUP",
@@ -172,25 +177,25 @@ def _explain_hangup() -> None:
 
 
 @dataclass(slots=True)
-class _Served:
-    """The listeners of a slot that this process serves."""
+class _SlotServers:
+    """The servers of a slot's listeners."""
 
-    servers: list[EchoServer] = field(default_factory=list)
+    streams: list[EchoServer] = field(default_factory=list)
     datagrams: list[DatagramEcho] = field(default_factory=list)
 
 
 class _Worker:
-    """Accepts on the listeners of some slots and echoes, within the limits of a configuration."""
+    """The echo service of this process, on the listeners of one or several slots."""
 
     def __init__(self, config: ServerConfig, counters: Counters, log_stream: DrainedStream) -> None:
         self._config = config
         self._counters = counters
         self._admission = Admission(config, counters)
         self._echo_set = self._make_echo_set()
-        self._served: dict[int, _Served] = {}
-        # Closed, but connections that they accepted may still be in their handshake.
+        self._servers: dict[int, _SlotServers] = {}
+        # Closed servers that may still have connections in their handshake.
         self._released: list[EchoServer] = []
-        # Of all workers: each slot has the same.
+        # The ports of all UDP listeners of the server: they are the same in each slot.
         self._udp_ports: frozenset[int] = frozenset()
         self._tls: ssl.SSLContext | None = None
         self._vitals = Vitals(counters, log_stream)
@@ -203,22 +208,22 @@ class _Worker:
         self._udp_ports |= {
             listener.getsockname()[1] for scheme, listener in listeners if scheme == "udp"
         }
-        served = self._served.setdefault(slot, _Served())
+        servers = self._servers.setdefault(slot, _SlotServers())
         for scheme, listener in listeners:
             if scheme == "udp":
-                served.datagrams.append(self._start_datagrams(listener))
+                servers.datagrams.append(self._start_datagrams(listener))
             else:
-                served.servers.append(self._start_stream(scheme, listener))
+                servers.streams.append(self._start_stream(scheme, listener))
 
     def release(self, slot: int) -> None:
-        """Close the listeners of a slot; their backlogs are left to the processes sharing them."""
-        served = self._served.pop(slot, _Served())
-        for echo in served.datagrams:
+        """Close the listeners of a slot; other processes that share them serve their backlogs."""
+        servers = self._servers.pop(slot, _SlotServers())
+        for echo in servers.datagrams:
             self._vitals.probes.remove(echo.count_drops)
             echo.close()
-        for server in served.servers:
+        for server in servers.streams:
             server.close()
-        self._released = [one for one in (*self._released, *served.servers) if one.has_handshakes]
+        self._released = [one for one in (*self._released, *servers.streams) if one.has_handshakes]
 
     def _make_echo_set(self) -> EchoSet:
         arguments = (self._counters, self._admission.release, self._config.rate_limit)
@@ -245,10 +250,13 @@ class _Worker:
         return server
 
     def _tls_context(self) -> ssl.SSLContext:
-        """Return the TLS configuration of the existing listeners, even if the new one names others.
+        """Return the TLS context of all TLS listeners.
+
+        A worker that replaces another one has the listeners of the original configuration, which
+        may need a certificate although its own configuration no longer names one.
 
         Raises:
-            TlsFileError: a file cannot be used, or the configuration has none any more.
+            TlsFileError: a file cannot be used, or the configuration names no certificate.
         """
         if self._tls is None:
             if not (self._config.tls_cert and self._config.tls_key):
@@ -276,25 +284,25 @@ class _Worker:
         return echo
 
     def drain(self, stop: _Stop) -> None:
-        """Stop accepting, let open connections finish, and close those that do not in time.
+        """Stop accepting, let open connections finish, and close the rest at the drain timeout.
 
-        Where nobody serves the listeners after this worker, connections that wait are let in as
-        soon as they may be.
+        If no other process will serve the listeners, connections in their backlogs are accepted as
+        soon as the limits admit them.
         """
         self._vitals.probes.clear()
-        servers = [server for served in self._served.values() for server in served.servers]
-        for echo in [echo for served in self._served.values() for echo in served.datagrams]:
+        servers = [server for slot in self._servers.values() for server in slot.streams]
+        for echo in [echo for slot in self._servers.values() for echo in slot.datagrams]:
             echo.stop()
         for server in servers:
             if stop.final:
-                server.finish_queue()
+                server.drain_backlog()
             else:
                 server.stop()
         seconds = self._config.drain_timeout
         log.info("draining", reason=stop.reason, open=self._counters.reserved[0], seconds=seconds)
         deadline = time.monotonic() + seconds
         for server in servers:
-            server.join_queue(max(0.0, deadline - time.monotonic()))
+            server.join_backlog(max(0.0, deadline - time.monotonic()))
         for server in (*servers, *self._released):
             server.join_handshakes(max(0.0, deadline - time.monotonic()))
         if not self._echo_set.join(max(0.0, deadline - time.monotonic())):
@@ -307,44 +315,44 @@ class _Worker:
 
 
 class _Stop:
-    """Waits until this process is to stop; a second signal ends it at once.
+    """The request to stop this process; a second signal ends it at once.
 
     Attributes:
-        reason: why it is to stop.
-        final: whether nobody serves its listeners after it.
+        reason: why the process is to stop, for the log.
+        final: True if no other process will serve its listeners.
     """
 
     def __init__(self) -> None:
         self.reason = ""
         self.final = True
-        self._asked = Event()
+        self._requested = Event()
         self._signals = StopSignals()
 
     def wait(self) -> None:
         """Wait until a stop is requested."""
-        self._asked.wait()
+        self._requested.wait()
 
-    def ask(self, reason: str, *, final: bool = True) -> None:
-        """Request a stop, unless one has been requested."""
-        if not self._asked.is_set():
+    def request(self, reason: str, *, final: bool = True) -> None:
+        """Request a stop; only the first request has an effect."""
+        if not self._requested.is_set():
             self.reason, self.final = reason, final
-            self._asked.set()
+            self._requested.set()
 
     def on_signal(self, number: signal.Signals) -> None:
-        """Request a stop because of a signal."""
+        """Request a stop because of a signal, or exit at once if it is a second one."""
         if self._signals.is_second():
             os._exit(ExitCode.INTERRUPTED)
-        self.ask(number.name)
+        self.request(number.name)
 
 
-def _on_stop_signals(call: Callable[[signal.Signals], None]) -> None:
+def _handle_stop_signals(call: Callable[[signal.Signals], None]) -> None:
     for number in STOP_SIGNALS:
         gevent.signal_handler(number, call, number)
 
 
 @contextmanager
-def _process(config: ServerConfig, **bound: object) -> Iterator[DrainedStream]:
-    """Configure logging that never blocks the hub, for the length of the block."""
+def _configured_logs(config: ServerConfig, **bound: object) -> Iterator[DrainedStream]:
+    """Configure logs that never block the hub; at the end of the block, write the last lines."""
     stream = logs.configure(
         config.log_level,
         config.log_format,
@@ -359,7 +367,7 @@ def _process(config: ServerConfig, **bound: object) -> Iterator[DrainedStream]:
 
 
 def _log_hub_errors() -> None:
-    """Log the hub's tracebacks: printing them could block the hub."""
+    """Log the hub's tracebacks, which gevent would print to standard error and so could block."""
 
     def print_exception(
         context: object,

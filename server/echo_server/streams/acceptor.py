@@ -1,4 +1,4 @@
-"""Accepting of connections, and their handover to the echo set."""
+"""Accepting of connections, which are then added to the echo set."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from echo_server.streams.tls import TlsConnection
 
 log = structlog.get_logger()
 
-# The connection died in the queue, or the network failed it: accept(2) says to treat these as
-# nothing to accept and to go on.
-_LOST_BEFORE_ACCEPT = frozenset(
+# The connection failed while it was in the backlog. accept(2) recommends to treat these errors like
+# EAGAIN and to continue.
+_FAILED_IN_BACKLOG = frozenset(
     {
         errno.ECONNABORTED,
         errno.EPROTO,
@@ -43,24 +43,24 @@ _LOST_BEFORE_ACCEPT = frozenset(
         errno.ETIMEDOUT,
     }
 )
-# After any other error (no descriptor left: EMFILE, ENFILE; no memory: ENOBUFS, ENOMEM) the
-# connection stays in the queue, and accepting waits until something may have been given back.
+# The pause after any other error, such as EMFILE, ENFILE, ENOBUFS or ENOMEM. The connection stays
+# in the backlog until descriptors or memory may be available again.
 PAUSE_SECONDS = 0.1
 
 
 class EchoServer(StreamServer):
     """A gevent StreamServer that passes every connection it accepts to an echo set.
 
-    Connections are accepted as raw sockets: no greenlet is started for them. An error while
-    accepting costs at most the connection it belongs to. When descriptors or memory run out,
-    accepting pauses, is tried again every `PAUSE_SECONDS`, and says so once a period.
+    Connections are accepted as raw sockets, without a greenlet for each. An error affects at most
+    the connection that it belongs to. When descriptors or memory run out, accepting pauses and is
+    retried every `PAUSE_SECONDS`; a warning is logged once per `WARNING_PERIOD_SECONDS`.
 
     Args:
         listener: a listening, non-blocking socket; `stop` closes it.
-        echo_set: where the connections are echoed.
+        echo_set: the echo set to add the connections to.
         admission: the limits on connections.
-        counters: where errors are counted.
-        backlog: the length of the listener's queue.
+        counters: the counters for errors and rejected connections.
+        backlog: the backlog of the listener, in connections.
         handshake: performed before the echo, in a greenlet per connection; None for no handshake.
     """
 
@@ -74,18 +74,18 @@ class EchoServer(StreamServer):
         handshake: Handshake | None = None,
     ) -> None:
         self._handshake = handshake
-        self._in_handshake = Group()
-        self._shaking_hands: set[Connection] = set()
-        self._kind = TlsConnection if handshake and handshake.speaks_tls else Connection
+        self._handshakes = Group()
+        self._in_handshake: set[Connection] = set()
+        self._connection_class = TlsConnection if handshake and handshake.speaks_tls else Connection
         self._echo_set = echo_set
         self._admission = admission
         self._counters = counters
         self._failures = 0
         self._warned_at = -math.inf
-        self._short_of_resources = False
-        self._finishing_queue = False
+        self._pause_was_logged = False
+        self._is_draining_backlog = False
         self._closed = Event()
-        # The stubs ask for gevent's own socket class; gevent itself takes any listener.
+        # The type stubs require gevent's socket class; gevent itself accepts any listener.
         super().__init__(cast("Any", listener))
         self.backlog = backlog
 
@@ -94,22 +94,22 @@ class EchoServer(StreamServer):
         connection.setblocking(False)
         connection.sockaddr = sockaddr
         if self.family == socket.AF_UNIX:
-            # Not inherited from the listener, as it is in TCP.
+            # Unlike TCP connections, unix ones do not inherit it from the listener.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        if not self._admission.admit(connection, identified=self._handshake is None):
+        if not self._admission.admit(connection, address_known=self._handshake is None):
             connection.close()
         elif self._handshake is None:
             self._echo(connection)
         else:
-            self._shaking_hands.add(connection)
-            self._in_handshake.spawn(self._shake_hands, connection, self._handshake)
+            self._in_handshake.add(connection)
+            self._handshakes.spawn(self._perform_handshake, connection, self._handshake)
 
     def do_read(self) -> Any:
-        """Accept one connection for StreamServer's accept loop; return None to end a wake-up."""
-        if not self._admission.waits:
+        """Accept a connection for StreamServer's accept loop; None ends this run of the loop."""
+        if not self._admission.waits_when_full:
             return self._accept()
         if not self._admission.reserve():
-            self._wait_for_a_release()
+            self._wait_for_release()
             return None
         accepted = self._accept()
         if accepted is None:
@@ -117,7 +117,7 @@ class EchoServer(StreamServer):
         return accepted
 
     def do_handle(self, connection: Any, sockaddr: object) -> None:
-        """Admit an accepted connection; a failure closes it but does not stop accepting."""
+        """Handle an accepted connection; a failure closes it but does not stop accepting."""
         try:
             self.handle(connection, sockaddr)
         except Exception:
@@ -125,59 +125,59 @@ class EchoServer(StreamServer):
             connection.close()
 
     def join_handshakes(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for connections that are not echoed yet, then close them."""
-        self._in_handshake.join(timeout)
-        self._in_handshake.kill()
+        """Wait up to `timeout` seconds until all handshakes have ended; abort the rest."""
+        self._handshakes.join(timeout)
+        self._handshakes.kill()
         # A greenlet that was killed before it started has not closed its connection.
-        for connection in list(self._shaking_hands):
-            self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
+        for connection in list(self._in_handshake):
+            self._abort_handshake(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
 
     def stop(self, timeout: float | None = None) -> None:
         """Accept the connections in the backlog that the limits admit, then close the listener."""
-        self._accept_queue()
+        self._accept_backlog()
         super().stop(timeout)
 
     def close(self) -> None:
-        """Close the listener; its backlog is left to other processes that share it."""
+        """Close the listener; other processes that share it serve its backlog."""
         super().close()
         self._closed.set()
 
-    def finish_queue(self) -> None:
+    def drain_backlog(self) -> None:
         """Accept the connections in the backlog, as soon as the limits admit them.
 
-        Once the queue is empty the listener closes; echoing goes on.
+        The listener is closed when the backlog is empty; open connections are still served.
         """
-        self._finishing_queue = True
-        if self._accept_queue() or not self._is_waited_for():
+        self._is_draining_backlog = True
+        if self._accept_backlog() or self._is_backlog_empty():
             self.close()
 
-    def join_queue(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds until the listener is closed; then close its backlog."""
+    def join_backlog(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds until the backlog is empty; reject the rest, and close."""
         deadline = time.monotonic() + timeout
         # The result of `wait` is ignored: it may time out just as the listener is closed.
         while not self._closed.is_set():
             left = deadline - time.monotonic()
-            if left <= 0 or not self._is_waited_for():
-                self._close_queue()
+            if left <= 0 or self._is_backlog_empty():
+                self._reject_backlog()
                 return
             self._closed.wait(min(PAUSE_SECONDS, left))
 
-    def _close_queue(self) -> None:
-        if self._is_waited_for():
-            turned_away = 0
-            while turned_away <= self.backlog and self._turn_away():
-                turned_away += 1
-            log.warning("closing connections that waited to be accepted", waiting=turned_away)
+    def _reject_backlog(self) -> None:
+        if not self._is_backlog_empty():
+            rejected = 0
+            while rejected <= self.backlog and self._reject_one():
+                rejected += 1
+            log.warning("closing connections that waited to be accepted", waiting=rejected)
         self.close()
 
     @property
     def has_handshakes(self) -> bool:
-        """True if there are accepted connections that are not echoed yet."""
-        return bool(self._shaking_hands)
+        """True if connections are in their handshake."""
+        return bool(self._in_handshake)
 
-    def _accept_queue(self) -> bool:
-        """Accept as much of the backlog as the limits admit; return False if more may wait."""
-        # The kernel queues one connection more than the backlog.
+    def _accept_backlog(self) -> bool:
+        """Accept the backlog as far as the limits admit; return False if some may be left."""
+        # Linux queues one connection more than the backlog.
         for _ in range(self.backlog + 1):
             accepted = self.do_read()
             if accepted is None:
@@ -185,13 +185,13 @@ class EchoServer(StreamServer):
             self.do_handle(*accepted)
         return True
 
-    def _is_waited_for(self) -> bool:
-        # gevent's poll reports what the loop has seen, and so may miss a new connection.
+    def _is_backlog_empty(self) -> bool:
+        # Not gevent's poll, which depends on the loop and may miss a new connection.
         poll: select.poll = monkey.get_original("select", "poll")()
         poll.register(self.socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return not poll.poll(0)
 
-    def _turn_away(self) -> bool:
+    def _reject_one(self) -> bool:
         try:
             descriptor, _ = cast("Any", self.socket)._accept()  # noqa: SLF001  # without a wrapper
         except OSError:
@@ -207,23 +207,23 @@ class EchoServer(StreamServer):
             self._admission.release(connection, Counter.CLOSED_ERROR)
             raise
 
-    def _shake_hands(self, connection: Connection, handshake: Handshake) -> None:
+    def _perform_handshake(self, connection: Connection, handshake: Handshake) -> None:
         try:
             handshake.perform(connection)
         except HandshakeError as error:
-            self._give_up(connection, error.counted, str(error))
+            self._abort_handshake(connection, error.counter, str(error))
         except gevent.GreenletExit:
-            self._give_up(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
+            self._abort_handshake(connection, Counter.CLOSED_SERVER_STOPPED, "server stopped")
         except Exception:
             log.exception("connection failed", peer=connection.peer)
-            self._give_up(connection, Counter.CLOSED_ERROR, "internal error")
+            self._abort_handshake(connection, Counter.CLOSED_ERROR, "internal error")
         else:
-            self._shaking_hands.discard(connection)
-            self._echo_identified(connection)
+            self._in_handshake.discard(connection)
+            self._echo_after_handshake(connection)
 
-    def _echo_identified(self, connection: Connection) -> None:
-        if not self._admission.identify(connection):
-            self._give_up(connection, Counter.CLOSED_REJECTED, "too many from its address")
+    def _echo_after_handshake(self, connection: Connection) -> None:
+        if not self._admission.admit_address(connection):
+            self._abort_handshake(connection, Counter.CLOSED_REJECTED, "too many from its address")
             return
         try:
             self._echo(connection)
@@ -231,8 +231,8 @@ class EchoServer(StreamServer):
             log.exception("connection failed", peer=connection.peer)
             connection.close()
 
-    def _give_up(self, connection: Connection, reason: Counter, why: str) -> None:
-        self._shaking_hands.discard(connection)
+    def _abort_handshake(self, connection: Connection, reason: Counter, why: str) -> None:
+        self._in_handshake.discard(connection)
         self._admission.release(connection, reason, why)
         connection.close()
 
@@ -240,28 +240,30 @@ class EchoServer(StreamServer):
         try:
             descriptor, sockaddr = cast("Any", self.socket)._accept()  # noqa: SLF001  # without a wrapper
         except BlockingIOError:
-            self._queue_is_empty()
+            self._on_backlog_empty()
             return None
         except OSError as error:
             self._counters.add(Counter.ACCEPT_ERRORS)
-            if error.errno not in _LOST_BEFORE_ACCEPT:
-                self._pause(error)
+            if error.errno not in _FAILED_IN_BACKLOG:
+                self._pause_after_error(error)
             return None
         except Exception as error:
             self._counters.add(Counter.ACCEPT_ERRORS)
             log.exception("accepting failed")
-            self._pause(error)
+            self._pause_after_error(error)
             return None
         try:
-            return self._kind(self.family, socket.SOCK_STREAM, 0, fileno=descriptor), sockaddr
+            return self._connection_class(
+                self.family, socket.SOCK_STREAM, 0, fileno=descriptor
+            ), sockaddr
         except Exception:
             log.exception("connection failed", peer=peer_name(sockaddr))
             os.close(descriptor)
             return None
 
-    def _pause(self, error: Exception) -> None:
+    def _pause_after_error(self, error: Exception) -> None:
         self._failures += 1
-        self._stop_accepting_for_a_while()
+        self._pause_accepting()
         now = time.monotonic()
         if now - self._warned_at >= WARNING_PERIOD_SECONDS:
             log.warning(
@@ -272,16 +274,16 @@ class EchoServer(StreamServer):
                 retry_seconds=PAUSE_SECONDS,
             )
             self._warned_at = now
-            self._short_of_resources = True
+            self._pause_was_logged = True
 
-    def _wait_for_a_release(self) -> None:
-        # Releases by other processes are noticed only by trying again.
-        self._stop_accepting_for_a_while()
+    def _wait_for_release(self) -> None:
+        # Releases by this process resume at once; those by others are noticed by retrying.
+        self._pause_accepting()
         self._admission.when_released(self._resume)
 
-    def _stop_accepting_for_a_while(self) -> None:
+    def _pause_accepting(self) -> None:
         self.stop_accepting()
-        # StreamServer's own timer for this: `stop_accepting` ends it.
+        # The attribute of StreamServer for its own pauses: `stop_accepting` stops this timer.
         self._timer = self.loop.timer(PAUSE_SECONDS)
         self._timer.start(self._resume)
 
@@ -289,9 +291,9 @@ class EchoServer(StreamServer):
         if self.started:
             self.start_accepting()
 
-    def _queue_is_empty(self) -> None:
-        if self._finishing_queue:
+    def _on_backlog_empty(self) -> None:
+        if self._is_draining_backlog:
             self.close()
-        if self._short_of_resources:
-            self._short_of_resources = False
+        if self._pause_was_logged:
+            self._pause_was_logged = False
             log.info("accepting resumed", open=len(self._echo_set))

@@ -1,4 +1,4 @@
-"""Admission of connections within the limits, and counting of their beginning and end."""
+"""Admission of connections within the limits, and counting of accepted and closed ones."""
 
 from __future__ import annotations
 
@@ -15,43 +15,47 @@ from echo_server.streams.connection import Connection, ip_address
 log = structlog.get_logger()
 
 WARNING_PERIOD_SECONDS = 10.0
-# A name for the hot path: an attribute of an enumeration costs more than counting does.
+# A constant for the hot path: the lookup of an enumeration's attribute costs more than counting.
 _ACCEPTED = int(Counter.ACCEPTED)
 
 
 class Admission:
-    """Keeps the limits on the number of connections of this process and of all together.
+    """The limits on open connections: over all workers, and per address in this worker.
 
-    A connection is reserved before it is admitted and counted: two processes that try to reserve
-    the last one at the same time may both be refused, but are never both admitted.
+    A connection is reserved before it is admitted and counted. If two processes try to reserve the
+    last connection at the same time, both may fail, but they never both succeed.
 
     Args:
-        config: the limits, and what is logged.
-        counters: this process's row; the open connections of the others are in its table.
+        config: the limits, and the settings of the logs.
+        counters: the counters of this process; their table has the reservations of the others.
 
     Attributes:
-        waits: beyond the limit, connections wait in the backlog instead of being closed.
+        waits_when_full: True if connections beyond the limit wait in the backlog; False if they are
+            closed.
     """
 
     def __init__(self, config: ServerConfig, counters: Counters) -> None:
-        self.waits = config.max_connections is not None and config.when_full == "wait"
-        self._most = config.max_connections
-        self._most_per_ip = config.max_connections_per_ip
+        self.waits_when_full = config.max_connections is not None and config.when_full == "wait"
+        self._max_connections = config.max_connections
+        self._max_per_ip = config.max_connections_per_ip
         self._access_log = config.access_log
         self._counters = counters
         self._per_ip: dict[str, int] = {}
         self._waiting: list[Callable[[], None]] = []
         self._warned_at = -WARNING_PERIOD_SECONDS
-        # Calling the logger for a line that is not written costs as much as all the counting.
+        # A call of the logger costs as much as all the counting, even if the line is suppressed.
         self._debug = config.log_level == "debug"
 
     def reserve(self) -> bool:
-        """Reserve one more connection; return False if that would exceed the limit.
+        """Reserve a connection; return False if that would exceed the limit over all workers.
 
-        Where connections wait, this comes before one is accepted; otherwise `admit` does it.
+        If `waits_when_full`, call this before accepting a connection; otherwise `admit` calls it.
         """
         self._counters.reserved[0] += 1
-        if self._most is None or self._counters.table.reserved() <= self._most:
+        if (
+            self._max_connections is None
+            or self._counters.table.reserved() <= self._max_connections
+        ):
             return True
         self._counters.reserved[0] -= 1
         self._warn()
@@ -62,56 +66,57 @@ class Admission:
         self._counters.reserved[0] -= 1
 
     def when_released(self, call: Callable[[], None]) -> None:
-        """Call once, as soon as a connection of this process has been released."""
+        """Call a function once, when a connection of this process is released."""
         if call not in self._waiting:
             self._waiting.append(call)
 
-    def admit(self, connection: Connection, *, identified: bool = True) -> bool:
-        """Count a connection as accepted, or count why it was rejected.
+    def admit(self, connection: Connection, *, address_known: bool = True) -> bool:
+        """Count a connection as accepted, or count it as rejected and return False.
 
         Args:
-            connection: accepted from a listener.
-            identified: its address is known; otherwise `identify` is called once it is.
+            connection: a connection accepted from a listener.
+            address_known: False if the client's address is known only after the handshake, when
+                `admit_address` is to be called.
         """
-        if not (self.waits or self.reserve()):
+        if not (self.waits_when_full or self.reserve()):
             self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS)
             return False
         connection.address = ""
-        if identified and not self.identify(connection):
+        if address_known and not self.admit_address(connection):
             self.cancel()
             self._call_waiting()
             return False
         if self._access_log:
             connection.accepted_at = time.monotonic()
-            # It may end before it is echoed.
+            # It may end before the echo set initialises these.
             connection.received = 0
             connection.unsent = b""
         self._counters.cells[_ACCEPTED] += 1
         return True
 
-    def identify(self, connection: Connection) -> bool:
-        """Count a connection under its address, or reject it if that has too many."""
-        if self._most_per_ip is not None:
+    def admit_address(self, connection: Connection) -> bool:
+        """Count a connection for its address, or count it as rejected and return False."""
+        if self._max_per_ip is not None:
             address = ip_address(connection.sockaddr)
             others = self._per_ip.get(address, 0)
-            if others >= self._most_per_ip:
+            if others >= self._max_per_ip:
                 self._reject(connection, Counter.REJECTED_MAX_CONNECTIONS_PER_IP)
                 return False
             if address:
                 self._per_ip[address] = others + 1
-                # Kept for `release`: the name of an interface in it may change meanwhile.
+                # Kept for `release`: the name of an interface in the address may change.
                 connection.address = address
         if self._debug:
             log.debug("connection accepted", peer=connection.peer)
         return True
 
     def release(self, connection: Connection, reason: Counter, why: str | None = None) -> None:
-        """Count the end of an admitted connection.
+        """Count an admitted connection as closed, and release its reservation.
 
         Args:
-            connection: which.
-            reason: what it is counted as.
-            why: what its handshake failed for, if it did.
+            connection: the connection.
+            reason: the counter of the reason.
+            why: why its handshake failed; None if it did not.
         """
         if connection.address:
             self._forget_address(connection.address)
@@ -119,7 +124,7 @@ class Admission:
             log.debug("handshake failed", peer=connection.peer, reason=reason.label, why=why)
         elif self._debug:
             log.debug("connection closed", peer=connection.peer, reason=reason.label)
-        # In this order: there are never more connections open than reserved.
+        # In this order, so that there are never more open connections than reserved ones.
         self._counters.cells[reason] += 1
         self.cancel()
         if self._access_log and random.random() < self._access_log:  # noqa: S311  # a sample
@@ -156,6 +161,6 @@ class Admission:
             self._warned_at = now
             log.warning(
                 "connection limit reached",
-                max_connections=self._most,
-                beyond="waits" if self.waits else "is closed",
+                max_connections=self._max_connections,
+                beyond="waits" if self.waits_when_full else "is closed",
             )

@@ -1,4 +1,4 @@
-"""An accepted connection, and what is remembered about it."""
+"""An accepted connection and its state."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ import struct
 
 from echo_core.socket_address import host_of
 
-_LINGER_NOT = struct.pack("ii", 1, 0)
+# struct linger: enabled, with a timeout of 0 seconds.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Connection(_socket.socket):
-    """A raw non-blocking socket and what belongs to it.
+    """A raw non-blocking socket, with the state that the server keeps for it.
 
-    `recv_into` and `send` raise BlockingIOError where they would have to wait, `recv_into` for
-    bytes and `send` for buffer space, or `OtherDirectionError` where it is the other way round.
+    `recv_into` and `send` raise BlockingIOError where they would block: `recv_into` until the
+    socket is readable, and `send` until it is writable. They raise OtherDirectionError in the
+    opposite case.
 
     Attributes:
-        sockaddr: the address at the other end, as accept(2) gave it.
-        address: the IP address that it is counted under, where there is a limit for each; or "".
-        accepted_at: when it was accepted, in seconds of the monotonic clock.
-        buffer: what it is received into: a larger one while its reads are large.
-        received: bytes received.
-        unsent: bytes received and not sent back; empty while the connection is read.
-        watched: the events that the echo set watches: readable, writable, or none.
-        allowance: bytes that may have been received before the rate limit looks again.
-        refilled_at: when the allowance was worked out, in seconds of the monotonic clock.
-        progress: bytes moved both ways when the idle sweep last looked; -1 before.
-        unacknowledged: bytes sent that the peer had not acknowledged when the idle sweep last
-            asked; -1 where it has not asked since something moved.
-        idle_sweeps: sweeps in a row that found nothing moved.
+        sockaddr: the peer's address, from accept(2) or a PROXY header.
+        address: the IP address that the limit per address counts the connection for; empty if there
+            is no such limit, and for unix sockets.
+        accepted_at: when it was accepted, in seconds of the monotonic clock; set only for the
+            access log.
+        buffer: the buffer to receive into: a larger one after a read that filled the default one.
+        received: the number of bytes received.
+        unsent: the bytes received and not yet sent back.
+        watched: the event that the echo set watches for: readable, writable, or none.
+        allowance: the value of `received` above which the rate limit is checked.
+        refilled_at: when the rate limit computed the allowance, in seconds of the monotonic clock.
+        progress: the bytes received plus the bytes sent, at the last idle sweep; -1 before.
+        unacknowledged: the bytes sent that the peer had not acknowledged at the last idle sweep; -1
+            if that sweep found progress and so did not ask the kernel.
+        idle_sweeps: the number of idle sweeps in a row without progress.
     """
 
     __slots__ = (
@@ -62,21 +66,24 @@ class Connection(_socket.socket):
     idle_sweeps: int
 
     def pending(self) -> int:
-        """Bytes that have left the socket and can be received all the same: none without TLS."""
+        """Return the number of bytes that can be received although the socket is not readable.
+
+        It is 0 without TLS.
+        """
         return 0
 
     def abort_at_close(self) -> None:
         """Let `close` send a reset instead of an end of stream (socket(7), SO_LINGER)."""
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
     @property
     def peer(self) -> str:
-        """The other end, as people write it: `127.0.0.1:41234`, `[::1]:41234`, `unix`."""
+        """The peer's address for logs: `127.0.0.1:41234`, `[::1]:41234`, `unix`."""
         return peer_name(self.sockaddr)
 
 
 def peer_name(sockaddr: object) -> str:
-    """A peer's address as people write it: `127.0.0.1:41234`, `[::1]:41234`, `unix`."""
+    """Return a peer's address for logs: `127.0.0.1:41234`, `[::1]:41234`, `unix`."""
     if not isinstance(sockaddr, tuple):
         return "unix"
     host, port = ip_address(sockaddr), sockaddr[1]
@@ -84,9 +91,10 @@ def peer_name(sockaddr: object) -> str:
 
 
 def ip_address(sockaddr: object) -> str:
-    """A peer's IP address, an IPv4 one also where it came over IPv6; empty for unix sockets.
+    """Return a peer's IP address; empty for unix sockets.
 
-    A link-local address has its zone: `fe80::1%eth0`.
+    An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) is returned as an IPv4 address, and a
+    link-local address with its zone: `fe80::1%eth0`.
     """
     if not isinstance(sockaddr, tuple):
         return ""

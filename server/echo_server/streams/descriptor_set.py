@@ -1,4 +1,4 @@
-"""Sets of descriptors watched by the hub, which report readiness to an echo set."""
+"""Sets of descriptors that the hub watches, which report ready descriptors to an echo set."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from gevent import monkey
 
 from echo_core.epoll_set import READABLE, EpollSet, Ready
 
-# gevent's own numbers for the events of a watcher.
+# gevent's numbers for the events of a watcher.
 _HUB_READ = 1
 _HUB_WRITE = 2
 
 
 class DescriptorSet(Protocol):
-    """A set of descriptors with a callback for those that are ready and their events."""
+    """A set of watched descriptors, with a callback for ready descriptors and their events."""
 
     def watch(self, descriptor: int, events: int, /) -> object:
-        """Begin to watch a descriptor for events.
+        """Add a descriptor, and watch it for an event.
 
         Raises:
-            OSError: it cannot be watched.
+            OSError: the descriptor cannot be watched.
         """
 
     def change(self, descriptor: int, events: int, /) -> object:
-        """Watch a descriptor for other events, or only for its failure."""
+        """Watch a descriptor for other events; if they are 0, only for failures."""
 
     def forget(self, descriptor: int, /) -> object:
-        """Stop watching a descriptor, which is about to be closed."""
+        """Remove a descriptor, before it is closed."""
 
     def close(self) -> None:
         """Stop watching for good."""
@@ -39,12 +39,12 @@ MakeDescriptorSet = Callable[[Any, Callable[[Ready], None]], DescriptorSet]
 
 
 class WatcherSet:
-    """A persistent watcher of the hub for each descriptor, where there is no epoll.
+    """A set with a hub watcher per descriptor, for systems without epoll.
 
     Args:
-        loop: gevent's, of a hub: `hub.loop`.
-        on_ready: called with a descriptor and its event. An exception that left it would stop the
-            watcher for ever: it must not raise.
+        loop: the event loop of a gevent hub, `hub.loop`.
+        on_ready: called with a sequence of one pair, a descriptor and its event. It must not raise:
+            an exception would stop the watcher for good.
     """
 
     def __init__(self, loop: Any, on_ready: Callable[[Ready], None]) -> None:
@@ -53,19 +53,19 @@ class WatcherSet:
         self._watchers: dict[int, Any] = {}
 
     def watch(self, descriptor: int, events: int) -> None:
-        """Begin to watch a descriptor for an event."""
+        """Add a descriptor, and watch it for an event."""
         watcher = self._loop.io(descriptor, _HUB_READ if events == READABLE else _HUB_WRITE)
         watcher.start(self._on_ready, ((descriptor, events),))
         self._watchers[descriptor] = watcher
 
     def change(self, descriptor: int, events: int) -> None:
-        """Watch a descriptor for another event, or for nothing."""
+        """Watch a descriptor for another event; if it is 0, for none."""
         self.forget(descriptor)
         if events:
             self.watch(descriptor, events)
 
     def forget(self, descriptor: int) -> None:
-        """Stop watching a descriptor, which is about to be closed."""
+        """Remove a descriptor, before it is closed."""
         watcher = self._watchers.pop(descriptor, None)
         if watcher is not None:
             watcher.stop()
@@ -78,10 +78,10 @@ class WatcherSet:
 
 
 def epoll_set(loop: Any, on_ready: Callable[[Ready], None]) -> EpollSet:
-    """One epoll set (epoll(7)) for all descriptors; to be created after any fork."""
-    # Monkey-patching takes epoll out of the select module.
+    """Return an epoll set (epoll(7)) for all descriptors; create it after any fork."""
+    # Monkey-patching removes epoll from the select module.
     return EpollSet(loop, monkey.get_original("select", "epoll")(), on_ready)
 
 
-# The fastest that this system has.
+# The fastest kind of set that the system supports.
 make_descriptor_set: MakeDescriptorSet = epoll_set if hasattr(select, "EPOLLIN") else WatcherSet

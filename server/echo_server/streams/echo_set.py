@@ -1,8 +1,8 @@
-"""The hot path: connections that are echoed without a greenlet or a watcher each.
+"""The hot path: the echo of all connections in one callback, without a greenlet or watcher each.
 
-Every byte received is sent back, in order (RFC 862). A connection whose peer does not read is
-not read from either, so that it never holds more than one read. A peer that shuts down its
-writing half gets everything it sent; then the connection is closed.
+Every byte received is sent back, in order (RFC 862). Nothing more is received from a connection
+until its last read has been sent back, so that a peer that does not read cannot fill the memory. A
+peer that shuts down its writing half gets everything it sent; then the connection is closed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from echo_server.streams.rate_limit import RateLimit
 
 log = structlog.get_logger()
 
-# The most that is read at once: of a connection, and of one whose last read was as much as that.
-# Each call may wake the peer, which costs more than copying does: with messages of 1 MiB, reads of
-# 64 KiB take more than twice the processor time. Reads of 512 KiB took 1.2 times as much as those
-# of 256 KiB, and so did a second receive before the send instead of a larger one the next time.
+# The maximum size of a read: by default, and after a read of the default size. Each call may wake
+# the peer, which costs more than copying: with messages of 1 MiB, reads of 64 KiB take more than
+# twice the processor time of reads of 256 KiB. Reads of 512 KiB take 1.2 times as much, and so does
+# a second receive before the send, instead of a larger read the next time.
 BUFFER_SIZE = 64 * 1024
 LARGEST_READ = 256 * 1024
-# Bytes that may be echoed before they are counted. A process that is killed takes with it what it
-# has not counted: less than this, and the read it is at.
+# The counters are updated at least once per this number of bytes received. If the process is
+# killed, the counts of fewer bytes than this, and of the current read, are lost.
 COUNTED_BYTES = 64 * 1024
-# Slicing a memoryview costs as much as looking up the connection; small slices are made once.
+# The largest slice of the buffer that is created in advance. Slicing a memoryview costs as much as
+# looking up the connection.
 SMALL = 2048
 
 _NOTHING = 0
@@ -43,20 +44,21 @@ _CLOSED_BY_ERROR = {
     EPIPE: Counter.CLOSED_RESET,
     ETIMEDOUT: Counter.CLOSED_TIMED_OUT,
 }
-# Names for the hot path: an attribute of an enumeration costs more than counting does.
+# Constants for the hot path: the lookup of an enumeration's attribute costs more than counting.
 _RECEIVED_BYTES = int(Counter.RECEIVED_BYTES)
 _SENT_BYTES = int(Counter.SENT_BYTES)
 _READS = int(Counter.READS)
 
 
 class EchoSet:
-    """Connections that are echoed by one callback of the hub.
+    """The set of all connections of a worker, which one callback of the hub echoes.
 
     Args:
-        counters: where bytes and reads are counted.
-        on_end: called with each connection that has ended, and why.
-        rate_limit: bytes a second that a connection may send; None is as many as it can.
-        make_set: makes what tells of readiness, for a loop and a callback.
+        counters: the counters for bytes, reads and writes.
+        on_end: called with each connection that has been closed, and the reason.
+        rate_limit: the maximum number of bytes per second that each connection may send; None for
+            no limit.
+        make_set: creates the set of watched descriptors, given an event loop and the callback.
 
     Attributes:
         connections: the open connections by descriptor.
@@ -74,20 +76,21 @@ class EchoSet:
         self._counters = counters
         self._on_end = on_end
         self._rate_limit = RateLimit(rate_limit, self._resume) if rate_limit else None
-        # A read that fills the buffer is one byte more than a rate limit ever allows: whatever is
-        # left of a TLS record then is looked for when the limit is.
+        # The buffer is at most one byte larger than a bucket of the rate limit. If a TLS record
+        # does not fit into it, a read therefore exceeds the limit, and the check of the limit finds
+        # the rest of the record, which epoll does not report.
         burst = self._rate_limit.burst if self._rate_limit else LARGEST_READ
-        self._whole = memoryview(bytearray(min(LARGEST_READ, burst + 1)))
-        self._buffer = self._whole[:BUFFER_SIZE]
-        self._small = [self._buffer[:size] for size in range(SMALL + 1)]
-        self._empty = Event()
+        self._large_buffer = memoryview(bytearray(min(LARGEST_READ, burst + 1)))
+        self._buffer = self._large_buffer[:BUFFER_SIZE]
+        self._small_views = [self._buffer[:size] for size in range(SMALL + 1)]
+        self._all_ended = Event()
         self._set = make_set(self._hub.loop, self._on_ready)
 
     def __len__(self) -> int:
         return len(self.connections)
 
     def add(self, connection: Connection) -> None:
-        """Echo this connection from now on, until it ends; it must be non-blocking.
+        """Echo a connection, which must be non-blocking, until it ends.
 
         Raises:
             OSError: its descriptor cannot be watched.
@@ -104,19 +107,19 @@ class EchoSet:
         connection.watched = READABLE
         self.connections[descriptor] = connection
 
-    def holds(self, connection: Connection) -> bool:
-        """True while the rate limit keeps a connection from being read."""
-        return self._rate_limit is not None and connection in self._rate_limit.held
+    def is_suspended(self, connection: Connection) -> bool:
+        """Return True while the rate limit suspends reading from a connection."""
+        return self._rate_limit is not None and connection in self._rate_limit.suspended
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until no connection is open; False if one still is."""
         if self.connections:
-            self._empty.clear()
-            self._empty.wait(timeout)
+            self._all_ended.clear()
+            self._all_ended.wait(timeout)
         return not self.connections
 
     def close(self) -> None:
-        """Close every connection, and stop watching for good."""
+        """Close all connections, and stop watching for good."""
         for connection in list(self.connections.values()):
             self.end(connection, Counter.CLOSED_SERVER_STOPPED)
         if self._rate_limit:
@@ -124,7 +127,7 @@ class EchoSet:
         self._set.close()
 
     def end(self, connection: Connection, reason: Counter) -> None:
-        """Close a connection, and count why."""
+        """Close a connection for a reason, and report it to `on_end`."""
         descriptor = connection.fileno()
         del self.connections[descriptor]
         self._set.forget(descriptor)
@@ -133,31 +136,31 @@ class EchoSet:
         connection.close()
         self._on_end(connection, reason)
         if not self.connections:
-            self._empty.set()
+            self._all_ended.set()
 
     def echo(self, ready: Ready) -> None:  # noqa: C901, PLR0915  # calls cost
-        """Serve the connections that are ready, each a descriptor and its events.
+        """Serve the connections that are ready, given as pairs of a descriptor and its events.
 
-        Whatever goes wrong with a connection ends that connection and no other.
+        A failure of a connection ends only that connection.
         """
         connections = self.connections
-        buffer, whole, small = self._buffer, self._whole, self._small
-        total = kept = without_data = 0
+        buffer, large_buffer, small_views = self._buffer, self._large_buffer, self._small_views
+        total = unsent = without_data = 0
         for descriptor, events in ready:
             if total >= COUNTED_BYTES:
-                self._count(total, kept)
-                total = kept = 0
+                self._count(total, unsent)
+                total = unsent = 0
             connection = connections[descriptor]
             try:
                 if not events & READABLE:
                     without_data += 1
-                    self._go_on(connection)
+                    self._on_writable(connection)
                     continue
                 try:
                     received = connection.recv_into(connection.buffer)
                 except BlockingIOError as blocked:
                     without_data += 1
-                    self._nothing_received(connection, blocked)
+                    self._on_receive_blocked(connection, blocked)
                     continue
                 if not received:
                     without_data += 1
@@ -166,82 +169,82 @@ class EchoSet:
                 total += received
                 connection.received = so_far = connection.received + received
                 if received <= SMALL:
-                    view = small[received]
+                    view = small_views[received]
                 else:
-                    view = whole[:received]
-                    connection.buffer = whole if received >= BUFFER_SIZE else buffer
+                    view = large_buffer[:received]
+                    connection.buffer = large_buffer if received >= BUFFER_SIZE else buffer
                 try:
                     sent = connection.send(view)
                 except OSError as error:
-                    kept += received
+                    unsent += received
                     connection.unsent = bytes(view)
-                    self._not_sent(connection, error)
+                    self._on_send_failed(connection, error)
                     continue
                 if sent < received:
-                    kept += received - sent
+                    unsent += received - sent
                     connection.unsent = bytes(view[sent:])
-                    self._change(connection, WRITABLE)
+                    self._watch_for(connection, WRITABLE)
                 elif so_far > connection.allowance:
-                    self._read_on(connection)
+                    self._continue_reading(connection)
             except OSError as error:
                 self._fail(connection, error)
             except Exception:
                 log.exception("connection failed", peer=connection.peer)
                 self.end(connection, Counter.CLOSED_ERROR)
-        self._count(total, kept)
+        self._count(total, unsent)
         self._counters.cells[_READS] += len(ready) - without_data
 
     def _on_ready(self, ready: Ready) -> None:
-        # An exception that left a callback of the hub would stop its watcher for ever.
+        # An exception that escapes from a hub callback would stop its watcher for good.
         try:
             self.echo(ready)
         except Exception:
             log.exception("echo set failed")
 
-    def _count(self, received: int, kept: int) -> None:
-        """Count bytes received, and those of them that were not kept back as sent."""
+    def _count(self, received: int, unsent: int) -> None:
+        """Count received bytes, and count all but the unsent ones as sent."""
         cells = self._counters.cells
         cells[_RECEIVED_BYTES] += received
-        cells[_SENT_BYTES] += received - kept
+        cells[_SENT_BYTES] += received - unsent
 
-    def _go_on(self, connection: Connection) -> None:
+    def _on_writable(self, connection: Connection) -> None:
         """Serve a connection that has become writable, or has failed."""
         if connection.unsent:
-            self._send_rest(connection)
+            self._resume_sending(connection)
         elif connection.watched == WRITABLE:
             self._read_now(connection)
         else:
-            # Watched for nothing, and yet there is an event: the peer's reset.
+            # Suspended, so the event is the peer's reset, which epoll always reports.
             self.end(connection, Counter.CLOSED_RESET)
 
     def _read_now(self, connection: Connection) -> None:
         """Receive without waiting for an event."""
         if connection.watched != READABLE:
-            self._change(connection, READABLE)
+            self._watch_for(connection, READABLE)
         self.echo(((connection.fileno(), READABLE),))
 
-    def _nothing_received(self, connection: Connection, blocked: BlockingIOError) -> None:
-        """Wait until a receive that did not succeed can."""
+    def _on_receive_blocked(self, connection: Connection, blocked: BlockingIOError) -> None:
+        """Handle a receive that would block: watch for the event that it needs."""
         if connection.unsent:
-            # It is the rest that waited for something to read.
-            self._send_rest(connection)
+            # With TLS: a send had to wait until the socket was readable.
+            self._resume_sending(connection)
         elif isinstance(blocked, OtherDirectionError):
-            self._change(connection, WRITABLE)
+            self._watch_for(connection, WRITABLE)
 
-    def _not_sent(self, connection: Connection, error: OSError) -> None:
-        """Wait until a send that did not succeed can; a failure ends the connection.
+    def _on_send_failed(self, connection: Connection, error: OSError) -> None:
+        """Handle a failed send: if it would block, watch for the event that it needs.
 
         Raises:
-            OSError: it failed.
+            OSError: the send failed for another reason.
         """
         if not isinstance(error, BlockingIOError):
             raise error
         wanted = READABLE if isinstance(error, OtherDirectionError) else WRITABLE
         if wanted != connection.watched:
-            self._change(connection, wanted)
+            self._watch_for(connection, wanted)
 
-    def _send_rest(self, connection: Connection) -> None:
-        """Send what did not fit before; once all of it is gone, read again."""
+    def _resume_sending(self, connection: Connection) -> None:
+        """Send unsent bytes, with a further call; once all are sent, continue to read."""
         self._counters.add(Counter.EXTRA_WRITES)
         self._send_unsent(connection)
 
@@ -249,33 +252,33 @@ class EchoSet:
         try:
             sent = connection.send(connection.unsent)
         except BlockingIOError as error:
-            self._not_sent(connection, error)
+            self._on_send_failed(connection, error)
             return
         self._counters.add(Counter.SENT_BYTES, sent)
         connection.unsent = connection.unsent[sent:]
         if not connection.unsent:
-            self._read_on(connection)
+            self._continue_reading(connection)
         elif connection.watched != WRITABLE:
-            self._change(connection, WRITABLE)
+            self._watch_for(connection, WRITABLE)
 
-    def _read_on(self, connection: Connection) -> None:
-        """Read on, or not before the rate limit allows it."""
-        if connection.received > connection.allowance and self._holds_back(connection):
-            self._change(connection, _NOTHING)
+    def _continue_reading(self, connection: Connection) -> None:
+        """Continue to read, unless the rate limit suspends the connection."""
+        if connection.received > connection.allowance and self._exceeds_rate(connection):
+            self._watch_for(connection, _NOTHING)
         elif self._rate_limit and connection.pending():
             self._read_now(connection)
         elif connection.watched != READABLE:
-            self._change(connection, READABLE)
+            self._watch_for(connection, READABLE)
 
-    def _holds_back(self, connection: Connection) -> bool:
-        return self._rate_limit is not None and self._rate_limit.holds(connection)
+    def _exceeds_rate(self, connection: Connection) -> bool:
+        return self._rate_limit is not None and self._rate_limit.suspends(connection)
 
     def _resume(self, connection: Connection) -> None:
-        """Read on after the rate limit has held a connection."""
+        """Continue to read from a connection that the rate limit had suspended."""
         if connection.pending():
             self._read_now(connection)
         else:
-            self._change(connection, READABLE)
+            self._watch_for(connection, READABLE)
 
     def _fail(self, connection: Connection, error: OSError) -> None:
         reason = _CLOSED_BY_ERROR.get(error.errno or 0, Counter.CLOSED_ERROR)
@@ -283,7 +286,7 @@ class EchoSet:
             log.debug("connection failed", peer=connection.peer, reason=error.strerror)
         self.end(connection, reason)
 
-    def _change(self, connection: Connection, events: int) -> None:
-        """Watch a connection for other events, or for nothing but its failure."""
+    def _watch_for(self, connection: Connection, events: int) -> None:
+        """Watch a connection for an event, or only for its failure."""
         connection.watched = events
         self._set.change(connection.fileno(), events)

@@ -1,6 +1,7 @@
-"""Handshakes that precede the echo on some listeners: a PROXY header, TLS.
+"""The handshake that precedes the echo on some listeners: a PROXY header, TLS, or both.
 
-Here a connection has a greenlet: it must wait for its peer, step by step and up to a deadline.
+Unlike the echo, a handshake runs in a greenlet per connection: it consists of several steps that
+wait for the peer, with a common timeout.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from echo_server.streams.tls import TlsConnection
 
 
 class Handshake:
-    """Everything that a connection of one listener must do before it is echoed.
+    """The handshake of the connections of a listener.
 
     Args:
-        timeout: seconds that it gets for all of it.
-        proxy_protocol: it begins with a PROXY header.
-        context: it speaks TLS.
+        timeout: seconds that a connection has for the whole handshake.
+        proxy_protocol: True if connections begin with a PROXY header.
+        context: the TLS context; None for connections without TLS.
     """
 
     def __init__(
@@ -40,27 +41,29 @@ class Handshake:
         return self._context is not None
 
     def perform(self, connection: Connection) -> None:
-        """Perform the handshakes of a connection; its peer is then the client behind the proxy.
+        """Perform the handshake of a connection; a PROXY header replaces its `sockaddr`.
 
         Raises:
-            HandshakeError: it did not get so far.
+            HandshakeError: the handshake failed or timed out.
         """
-        late = HandshakeError(Counter.CLOSED_HANDSHAKE_TIMED_OUT, "timed out")
-        with gevent.Timeout(self._timeout, late):
+        timed_out = HandshakeError(Counter.CLOSED_HANDSHAKE_TIMED_OUT, "timed out")
+        with gevent.Timeout(self._timeout, timed_out):
             if self._proxy_protocol:
                 connection.sockaddr = read_header(_receiver(connection)) or connection.sockaddr
             if self._context is not None:
                 assert isinstance(connection, TlsConnection)
                 connection.begin_tls(self._context, server_side=True)
-                _shake_hands(connection)
+                _perform_tls_handshake(connection)
 
 
 def _receiver(connection: Connection) -> Callable[[int], bytes]:
+    """Return a function that receives an exact number of bytes, for `read_header`."""
+
     def receive(size: int) -> bytes:
         received = bytearray()
         while len(received) < size:
             try:
-                # Past TlsConnection: the header comes before TLS, in the clear.
+                # Not through TLS, also on a TlsConnection: the PROXY header is not encrypted.
                 piece = connection.recv(size - len(received))
             except BlockingIOError:
                 wait_read(connection.fileno())
@@ -78,7 +81,7 @@ def _receiver(connection: Connection) -> Callable[[int], bytes]:
     return receive
 
 
-def _shake_hands(connection: TlsConnection) -> None:
+def _perform_tls_handshake(connection: TlsConnection) -> None:
     while True:
         try:
             connection.tls.do_handshake()

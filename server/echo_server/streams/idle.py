@@ -16,23 +16,24 @@ from echo_server.streams.echo_set import EchoSet
 
 log = structlog.get_logger()
 
-# A connection is ended between one timeout and 1 1/4 of it after its last byte.
+# A connection is closed between 1 and 1.25 timeouts after its last byte.
 SWEEPS_PER_TIMEOUT = 4
-# More often would cost more than the connections do.
+# More frequent sweeps would cost more than the echo.
 SHORTEST_SWEEP_SECONDS = 0.01
 
 
 class IdleSweep:
-    """A check of all connections, four times per timeout, with one timer for all.
+    """A sweep over all connections, four times per timeout, that closes the idle ones.
 
-    What the peer acknowledges moves: one that reads slowly from what the kernel still has to send
-    is not idle. The kernel is asked (SIOCOUTQ, tcp(7), unix(7)) only where nothing else moved, and
-    no more once it has nothing to send. A connection whose peer does not read what it sent is idle
-    too; one that is held back on purpose is not.
+    A connection is idle if no byte is received, sent or acknowledged. Acknowledgements count since
+    a peer may slowly read what the kernel's send buffer still contains. The kernel is asked for
+    them (SIOCOUTQ, tcp(7), unix(7)) only if no byte was received or sent, and not again once the
+    buffer is empty. A connection whose peer does not read becomes idle; one that is suspended by
+    the rate limit or a fault does not.
 
     Args:
         echo_set: the connections.
-        timeout: seconds without a byte received, sent or acknowledged.
+        timeout: the idle timeout in seconds.
     """
 
     def __init__(self, echo_set: EchoSet, timeout: float) -> None:
@@ -42,16 +43,16 @@ class IdleSweep:
         self._timer.start(self._on_tick)
 
     def close(self) -> None:
-        """Stop checking for good."""
+        """Stop the sweeps for good."""
         self._timer.stop()
         self._timer.close()
 
     def _on_tick(self) -> None:
-        # An exception that left a callback of the hub would stop its watcher for ever.
+        # An exception that escapes from a hub callback would stop its watcher for good.
         try:
             idle = [one for one in self._echo_set.connections.values() if _is_idle(one)]
             for connection in idle:
-                if self._echo_set.holds(connection):
+                if self._echo_set.is_suspended(connection):
                     connection.idle_sweeps = 0
                 else:
                     self._echo_set.end(connection, Counter.CLOSED_IDLE)
@@ -60,7 +61,8 @@ class IdleSweep:
 
 
 def _is_idle(connection: Connection) -> bool:
-    # Grows with every byte received and with every byte sent.
+    """Compare a connection with the last sweep; return True if the timeout has passed."""
+    # Bytes received plus bytes sent.
     progress = 2 * connection.received - len(connection.unsent)
     if progress != connection.progress:
         connection.progress = progress
@@ -78,9 +80,9 @@ def _is_idle(connection: Connection) -> bool:
 
 
 def _unacknowledged(connection: Connection) -> int:
-    """Return the bytes that the peer has not acknowledged; 0 if the kernel does not tell."""
+    """Return the number of bytes that the peer has not acknowledged; 0 if it is unknown."""
     if sys.platform != "linux":
         return 0
-    # linux/sockios.h: SIOCOUTQ has the number of TIOCOUTQ.
+    # SIOCOUTQ and TIOCOUTQ are the same number (linux/sockios.h).
     (size,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
     return int(size)

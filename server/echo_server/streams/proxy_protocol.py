@@ -15,15 +15,15 @@ from echo_server.errors import HandshakeError
 from echo_server.metrics.counters import Counter
 
 SockAddr = tuple[str, int]
-# Gives exactly so many bytes of a connection, or raises HandshakeError.
+# Receives exactly the given number of bytes, or raises HandshakeError.
 Receive = Callable[[int], bytes]
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-# What can be received before it is known how long a header is: the shortest of version 1 is
-# "PROXY UNKNOWN\r\n".
-_BEGINNING = len(SIGNATURE)
+# The bytes that can be received before the length of the header is known. The shortest header of
+# version 1, "PROXY UNKNOWN\r\n", is longer.
+_PREFIX_BYTES = len(SIGNATURE)
 _LONGEST_V1 = 107
-# Addresses of two unix sockets; what follows them (TLVs) is skipped.
+# More than the addresses of two unix sockets and a few TLVs, which are skipped.
 _LONGEST_V2 = 4096
 _V1 = re.compile(rb"PROXY (TCP4|TCP6) (\S+) (\S+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4})")
 _LOCAL, _PROXY = 0, 1
@@ -33,24 +33,27 @@ _STREAM_IPV4, _STREAM_IPV6 = 0x11, 0x21
 def read_header(receive: Receive) -> SockAddr | None:
     """Read a header of either version, and no byte beyond it.
 
+    Args:
+        receive: receives exactly the given number of bytes.
+
     Returns:
-        The client's address; None where the proxy speaks for itself (a health check) or knows no
-        address, and the connection's own peer stands.
+        The client's address; None if the header has none, because the connection is the proxy's own
+        (a health check) or the client's address is unknown or not an IP address.
 
     Raises:
-        HandshakeError: it is no header, or what `receive` raises.
+        HandshakeError: the header is not valid, or `receive` failed.
     """
-    beginning = receive(_BEGINNING)
-    if beginning == SIGNATURE:
+    prefix = receive(_PREFIX_BYTES)
+    if prefix == SIGNATURE:
         return _read_v2(receive)
-    if beginning.startswith(b"PROXY "):
-        return _read_v1(beginning, receive)
-    raise _invalid(f"the first {len(beginning)} bytes are not the start of a PROXY header")
+    if prefix.startswith(b"PROXY "):
+        return _read_v1(prefix, receive)
+    raise _invalid(f"the first {len(prefix)} bytes are not the start of a PROXY header")
 
 
-def _read_v1(beginning: bytes, receive: Receive) -> SockAddr | None:
-    line = bytearray(beginning)
-    # Byte by byte: what follows the line belongs to the client.
+def _read_v1(prefix: bytes, receive: Receive) -> SockAddr | None:
+    line = bytearray(prefix)
+    # One byte at a time, since the bytes after the line belong to the client's stream.
     while not line.endswith(b"\r\n"):
         if len(line) >= _LONGEST_V1:
             raise _invalid(f"a line of more than {_LONGEST_V1} bytes")
@@ -105,10 +108,10 @@ def _address(text: bytes, version: int) -> str:
         raise _invalid("an invalid address") from error
     if address.version != version:
         raise _invalid(f"an address that is not IPv{version}")
-    # As version 2 has it, and accept(2): ::ffff:192.0.2.1, not ::ffff:c000:201.
+    # In the notation of accept(2) and of version 2: ::ffff:192.0.2.1, not ::ffff:c000:201.
     return socket.inet_ntop(socket.AF_INET if version == 4 else socket.AF_INET6, address.packed)
 
 
 def _invalid(why: str) -> HandshakeError:
-    # The data may be a payload or a secret, so it is not logged.
+    # The message is logged, so it must not contain the data, which may be confidential.
     return HandshakeError(Counter.CLOSED_PROXY_HEADER_INVALID, why)

@@ -1,7 +1,8 @@
 """TLS: the context, and a connection with the interface of a plain one.
 
-Half-close works as far as TLS 1.3 has it: who sends close_notify gets everything it sent back, and
-then the server's close_notify (RFC 8446, section 6.1). Many clients cannot read after their own.
+Half-close is supported as in TLS 1.3: a client that sends close_notify gets everything it sent
+back, and then the server's close_notify (RFC 8446, section 6.1). Many clients cannot read after
+theirs.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from echo_server.streams.connection import Connection
 
 
 def server_context(config: ServerConfig) -> ssl.SSLContext:
-    """Return the context of a configuration with certificate and key, for TLS 1.2 or later.
+    """Return the TLS context, for TLS 1.2 or later; the configuration must name a certificate.
 
     Raises:
-        TlsFileError: a file cannot be read, is not what it should be, or the key does not fit.
+        TlsFileError: a file cannot be read or used, or the key does not belong to the certificate.
     """
     assert config.tls_cert is not None
     assert config.tls_key is not None
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client of TLS 1.2 could let the server shake hands without end.
+    # A TLS 1.2 client could otherwise start handshakes again and again.
     context.options |= ssl.OP_NO_RENEGOTIATION
     load_certificate(context, config.tls_cert, config.tls_key)
     if config.tls_client_ca is not None:
@@ -39,6 +40,7 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
 class TlsConnection(OpenSslSocket, Connection):
     """A TLS connection with the interface of a plain one."""
 
+    # The OpenSSL connection has a weak reference to the socket.
     __slots__ = ("__weakref__", "tls")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -48,7 +50,7 @@ class TlsConnection(OpenSslSocket, Connection):
     def recv_into(self, buffer: Any, *_: Any) -> int:
         """Receive decrypted bytes; 0 at the end of the stream, with close_notify or without."""
         if self.unsent:
-            # A send waits for something to read, which is OpenSSL's and not ours.
+            # A send waits until the socket is readable: OpenSSL must read first, not the echo.
             raise OtherDirectionError
         try:
             received: int = self.tls.read(len(buffer), buffer)

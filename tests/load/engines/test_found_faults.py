@@ -52,7 +52,7 @@ def seed_for(fault: str, connections: Sequence[int], *, never: Iterable[int]) ->
             (number, read)
             for number, reads in enumerate(connections)
             for read in range(reads)
-            if plan.strike(number, read) is not None
+            if plan.choose(number, read) is not None
         ]
         in_a_row = any(a[0] == b[0] and b[1] - a[1] == 1 for a, b in pairwise(strikes))
         return len(strikes) >= 3 and not in_a_row and not {read for _, read in strikes} & spared

@@ -262,7 +262,7 @@ def of_connections(kind: type[Connection]) -> Callable[..., EchoServer]:
 
     def make_server(*arguments: Any) -> EchoServer:
         server = EchoServer(*arguments)
-        server._kind = kind
+        server._connection_class = kind
         return server
 
     return make_server

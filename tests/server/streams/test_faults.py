@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_core.errors import InvalidValueError
-from echo_server.faults import KINDS, Fault, FaultPlan, Strike
+from echo_server.faults import KINDS, Fault, FaultPlan, Injection
 from echo_server.metrics.counters import Counter
 from support.certificates import make_certificates
 from support.processes import (
@@ -64,21 +64,21 @@ def test_any_text_is_a_fault_or_a_clear_error(text: str) -> None:
 
 @given(st.binary(min_size=1, max_size=300), st.integers(0, 2**64 - 1))
 def test_faults_have_the_described_effects(data: bytes, draw: int) -> None:
-    corrupt = Strike(Fault(Counter.FAULT_CORRUPT), draw).corrupted(data)
+    corrupt = Injection(Fault(Counter.FAULT_CORRUPT), draw).corrupted(data)
     assert sum(a != b for a, b in zip(data, corrupt, strict=True)) == 1
-    truncated = Strike(Fault(Counter.FAULT_TRUNCATE), draw).truncated(data)
+    truncated = Injection(Fault(Counter.FAULT_TRUNCATE), draw).truncated(data)
     assert data.startswith(truncated)
     assert len(truncated) < len(data)
-    delay = Strike(Fault(Counter.FAULT_DELAY, 1.0, 0.05, 0.01), draw)
+    delay = Injection(Fault(Counter.FAULT_DELAY, 1.0, 0.05, 0.01), draw)
     assert 0.04 - 1e-9 <= delay.seconds <= 0.06 + 1e-9
 
 
 def test_faults_have_the_requested_share_and_are_reproducible() -> None:
     faults = [Fault.parse("corrupt@10%"), Fault.parse("delay=1ms@50%")]
 
-    def strikes(seed: int) -> list[Strike | None]:
+    def strikes(seed: int) -> list[Injection | None]:
         plan = FaultPlan(faults, seed)
-        return [plan.strike(connection, read) for connection in range(10) for read in range(1000)]
+        return [plan.choose(connection, read) for connection in range(10) for read in range(1000)]
 
     first = strikes(7)
     assert strikes(7) == first

@@ -159,7 +159,7 @@ def test_a_rate_limit_bounds_the_read() -> None:
     counters = CounterTable.create().row(0)
     for burst in (1000, BUFFER_SIZE - 1, BUFFER_SIZE, 100_000, 1 << 30):
         echo_set = EchoSet(counters, lambda *_: None, rate_limit=burst * 10)
-        assert len(echo_set._whole) == min(LARGEST_READ, burst + 1)
+        assert len(echo_set._large_buffer) == min(LARGEST_READ, burst + 1)
         assert len(echo_set._buffer) == min(BUFFER_SIZE, burst + 1)
         echo_set.close()
 

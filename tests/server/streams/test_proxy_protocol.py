@@ -146,7 +146,7 @@ def test_the_peer_is_used_if_the_header_names_no_client(header: bytes) -> None:
 def test_invalid_headers(header: bytes) -> None:
     with pytest.raises(HandshakeError) as caught:
         parsed(header)
-    assert caught.value.counted is Counter.CLOSED_PROXY_HEADER_INVALID
+    assert caught.value.counter is Counter.CLOSED_PROXY_HEADER_INVALID
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE]))

@@ -170,7 +170,10 @@ def stall(connection: socket.socket) -> None:
 def test_an_error_while_echoing_ends_that_connection(
     make_set: MakeDescriptorSet, raised: BaseException
 ) -> None:
-    with serving(of(make_set, failing("_change", raised))) as server, server.connect() as witness:
+    with (
+        serving(of(make_set, failing("_watch_for", raised))) as server,
+        server.connect() as witness,
+    ):
         assert echoes(witness)
         connection = server.connect()
         server.echo_set.doomed.add(connection.getsockname()[1])  # type: ignore[attr-defined]

@@ -195,7 +195,7 @@ def parse_target(text: str) -> Endpoint:
     return endpoint
 
 
-def parse_page(text: str) -> NetworkEndpoint:
+def parse_http_address(text: str) -> NetworkEndpoint:
     """Parse the address of an HTTP server: `HOST:PORT` or `http://HOST:PORT`, port required.
 
     Raises:

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
 
 
 class EchoswarmError(Exception):
-    """An error whose message is for the user: one line that says what is wrong and what is right.
+    """An error with a message for the user: one line that names the fault and the remedy.
 
     Attributes:
         exit_code: the exit code of a command that ends with this error.

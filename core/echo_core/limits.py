@@ -15,7 +15,7 @@ LARGEST_DATAGRAM = {4: 65_507, 6: 65_527}
 _TIME_WAIT_SECONDS = 60.0
 _TIME_WAIT_REUSED_SECONDS = 1.0
 
-# The dynamic ports of RFC 6335, section 6, for systems that do not tell their range.
+# The dynamic ports of RFC 6335, section 6, for systems that do not report their range.
 _DYNAMIC_PORTS = (49152, 65535)
 
 

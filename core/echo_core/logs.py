@@ -51,14 +51,14 @@ class DrainedStream:
         self._descriptor = descriptor
         self._on_dropped = on_dropped
         self._capacity = capacity
-        self._waiting: _queue.SimpleQueue[str | None] = _queue.SimpleQueue()
+        self._queue: _queue.SimpleQueue[str | None] = _queue.SimpleQueue()
         self._ended: _queue.SimpleQueue[None] = _queue.SimpleQueue()
         start_thread(self._drain, ())
 
     def write(self, text: str) -> int:
         """Queue `text`, or drop it if the queue is full; return its length."""
-        if self._waiting.qsize() < self._capacity:
-            self._waiting.put(text)
+        if self._queue.qsize() < self._capacity:
+            self._queue.put(text)
         else:
             self._overflowed += 1
         return len(text)
@@ -70,7 +70,7 @@ class DrainedStream:
 
     def close(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all is written; return False if it was not."""
-        self._waiting.put(None)
+        self._queue.put(None)
         try:
             self._ended.get(timeout=timeout)
         except _queue.Empty:
@@ -79,9 +79,9 @@ class DrainedStream:
 
     def _drain(self) -> None:
         reported = 0
-        while (text := self._waiting.get()) is not None:
+        while (text := self._queue.get()) is not None:
             self._write(text.encode(errors="backslashreplace"))
-            if self._on_dropped and self._overflowed > reported and self._waiting.empty():
+            if self._on_dropped and self._overflowed > reported and self._queue.empty():
                 self._on_dropped(self._overflowed - reported)
                 reported = self._overflowed
         self._ended.put(None)
@@ -95,7 +95,7 @@ class DrainedStream:
                 # Another process made the shared descriptor non-blocking.
                 self._pause()
             except OSError:
-                # For example EPIPE, the reader is gone; the program goes on without logs.
+                # For example EPIPE: the reader has exited. The program continues without logs.
                 self._unwritable += 1
                 return
 
@@ -121,7 +121,7 @@ def configure(
     level: Level,
     log_format: Format,
     start_thread: StartThread = _thread.start_new_thread,
-    **always: object,
+    **fields: object,
 ) -> DrainedStream:
     """Send the lines of all structlog loggers to standard error; call it before the first line.
 
@@ -130,7 +130,7 @@ def configure(
         log_format: `console` for people, `json` for programs (one object per line), `auto` for
             `console` on a terminal and `json` elsewhere.
         start_thread: see `DrainedStream`.
-        **always: fields that are added to every line.
+        **fields: fields that are added to every line.
 
     Returns:
         The stream that the lines are written to, to be closed at exit.
@@ -139,12 +139,12 @@ def configure(
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        lambda _logger, _method, event: {**event, **always},
+        lambda _logger, _method, event: {**event, **fields},
     ]
     if console:
         processors.append(
             structlog.dev.ConsoleRenderer(
-                colors=_wants_colour(sys.stderr),
+                colors=_use_colour(sys.stderr),
                 exception_formatter=structlog.dev.plain_traceback,
             )
         )
@@ -176,10 +176,11 @@ def _event_first(
     return {**leading, **event}
 
 
-def _wants_colour(stream: TextIO) -> bool:
-    """Return whether to use colour: NO_COLOR (no-color.org), FORCE_COLOR, then whether a terminal.
+def _use_colour(stream: TextIO) -> bool:
+    """Return True if a stream is to be coloured.
 
-    FORCE_COLOR is described at force-color.org.
+    NO_COLOR (no-color.org) forbids colours, FORCE_COLOR (force-color.org) requires them; without
+    either they are used on a terminal.
     """
     if os.environ.get("NO_COLOR"):
         return False

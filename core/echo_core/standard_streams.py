@@ -73,7 +73,7 @@ def prepare() -> None:
             opened = os.open(os.devnull, os.O_RDONLY if number == _OUTPUT else os.O_RDWR)
             os.set_inheritable(opened, True)
     sys.stdin = sys.stdin or open(_INPUT, closefd=False)  # noqa: SIM115  # stays open
-    # Leave streams alone that other code has replaced.
+    # Streams that other code has replaced are left unchanged.
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_OutputFile(_OUTPUT, "wb", closefd=False), sys.__stdout__)
     if sys.stderr is sys.__stderr__:
@@ -99,23 +99,23 @@ def abandon_output() -> None:
 
     Otherwise the interpreter would try to write that data again when it exits.
     """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, _OUTPUT)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, _OUTPUT)
+    os.close(null)
 
 
-def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
+def _text(raw: io.FileIO, replaced: TextIO | None) -> TextIO:
     """Return a text stream on a file, with the settings of the stream that it replaces."""
-    if not isinstance(before, io.TextIOWrapper):
+    if not isinstance(replaced, io.TextIOWrapper):
         return io.TextIOWrapper(io.BufferedWriter(raw), errors=_REPLACE_OR_ESCAPE)
-    before.flush()
-    unbuffered = before.write_through
+    replaced.flush()
+    unbuffered = replaced.write_through
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),
-        before.encoding,
+        replaced.encoding,
         _REPLACE_OR_ESCAPE,
         newline="\n",
-        line_buffering=before.line_buffering,
+        line_buffering=replaced.line_buffering,
         write_through=unbuffered,
     )
 
@@ -124,8 +124,8 @@ def _replace_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
     """Handle an encoding error (codecs.register_error)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    return "".join(_REPLACEMENTS.get(one) or _escaped(one) for one in lacking), error.end
+    unencodable = error.object[error.start : error.end]
+    return "".join(_REPLACEMENTS.get(one) or _escaped(one) for one in unencodable), error.end
 
 
 def _escaped(character: str) -> str:

@@ -25,7 +25,7 @@ def load_authorities(context: ssl.SSLContext, option: str, path: str) -> None:
     """Trust the certificate authorities in a file.
 
     Args:
-        context: the TLS context that is to trust them.
+        context: the TLS context.
         option: the option that named the file, for error messages.
         path: the file.
 
@@ -45,7 +45,7 @@ def load_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> Non
     """Load a certificate and its key into a TLS context.
 
     Args:
-        context: the TLS context that is to present the certificate.
+        context: the TLS context.
         cert: the file of `--tls-cert`: the certificate and its chain.
         key: the file of `--tls-key`; None if the key is in `cert`.
 
@@ -57,22 +57,22 @@ def load_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> Non
 
     key_option, key_path = ("--tls-key", key) if key else ("--tls-cert", cert)
 
-    def refuse_to_ask() -> str:
+    def refuse_passphrase() -> str:
         raise TlsFileError(f"{key_option}: {key_path} is encrypted; use a key without a passphrase")
 
     certificates, keys = _read("--tls-cert", cert), _read(key_option, key_path)
     try:
-        context.load_cert_chain(cert, key, refuse_to_ask)
+        context.load_cert_chain(cert, key, refuse_passphrase)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            said = f"{key_option}: {key_path} is not the private key of {cert}"
+            message = f"{key_option}: {key_path} is not the private key of {cert}"
         elif b"-----BEGIN CERTIFICATE-----" not in certificates:
-            said = f"--tls-cert: {cert} contains no PEM certificate"
+            message = f"--tls-cert: {cert} contains no PEM certificate"
         elif b"PRIVATE KEY-----" not in keys:
-            said = f"{key_option}: {key_path} contains no PEM private key"
+            message = f"{key_option}: {key_path} contains no PEM private key"
         else:
-            said = f"--tls-cert: {cert} and {key_path}: {error.reason or error}"
-        raise TlsFileError(said) from error
+            message = f"--tls-cert: {cert} and {key_path}: {error.reason or error}"
+        raise TlsFileError(message) from error
 
 
 def _read(option: str, path: str) -> bytes:

@@ -106,13 +106,13 @@ def parse_size_range(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([^-]+)(?:-([^-]+))?", text.strip())
     if match is None:
         raise InvalidValueError(f"{text!r} is not a size; write it as in 64, 16KiB or 64-16KiB")
-    least = parse_size(match[1])
-    most = parse_size(match[2]) if match[2] else least
-    if not 1 <= least <= most:
+    smallest = parse_size(match[1])
+    largest = parse_size(match[2]) if match[2] else smallest
+    if not 1 <= smallest <= largest:
         raise InvalidValueError(
             f"{text!r} is not a range of sizes of 1 byte or more; write it as in 64-16KiB"
         )
-    return least, most
+    return smallest, largest
 
 
 def _whole(digits: str, multiple: int, text: str) -> int:

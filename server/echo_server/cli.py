@@ -19,7 +19,7 @@ from echo_core.endpoint import (
     DescriptorEndpoint,
     Endpoint,
     NetworkEndpoint,
-    parse_page,
+    parse_http_address,
 )
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_server.config import ServerConfig
@@ -183,7 +183,7 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
 )
 @click.option(
     "--admin",
-    type=option_types.Parsed("endpoint", parse_page),
+    type=option_types.Parsed("endpoint", parse_http_address),
     metavar="HOST:PORT",
     help="Serve /metrics, /healthz and /readyz on this address.",
 )

@@ -192,12 +192,12 @@ class ServerConfig:
         """
         if self.max_connections is None:
             return
-        most = self.workers * max(0, descriptors - SPARE_DESCRIPTORS)
-        if self.max_connections > most:
+        limit = self.workers * max(0, descriptors - SPARE_DESCRIPTORS)
+        if self.max_connections > limit:
             workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
             raise InvalidValueError(
                 f"--max-connections {self.max_connections} is too high: {workers} with "
-                f"{descriptors} descriptors each (ulimit -Hn) can hold {most}; lower it, or raise "
+                f"{descriptors} descriptors each (ulimit -Hn) can hold {limit}; lower it, or raise "
                 "the descriptor limit or --workers"
             )
 

@@ -28,29 +28,29 @@ class Command(click.Command):
         Raises:
             click.UsageError: the arguments are not valid, or give an option twice.
         """
-        typed = list(args)
+        given = list(args)
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
-            self._refuse_repeated(ctx, typed)
+            self._refuse_repeated(ctx, given)
         return rest
 
-    def _refuse_repeated(self, ctx: click.Context, typed: list[str]) -> None:
-        _, _, given = self.make_parser(ctx).parse_args(args=typed)
-        for parameter in given:
+    def _refuse_repeated(self, ctx: click.Context, args: list[str]) -> None:
+        _, _, parameters = self.make_parser(ctx).parse_args(args=args)
+        for parameter in parameters:
             if (
                 isinstance(parameter, click.Option)
                 and not (parameter.multiple or parameter.is_flag)
-                and given.count(parameter) > 1
+                and parameters.count(parameter) > 1
             ):
                 is_list = "," in parameter.make_metavar(ctx)
                 advice = "one list, separated by commas" if is_list else "it once"
                 raise click.UsageError(
-                    f"{spelled(parameter)} is given twice and takes one value; give {advice}",
+                    f"{long_flag(parameter)} is given twice and takes one value; give {advice}",
                     ctx,
                 )
 
 
-def spelled(parameter: click.Parameter) -> str:
+def long_flag(parameter: click.Parameter) -> str:
     """Return the longest spelling of an option, with its dashes."""
     return max(parameter.opts, key=len)
 
@@ -72,14 +72,14 @@ def refuse_unused(
     Raises:
         click.UsageError: one of the options was given.
     """
-    least = ParameterSource.COMMANDLINE
+    lowest = ParameterSource.COMMANDLINE
     if because is not None:
-        least = context.get_parameter_source(because) or least
+        lowest = context.get_parameter_source(because) or lowest
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if (
             parameter.name in names
             and source in _PRECEDENCE[1:]
-            and _PRECEDENCE.index(source) >= _PRECEDENCE.index(least)
+            and _PRECEDENCE.index(source) >= _PRECEDENCE.index(lowest)
         ):
-            raise click.UsageError(f"{spelled(parameter)} {reason}", context)
+            raise click.UsageError(f"{long_flag(parameter)} {reason}", context)

@@ -52,16 +52,16 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-def whole_number(name: str, least: int, most: int) -> Parsed:
-    """Return an option type for whole numbers, `10k` and `1M` included, within inclusive bounds."""
+def whole_number(name: str, minimum: int, maximum: int) -> Parsed:
+    """Return an option type for whole numbers from `minimum` to `maximum`, `10k` included."""
 
     def parse(text: str) -> int:
         try:
             number = parse_count(text)
         except InvalidValueError:
             number = None
-        if number is None or not least <= number <= most:
-            raise InvalidValueError(f"{text!r} is not a whole number from {least} to {most}")
+        if number is None or not minimum <= number <= maximum:
+            raise InvalidValueError(f"{text!r} is not a whole number from {minimum} to {maximum}")
         return number
 
     return Parsed(name, parse)

@@ -62,7 +62,7 @@ def run(command: click.Command, program: str, *, exhausted: ExitCode = ExitCode.
         sys.stdout.flush()
     except OSError as error:
         if code == ExitCode.OK and not isinstance(error, BrokenPipeError):
-            _complain(program, None, str(error))
+            _print_error(program, None, str(error))
         code = code or ExitCode.FAILED
         standard_streams.abandon_output()
     # Nothing can be lost any more: let SIGINT end the process with the same exit code.
@@ -76,10 +76,10 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
         _read_environment(command)
         return command.main(prog_name=program, standalone_mode=False) or ExitCode.OK
     except click.ClickException as error:
-        _complain(program, error, _one_line(error))
+        _print_error(program, error, _one_line(error))
         return error.exit_code
     except EchoswarmError as error:
-        _complain(program, None, str(error))
+        _print_error(program, None, str(error))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
@@ -90,7 +90,7 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
         shortage = _shortage(error)
         if shortage is None:
             raise
-        _complain(program, None, shortage)
+        _print_error(program, None, shortage)
         return exhausted
 
 
@@ -113,7 +113,7 @@ def _read_environment(command: click.Command) -> None:
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turn a failed import into a one-line error that says which extra to install.
+    """Turn a failed import into a one-line error that names the extra to install.
 
     Raises:
         MissingExtraError: a package imported in the block is not installed.
@@ -129,7 +129,8 @@ def needs_extra(extra: str) -> Iterator[None]:
         ) from error
 
 
-def _complain(program: str, error: click.ClickException | None, message: str) -> None:
+def _print_error(program: str, error: click.ClickException | None, message: str) -> None:
+    """Print an error as one line, which begins with the program and the subcommand, if known."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else program
     print(f"{path}: error: {' '.join(message.split())}", file=sys.stderr)

@@ -80,7 +80,7 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
                 f"{known}"
             )
         settings = setting if isinstance(setting, list) and option.multiple else [setting]
-        if not all(_suits(option, item) for item in settings):
+        if not all(_has_valid_type(option, item) for item in settings):
             raise UnreadableConfigError(
                 f"--config: {value}: {key} = {setting!r} is not a valid value of --{key}"
             )
@@ -88,7 +88,7 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
     context.default_map = {**(context.default_map or {}), **defaults}
 
 
-def _suits(option: click.Option, setting: object) -> bool:
+def _has_valid_type(option: click.Option, setting: object) -> bool:
     if isinstance(setting, str) and "\0" in setting:
         # A command line or the environment could not contain it either.
         return False

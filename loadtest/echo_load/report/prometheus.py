@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from structlog.typing import FilteringBoundLogger
 
 from echo_client.failure_kinds import LOSSES, MISMATCHES
-from echo_core.endpoint import ANY_HOST, NetworkEndpoint, parse_page
+from echo_core.endpoint import ANY_HOST, NetworkEndpoint, parse_http_address
 from echo_core.errors import InvalidValueError
 from echo_core.http_server import HttpServer, Response
 from echo_load.errors import MetricsError
@@ -71,7 +71,7 @@ def parse_listen(text: str) -> NetworkEndpoint:
         InvalidValueError: the text is none of these.
     """
     try:
-        return parse_page(f"{_DEFAULT_HOST}:{text}" if text.isdecimal() else text)
+        return parse_http_address(f"{_DEFAULT_HOST}:{text}" if text.isdecimal() else text)
     except InvalidValueError as error:
         raise InvalidValueError(f"{text!r} is not PORT or HOST:PORT") from error
 

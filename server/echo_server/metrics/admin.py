@@ -31,9 +31,9 @@ class Service(Protocol):
     """The source of the admin page's content; its methods are called from another thread."""
 
     def readiness(self) -> tuple[bool, str]:
-        """Return True if all listeners are served and the server is not draining, and the state.
+        """Return the readiness, and the state as text.
 
-        The state is a short text for people.
+        The server is ready if all its listeners are served and it neither starts nor drains.
         """
 
     def figures(self) -> Sequence[WorkerFigures]:

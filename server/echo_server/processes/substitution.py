@@ -17,7 +17,7 @@ from echo_server.processes.slots import Slot, WorkerProcess
 
 log = structlog.get_logger()
 
-# The delay after which a substitute is sought again when a worker has refused.
+# The delay before a substitute is assigned again after a worker has refused.
 RETRY_SECONDS = 0.5
 
 

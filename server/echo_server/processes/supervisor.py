@@ -115,8 +115,8 @@ class Supervisor:
             self._start_all()
             while self._workers or self._exit_code is None:
                 messages = self._wait_for_events()
-                # Signals first: if the whole process group got a stop signal, the workers request
-                # replacements, but the server is to stop.
+                # Signals first: if all processes of a service get a stop signal, the workers
+                # request replacements, but the server is to stop.
                 self._handle_signals()
                 for worker, message in messages:
                     self._on_message(worker, message)
@@ -139,9 +139,9 @@ class Supervisor:
         return self._exit_code
 
     def readiness(self) -> tuple[bool, str]:
-        """Return True if all listeners are served and the server is not draining, and the state.
+        """Return the readiness, and the state as text.
 
-        The state is a short text for people.
+        The server is ready if all its listeners are served and it neither starts nor drains.
         """
         if not self._announced or self._exit_code is not None:
             return False, "starting or draining"
@@ -342,7 +342,7 @@ class Supervisor:
                 self._on_death(worker)
 
     def _remove_exited(self, worker: WorkerProcess) -> None:
-        """Add the counters of a worker that has exited to its slot's sums, and release the rest."""
+        """Add the counters of a worker that has exited to its slot's sums, and release its row."""
         counters = self._table.row(worker.row)
         with self._figures_lock:
             counters.add(Counter.CLOSED_WORKER_DIED, open_connections(counters.cells))

@@ -263,15 +263,15 @@ class EchoSet:
 
     def _continue_reading(self, connection: Connection) -> None:
         """Continue to read, unless the rate limit suspends the connection."""
-        if connection.received > connection.allowance and self._exceeds_rate(connection):
+        if connection.received > connection.allowance and self._suspend_if_exceeded(connection):
             self._watch_for(connection, _NOTHING)
         elif self._rate_limit and connection.pending():
             self._read_now(connection)
         elif connection.watched != READABLE:
             self._watch_for(connection, READABLE)
 
-    def _exceeds_rate(self, connection: Connection) -> bool:
-        return self._rate_limit is not None and self._rate_limit.suspends(connection)
+    def _suspend_if_exceeded(self, connection: Connection) -> bool:
+        return self._rate_limit is not None and self._rate_limit.suspend_if_exceeded(connection)
 
     def _resume(self, connection: Connection) -> None:
         """Continue to read from a connection that the rate limit had suspended."""

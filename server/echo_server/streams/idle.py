@@ -26,7 +26,7 @@ class IdleSweep:
     """A sweep over all connections, four times per timeout, that closes the idle ones.
 
     A connection is idle if no byte is received, sent or acknowledged. Acknowledgements count since
-    a peer may slowly read what the kernel's send buffer still contains. The kernel is asked for
+    a peer may slowly read what the kernel's send buffer still contains. The kernel is queried for
     them (SIOCOUTQ, tcp(7), unix(7)) only if no byte was received or sent, and not again once the
     buffer is empty. A connection whose peer does not read becomes idle; one that is suspended by
     the rate limit or a fault does not.

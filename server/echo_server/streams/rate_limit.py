@@ -20,7 +20,7 @@ class RateLimit:
     """The rate limit of connections, which suspends those that exceed it.
 
     A token bucket has the size of a tenth of a second's bytes. It is refilled only when it is
-    empty, so that the limit costs one comparison per message. A connection that was idle can
+    exhausted, so that the limit costs one comparison per message. A connection that was idle can
     therefore send twice the size of its bucket at once.
 
     Args:
@@ -46,8 +46,8 @@ class RateLimit:
         connection.allowance = self.burst
         connection.refilled_at = time.monotonic()
 
-    def suspends(self, connection: Connection) -> bool:
-        """Refill the empty bucket of a connection; suspend it and return True if still empty."""
+    def suspend_if_exceeded(self, connection: Connection) -> bool:
+        """Refill the bucket of a connection; suspend it and return True if that is not enough."""
         now = time.monotonic()
         refill = int((now - connection.refilled_at) * self._rate)
         # Only whole bytes are refilled: the rest of the time counts for the next refill.

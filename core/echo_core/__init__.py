@@ -1,1 +1,1 @@
-"""What the three commands share: endpoints, units, command-line conventions and logs."""
+"""Code that the three commands share: endpoints, units, command-line conventions and logs."""

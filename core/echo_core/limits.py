@@ -9,8 +9,8 @@ from pathlib import Path
 # (RFC 791, RFC 768), but only the UDP header with IPv6 (RFC 8200, section 3).
 LARGEST_DATAGRAM = {4: 65_507, 6: 65_527}
 
-# How long a TCP connection keeps its port after this end has closed it (TIME_WAIT, RFC 9293,
-# section 3.4.2; Linux's TCP_TIMEWAIT_LEN), and how long where ports are reused (tcp(7),
+# The time for which a TCP connection keeps its port after this end has closed it (TIME_WAIT, RFC
+# 9293, section 3.4.2; Linux's TCP_TIMEWAIT_LEN), and the time where ports are reused (tcp(7),
 # tcp_tw_reuse).
 _TIME_WAIT_SECONDS = 60.0
 _TIME_WAIT_REUSED_SECONDS = 1.0

@@ -124,7 +124,7 @@ class FaultyDatagramEcho(DatagramEcho):
         return timer
 
     def _forget(self, timer: Any) -> None:
-        """Stop the timer of a delayed datagram, unless it has been stopped."""
+        """Stop the timer of a delayed datagram, and subtract its memory, if not yet done."""
         size = self._delayed.pop(timer, None)
         if size is not None:
             self._delayed_bytes -= size

@@ -99,7 +99,8 @@ class ControlSocket:
             else:
                 self._socket.send(data)
         except OSError:
-            # A worker that has exited is reaped, and one that hangs is killed at its deadline.
+            # Not an error: a worker that has exited is reaped, and one that hangs misses its
+            # deadline.
             return False
         return True
 

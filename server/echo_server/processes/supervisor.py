@@ -103,7 +103,7 @@ class Supervisor:
         self._figures_lock = threading.Lock()
 
     def run(self) -> ExitCode:
-        """Serve until a stop signal, or until workers fail repeatedly; return the exit code."""
+        """Serve until a stop signal, or until the workers have failed; return the exit code."""
         admin = None
         if self._config.admin is not None:
             from echo_server.metrics.admin import AdminServer

@@ -27,8 +27,8 @@ from echo_server.streams.tls import TlsConnection
 
 log = structlog.get_logger()
 
-# The connection failed while it was in the backlog. accept(2) recommends to treat these errors like
-# EAGAIN and to continue.
+# The connection failed while it was in the backlog. accept(2) recommends treating these errors like
+# EAGAIN and continuing.
 _FAILED_IN_BACKLOG = frozenset(
     {
         errno.ECONNABORTED,
@@ -253,13 +253,14 @@ class EchoServer(StreamServer):
             self._pause_after_error(error)
             return None
         try:
-            return self._connection_class(
+            connection = self._connection_class(
                 self.family, socket.SOCK_STREAM, 0, fileno=descriptor
-            ), sockaddr
+            )
         except Exception:
             log.exception("connection failed", peer=peer_name(sockaddr))
             os.close(descriptor)
             return None
+        return connection, sockaddr
 
     def _pause_after_error(self, error: Exception) -> None:
         self._failures += 1

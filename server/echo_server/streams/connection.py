@@ -21,8 +21,8 @@ class Connection(_socket.socket):
 
     Attributes:
         sockaddr: the peer's address, from accept(2) or a PROXY header.
-        address: the IP address that the limit per address counts the connection for; empty if there
-            is no such limit, and for unix sockets.
+        address: the IP address that the connection is counted under if there is a limit per
+            address; otherwise, and for unix sockets, empty.
         accepted_at: when it was accepted, in seconds of the monotonic clock; set only for the
             access log.
         buffer: the buffer to receive into: a larger one after a read that filled the default one.
@@ -33,7 +33,7 @@ class Connection(_socket.socket):
         refilled_at: when the rate limit computed the allowance, in seconds of the monotonic clock.
         progress: the bytes received plus the bytes sent, at the last idle sweep; -1 before.
         unacknowledged: the bytes sent that the peer had not acknowledged at the last idle sweep; -1
-            if that sweep found progress and so did not ask the kernel.
+            if that sweep found progress and so did not query the kernel.
         idle_sweeps: the number of idle sweeps in a row without progress.
     """
 

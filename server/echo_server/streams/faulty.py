@@ -85,7 +85,7 @@ class FaultyEchoSet(EchoSet):
         number = self._reads[connection]
         injection = self._plan.choose(*number)
         number[1] += 1
-        # Also if a fault prevents that the bytes are sent: they count as received and not sent.
+        # Set also if a fault keeps the bytes from being sent: they then count as received only.
         connection.unsent = bytes(self._large_buffer[:received])
         if injection is None:
             self._send_unsent(connection)

@@ -28,7 +28,7 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A TLS 1.2 client could otherwise start handshakes again and again.
+    # Without this, a TLS 1.2 client could renegotiate without limit, which is expensive.
     context.options |= ssl.OP_NO_RENEGOTIATION
     load_certificate(context, config.tls_cert, config.tls_key)
     if config.tls_client_ca is not None:

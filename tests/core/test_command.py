@@ -80,7 +80,7 @@ LOAD_MISTAKES = {
     "run --rate 0": "--rate: '0' is not a rate above 0",
     "run --rate fast": "--rate: 'fast' is not a rate",
     "run --rate": "--rate needs a number, as in --rate 10k, or --stages",
-    "run --rate 200M": "a rate of 2e+08 is above 1e+08",
+    "run --rate 200M": "a rate of 200,000,000 messages per second is above 100,000,000",
     "run --stages 5/1s,100": "--stages: '100' is not a stage; write it as in 100/30s",
     "run --stages 5/1s -d 10s": "--duration 10s and --stages both give the duration",
     "run --loop": "--loop repeats --stages, but there are none",

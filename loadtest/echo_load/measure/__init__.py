@@ -1,1 +1,1 @@
-"""Counts and distributions that can be added up."""
+"""Counts and distributions, which can be added over stages and generators."""

@@ -13,23 +13,23 @@ class Counts:
 
     Attributes:
         opened: connections that were established.
-        failed: attempts to establish one that failed.
+        failed: attempts to establish a connection that failed.
         lost: connections given up before the end because of an error.
-        closed: connections that ended, for whatever reason.
-        messages: round trips completed, right or wrong.
+        closed: connections that have ended, for any reason.
+        messages: completed round trips, with a right or a wrong reply.
         wrong: round trips with a wrong reply; they are among the errors, too.
         bytes_sent: payload bytes handed to the kernel.
-        bytes_received: payload bytes that came back.
+        bytes_received: payload bytes received from the kernel.
         datagrams_sent: datagrams handed to the kernel.
-        datagrams_received: datagrams that came back.
+        datagrams_received: datagrams received from the kernel.
         retransmits: segments that TCP retransmitted on connections that have ended.
         resumed: TLS handshakes that resumed the session of an earlier connection.
-        errors: failures by kind, as `FailureKind` names them, and
-            `no_reply`, `no_thread`, `lost` (a datagram), `unsent`.
+        errors: number of failures by kind, named as in `FailureKind`.
         jitter_ns: sum of the jitter of round trips over UDP in nanoseconds, as it was after each
             reply (RFC 3550, section 6.4.1).
         jitters: number of replies in that sum.
-        bursts: runs of datagrams lost one after the other on a connection, by their length.
+        bursts: number of bursts of lost datagrams, by the number of consecutive datagrams that a
+            connection lost.
     """
 
     opened: int = 0
@@ -56,7 +56,7 @@ class Counts:
 
     @property
     def longest_burst(self) -> int:
-        """The most datagrams lost one after the other on a connection."""
+        """The largest number of consecutive datagrams that a connection lost."""
         return max((length for length, count in self.bursts.items() if count > 0), default=0)
 
     @property
@@ -66,20 +66,20 @@ class Counts:
 
     @property
     def attempts(self) -> int:
-        """The base of error shares: round trips completed, and failures without one."""
+        """The denominator of error shares: completed round trips, and failures without one."""
         return self.messages + self.errors.total() - self.wrong
 
     def __add__(self, other: Counts) -> Counts:
-        """Return the sum of both."""
+        """Return the sum of these and other counts."""
         names = [one.name for one in fields(self)]
         return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def since(self, other: Counts) -> Counts:
-        """Return the difference from earlier counts."""
+        """Return the increase since earlier counts."""
         gained = Counts(
             **{name: getattr(self, name) - getattr(other, name) for name in _plain_names()}
         )
-        # An error can be withdrawn: a datagram that counted as lost came late.
+        # The number of errors can decrease: a datagram that counted as lost arrives late.
         for kind in self.errors | other.errors:
             if change := self.errors[kind] - other.errors[kind]:
                 gained.errors[kind] = change
@@ -89,14 +89,14 @@ class Counts:
         return gained
 
     def add(self, other: Counts) -> None:
-        """Add other counts to these; withdrawn errors are subtracted."""
+        """Add other counts to these; negative numbers of errors are subtracted."""
         for name in _plain_names():
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.errors.update(other.errors)
         self.bursts.update(other.bursts)
 
     def copy(self) -> Counts:
-        """A copy of the counts."""
+        """Return a copy."""
         return self + Counts()
 
 

@@ -13,15 +13,15 @@ class Measured:
     """The distributions of one stage; those of several generators can be added.
 
     Attributes:
-        response: round trips, from when a message was due.
-        service: round trips, from when a message left; empty in a closed loop, where a message is
-            due when it leaves.
-        first_byte: from a connection's first message to the first byte that came back on it.
+        response: response times, from when a message was due until its reply had arrived.
+        service: service times, from when a message was sent until its reply had arrived; empty in
+            a closed loop, where a message is due when it is sent.
+        first_byte: from a connection's first message to the first byte received on it.
         connect: time that the network took to establish a connection.
         handshake: time of the TLS handshake after that.
-        kernel: smoothed round trips of the kernel's TCP, one per connection that has ended.
-        lateness: how late messages left that had a free connection.
-        hub_lag: how late the event loop was.
+        kernel: the kernel's smoothed round trip of each TCP connection that has ended.
+        lateness: delays from when a message was due until it was sent, if its connection was free.
+        hub_lag: delays of the event loop.
     """
 
     response: LatencyHistogram = field(default_factory=LatencyHistogram)
@@ -39,7 +39,7 @@ class Measured:
         return self.service if self.service.count else self.response
 
     def by_name(self) -> dict[str, LatencyHistogram]:
-        """The distributions of a result, by name."""
+        """Return the distributions of a result, by name."""
         found = {name: getattr(self, name) for name in DISTRIBUTIONS}
         return {**found, "service": self.service_times}
 

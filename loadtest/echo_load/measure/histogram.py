@@ -21,8 +21,8 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 # Indices and values of the nonzero counts, the values' dtype, and the other figures.
 _State = tuple[bytes, bytes, str, tuple[int, int, int, int]]
 
-# What the library raises for data that is not a histogram.
-_NO_HISTOGRAM = (
+# Exceptions that the library raises for data that is not a histogram.
+_DECODING_ERRORS = (
     TypeError,
     ValueError,
     IndexError,
@@ -43,17 +43,17 @@ _HALF_COUNT: int = _LAYOUT.sub_bucket_half_count
 
 
 class LatencyHistogram:
-    """Counts of latencies between 1 ns and 1 h, exact to three digits.
+    """Counts of latencies between 1 ns and 1 h, exact to three significant digits.
 
     Attributes:
-        count: latencies recorded.
-        clamped: latencies above one hour, which are counted as one hour.
+        count: number of recorded latencies.
+        clamped: number of latencies above one hour, which are counted as one hour.
         max_ns: the longest latency, exact.
         sum_ns: the sum of all latencies, exact.
     """
 
     def __init__(self) -> None:
-        # Only up to the longest latency: most histograms cover a moment and short times.
+        # Only as many as the longest latency needs: most histograms have few and short latencies.
         self._counts: Integers = np.zeros(0, dtype=np.int64)
         self.count = 0
         self.clamped = 0
@@ -61,15 +61,15 @@ class LatencyHistogram:
         self.sum_ns = 0
 
     def record(self, nanoseconds: array[int]) -> None:
-        """Add a batch of latencies."""
+        """Add a batch of latencies in nanoseconds."""
         self.record_values(np.frombuffer(nanoseconds, dtype=np.int64))
 
     def record_values(self, values: Integers, counts: Integers | None = None) -> None:
         """Add a batch of latencies.
 
         Args:
-            values: the latencies, in nanoseconds.
-            counts: how often each one was measured; None for once.
+            values: the latencies in nanoseconds.
+            counts: how many times each one was measured; None for once.
         """
         if not len(values):
             return
@@ -82,11 +82,11 @@ class LatencyHistogram:
             above = values > HIGHEST_NS
             self.clamped += int(above.sum() if counts is None else counts[above].sum())
             values = np.minimum(values, HIGHEST_NS)
-        # Weighted, they are doubles, which are exact up to 2**53.
+        # With weights, bincount returns doubles, which are exact up to 2**53.
         self._add(np.bincount(_index(np.maximum(values, 1)), counts).astype(np.int64))
 
     def merge(self, other: LatencyHistogram) -> None:
-        """Add everything that another histogram has recorded."""
+        """Add all latencies of another histogram."""
         if not other.count:
             return
         self._add(other._counts)
@@ -106,7 +106,7 @@ class LatencyHistogram:
         return self.max_ns / 1e3
 
     def percentiles_us(self, percentiles: Sequence[float]) -> list[float]:
-        """The latencies at these percentiles, in microseconds; 0 if the histogram is empty.
+        """Return the latencies at these percentiles in microseconds; 0 if there are none.
 
         The rank is rounded up, as in HdrHistogram since 2.1.10: the 99th percentile of 60 latencies
         is the longest.
@@ -122,35 +122,35 @@ class LatencyHistogram:
         return found
 
     def count_up_to(self, bounds: Sequence[int]) -> list[int]:
-        """Return how many latencies do not exceed each bound in nanoseconds, to three digits."""
+        """Return the number of latencies up to each bound in nanoseconds, to three digits."""
         running = np.concatenate(([0], np.cumsum(self._counts)))
         indices = _index(np.clip(np.array(bounds, dtype=np.int64), 1, HIGHEST_NS))
         found: list[int] = running[np.minimum(indices + 1, len(self._counts))].tolist()
         return found
 
     def buckets_ms(self) -> Iterator[tuple[float, int]]:
-        """The upper end in milliseconds and the count of each bucket that is not empty."""
+        """Return the upper end in milliseconds and the count of each bucket that is not empty."""
         filled = np.flatnonzero(self._counts)
         return zip(map(_highest_ms, filled.tolist()), self._counts[filled].tolist(), strict=True)
 
     def pack(self) -> tuple[bytes, bytes, str, tuple[int, int, int, int]]:
-        """The compact state of the histogram, in types that any serializer can carry."""
+        """Return the state of the histogram in types that any serializer supports."""
         return self.__getstate__()
 
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> LatencyHistogram:
-        """Rebuild a histogram from what `pack` returned."""
+        """Return the histogram that `pack` has packed."""
         histogram = cls()
-        indices, counts, kind, figures = packed
-        histogram.__setstate__((indices, counts, kind, tuple(figures)))
+        indices, counts, dtype, figures = packed
+        histogram.__setstate__((indices, counts, dtype, tuple(figures)))
         return histogram
 
     def encode(self) -> str:
-        """The HdrHistogram V2 compressed encoding in base64, in nanoseconds."""
+        """Return the HdrHistogram V2 compressed encoding in base64; its unit is nanoseconds."""
         hdr = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
         np.frombuffer(hdr.counts, dtype=np.int64)[: len(self._counts)] = self._counts
         filled = np.flatnonzero(self._counts)
-        # The library encodes only up to the longest value it knows of.
+        # The library encodes only the range of values set here.
         hdr.set_internal_tacking_values(
             *((int(filled[0]), int(filled[-1])) if self.count else (-1, -1)), self.count
         )
@@ -159,17 +159,17 @@ class LatencyHistogram:
 
     @classmethod
     def decode(cls, encoded: str) -> LatencyHistogram:
-        """Decode what `encode` returned; mean and maximum are only as exact as the counts.
+        """Decode a text that `encode` returned; mean and maximum are only as exact as the buckets.
 
         Raises:
-            ValueError: it is not such an encoding, or has other bounds.
+            ValueError: the text is not such an encoding, or has other bounds.
         """
         try:
             hdr = HdrHistogram.decode(encoded)
-        except _NO_HISTOGRAM as error:
+        except _DECODING_ERRORS as error:
             raise ValueError("not an encoded HdrHistogram") from error
         if (hdr.significant_figures, hdr.counts_len) != (SIGNIFICANT_DIGITS, _LAYOUT.counts_len):
-            raise ValueError("an HdrHistogram of other bounds")
+            raise ValueError("an HdrHistogram with other bounds")
         decoded = cls()
         counts = np.array(hdr.counts[: hdr.counts_len], dtype=np.int64)
         decoded._add(np.trim_zeros(counts, "b"))
@@ -186,35 +186,36 @@ class LatencyHistogram:
         self._counts[: len(counts)] += counts
 
     def __getstate__(self) -> _State:
-        # Compact: messages wait while it is written to a pipe.
+        # Compact, because a generator sends no messages while it writes this to its pipe.
         filled = np.flatnonzero(self._counts)
         counts = self._counts[filled]
-        kind = np.min_scalar_type(int(counts.max(initial=0))).char
+        dtype = np.min_scalar_type(int(counts.max(initial=0))).char
         return (
             filled.astype(np.uint16).tobytes(),
-            counts.astype(kind).tobytes(),
-            kind,
+            counts.astype(dtype).tobytes(),
+            dtype,
             (self.count, self.clamped, self.max_ns, self.sum_ns),
         )
 
     def __setstate__(self, state: _State) -> None:
         LatencyHistogram.__init__(self)
-        indices, counts, kind, figures = state
+        indices, counts, dtype, figures = state
         filled = np.frombuffer(indices, dtype=np.uint16)
         if len(filled):
             self._counts = np.zeros(int(filled[-1]) + 1, dtype=np.int64)
-            self._counts[filled] = np.frombuffer(counts, dtype=kind)
+            self._counts[filled] = np.frombuffer(counts, dtype=dtype)
         self.count, self.clamped, self.max_ns, self.sum_ns = figures
 
 
 def _rank(percentile: float, count: int) -> int:
+    """Return the rank of the latency at a percentile, from 1."""
     # As in the Java library: a rounding error must not lead to the next whole number.
     return max(1, math.ceil(math.nextafter(percentile, -math.inf) * count / 100))
 
 
 @cache
 def _highest_ms(index: int) -> float:
-    """The longest latency that is counted at an index, in milliseconds."""
+    """Return the longest latency that is counted at an index, in milliseconds."""
     value = _LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(index))
     return float(value) / 1e6
 

@@ -20,17 +20,18 @@ from echo_load.plan.stages import StagePlan
 Seconds = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-# Number of instants computed at once: small enough not to delay a message, large enough for numpy.
+# Number of instants computed at once: few enough not to delay a message, enough to amortize the
+# overhead of numpy.
 _BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A period in which a level is constant or changes linearly.
+    """A stage in one round of a timeline: its level is constant or changes linearly.
 
     Attributes:
-        begin: its beginning.
-        seconds: its length; may be infinite if the level is constant.
+        begin: instant at which it begins.
+        seconds: length in seconds; may be infinite if the level is constant.
         first: level at its beginning.
         last: level at its end.
     """
@@ -45,7 +46,7 @@ class Segment:
         """The integral of the level over the segment."""
         return (self.first + self.last) / 2 * self.seconds if self.last or self.first else 0.0
 
-    def reached(self, totals: Seconds) -> Seconds:
+    def instants_of(self, totals: Seconds) -> Seconds:
         """Return the instants at which the integral of the level reaches these totals."""
         slope = 0.0 if self.first == self.last else (self.last - self.first) / self.seconds
         root = np.sqrt(np.maximum(self.first**2 + 2 * slope * totals, 0.0))
@@ -83,7 +84,7 @@ class Timeline:
 
     @property
     def round_seconds(self) -> float:
-        """The length of all stages together; may be infinite."""
+        """The length of all stages together in seconds; may be infinite."""
         return self._ends[-1]
 
     def stages_at(self, instants: Seconds) -> Indices:
@@ -105,7 +106,7 @@ class Timeline:
         return int(rounds) * len(self._stages) + min(ended, len(self._stages) - 1) + 1
 
     def segments(self) -> Iterator[Segment]:
-        """Yield the segments in order, without end if the timeline has none."""
+        """Yield the segments in order; endlessly if the timeline has no end."""
         begin = 0.0
         for stage in cycle(self._stages) if self._loop else self._stages:
             seconds = math.inf if stage.duration is None else stage.duration
@@ -127,7 +128,7 @@ class Timeline:
             open from the start.
         """
         opened: float | None = None
-        # The period of a connection that never closes would not be yielded in an endless loop.
+        # A connection that is always open has one period, which an endless loop would never yield.
         always = all(min(stage.first, stage.last) >= number for stage in self._stages)
         for at_first, segment in enumerate(islice(self.segments(), 1 if always else None)):
             if opened is None and segment.first >= number:
@@ -153,12 +154,12 @@ class Schedule:
     The levels of the timeline are messages per second of all generators together. A message is due
     when the integral of the rate reaches the next whole number (constant intervals), or the next
     arrival of a Poisson process of rate 1 (W. Feller, An Introduction to Probability Theory, volume
-    1, chapter XVII).
+    1, chapter XVII). At constant intervals the connections of all generators take turns.
 
     Args:
         timeline: rates over time.
         arrivals: constant intervals, or a Poisson process.
-        turns: turns of this generator in each round, one for each of its connections.
+        turns: turns of this generator in each round of turns, one for each of its connections.
         of: number of turns in a round, one for each connection of all generators.
         seed: seed of the random intervals.
         messages: largest number of messages; None for no limit.
@@ -202,7 +203,7 @@ class Schedule:
         return self._now[index]
 
     def count_until(self, until_ns: int) -> int:
-        """Return how many of the next instants are not after one, as far as they are computed."""
+        """Count the next instants up to `until_ns`, among those computed already."""
         return bisect_right(self._now, until_ns, self._next) - self._next
 
     def take(self, count: int) -> list[int]:
@@ -213,7 +214,7 @@ class Schedule:
 
     @property
     def through(self) -> bool:
-        """Whether the limit of messages was reached; valid once the iteration has ended."""
+        """Whether the limit of messages was reached; only valid once the iteration has ended."""
         return self._left <= 0
 
     def rest(self, until_ns: int) -> int:
@@ -238,15 +239,17 @@ class Schedule:
                 yield limited
 
     def _unlimited_blocks(self) -> Iterator[Seconds]:
+        """Yield the instants in blocks, regardless of the limit of messages."""
         position, before = self._first, 0.0
         for segment in self._timeline.segments():
             after = before + segment.total
             while position < after:
                 positions = self._positions(position)
                 inside = positions[positions < after]
-                # The last one begins the next block; those beyond the segment are drawn again.
+                # The first position after the block begins the next one. Random positions beyond
+                # that one are drawn again, which does not change their distribution.
                 position = float(positions[min(len(inside), _BLOCK)])
-                block = segment.reached(inside[:_BLOCK] - before)
+                block = segment.instants_of(inside[:_BLOCK] - before)
                 if block[-1] >= self._timeline.seconds:
                     yield block[block < self._timeline.seconds]
                     return
@@ -255,9 +258,15 @@ class Schedule:
 
     @property
     def _mean_gap(self) -> float:
+        """The mean number of turns between two messages of this generator."""
         return self._of / len(self._turns)
 
     def _positions(self, first: float) -> Seconds:
+        """Return the next positions: the integrals of the rate at which messages are due.
+
+        Args:
+            first: the first of them.
+        """
         if self._random is None:
             rounds, turn = divmod(int(first), self._of)
             number = rounds * len(self._turns) + self._turns.index(turn)

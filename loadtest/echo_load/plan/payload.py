@@ -1,7 +1,7 @@
-"""The messages that are sent to an echo service, and the diagnosis of wrong replies.
+"""The messages that are sent to an echo service, and the classification of wrong replies.
 
 A payload computes every message from the number of its connection and its sequence number: no
-message has to be kept until its reply is checked, and a wrong reply can be classified.
+message has to be stored until its reply is checked, and a wrong reply can be classified.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Payload(ABC):
 
     Attributes:
         largest: size of the largest message in bytes.
-        tails: the part of each message that follows the head, by sequence number; None if a
-            message cannot be divided in this way.
+        tails: the part of each message that follows the head, by sequence number; None if the
+            messages cannot be divided in this way.
     """
 
     largest: int
@@ -56,12 +56,12 @@ class Payload(ABC):
         return self.head(connection) + self.tails[sequence]
 
     def run(self, connection: int, first: int, count: int) -> tuple[bytes, Sequence[int]]:
-        """Return messages as one byte string, and where each of them ends in it.
+        """Return consecutive messages as one byte string, and the offset at which each ends.
 
         Args:
-            connection: the connection that they leave on.
-            first: the sequence number of the first one.
-            count: how many, at least one.
+            connection: number of their connection.
+            first: sequence number of the first message.
+            count: number of messages, at least 1.
         """
         messages = [self.message(connection, first + index) for index in range(count)]
         return b"".join(messages), tuple(accumulate(map(len, messages)))
@@ -133,23 +133,23 @@ class FixedPayload(Payload):
         self._content = content
 
     def run(self, connection: int, first: int, count: int) -> tuple[bytes, Sequence[int]]:  # noqa: ARG002
-        """Return the message that many times, and where each ends."""
+        """Return the message `count` times, and the offset at which each ends."""
         size = self.largest
         return self._content * count, range(size, size * count + 1, size)
 
 
 class StampedPayload(Payload):
-    """Messages of one size or of many, each with a stamp that identifies it, padded with noise.
+    """Messages of one size or of many, each with a stamp that identifies it, and random padding.
 
-    A stamp has 24 bytes, big-endian: run (4), connection (4), checksum of both (4), sequence number
-    (8) and its checksum (4). Changing one byte never yields the stamp of another message. Messages
-    of less than 24 bytes carry only the end of a stamp, which differs from message to message; any
-    wrong reply to them counts as corrupt or truncated.
+    A stamp has 24 bytes, big-endian: test run (4), connection (4), checksum of both (4), sequence
+    number (8) and its checksum (4). Changing one byte never yields the stamp of another message.
+    Messages of less than 24 bytes have only the end of a stamp, which differs from message to
+    message; any wrong reply to them counts as corrupt or truncated.
 
     Args:
         least: size of the smallest message in bytes, at least 1.
         most: size of the largest message in bytes.
-        run: number of the run, of up to 32 bits; messages of another run are foreign.
+        run: number of the test run, of up to 32 bits; messages of another run are foreign.
     """
 
     def __init__(self, least: int, most: int, run: int) -> None:
@@ -157,26 +157,26 @@ class StampedPayload(Payload):
         self._run = run
         self._least = least
         self._sizes = most - least + 1
-        self._noise = random.Random(run).randbytes(max(0, most - STAMP_BYTES))  # noqa: S311
+        self._padding = random.Random(run).randbytes(max(0, most - STAMP_BYTES))  # noqa: S311
         if least == most >= STAMP_BYTES:
-            self.tails = Tails(partial(_numbered, self._noise), most)
-            self._blocks = _Blocks(self._noise)
+            self.tails = Tails(partial(_numbered, self._padding), most)
+            self._blocks = _Blocks(self._padding)
 
     def head(self, connection: int) -> bytes:
-        """Return the run, the connection and their checksum."""
-        return _HEAD.pack(self._run, connection, _check(connection, self._run))
+        """Return the test run, the connection and their checksum."""
+        return _HEAD.pack(self._run, connection, _checksum(connection, self._run))
 
     def message(self, connection: int, sequence: int) -> bytes:
-        """Return the stamp, padded with noise to the size of this message."""
+        """Return the stamp, padded or cut to the size of this message."""
         size = self._least
         if self._sizes > 1:
             mixed = (sequence * _MIX + connection * _MIX_CONNECTION) & _64_BITS
             size += (mixed >> 32) * self._sizes >> 32
-        message = self.head(connection) + _numbered(self._noise, sequence)
+        message = self.head(connection) + _numbered(self._padding, sequence)
         return message[:size] if size >= STAMP_BYTES else message[STAMP_BYTES - size : STAMP_BYTES]
 
     def run(self, connection: int, first: int, count: int) -> tuple[bytes, Sequence[int]]:
-        """Return messages as one byte string, and where each of them ends in it."""
+        """Return consecutive messages as one byte string, and the offset at which each ends."""
         if self.tails is None:
             return super().run(connection, first, count)
         size = self.largest
@@ -184,7 +184,7 @@ class StampedPayload(Payload):
         if count <= _MOST_JOINED:
             tails = map(self.tails.__getitem__, range(first, first + count))
             return self.head(connection).join((b"", *tails)), ends
-        # Only generators make runs: the commands that check a plan start without numpy.
+        # Imported here because only generators need it: a command that checks a plan starts faster.
         import numpy as np
 
         messages = self._blocks.rows(first, count)
@@ -194,13 +194,13 @@ class StampedPayload(Payload):
     def diagnose(self, connection: int, sequence: int, got: bytes) -> FailureKind:
         """Classify bytes that arrived in place of a reply."""
         if len(got) >= STAMP_BYTES:
-            run, number, check = _HEAD.unpack_from(got)
-            if run != self._run and check == _check(number, run):
+            run, number, checksum = _HEAD.unpack_from(got)
+            if run != self._run and checksum == _checksum(number, run):
                 return FailureKind.FOREIGN
         return super().diagnose(connection, sequence, got)
 
     def stamp(self, data: bytes) -> Stamp | None:
-        """Return the stamp of a message or of its beginning; None if it is not of this run."""
+        """Return the stamp of a message or of its beginning; None if it is not of this test run."""
         if len(data) < STAMP_BYTES:
             return None
         _, connection, _ = _HEAD.unpack_from(data)
@@ -211,11 +211,11 @@ class StampedPayload(Payload):
 
 
 class Tails(dict[int, bytes]):
-    """The tails of messages by sequence number, made on first use and kept for other connections.
+    """A cache of the tails of messages by sequence number, which all connections share.
 
     Args:
-        make: function that makes the tail of a sequence number.
-        size: size of a large tail in bytes, which limits how many are kept.
+        make: function that returns the tail for a sequence number.
+        size: size of the largest tail in bytes, by which the number of cached tails is limited.
     """
 
     def __init__(self, make: Callable[[int], bytes], size: int) -> None:
@@ -231,26 +231,26 @@ class Tails(dict[int, bytes]):
         return tail
 
     def __reduce__(self) -> tuple[type[Tails], tuple[Callable[[int], bytes], int]]:
-        """Pickle without the tails: the other process makes its own."""
+        """Pickle without the cached tails: the other process computes its own."""
         return Tails, (self._make, self._size)
 
 
 class _Blocks(dict[int, "_Bytes"]):
-    """Stamped messages of one size without their heads, made many at a time and kept.
+    """A cache of stamped messages of one size, without their heads, in blocks of many messages.
 
     Args:
-        noise: what follows the stamp.
+        padding: bytes that follow the stamp.
     """
 
-    def __init__(self, noise: bytes) -> None:
+    def __init__(self, padding: bytes) -> None:
         super().__init__()
-        self._noise = noise
-        size = STAMP_BYTES + len(noise)
+        self._padding = padding
+        size = STAMP_BYTES + len(padding)
         self._rows = max(1, min(_MOST_ROWS, _BYTES_OF_BLOCK // size))
         self._most = max(1, _BYTES_OF_TAILS // (self._rows * size))
 
     def rows(self, first: int, count: int) -> _Bytes:
-        """Return a copy of consecutive messages, one a row; the heads are left to be written."""
+        """Return a copy of consecutive messages, one per row; the caller writes the heads."""
         block, row = divmod(first, self._rows)
         if row + count <= self._rows:
             return self[block][row : row + count].copy()
@@ -271,17 +271,19 @@ class _Blocks(dict[int, "_Bytes"]):
             self.clear()
         first = block * self._rows
         numbers = np.arange(first, first + self._rows, dtype=np.uint64)
-        tails = np.empty(self._rows, dtype=[("sequence", ">u8"), ("check", ">u4")])
+        tails = np.empty(self._rows, dtype=[("sequence", ">u8"), ("checksum", ">u4")])
         tails["sequence"] = numbers
-        tails["check"] = (numbers * np.uint64(_MIX) >> np.uint64(32)).astype(np.uint32)
-        made = self[block] = np.empty((self._rows, STAMP_BYTES + len(self._noise)), dtype=np.uint8)
+        # As `_checksum` with a salt of 0.
+        tails["checksum"] = (numbers * np.uint64(_MIX) >> np.uint64(32)).astype(np.uint32)
+        size = STAMP_BYTES + len(self._padding)
+        made = self[block] = np.empty((self._rows, size), dtype=np.uint8)
         made[:, _HEAD.size : STAMP_BYTES] = tails.view(np.uint8).reshape(self._rows, _TAIL.size)
-        made[:, STAMP_BYTES:] = np.frombuffer(self._noise, dtype=np.uint8)
+        made[:, STAMP_BYTES:] = np.frombuffer(self._padding, dtype=np.uint8)
         return made
 
     def __reduce__(self) -> tuple[type[_Blocks], tuple[bytes]]:
-        """Pickle without the messages made so far: the other process makes its own."""
-        return _Blocks, (self._noise,)
+        """Pickle without the cached messages: the other process computes its own."""
+        return _Blocks, (self._padding,)
 
 
 def _hello(sequence: int) -> bytes:
@@ -292,11 +294,11 @@ def _same(content: bytes, _sequence: int) -> bytes:
     return content
 
 
-def _numbered(noise: bytes, sequence: int) -> bytes:
-    return _TAIL.pack(sequence, _check(sequence, 0)) + noise
+def _numbered(padding: bytes, sequence: int) -> bytes:
+    return _TAIL.pack(sequence, _checksum(sequence, 0)) + padding
 
 
-def _check(number: int, salt: int) -> int:
+def _checksum(number: int, salt: int) -> int:
     """Return a 32-bit checksum, the middle of a product, that any change of one byte changes."""
     return ((number ^ salt << 13) * _MIX >> 32) & 0xFFFF_FFFF
 
@@ -307,8 +309,10 @@ _TAIL = struct.Struct(">QI")
 STAMP_BYTES = _HEAD.size + _TAIL.size
 # Runs of more messages are made faster by copying a block of them.
 _MOST_JOINED = 48
+# Messages per block, and bytes per block unless a single message is larger.
 _MOST_ROWS = 1024
 _BYTES_OF_BLOCK = 64 << 10
+# Memory that each cache may take, and the overhead of one entry in it.
 _BYTES_OF_TAILS = 4 << 20
 _BYTES_OF_ENTRY = 150
 # Multiplicative hashing, for evenly distributed sizes: the fractional parts of multiples of

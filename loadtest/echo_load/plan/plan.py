@@ -26,8 +26,8 @@ from echo_load.plan.stages import StagePlan
 from echo_load.plan.thresholds import Threshold
 
 EngineName = Literal["hub", "greenlets", "threads"]
-# The transports that each engine speaks.
-SPOKEN: dict[EngineName, frozenset[str]] = {
+# The schemes of targets that each engine supports.
+SUPPORTED_SCHEMES: dict[EngineName, frozenset[str]] = {
     "hub": frozenset({"tcp", "tls", "udp", "unix"}),
     "greenlets": frozenset({"tcp", "tls", "unix"}),
     "threads": frozenset({"tcp", "tls", "unix"}),
@@ -51,9 +51,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         connections: number of connections; not used if the stages give it.
         duration: seconds during which messages are sent; None for 10 seconds, or until the stages
             end or `messages` have been sent.
-        messages: largest number of messages to send in all, divided evenly between the
+        messages: largest number of messages to send in total, divided evenly between the
             connections; None for no limit.
-        rate: messages per second in all, each sent when it is due (open loop); None to send each
+        rate: messages per second in total, each sent when it is due (open loop); None to send each
             message when the reply to the previous one has arrived (closed loop). With
             `staged_rate` it is the rate of the warm-up.
         arrivals: with a rate, whether messages are due at constant intervals or as a Poisson
@@ -62,16 +62,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         staged_rate: whether the stages are rates, in messages per second.
         loop: whether the first stage follows the last one, until `duration` is over.
         reopen: whether each stage has connections of its own, all opened before its first message.
-        warmup: seconds of load before the first stage, at the level with which that begins and on
-            connections of its own; it is not part of the result.
-        pipeline: number of messages in flight at once on each connection.
+        warmup: seconds of load before the first stage (before each stage with `reopen`), at the
+            level with which that begins and on connections of its own; not part of the result.
+        pipeline: largest number of messages in flight at once on each connection.
         payload_size: smallest and largest size of a message in bytes.
         payload_file: path of a file whose content is sent as each message.
         message: text that is sent as each message.
         hello: whether to send `hello 0`, `hello 1` and so on.
         churn: number of messages after which a connection is replaced by a new one; None for never.
         reconnect: whether to reopen a connection that was lost.
-        connect_rate: largest number of connections opened per second in all; None for no limit.
+        connect_rate: largest number of connections opened per second in total; None for no limit.
         connects_in_flight: largest number of connections that one generator opens at once.
         timeout: seconds after which a reply is overdue; None for 10, or for 1 if a target is
             `udp://`.
@@ -146,7 +146,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def driven_by(self) -> EngineName:
-        """The engine, or the default if the plan names none."""
+        """The engine, or the default one if `engine` is None."""
         return self.engine or "hub"
 
     @property
@@ -201,9 +201,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return DEFAULT_SECONDS if self.messages is None else None
 
     def warm_up(self, first: StagePlan) -> Plan:
-        """Return the plan of the warm-up of a stage.
+        """Return the plan of the warm-up before a stage: `warmup` seconds at a constant level.
 
-        It is `warmup` seconds at the level with which the stage begins.
+        The level is the one with which the stage begins, or its highest if it begins with 0. If
+        the stages are rates and `rate` is set, the level is `rate`.
         """
         level = first.first or first.highest
         if self.staged_rate and self.rate is not None:
@@ -241,11 +242,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return DEFAULT_DATAGRAM_TIMEOUT if self.speaks("udp") else DEFAULT_TIMEOUT
 
     def payload(self, run: int) -> Payload:
-        """Return the payload of a run.
+        """Return the payload of a test run.
 
         Args:
             run: number of up to 32 bits that distinguishes the messages of this run from those of
-                others.
+                other runs.
 
         Raises:
             InvalidValueError: the payload file cannot be read, is empty or too large, or a message
@@ -293,28 +294,31 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ("messages", self.messages, 1, MOST_MESSAGES),
             ("pipeline", self.pipeline, 1, MOST_PIPELINED),
             ("churn", self.churn, 1, MOST_MESSAGES),
-            ("connects in flight", self.connects_in_flight, 1, MOST_CONNECTIONS),
-            ("repeats", self.repeat, 1, MOST_REPEATS),
+            ("connects_in_flight", self.connects_in_flight, 1, MOST_CONNECTIONS),
+            ("repeat", self.repeat, 1, MOST_REPEATS),
         ):
             if value is not None and not least <= value <= most:
-                raise InvalidValueError(f"{value} {name}: not between {least} and {most}")
+                raise InvalidValueError(f"`{name}` {value} is not between {least} and {most}")
         for name, amount in (
             ("duration", self.duration),
             ("timeout", self.timeout),
-            ("connect timeout", self.connect_timeout),
+            ("connect_timeout", self.connect_timeout),
             ("rate", self.rate),
-            ("connect rate", self.connect_rate),
+            ("connect_rate", self.connect_rate),
         ):
             if amount is not None and not 0 < amount < math.inf:
-                raise InvalidValueError(f"a {name} of {amount} is not above 0 and finite")
+                raise InvalidValueError(f"`{name}` {amount} is not above 0 and finite")
         if not 0 <= self.warmup < math.inf:
-            raise InvalidValueError(f"a warm-up of {self.warmup} seconds is negative or infinite")
+            raise InvalidValueError(f"`warmup` {self.warmup} is negative or infinite")
         rates = [self.rate or 0, *(one.highest for one in self.stages if self.staged_rate)]
         if max(rates) > HIGHEST_RATE:
-            raise InvalidValueError(f"a rate of {max(rates):g} is above {HIGHEST_RATE:g}")
+            raise InvalidValueError(
+                f"a rate of {max(rates):,.0f} messages per second is above {HIGHEST_RATE:,.0f}"
+            )
         if self.most_connections > MOST_CONNECTIONS:
             raise InvalidValueError(
-                f"{self.most_connections} connections: not between 1 and {MOST_CONNECTIONS}"
+                f"the stages have up to {self.most_connections} connections; at most "
+                f"{MOST_CONNECTIONS} are supported"
             )
 
     def _check_time(self) -> None:
@@ -353,7 +357,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         least, most = self.payload_size
         if not 1 <= least <= most <= LARGEST_PAYLOAD:
             raise InvalidValueError(
-                f"messages of {least} to {most} bytes: not between 1 and {LARGEST_PAYLOAD}"
+                f"`payload_size` {least} to {most} is not a range within 1 to {LARGEST_PAYLOAD} "
+                "bytes"
             )
         if self.message is not None and not self.message:
             raise InvalidValueError("`message` is empty; it needs at least one byte")
@@ -362,8 +367,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 f"`message` {self.message!r} is not valid text; use `payload_file` to send "
                 "arbitrary bytes"
             )
-        if (self.message is not None) + (self.payload_file is not None) + self.hello > 1:
-            raise InvalidValueError("`message` and `payload_file` both give what is sent; give one")
+        given = [
+            name
+            for name, is_given in (
+                ("message", self.message is not None),
+                ("payload_file", self.payload_file is not None),
+                ("hello", self.hello),
+            )
+            if is_given
+        ]
+        if len(given) > 1:
+            raise InvalidValueError(
+                f"`{given[0]}` and `{given[1]}` both give what is sent; give one"
+            )
 
     def _check_targets(self) -> None:
         for endpoint in self.endpoints:
@@ -373,9 +389,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                     f"`ip_version` {self.ip_version}: {endpoint} is an IPv{version} address; "
                     f"omit it, or give an IPv{self.ip_version} address"
                 )
-            if endpoint.scheme not in SPOKEN[self.driven_by]:
+            if endpoint.scheme not in SUPPORTED_SCHEMES[self.driven_by]:
                 able = " or ".join(
-                    name for name, spoken in SPOKEN.items() if endpoint.scheme in spoken
+                    name
+                    for name, schemes in SUPPORTED_SCHEMES.items()
+                    if endpoint.scheme in schemes
                 )
                 raise InvalidValueError(
                     f"the {self.driven_by} engine does not support {endpoint.scheme}, which "

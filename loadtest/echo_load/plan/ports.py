@@ -21,12 +21,12 @@ _STARTING_SECONDS = 1.0
 def check_ports(plan: Plan, targets: Sequence[Sequence[Address]], sources: Sequence[str]) -> None:
     """Check that there are local ports for all connections of a plan.
 
-    Each local port serves one connection from each source address to each target; after that was
-    closed, the port stays taken for a while (TIME_WAIT, RFC 9293, section 3.6).
+    From each source address to each target, a local port serves one connection; after that
+    connection is closed, the port stays taken for a while (TIME_WAIT, RFC 9293, section 3.6).
 
     Args:
         plan: the test.
-        targets: addresses of each target; the first of each is used.
+        targets: addresses of each target, of which the first one is used.
         sources: local addresses to connect from; empty for the kernel's choice.
 
     Raises:
@@ -70,7 +70,7 @@ def _check_versions(address: Address, sources: Sequence[str]) -> None:
 
 
 def _time_wait_seconds(address: Address) -> float:
-    """Return for how many seconds a port stays taken after its connection; 0 over UDP."""
+    """Return the seconds for which a port stays taken after its connection; 0 over UDP."""
     if address.transport == "udp":
         return 0.0
     host = str(address.sockaddr[0]).partition("%")[0]
@@ -78,20 +78,20 @@ def _time_wait_seconds(address: Address) -> float:
 
 
 def _most_taken(plan: Plan, seconds: float) -> float:
-    """Return a lower bound of the ports that a test takes at once.
+    """Return a lower bound of the number of ports that a test takes at once.
 
     Args:
         plan: the test.
-        seconds: time for which a port stays taken after its connection.
+        seconds: seconds for which a port stays taken after its connection.
     """
     churned = plan.most_connections + _churned_within(plan, seconds)
     return max(churned, _most_taken_by_parts(plan, seconds))
 
 
 def _churned_within(plan: Plan, seconds: float) -> float:
-    """Return the most connections that `churn` closes within this many seconds of an open loop.
+    """Return the largest number of connections that `churn` closes within this many seconds.
 
-    It is 0 for a closed loop, whose number of messages depends on the target.
+    It is 0 in a closed loop, where the number of messages depends on the target.
     """
     if plan.churn is None or not plan.open_loop:
         return 0.0
@@ -103,11 +103,11 @@ def _churned_within(plan: Plan, seconds: float) -> float:
 
 
 def _most_taken_by_parts(plan: Plan, seconds: float) -> int:
-    """Return the most connections of a part and of the parts shortly before it.
+    """Return the largest number of connections of a part and of the parts shortly before it.
 
     Args:
         plan: the test.
-        seconds: largest time between their end and the beginning of the part.
+        seconds: how long before the part a previous one may have ended.
     """
     parts = _parts(plan)
     most = 0
@@ -123,7 +123,10 @@ def _most_taken_by_parts(plan: Plan, seconds: float) -> int:
 
 
 def _parts(plan: Plan) -> list[tuple[int, float]]:
-    """Return the connections and the seconds of each part with connections of its own."""
+    """Return the connections and the duration of each part of a test, warm-ups included.
+
+    A part has connections of its own. Durations are in seconds.
+    """
     parts: list[tuple[int, float]] = []
     for stage in plan.run_stages if plan.reopen else plan.run_stages[:1]:
         if plan.warmup:

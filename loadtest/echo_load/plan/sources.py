@@ -18,7 +18,7 @@ from echo_load.plan.plan import Plan
 
 # Descriptors that a generator needs besides its connections: standard streams, pipes, libraries.
 SPARE_DESCRIPTORS = 64
-# Limits the time that checking them takes.
+# Source addresses used at most: checking each one takes a call of bind(2).
 _MOST_SOURCES = 4096
 
 
@@ -28,7 +28,7 @@ def source_addresses(plan: Plan) -> tuple[str, ...]:
     Raises:
         InvalidValueError: one is neither an address nor a network, or no address of this machine.
     """
-    # A dict, because naming an address twice does not give it more ports.
+    # A dict keeps the order and drops duplicates: an address given twice has no more ports.
     found: dict[str, None] = {}
     for text in plan.source_ips:
         try:
@@ -56,7 +56,7 @@ def processes_for(plan: Plan, descriptors: int) -> int:
         descriptors: number of descriptors that one process may open.
 
     Raises:
-        InvalidValueError: the plan asks for fewer than the descriptor limit demands.
+        InvalidValueError: the plan's `processes` are fewer than the descriptor limit demands.
     """
     needed = math.ceil(plan.most_connections / max(1, descriptors - SPARE_DESCRIPTORS))
     if plan.processes is None:
@@ -77,7 +77,7 @@ def _hosts(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]
         ValueError: the text is neither.
     """
     if "%" in text:
-        # Only addresses have zones.
+        # Only an address can have a zone, and `ip_network` would reject it.
         return iter([ipaddress.ip_address(text)])
     return iter(ipaddress.ip_network(text).hosts())
 

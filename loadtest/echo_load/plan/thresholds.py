@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from echo_load.measure.histogram import LatencyHistogram
 
 _SHARES = ("errors", "loss")
-_GROWING = (
+_COUNTS = (
     "messages",
     "connections_opened",
     "connections_failed",
@@ -38,8 +38,7 @@ _MEASURED_OVER = {
     "jitter": ("udp",),
     "loss_burst": ("udp",),
 }
-# Figures for which more is better.
-_GOOD = frozenset({"messages", "connections_opened", "messages_per_second"})
+_HIGHER_IS_BETTER = frozenset({"messages", "connections_opened", "messages_per_second"})
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -57,13 +56,13 @@ Kind = Literal["time", "share", "count", "rate"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures that thresholds are judged by, of a running or a complete test.
+    """The figures of a running or a complete test, to which thresholds apply.
 
     Attributes:
         seconds: duration of the test so far.
-        latencies: latency distributions by the names that they have in a result.
+        latencies: latency distributions, by their names in a result.
         counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
-            `retransmits` and `loss_burst`; None for a count that does not exist.
+            `retransmits` and `loss_burst`; None for a count that was not measured.
         errors: number of failures by kind.
         attempts: denominator of error shares: completed round trips, and failures without one.
         jitter_us: jitter over UDP in microseconds; None if it was not measured.
@@ -81,8 +80,8 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
     """A threshold, the measured value, and whether the threshold was kept.
 
     Attributes:
-        threshold: the condition as it was given. With `aborts` it may also be the opposite, the
-            condition on which to stop (`p99>5ms`).
+        threshold: the condition as it was given. With `aborts` it may be the opposite: the
+            condition on which the test stops (`p99>5ms`).
         aborts: whether crossing it ends the test at once.
         kind: unit of the value: `time` in seconds, `share` between 0 and 1, `count`, or `rate` per
             second.
@@ -99,12 +98,12 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The condition as shown to users, after `--abort-on` if it aborts."""
+        """The condition as shown to users, with `--abort-on` in front if it aborts."""
         return f"--abort-on {self.threshold}" if self.aborts else self.threshold
 
     @property
     def crossed(self) -> str:
-        """The text of a reason why a test did not pass, if the threshold was crossed."""
+        """The reason for which a test did not pass, given that the threshold was crossed."""
         return self.name if self.aborts else f"{self.name} was crossed"
 
     @property
@@ -162,19 +161,19 @@ class Threshold:
 
     @classmethod
     def parse_abort(cls, text: str) -> Threshold:
-        """Parse a condition to keep (`p99<5ms`), or one on which to stop (`p99>5ms`).
+        """Parse a condition to keep (`p99<5ms`), or the opposite, on which to stop (`p99>5ms`).
 
-        The relation shows which of the two it is: no test is stopped because it is fast.
+        The relation shows which of the two it is: no test is stopped because its figures are good.
 
         Raises:
             InvalidValueError: the text is neither, or its figure is only known at the end.
         """
         one = cls.parse(text)
-        if one.metric in _GOOD and one.kind == "count":
+        if one.metric in _HIGHER_IS_BETTER and one.kind == "count":
             raise InvalidValueError(
                 f"{text!r} is only known at the end; use --threshold, or messages_per_second"
             )
-        bad = "<" if one.metric in _GOOD else ">"
+        bad = "<" if one.metric in _HIGHER_IS_BETTER else ">"
         if one.relation[0] != bad:
             return replace(one, aborts=True)
         return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
@@ -193,7 +192,7 @@ class Threshold:
             )
 
     def judge(self, figures: Figures) -> ThresholdResult:
-        """Compare the figure with the limit; if nothing was measured, it was crossed."""
+        """Compare the figure with the limit; a figure that was not measured crosses it."""
         value = self._value(figures)
         passed = value is not None and self.judge_value(value)
         return ThresholdResult(
@@ -239,11 +238,11 @@ def written_time(seconds: float) -> str:
 def _metric(name: str) -> tuple[str, Kind]:
     """Return the full name of a figure and the kind of its limit.
 
-    A figure that is a share may be limited by a count, too.
+    A figure of kind `share` may also be limited by a count; see `_limit`.
     """
     if name in _SHARES:
         return name, "share"
-    if name in _GROWING:
+    if name in _COUNTS:
         return name, "count"
     if name in _RATES:
         return name, "rate"
@@ -257,7 +256,7 @@ def _metric(name: str) -> tuple[str, Kind]:
         return f"{distribution}.p{match[1].replace('_', '.')}", "time"
     if figure in {"mean", "max"}:
         return f"{distribution}.{figure}", "time"
-    known = ", ".join(_SHARES + _GROWING + _TIMES + _RATES)
+    known = ", ".join(_SHARES + _COUNTS + _TIMES + _RATES)
     others = ", ".join(f"{one}.p99" for one in DISTRIBUTIONS if one != "response")
     raise InvalidValueError(
         f"{name!r} is not a threshold metric; the metrics are p50, p99.9 and any other "
@@ -266,7 +265,7 @@ def _metric(name: str) -> tuple[str, Kind]:
 
 
 def _limit(text: str, kind: Kind, written: str) -> tuple[Kind, float]:
-    """Return the kind and the value of a limit; that of errors is a share or a count."""
+    """Return the kind and the value of a limit; a share without `%` is a count."""
     try:
         if kind == "rate":
             return kind, parse_rate(written)

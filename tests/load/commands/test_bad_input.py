@@ -54,7 +54,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[o
         ),
         (["--stages", "0/1s,0/2s"], "--stages: '0/1s,0/2s': all stages are 0"),
         (["--stages", "x/1s", "--rate"], "--stages: stage 'x/1s': 'x' is not a rate; write it as"),
-        (["--stages", "3M/1s"], "3000000 connections: not between 1 and 2000000"),
+        (["--stages", "3M/1s"], "the stages have up to 3000000 connections; at most 2000000"),
         (["--stages", "1/1s", "-d", "5s"], "--duration 5s and --stages both give the duration"),
         (["--loop"], "--loop repeats --stages, but there are none"),
         (
@@ -144,7 +144,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[o
         (["--payload-size=-5"], "--payload-size: '-5' is not a size; write it as in 64, 16KiB"),
         (["--payload-size", "1-2-3"], "--payload-size: '1-2-3' is not a size; write it as in"),
         (["--payload-size", "5x"], "--payload-size: '5x' is not a size; write it as in 512"),
-        (["--payload-size", "1GiB"], "messages of 1073741824 to 1073741824 bytes: not between"),
+        (["--payload-size", "1GiB"], "--payload-size 1073741824 to 1073741824 is not a range"),
         (
             [UDP, "--payload-size", "65508"],
             "messages of 65508 bytes are too large: a datagram can hold at most 65507",

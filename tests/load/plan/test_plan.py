@@ -31,31 +31,34 @@ TOO_FAST = parse_stages("1-101M/1s", rates=True)
 
 BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     # Numbers.
-    ({"connections": 0}, f"0 connections: not between 1 and {MOST_CONNECTIONS}"),
-    ({"connections": MOST_CONNECTIONS + 1}, "2000001 connections: not between 1 and"),
-    ({"stages": TOO_MANY}, "2000001 connections: not between 1 and"),
-    ({"processes": 0}, "0 processes: not between 1 and"),
-    ({"processes": 1025}, "1025 processes"),
-    ({"messages": 0}, "0 messages"),
-    ({"messages": 10**15 + 1}, "1000000000000001 messages"),
-    ({"pipeline": 0}, "0 pipeline"),
-    ({"pipeline": 100_001}, "100001 pipeline"),
-    ({"churn": 0}, "0 churn"),
-    ({"connects_in_flight": 0}, "0 connects in flight"),
-    ({"duration": 0.0}, "a duration of 0.0"),
-    ({"duration": math.inf}, "a duration of inf"),
-    ({"duration": math.nan}, "a duration of nan"),
-    ({"timeout": 0.0}, "a timeout of 0.0"),
-    ({"connect_timeout": -1.0}, "a connect timeout of -1.0"),
-    ({"rate": 0.0}, "a rate of 0.0"),
-    ({"rate": math.nan}, "a rate of nan"),
-    ({"rate": 100e6 + 1}, "is above 1e+08"),
-    ({"stages": TOO_FAST, "staged_rate": True}, "a rate of 1.01e+08 is above 1e+08"),
+    ({"connections": 0}, f"`connections` 0 is not between 1 and {MOST_CONNECTIONS}"),
+    ({"connections": MOST_CONNECTIONS + 1}, "`connections` 2000001 is not between 1 and"),
+    ({"stages": TOO_MANY}, "the stages have up to 2000001 connections; at most 2000000"),
+    ({"processes": 0}, "`processes` 0 is not between 1 and"),
+    ({"processes": 1025}, "`processes` 1025 is"),
+    ({"messages": 0}, "`messages` 0 is"),
+    ({"messages": 10**15 + 1}, "`messages` 1000000000000001 is"),
+    ({"pipeline": 0}, "`pipeline` 0 is"),
+    ({"pipeline": 100_001}, "`pipeline` 100001 is"),
+    ({"churn": 0}, "`churn` 0 is"),
+    ({"connects_in_flight": 0}, "`connects_in_flight` 0 is"),
+    ({"duration": 0.0}, "`duration` 0.0 is not above 0 and finite"),
+    ({"duration": math.inf}, "`duration` inf is"),
+    ({"duration": math.nan}, "`duration` nan is"),
+    ({"timeout": 0.0}, "`timeout` 0.0 is"),
+    ({"connect_timeout": -1.0}, "`connect_timeout` -1.0 is"),
+    ({"rate": 0.0}, "`rate` 0.0 is"),
+    ({"rate": math.nan}, "`rate` nan is"),
+    ({"rate": 100e6 + 1}, "a rate of 100,000,001 messages per second is above 100,000,000"),
+    ({"stages": TOO_FAST, "staged_rate": True}, "a rate of 101,000,000 messages per second"),
     # The rate of the warm-up.
-    ({"stages": RATES, "staged_rate": True, "rate": 101e6}, "a rate of 1.01e+08 is above 1e+08"),
-    ({"connect_rate": 0.0}, "a connect rate of 0.0"),
-    ({"warmup": -1.0}, "a warm-up of -1.0 seconds"),
-    ({"warmup": math.nan}, "a warm-up of nan seconds"),
+    (
+        {"stages": RATES, "staged_rate": True, "rate": 101e6},
+        "a rate of 101,000,000 messages per second",
+    ),
+    ({"connect_rate": 0.0}, "`connect_rate` 0.0 is"),
+    ({"warmup": -1.0}, "`warmup` -1.0 is negative"),
+    ({"warmup": math.nan}, "`warmup` nan is"),
     # Time.
     ({"stages": STAGES, "duration": 90.0}, "`duration` 1m30s and `stages` both give the duration"),
     ({"loop": True}, "`loop` repeats `stages`, but there are none; add `stages`"),
@@ -64,12 +67,12 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     ({"arrivals": "poisson"}, "`arrivals` poisson has no effect without `rate`"),
     ({"arrivals": "poisson", "stages": STAGES}, "`arrivals` poisson"),
     # Payload.
-    ({"payload_size": (0, 5)}, "messages of 0 to 5 bytes"),
-    ({"payload_size": (6, 5)}, "messages of 6 to 5 bytes"),
-    ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"not between 1 and {LARGEST_PAYLOAD}"),
+    ({"payload_size": (0, 5)}, "`payload_size` 0 to 5 is not a range"),
+    ({"payload_size": (6, 5)}, "`payload_size` 6 to 5 is not a range"),
+    ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"within 1 to {LARGEST_PAYLOAD} bytes"),
     ({"message": ""}, "is empty; it needs"),
     ({"message": "a", "payload_file": "b"}, "`message` and `payload_file` both give what is sent"),
-    ({"message": "a", "hello": True}, "both give what is sent"),
+    ({"message": "a", "hello": True}, "`message` and `hello` both give what is sent"),
     # Targets.
     ({"targets": ("localhost:0",)}, "port 0 cannot be connected to"),
     ({"targets": ("localhost:7", "fd://3")}, "fd:// is only for listening"),
@@ -122,7 +125,7 @@ def test_a_plan_is_encoded_and_decoded_without_loss(fields: dict[str, Any]) -> N
 
 
 def test_a_decoded_plan_is_checked() -> None:
-    with pytest.raises(msgspec.ValidationError, match="0 connections"):
+    with pytest.raises(msgspec.ValidationError, match="`connections` 0 is not"):
         msgspec.json.decode(b'{"connections": 0}', type=Plan)
 
 

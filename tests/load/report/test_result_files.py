@@ -67,7 +67,7 @@ def test_files_that_are_not_complete_results_are_refused(kept: Path, command: st
     changed = json.loads(content)
     changed["plan"]["connections"] = -1
     kept.write_text(json.dumps(changed))
-    assert "-1 connections: not between 1 and" in message()
+    assert "`connections` -1 is not between 1 and" in message()
     kept.unlink()
     assert message().endswith(f"error: cannot read {kept}: No such file or directory")
     kept.mkdir()

@@ -194,7 +194,7 @@ def capacity(
         return find_capacity(
             capacity_plan,
             observer=observer,
-            tried=screen.tried,
+            on_step=screen.tried,
             reconcile=reporting.reconcile,
             handle_signals=True,
         )

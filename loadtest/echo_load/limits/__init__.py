@@ -1,1 +1,1 @@
-"""Questions that a single load test does not answer: limits, timeouts and outages."""
+"""Measurements that need many tests or probes: capacity, idle timeout and outages."""

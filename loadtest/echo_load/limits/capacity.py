@@ -1,4 +1,4 @@
-"""The capacity of a target, found by many tests at different rates or numbers of connections."""
+"""The search for a target's capacity, by tests at different rates or numbers of connections."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from echo_load.results.result import Result
 from echo_load.runner.controller import Interruption, run
 from echo_load.runner.observer import Observer
 
-# Messages that have to be slower than a percentile, or to fail, before it means something.
+# Messages beyond a percentile, or failures, that make a percentile or a share significant.
 _LEAST_BEYOND = 10
 _LEAST_MESSAGES = 1000
 _LEAST_SECONDS, _MOST_SECONDS = 4.0, 30.0
-# A step is stopped early if a response time is so much larger than its limit.
-_CLEARLY, _CLEARLY_SECONDS = 5.0, 0.1
-# A generator that keeps this share of its processor busy cannot do more.
-_BUSY = 0.9
-# This machine, not the target, has run out of something.
-_OWN = frozenset(
+# A step is stopped early if a response time exceeds its limit by this factor and these seconds.
+_CLEAR_FACTOR, _CLEAR_SECONDS = 5.0, 0.1
+# Generators that use this share of a processor each are at their limit.
+_BUSY_SHARE = 0.9
+# Failures for lack of a resource of this machine, not of the target.
+_GENERATOR_FAILURES = frozenset(
     {
         FailureKind.NO_SOURCE,
         FailureKind.NO_PORT,
@@ -38,6 +38,7 @@ _OWN = frozenset(
         FailureKind.NO_THREAD,
     }
 )
+# Failures that show that the target, or the path, rejects or drops connections.
 _REFUSALS = frozenset(
     {
         FailureKind.CONNECT_ERROR,
@@ -51,7 +52,7 @@ _REFUSALS = frozenset(
     }
 )
 
-Tried = Callable[[CapacityResult, CapacityStep], None]
+StepHandler = Callable[[CapacityResult, CapacityStep], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,9 @@ class CapacityPlan:
         plan: the test of a step. Its `thresholds` are the SLO; its rate, or its number of
             connections, is replaced by that of the step.
         within: rates, or numbers of connections, to search.
-        cycle: seconds in which each connection is probed once, to ask for the number of
-            connections; None to ask for the rate.
-        step_seconds: duration of a step; None for as long as the SLO's percentiles need.
+        cycle: interval in seconds at which each connection is probed, to search for the number of
+            connections; None to search for the rate.
+        step_seconds: duration of a step in seconds; None for as long as the SLO's percentiles need.
         repeats: number of repeats of the step that confirms the answer.
         at_least: required rate or number of connections; None for none.
     """
@@ -98,7 +99,7 @@ class CapacityPlan:
 
 
 def seconds_for(limits: list[Threshold], rate: float) -> float:
-    """Return how long a step at a rate has to be, so that its figures mean something.
+    """Return the duration in seconds that makes the figures of a step at a rate significant.
 
     A percentile needs ten messages beyond it (10,000 messages for p99.9), a share of errors ten
     errors; the result is between 4 and 30 seconds.
@@ -108,6 +109,7 @@ def seconds_for(limits: list[Threshold], rate: float) -> float:
 
 
 def _messages_for(limit: Threshold) -> float:
+    """Return the number of messages that a threshold needs; 0 if any number is enough."""
     _, _, figure = limit.metric.partition(".")
     if limit.kind == "time" and figure not in {"mean", "max"}:
         beyond = 1 - float(figure[1:]) / 100
@@ -119,11 +121,11 @@ def _messages_for(limit: Threshold) -> float:
 
 
 def _clear_failures(limits: list[Threshold]) -> list[str]:
-    """Return thresholds at which a step has clearly failed, and need not be continued."""
+    """Return thresholds that abort a step when it has clearly failed."""
     found = []
     for limit in limits:
         if limit.kind == "time" and limit.relation[0] == "<" and not limit.metric.endswith(".max"):
-            clearly = max(limit.limit * _CLEARLY, limit.limit + _CLEARLY_SECONDS)
+            clearly = max(limit.limit * _CLEAR_FACTOR, limit.limit + _CLEAR_SECONDS)
             found.append(f"{limit.metric}<{math.ceil(clearly * 1e6)}us")
     return found
 
@@ -132,28 +134,30 @@ def find_capacity(
     capacity_plan: CapacityPlan,
     *,
     observer: Observer | None = None,
-    tried: Tried | None = None,
+    on_step: StepHandler | None = None,
     reconcile: str | None = None,
     handle_signals: bool = False,
 ) -> Result:
-    """Find the highest rate, or the most connections, that keep the SLO.
+    """Find the highest rate, or the largest number of connections, at which the SLO is kept.
 
-    The result is that of the test that confirmed the answer; its field `capacity` has the answer
-    and all steps. Without an answer it is that of the last step.
+    The result is that of the test that confirmed the answer, with the answer and all steps in its
+    field `capacity`. Without an answer it is the result of the last step that failed, or of the
+    last step.
 
     Args:
-        capacity_plan: what to find out.
+        capacity_plan: the plan of the search.
         observer: receives the progress of each test.
-        tried: called after each step, with what is known so far.
+        on_step: called after each step with the capacity found so far and the step.
         reconcile: URL of the admin page of the target, as for `run`.
-        handle_signals: whether stop signals end the search with what is known, as for `run`.
+        handle_signals: whether stop signals end the search early, with a result, as for `run`.
 
     Raises:
-        TargetError: the target did not answer the first message.
+        TargetError: a target did not answer the first message, or the search was interrupted
+            before the first step.
         EchoswarmError: as for `run`.
     """
     interruption = Interruption()
-    finder = _Finder(capacity_plan, interruption, observer or Observer(), tried, reconcile)
+    finder = _Finder(capacity_plan, interruption, observer or Observer(), on_step, reconcile)
     if not handle_signals:
         return finder.find()
     with interruption.by_signals():
@@ -161,13 +165,13 @@ def find_capacity(
 
 
 class _Finder:
-    """A search on a real target.
+    """A search in progress.
 
     Args:
-        capacity_plan: what to find out.
+        capacity_plan: the plan of the search.
         interruption: a request to stop, which all tests share.
         observer: receives the progress of each test.
-        tried: called after each step.
+        on_step: called after each step.
         reconcile: URL of the admin page of the target.
     """
 
@@ -176,19 +180,19 @@ class _Finder:
         capacity_plan: CapacityPlan,
         interruption: Interruption,
         observer: Observer,
-        tried: Tried | None,
+        on_step: StepHandler | None,
         reconcile: str | None,
     ) -> None:
         self._capacity_plan = capacity_plan
         self._interruption = interruption
         self._observer = observer
-        self._tried = tried
+        self._on_step = on_step
         self._reconcile = reconcile
         self._steps: list[CapacityStep] = []
         self._results: list[tuple[CapacityStep, Result]] = []
         self._last: Result | None = None
-        # Why this machine could not try a level at all.
-        self._refusal: str | None = None
+        # The reason for which this machine could not run a step; None if it could.
+        self._not_run: str | None = None
 
     def find(self) -> Result:
         """Search; see `find_capacity`."""
@@ -253,10 +257,10 @@ class _Finder:
                 interruption=self._interruption,
             )
         except InvalidValueError as error:
-            # This machine cannot run it: it has too few ports or descriptors.
+            # This machine has too few ports or descriptors for the step.
             if not self._steps:
                 raise
-            self._refusal = with_flags(str(error))
+            self._not_run = with_flags(str(error))
             return "generator"
         self._last = result
         if result.verdict == "interrupted":
@@ -265,12 +269,19 @@ class _Finder:
         step = _step(result, plan, confirm=confirm)
         self._steps.append(step)
         self._results.append((step, result))
-        if self._tried is not None:
-            self._tried(self._capacity(Found(None, None, "interrupted", confirmed=False)), step)
+        if self._on_step is not None:
+            self._on_step(self._capacity(Found(None, None, "interrupted", confirmed=False)), step)
         return outcome
 
     def _result_of(self, found: Found) -> Result:
-        """Return the result of the test that shows the answer best, or of the last one."""
+        """Return the result of the last test that kept the level found.
+
+        If no level was kept, it is that of the last test that failed; if the search was
+        interrupted, that of the last test.
+
+        Raises:
+            TargetError: the search was interrupted before the first step.
+        """
         kept = [
             result
             for step, result in self._results
@@ -303,7 +314,7 @@ class _Finder:
             if result is not None and result.generator.findings:
                 advice = result.generator.findings[-1]
             elif result is None:
-                why = self._refusal
+                why = self._not_run
         elif bound == "range":
             advice = "raise --highest to find the limit"
         connections: int | None = self._capacity_plan.plan.connections
@@ -338,29 +349,29 @@ def _bound(found: Found, result: Result | None) -> Bound:
 
 
 def outcome_of(result: Result) -> Outcome:
-    """Return what came of a step: whether it kept the SLO, and if not, because of which side.
+    """Return the outcome of a step: the SLO was kept, the target failed, or the generators did.
 
-    A generator that had its share of the delays is not to blame if they are too small to explain
-    the response times, and its processor had time to spare.
+    Where the generators were a bottleneck, the target still counts as failed if their processors
+    had time to spare and their delays are too small to explain the response times.
     """
     if result.passed:
         return "kept"
-    if _OWN & result.totals.errors.keys():
+    if _GENERATOR_FAILURES & result.totals.errors.keys():
         return "generator"
-    own = result.generator
-    if not own.bound:
+    generator = result.generator
+    if not generator.bound:
         return "failed"
-    if own.cpu_cores >= _BUSY * own.processes:
+    if generator.cpu_cores >= _BUSY_SHARE * generator.processes:
         return "generator"
-    delays = (own.lateness_us.p99 + own.hub_lag_us.p99) / 1e6
-    by_itself = [
+    delays = (generator.lateness_us.p99 + generator.hub_lag_us.p99) / 1e6
+    kept_without_delays = [
         limit.judge_value(one.value - delays)
         for one in result.thresholds
         if one.kind == "time" and not one.aborts and one.value is not None
         for limit in (Threshold.parse(one.threshold),)
     ]
     refused = _REFUSALS & result.totals.errors.keys()
-    return "failed" if refused or not all(by_itself) else "generator"
+    return "failed" if refused or not all(kept_without_delays) else "generator"
 
 
 def _step(result: Result, plan: Plan, *, confirm: bool) -> CapacityStep:

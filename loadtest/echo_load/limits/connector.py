@@ -1,4 +1,4 @@
-"""Opening of single connections to the targets of a plan."""
+"""Connectors, which open single connections to the targets of a plan."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Connector(NamedTuple):
-    """What is needed to open connections to a target.
+    """The address and the options with which connections to a target are opened.
 
     Attributes:
-        addresses: the target's addresses, the first to answer in front.
+        addresses: the target's addresses; the one that answered first is in front.
         timeout: seconds to wait for a reply.
         connect_timeout: seconds to wait for a connection.
-        source: local address to connect from; None for any.
+        source: local address to connect from; None for the kernel's choice.
         tls: TLS context; None without TLS.
         server_name: name that the certificate must match; None for the host of the target.
     """
@@ -54,7 +54,7 @@ class Connector(NamedTuple):
 def connectors(
     plan: Plan, endpoints: Sequence[Endpoint], connect_timeout: float
 ) -> list[Connector]:
-    """Resolve targets, and return how to connect to each.
+    """Resolve targets, and return a connector for each.
 
     Args:
         plan: source addresses, IP version, TLS options and timeout of a reply.
@@ -62,7 +62,8 @@ def connectors(
         connect_timeout: seconds to wait for a connection.
 
     Raises:
-        ConnectError: a name is unknown, or a source address cannot reach a target.
+        UnresolvedError: the host of a target is unknown.
+        InvalidValueError: a source address is not one of this machine.
         TlsFileError: a file for TLS is invalid.
     """
     sources = source_addresses(plan)

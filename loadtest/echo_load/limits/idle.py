@@ -1,4 +1,4 @@
-"""The search for the time after which a path drops an idle connection."""
+"""The search for the idle time after which a path drops a connection."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from echo_load.runner.controller import Interruption
 from echo_load.runner.generator import SNAPSHOT_SECONDS
 from echo_load.runner.observer import Observer, Progress
 
-# A single datagram may be lost for other reasons than idleness.
-_SOCKETS_A_PAUSE = {"udp": 3}
+# Connections per pause, by scheme: a single datagram may be lost for other reasons than idleness.
+_CONNECTIONS_PER_PAUSE = {"udp": 3}
 _POLL_SECONDS = 0.1
 
 
@@ -40,10 +40,10 @@ class _NotIdlenessError(Exception):
 def find_idle(
     idle_plan: IdlePlan, *, observer: Observer | None = None, handle_signals: bool = False
 ) -> Result:
-    """Find out after how long an idle connection is dropped, and how.
+    """Find the idle time after which a connection is dropped, and how it is dropped.
 
     Args:
-        idle_plan: what to find out.
+        idle_plan: the plan of the search.
         observer: receives the progress.
         handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the search, with a result,
             and the second one ends the process. Possible in the main thread only.
@@ -71,9 +71,9 @@ class _Search:
     """A search in progress.
 
     Args:
-        idle_plan: what to find out.
+        idle_plan: the plan of the search.
         observer: receives the progress.
-        is_stopped: polled to learn whether to stop.
+        is_stopped: returns whether to stop; it is polled.
 
     Raises:
         ClientError: the target cannot be reached, or does not echo.
@@ -90,12 +90,12 @@ class _Search:
         self._payload = plan.payload(random.SystemRandom().getrandbits(32))
         self._timeout = plan.reply_timeout
         self._numbers = itertools.count()
-        self._sockets = _SOCKETS_A_PAUSE.get(plan.endpoints[0].scheme, 1)
+        self._per_pause = _CONNECTIONS_PER_PAUSE.get(plan.endpoints[0].scheme, 1)
         first = first_rungs(idle_plan.up_to, idle_plan.at_least)
-        # Often enough that this connection is never idle.
+        # The interval of messages on the connection in use, so that it is never idle for a pause.
         self._interval = first[0] / 2
         self._plan = msgspec.structs.replace(
-            plan, connections=len(first) * self._sockets, duration=LONGEST_SECONDS
+            plan, connections=len(first) * self._per_pause, duration=LONGEST_SECONDS
         )
         self._local = LocalTally(self._plan)
         self._counts = Counts()
@@ -103,21 +103,21 @@ class _Search:
         self._round = 0
         self._waiting: list[IdleConnection] = []
         self._failure: str | None = None
-        # When the last connection was dropped, and until when the target is known to be well.
+        # Instants of the last drop, and up to which the target is known to have worked.
         self._dropped_at = self._proven_at = 0.0
         self._local.start()
         self._shown = 0.0
         self._in_use = self._connected()
 
     def _connected(self) -> CheckedConnection:
-        """Open a connection on which the first message has been answered.
+        """Open a connection, and exchange its first message.
 
-        Over UDP a message may be lost; others are tried from other ports.
+        Over UDP, where a datagram may be lost, up to three connections are tried.
 
         Raises:
-            ClientError: it cannot be opened, or the message got no or a wrong reply.
+            ClientError: it cannot be opened, or the message got no reply or a wrong one.
         """
-        for _ in range(self._sockets - 1):
+        for _ in range(self._per_pause - 1):
             with suppress(ReplyTimeoutError):
                 return self._connected_once()
         return self._connected_once()
@@ -143,7 +143,10 @@ class _Search:
         return connection
 
     def run(self) -> None:
-        """Search until the answer is precise enough, is not to be had, or is not wanted."""
+        """Run rounds until the answer is precise enough, or a round does not improve it.
+
+        A failure that is not caused by idleness ends the search, and so does a request to stop.
+        """
         pauses = first_rungs(self._idle_plan.up_to, self._idle_plan.at_least)
         try:
             while pauses and not self._is_stopped():
@@ -162,6 +165,7 @@ class _Search:
             self._failure = str(error)
 
     def _run_round(self, pauses: Sequence[float]) -> None:
+        """Leave connections idle for pauses, probe them, and add their outcomes to the rungs."""
         try:
             for pause in pauses:
                 self._open(pause)
@@ -177,7 +181,7 @@ class _Search:
 
     def _open(self, pause: float) -> None:
         """Open the connections of a pause."""
-        for _ in range(self._sockets):
+        for _ in range(self._per_pause):
             if self._is_stopped():
                 return
             try:
@@ -194,11 +198,15 @@ class _Search:
 
     @property
     def _is_proven(self) -> bool:
-        """Whether the connection in use was well after the last drop."""
+        """Whether the target has answered a message that was sent after the last drop."""
         return max(self._proven_at, self._in_use.proven_at) >= self._dropped_at
 
     def _step(self, longest: float) -> None:
-        """Wait for the next event or instant, and take care of it."""
+        """Wait for the next event, or until an action is due, and handle it.
+
+        Args:
+            longest: longest time to wait in seconds.
+        """
         waiting = self._unknown()
         poll = select.poll()
         by_descriptor = {one.connection.fileno(): one for one in waiting}
@@ -234,7 +242,7 @@ class _Search:
             raise self._in_use_was_lost("the server closed it")
 
     def _use(self, now: float) -> None:
-        """Keep the connection in use from being idle."""
+        """Send a message on the connection in use if one is due; check that it is answered."""
         sent_at = self._in_use.sent_at
         if sent_at is not None and now - sent_at > self._timeout:
             if not self._in_use.is_datagram:
@@ -250,9 +258,9 @@ class _Search:
                 raise self._in_use_was_lost(str(error)) from error
 
     def _in_use_was_lost(self, why: str) -> _NotIdlenessError:
-        """Return the error for the loss of the connection that was never idle.
+        """Disregard the drops of this round, and return the error for the connection in use.
 
-        What was found at the same time says nothing about idleness.
+        Drops at the same time as that of a connection in use are not caused by idleness.
         """
         elapsed = written_time(self._local.elapsed)
         self._disregard()
@@ -265,7 +273,7 @@ class _Search:
         """Check that the target answers on a new connection.
 
         Raises:
-            _NotIdlenessError: it does not, so that silence is not because of idleness.
+            _NotIdlenessError: it does not, so that idleness does not explain the silence.
         """
         try:
             self._connected().close()
@@ -274,13 +282,16 @@ class _Search:
             raise _NotIdlenessError(f"a new connection failed, too: {error}") from error
 
     def _disregard(self) -> None:
-        """Disregard the drops of this round."""
+        """Set the outcomes of this round to unknown, except for connections that were kept."""
         for one in self._waiting:
             if one.outcome != "kept":
                 one.outcome, one.closed_seconds = "unknown", None
 
     def _rungs_of_round(self) -> list[IdleRung]:
-        """Return the rungs of the current round; with several sockets, the best outcome counts."""
+        """Return the rungs of the current round.
+
+        With several connections per pause, the best outcome counts.
+        """
         rungs = []
         for pause, group in itertools.groupby(self._waiting, key=lambda one: one.pause):
             several = list(group)
@@ -298,7 +309,7 @@ class _Search:
         return rungs
 
     def found(self) -> IdleResult:
-        """Return what is known so far."""
+        """Return the answer so far."""
         return conclude(self._idle_plan.unanswered, self._rungs + self._rungs_of_round())
 
     def _update(self, *, ended: bool) -> None:

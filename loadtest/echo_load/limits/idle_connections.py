@@ -1,4 +1,4 @@
-"""Connections that are left idle and then probed, and one that is never idle."""
+"""Connections that are left idle and then probed once, on top of checked connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
 from echo_load.results.idle import How, Outcome
 
-# Enough for what is left of a TLS record on its way; a complete one is there at once.
+# Time to wait for the rest of a TLS record on a readable socket.
 _RECORD_SECONDS = 0.01
 
 
@@ -32,13 +32,14 @@ class CheckedConnection:
         connection: an open connection; `close` closes it.
         number: its number in the payload, from 0.
         payload: the messages.
-        counts: where messages, bytes and errors are counted.
-        recorder: where round trips are recorded.
+        counts: the counts to which messages, bytes and errors are added.
+        recorder: the recorder of round trips.
 
     Attributes:
-        sent_at: when the message in flight was sent, on the monotonic clock; None if none is.
-        answered_at: when the last reply arrived.
-        proven_at: when the last message was sent that was answered.
+        sent_at: instant at which the message in flight was sent, in seconds of the monotonic clock;
+            None if none is in flight.
+        answered_at: instant at which the last reply arrived.
+        proven_at: instant at which the last answered message was sent.
     """
 
     def __init__(
@@ -100,10 +101,10 @@ class CheckedConnection:
         self.sent_at = self._sent_ns / 1e9
 
     def receive(self) -> bool:
-        """Receive what has arrived; return True if it is the end of the stream.
+        """Receive the data that has arrived; return True at the end of the stream.
 
         Raises:
-            MismatchError: it is not the reply to the message in flight.
+            MismatchError: the data is not the reply to the message in flight.
             ClientError: the connection broke.
         """
         data = self._connection.idle(_RECORD_SECONDS)
@@ -124,7 +125,7 @@ class CheckedConnection:
         self._received = data if self.is_datagram else self._received + data
         if self.sent_at is None or not self._due.startswith(self._received):
             self._counts.errors[FailureKind.CORRUPT] += 1
-            raise MismatchError("a reply was not what was sent")
+            raise MismatchError("a reply is not what was sent")
         if self._received == self._due:
             now_ns = time.monotonic_ns()
             self._recorder.times.service.append(now_ns - self._sent_ns)
@@ -142,9 +143,9 @@ class CheckedConnection:
         )
 
     def send_keepalives(self, seconds: float) -> None:
-        """Let the kernel send TCP keep-alives at an interval (tcp(7))."""
+        """Make the kernel send TCP keep-alives at an interval in whole seconds (tcp(7))."""
         interval = round(seconds)
-        # Options belong to the open socket, which both descriptors share.
+        # Options belong to the socket, which both descriptors share.
         with socket.socket(fileno=os.dup(self._connection.fileno())) as same:
             same.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval)
             same.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
@@ -166,11 +167,13 @@ class IdleConnection:
         timeout: seconds to wait for the reply to the probe.
 
     Attributes:
-        connection: the same.
-        pause: the same.
-        outcome: what became of it; `unknown` so far.
-        idle_seconds: how long it was idle, until the probe was sent or the peer closed it.
-        closed_seconds: how long it had been idle when the peer closed it; None if it did not.
+        connection: the connection.
+        pause: the pause in seconds.
+        outcome: the outcome of the probe, or of the pause if the connection ended in it; `unknown`
+            until then.
+        idle_seconds: seconds of idleness until the probe was sent or the peer closed the
+            connection.
+        closed_seconds: the same if the peer closed the connection; None if it did not.
     """
 
     def __init__(self, connection: CheckedConnection, pause: float, timeout: float) -> None:
@@ -189,17 +192,13 @@ class IdleConnection:
 
     @property
     def due(self) -> float:
-        """When to act next, on the monotonic clock: to probe, or to give up."""
+        """The instant to send the probe, or to give up its reply, on the monotonic clock."""
         if self.connection.sent_at is None:
             return self._idle_since + self.pause
         return self.connection.sent_at + self._timeout
 
     def act(self, now: float) -> None:
-        """Send the probe, or give up waiting for the reply, if it is time.
-
-        Raises:
-            MismatchError: a reply was wrong.
-        """
+        """Send the probe, or give up its reply, if that is due."""
         if self.is_over or now < self.due:
             return
         if self.connection.sent_at is not None:
@@ -212,7 +211,7 @@ class IdleConnection:
             self._end(_how(error))
 
     def receive(self) -> None:
-        """Take what has arrived: the reply, or the end of the connection.
+        """Receive the data that has arrived: the reply, or the end of the connection.
 
         Raises:
             MismatchError: a reply was wrong.
@@ -248,7 +247,7 @@ def _how(error: ClientError) -> How:
     if isinstance(error, RefusedError | UnreachableError):
         return "unreachable"
     cause = error.__cause__
-    # The kernel has given up: keep-alives or retransmissions were not acknowledged.
+    # ETIMEDOUT: the kernel's keep-alives or retransmissions were not acknowledged.
     if isinstance(error, ReplyTimeoutError) or isinstance(cause, TimeoutError):
         return "silence"
     return "broken"

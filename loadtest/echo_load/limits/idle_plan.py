@@ -19,8 +19,8 @@ class IdlePlan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         plan: the target, timeouts and messages.
         up_to: longest pause in seconds.
-        precision: distance in seconds between the longest pause that is kept and the shortest one
-            that is not, down to which the answer is narrowed; None for a hundredth of the latter.
+        precision: largest distance in seconds between the longest pause that is kept and the
+            shortest one that is not, at which the search ends; None for a hundredth of the latter.
         keepalive: interval of TCP keep-alives in seconds; None for none.
         at_least: seconds for which connections have to be kept; None for none.
 
@@ -63,7 +63,7 @@ class IdlePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unanswered(self) -> IdleResult:
-        """The result before anything is known."""
+        """The result before the search: its parameters, without an answer."""
         return IdleResult(
             kept_seconds=0.0,
             dropped_seconds=None,

@@ -9,7 +9,7 @@ from echo_load.results.result import Verdict
 
 
 def thresholds(found: IdleResult) -> list[ThresholdResult]:
-    """Return the threshold of a search, if it has one, and whether it was kept."""
+    """Return the threshold of a search, if it has one, with its outcome."""
     if found.at_least_seconds is None:
         return []
     return [
@@ -26,7 +26,13 @@ def thresholds(found: IdleResult) -> list[ThresholdResult]:
 def reach_verdict(
     found: IdleResult, failure: str | None, *, interrupted: bool
 ) -> tuple[Verdict, list[str]]:
-    """Return the verdict on a search, and the reasons for it."""
+    """Return the verdict on a search, and the reasons for it.
+
+    Args:
+        found: the answer of the search.
+        failure: the reason for which the search failed; None if it did not.
+        interrupted: whether the search was interrupted.
+    """
     reasons = []
     if found.is_short and found.at_least_seconds is not None:
         wanted = format_duration(found.at_least_seconds)

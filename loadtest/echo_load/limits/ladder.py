@@ -1,4 +1,4 @@
-"""The pauses of a search for an idle timeout, and what their outcomes come to."""
+"""The pauses that a search for an idle timeout tries, and the answer that their outcomes give."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from echo_load.results.idle import IdleResult, IdleRung
 
-# Rungs of the first round; up to 10 minutes, each is a third longer than the one before.
+# Pauses of the first round; if the longest is 10 minutes, each is a third longer than the previous.
 _RUNGS = 24
-# Rungs of a round that narrows: enough for a hundredth of the gap between two rungs of the first.
+# Largest number of pauses in a later round. The default precision needs about 25 between two
+# neighbours of the first round.
 _MOST_NARROWING = 48
 _PRECISION = 0.01
 _LEAST_PRECISION = 0.01
@@ -18,11 +19,13 @@ _ROUNDING = 1.001
 
 
 def first_rungs(up_to: float, at_least: float | None) -> list[float]:
-    """Return the pauses of the first round: from a second, or a tenth, to the longest one.
+    """Return the pauses of the first round in seconds, in geometric progression.
+
+    They begin with one second, or with a tenth of the longest if that is shorter.
 
     Args:
         up_to: longest pause in seconds.
-        at_least: a pause that has to be among them; None for none.
+        at_least: a pause in seconds to include; None for none.
     """
     first = min(1.0, up_to / 10)
     growth = (up_to / first) ** (1 / (_RUNGS - 1))
@@ -31,7 +34,7 @@ def first_rungs(up_to: float, at_least: float | None) -> list[float]:
 
 
 def next_rungs(found: IdleResult) -> list[float]:
-    """Return the pauses that narrow an answer, and confirm it; none if it is precise enough."""
+    """Return the pauses in seconds of the next round; none if the answer is precise enough."""
     if found.dropped_seconds is None:
         return []
     precision = found.precision_seconds
@@ -42,16 +45,17 @@ def next_rungs(found: IdleResult) -> list[float]:
         return []
     steps = min(_MOST_NARROWING, math.ceil(gap / precision))
     between = [found.kept_seconds + gap * number / steps for number in range(1, steps)]
-    # What was dropped is to be dropped again; what closes by itself closes before the pause ends.
+    # The last pause is to confirm the drop. It is a little longer than the one that was dropped, so
+    # that a peer that closes idle connections does so before the pause ends.
     return [*between, found.dropped_seconds + precision]
 
 
 def conclude(asked: IdleResult, rungs: Sequence[IdleRung]) -> IdleResult:
-    """Return the answer to a question that some connections give.
+    """Return the answer of a search, given the outcomes so far.
 
     Args:
-        asked: the question.
-        rungs: the connections, of all rounds.
+        asked: the parameters of the search; its answer is ignored.
+        rungs: the pauses of all rounds, with their outcomes.
     """
     kept = [rung.idle_seconds for rung in rungs if rung.outcome == "kept"]
     dropped = [rung for rung in rungs if rung.how is not None]

@@ -1,4 +1,4 @@
-"""The tally of a test whose only generator is this process."""
+"""The tally of a test that this process runs itself, without generator processes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from echo_load.runner.tally import (
 
 
 class LocalTally:
-    """The figures of a test, and its time, without processes that generate load.
+    """The figures and the times of a test that this process runs itself.
 
     Args:
-        plan: the test, with a duration that it does not exceed.
+        plan: the test; its duration is an upper bound.
 
     Attributes:
         tally: figures so far.
-        recorder: where times are to be recorded.
-        begin: when the test began, on the monotonic clock.
-        started: when it began, in UTC.
+        recorder: recorder of round trips and of times to connect.
+        begin: instant at which the test began, in seconds of the monotonic clock.
+        started: date and time at which it began, in UTC.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -43,7 +43,7 @@ class LocalTally:
         self._cpu_seconds = 0.0
 
     def start(self) -> None:
-        """Begin the test now."""
+        """Mark the beginning of the test."""
         begin_ns = time.monotonic_ns()
         self.begin = begin_ns / 1e9
         self.started = datetime.now(UTC)
@@ -53,7 +53,11 @@ class LocalTally:
         self.recorder.stage = 0
 
     def stop(self, instant: float) -> None:
-        """Note when the last message could be sent, on the monotonic clock."""
+        """Mark the end of sending.
+
+        Args:
+            instant: when the last message could be sent, in seconds of the monotonic clock.
+        """
         self.tally.stopped_ns = int(instant * 1e9)
 
     @property
@@ -62,12 +66,12 @@ class LocalTally:
         return time.monotonic() - self.begin
 
     def take(self, snapshot: Snapshot, *, ended: bool, messages: Sequence[int] = ()) -> None:
-        """Add what was measured since the last snapshot.
+        """Add the measurements since the last snapshot.
 
         Args:
-            snapshot: what the recorder took.
+            snapshot: snapshot of the recorder.
             ended: whether it is the last one.
-            messages: number of round trips of each connection, with the last one.
+            messages: round trips of each connection, to be given with the last snapshot.
         """
         self.tally.take(
             0,
@@ -101,7 +105,7 @@ class LocalTally:
             verdict: the verdict.
             reasons: reasons for it.
             thresholds: thresholds and whether they were kept.
-            answer: field of the result that has what the command found.
+            answer: the command's own field of the result, such as `watch`.
         """
         measured = measured_in([self.tally])
         return Result(

@@ -1,6 +1,6 @@
-"""Outages from the outcomes of probes, without any I/O or clock.
+"""Outages, derived from the outcomes of probes without I/O or a clock.
 
-All instants are seconds of the same clock.
+All instants are in seconds of the same clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from echo_client.failure_kinds import MISMATCHES, FailureKind
 from echo_load.results.watch import OutageKind
 
-# The number of the source of probes that opens a new connection for each.
+# The slot of all probes that open a new connection each.
 NEW_CONNECTIONS = -1
 _KINDS: dict[str, OutageKind] = {
     FailureKind.REFUSED: "refused",
@@ -34,8 +34,8 @@ class Answer(NamedTuple):
 
     Attributes:
         slot: number of the kept connection, or `NEW_CONNECTIONS`.
-        sent: when the probe began.
-        received: when its reply had arrived.
+        sent: instant at which the probe was sent.
+        received: instant at which its reply had arrived.
     """
 
     slot: int
@@ -48,12 +48,12 @@ class LoggedOutage:
     """An outage of one target.
 
     Attributes:
-        begin: when the first failed probe was sent.
-        last_failure: when the last failed probe was sent.
-        end: when the target answered again; None as long as it has not.
+        begin: instant at which the first failed probe began.
+        last_failure: instant at which the last failed probe began.
+        end: instant at which the target answered again; None if it has not yet.
         errors: number of failures by kind.
         slots: numbers of the connections that failed.
-        partial: whether other connections were answered meanwhile.
+        partial: whether probes were answered during the outage.
     """
 
     begin: float
@@ -70,7 +70,7 @@ class LoggedOutage:
 
     @property
     def kind(self) -> OutageKind:
-        """The kind of most failures, or that of broken connections if nothing else failed."""
+        """The most frequent kind of failure; resets and closes count only if there is no other."""
         found: Counter[OutageKind] = Counter()
         for kind, count in self.errors.items():
             found[_KINDS.get(kind, "other")] += count
@@ -81,13 +81,16 @@ class LoggedOutage:
 class OutageLog:
     """The outages of one target, from the outcomes of its probes in any order.
 
-    A probe fails only when its timeout has passed, long after it was sent; its failure is evidence
-    about the time at which it was sent. An outage lasts from when its first failed probe was sent
-    until the first reply after the last one was sent. If some connections were answered all the
-    time, only the reply on one that failed ends it.
+    A probe without a reply fails when its timeout has passed, long after it began; the failure is
+    attributed to the time at which it began. An outage begins with the first failed probe, and ends
+    with the first reply after the beginning of the last failed probe. If other probes were answered
+    meanwhile, only a reply on a connection that had failed ends it.
 
     Args:
-        memory_seconds: how long after it was sent a probe may still fail.
+        memory_seconds: longest time in seconds from the beginning of a probe to its failure.
+
+    Attributes:
+        outages: the outages in order; the last one may not have ended.
     """
 
     def __init__(self, memory_seconds: float) -> None:
@@ -102,7 +105,13 @@ class OutageLog:
         return bool(self.outages) and self.outages[-1].end is None
 
     def answered(self, slot: int, sent: float, received: float) -> None:
-        """Note a checked reply."""
+        """Record a probe with a correct reply.
+
+        Args:
+            slot: number of the kept connection, or `NEW_CONNECTIONS`.
+            sent: instant at which the probe was sent.
+            received: instant at which its reply had arrived.
+        """
         answer = Answer(slot, sent, received)
         self._recent.append(answer)
         while self._recent[0].received < received - self._memory:
@@ -112,11 +121,11 @@ class OutageLog:
             self._find_end(self.outages[-1])
 
     def failed(self, slot: int, at: float, kind: str) -> None:
-        """Note a probe that failed, or a connection that broke.
+        """Record a probe that failed, or a connection that broke.
 
         Args:
             slot: number of the kept connection, or `NEW_CONNECTIONS`.
-            at: when the probe was sent, or the connection broke.
+            at: instant at which the probe began, or the connection broke.
             kind: kind of the failure.
         """
         outage = self._outage_of(slot, at)
@@ -136,13 +145,14 @@ class OutageLog:
                 break
             if at >= outage.begin or ended_before is None or at >= ended_before:
                 return outage
-        # A connection that has not been answered since the outage began is still in it.
+        # A connection without an answer since the outage began is still affected by it.
         if last is not None and self._answered.get(slot, -math.inf) < last.begin:
             return last
         self.outages.append(LoggedOutage(at, at))
         return self.outages[-1]
 
     def _find_end(self, outage: LoggedOutage) -> None:
+        """Set the end of an outage according to the recent replies; None if there is no end."""
         outage.partial = outage.partial or any(
             one.sent >= outage.begin and one.received <= outage.last_failure for one in self._recent
         )

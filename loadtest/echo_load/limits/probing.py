@@ -1,7 +1,7 @@
-"""Probes of one target: on connections that are kept, and on new ones.
+"""Probes of one target: on connections that are kept open, and on new ones.
 
-Each kept connection has a thread, and so has each new one: a probe that waits for its timeout
-delays no other. All instants are those of `time.monotonic`.
+Each connection has a thread of its own, so that a probe that waits for its timeout delays no other.
+All instants are in seconds of `time.monotonic`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class WrongReplyError(MismatchError):
 
 @dataclass(slots=True)
 class Findings:
-    """What the probes of all targets found; read and written under `lock` only.
+    """The measurements of the probes of all targets, to be read and written under `lock` only.
 
     Attributes:
-        recorder: times of round trips and connects.
+        recorder: recorder of round trips and of times to connect.
+        lock: the lock that guards all fields.
         counts: connections, messages and errors.
         messages_lost: probes that were sent on an open connection and got no reply.
-        reconnects: time in seconds that it took to replace each lost connection.
-        messages: number of replies of each kept connection.
+        reconnects: seconds that it took to replace each lost connection.
+        messages: number of replies by slot.
     """
 
     recorder: Recorder
@@ -64,9 +65,9 @@ class _Loss:
     """The loss of a kept connection.
 
     Attributes:
-        at: when it was lost.
-        is_failure: whether it counts as a failure already; the end of a stream does not if the
-            connection can be replaced at once.
+        at: instant at which it was lost.
+        is_failure: whether it was counted as a failure; an end of the stream is not, unless the
+            first attempt to reconnect fails.
     """
 
     at: float
@@ -80,14 +81,14 @@ class TargetProbes:
         connect: opens a connection to the target.
         payload: messages to send.
         slots: numbers of the connections to keep.
-        numbers: numbers of new connections, which their messages contain.
-        interval: interval in seconds of probes on kept connections, each in its turn, and of those
-            on new ones.
-        memory_seconds: how long after it was sent a probe may still fail.
-        findings: what was found so far.
+        numbers: numbers of new connections, for the stamps of their messages.
+        interval: seconds between two probes on kept connections, which take turns, and between two
+            probes on new connections.
+        memory_seconds: longest time in seconds from the beginning of a probe to its failure.
+        findings: measurements, to which those of this target are added.
 
     Attributes:
-        log: outages; read it under the lock of the findings.
+        log: the outages, to be read under the lock of the findings.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class TargetProbes:
         self._pause = max(interval, len(slots) / _MOST_ATTEMPTS)
         self._findings = findings
         self._stopping = threading.Event()
-        # Notified of each reply, so that connections that wait to reconnect learn of it.
+        # Notified of each correct reply, which lets lost connections reconnect early.
         self._replied = threading.Condition(findings.lock)
         self._in_flight = 0
 
@@ -127,10 +128,10 @@ class TargetProbes:
                 raise MismatchError("the reply is not what was sent")
 
     def start(self, begin: float) -> None:
-        """Begin to probe at an instant."""
+        """Start the probes, the first of which is due at an instant."""
         for number, slot in enumerate(self._slots):
-            self._thread(self._keep, slot, begin + number * self._interval)
-        self._thread(self._open_new_ones, begin)
+            self._start_thread(self._keep, slot, begin + number * self._interval)
+        self._start_thread(self._open_new_ones, begin)
 
     def stop(self) -> None:
         """Send no more probes."""
@@ -140,20 +141,20 @@ class TargetProbes:
 
     @property
     def idle(self) -> bool:
-        """Whether no probe waits for its reply."""
+        """Whether no probe is in flight."""
         with self._findings.lock:
             return not self._in_flight
 
-    def _thread(self, target: Callable[..., None], *args: float) -> None:
+    def _start_thread(self, target: Callable[..., None], *args: float) -> None:
         threading.Thread(target=target, args=args, daemon=True).start()
 
     def _open_new_ones(self, begin: float) -> None:
-        # Half an interval apart from the probes on kept connections.
+        # Halfway between the probes on kept connections.
         for number in itertools.count():
             due = begin + (number + 0.5) * self._interval
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 return
-            self._thread(self._probe_new_one)
+            self._start_thread(self._probe_new_one)
 
     def _probe_new_one(self) -> None:
         begin = time.monotonic()
@@ -164,7 +165,12 @@ class TargetProbes:
             self._failed(NEW_CONNECTIONS, begin, error)
 
     def _keep(self, slot: int, due: float) -> None:
-        """Keep a connection open, and replace it when it is lost."""
+        """Keep a connection open, probe it, and replace it when it is lost.
+
+        Args:
+            slot: number of the connection.
+            due: instant at which to open it.
+        """
         sequences = itertools.count()
         loss: _Loss | None = None
         self._stopping.wait(max(0.0, due - time.monotonic()))
@@ -186,7 +192,7 @@ class TargetProbes:
     def _probe_until_lost(
         self, connection: EchoConnection, slot: int, sequences: Iterator[int]
     ) -> _Loss | None:
-        """Probe a connection in its turns; return how it was lost, None if it was not."""
+        """Probe a connection at its turns; return its loss, or None if it was not lost."""
         due = time.monotonic() + self._cycle
         sending = False
         while not self._stopping.is_set():
@@ -201,7 +207,7 @@ class TargetProbes:
             except ClientError as error:
                 at = begin if sending else time.monotonic()
                 if isinstance(error, ClosedError) and not error.received:
-                    self._ended(message_lost=sending)
+                    self._closed_in_order(message_lost=sending)
                     return _Loss(at, is_failure=False)
                 self._failed(slot, at, error, was_kept=True, message_lost=sending)
                 return _Loss(at, is_failure=True)
@@ -209,6 +215,7 @@ class TargetProbes:
 
     @contextmanager
     def _opened(self) -> Iterator[EchoConnection]:
+        """Open a connection for the duration of the block, and count and record it."""
         with self._counted_in_flight():
             connection = self._connect()
         with self._findings.lock:
@@ -236,7 +243,13 @@ class TargetProbes:
     def _round_trip(
         self, connection: EchoConnection, number: int, sequence: int, slot: int
     ) -> None:
-        """Send a message and check the reply.
+        """Send a message, check the reply, and count and record both.
+
+        Args:
+            connection: an open connection.
+            number: number of the connection in the stamp of the message.
+            sequence: sequence number of the message.
+            slot: number of the kept connection, or `NEW_CONNECTIONS`.
 
         Raises:
             ClientError: there was no reply, or a wrong one.
@@ -275,6 +288,15 @@ class TargetProbes:
         was_kept: bool = False,
         message_lost: bool = True,
     ) -> None:
+        """Record a probe that failed, or a connection that broke.
+
+        Args:
+            slot: number of the kept connection, or `NEW_CONNECTIONS`.
+            at: instant at which the probe began, or the connection broke.
+            error: the failure.
+            was_kept: whether a kept connection was lost, after its first round trip.
+            message_lost: whether a message was in flight.
+        """
         kind = error.found if isinstance(error, WrongReplyError) else error.kind
         with self._findings.lock:
             counts = self._findings.counts
@@ -288,15 +310,15 @@ class TargetProbes:
             counts.lost += was_kept
             self.log.failed(slot, at, kind)
 
-    def _ended(self, *, message_lost: bool) -> None:
-        """Note that the server has closed a connection in order."""
+    def _closed_in_order(self, *, message_lost: bool) -> None:
+        """Count a kept connection that the server closed with an end of the stream."""
         with self._findings.lock:
             self._findings.counts.lost += 1
             if message_lost:
                 self._findings.messages_lost += 1
 
     def _not_replaced(self, slot: int, at: float) -> None:
-        """Note that a connection that the server had closed could not be replaced at once."""
+        """Count the close of a connection as a failure, as it could not be replaced at once."""
         with self._findings.lock:
             self._findings.counts.errors[FailureKind.CLOSED] += 1
             self.log.failed(slot, at, FailureKind.CLOSED)
@@ -306,19 +328,19 @@ class TargetProbes:
             self._findings.reconnects.append(seconds)
 
     def _wait_to_reconnect(self) -> None:
-        """Wait until the target answers, a probe would be due, or all is over."""
+        """Wait until the target answers another probe, a probe would be due, or probing stops."""
         if not self._stopping.wait(self._pause):
             with self._replied:
                 self._replied.wait(max(0.0, self._cycle - self._pause))
 
 
 def _idle_until(connection: EchoConnection, due: float) -> None:
-    """Wait on an idle connection.
+    """Wait on an idle connection until an instant.
 
     Raises:
         ClosedError: the server closed it.
         LostError: it broke.
-        WrongReplyError: it received data that nobody asked for.
+        WrongReplyError: data arrived although no message was in flight.
     """
     seconds = due - time.monotonic()
     if seconds > 0 and (data := connection.idle(seconds)) is not None:

@@ -1,9 +1,8 @@
 """The search for the highest level, a rate or a number of connections, that a target sustains.
 
-The search knows nothing of tests: it asks a function whether a level is kept. Single answers are
-noisy near the limit, and now and then wrong anywhere, on a busy machine. So a level counts as
-failed only if it failed twice of at most three attempts, and the answer is confirmed by longer
-ones.
+The search runs no tests itself: a function tries a level. A single attempt is unreliable near the
+limit, and on a busy machine sometimes elsewhere. A level therefore counts as failed only if two of
+at most three attempts failed, and longer attempts confirm the answer.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-# Kept; failed because of the target; failed because of the generator; not known.
+# Kept; failed because of the target; failed because of the generator; unknown.
 Outcome = Literal["kept", "failed", "generator", "interrupted"]
 Attempt = Callable[[float, bool], Outcome]
-# Of three attempts.
+# The majority of three attempts.
 _MAJORITY = 2
-# Attempts at a level that may fail because of the generator.
+# Attempts at a level that fail because of the generator before that counts as the limit.
 _MOST_DISTURBED = 3
 
 
@@ -30,8 +29,8 @@ class Range:
         start: first level to try.
         lowest: level below which nothing is tried.
         highest: level above which nothing is tried.
-        precision: largest relative distance between the answer and a level that failed (0.05 is
-            5 %), at which the search ends.
+        precision: relative distance between the answer and a level that failed, at which the
+            search ends (0.05 is 5 %).
         whole: whether levels are whole numbers.
     """
 
@@ -59,12 +58,12 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found.
+    """The answer of a search.
 
     Attributes:
         level: highest level that was kept; None if none was.
         failed: lowest level above it that failed; None if none did.
-        outcome: `failed` or `generator` for what failed at that level; `kept` if nothing did;
+        outcome: outcome of the level that failed, `failed` or `generator`; `kept` if none failed;
             `interrupted` if the search was stopped.
         confirmed: whether the level was confirmed.
     """
@@ -76,11 +75,11 @@ class Found:
 
 
 def search(attempt: Attempt, within: Range) -> Found:
-    """Return the highest level that is kept: double, bracket, narrow, confirm.
+    """Find the highest level that is kept: bracket it, narrow the bracket, confirm the answer.
 
     Args:
-        attempt: tries a level and returns what came of it; its second argument is whether this is
-            to confirm the answer.
+        attempt: tries a level and returns the outcome; its second argument is True if the attempt
+            is to confirm the answer.
         within: levels to search.
     """
     return _Search(attempt, within).run()
@@ -114,7 +113,8 @@ class _Search:
     def _bracket(self) -> bool:
         """Double the level until one fails, or halve it until one is kept.
 
-        Returns False if the search was interrupted.
+        Returns:
+            False if the search was interrupted.
         """
         within = self._within
         level = within.rounded(within.start)
@@ -132,7 +132,8 @@ class _Search:
     def _narrow(self) -> bool:
         """Try levels between the highest kept and the lowest failed until they are close.
 
-        Returns False if the search was interrupted.
+        Returns:
+            False if the search was interrupted.
         """
         while self._kept is not None and self._failed is not None:
             if self._within.is_narrow(self._kept, self._failed):
@@ -142,10 +143,10 @@ class _Search:
         return True
 
     def _confirm(self, level: float) -> Found:
-        """Confirm a level, or the first one below it that can be."""
+        """Confirm a level, or else the first of several lower ones that can be confirmed."""
         step = self._within.precision
         while True:
-            outcome = self._settled(level, confirm=True)
+            outcome = self._outcome_at(level, confirm=True)
             if outcome == "interrupted":
                 self._outcome = outcome
                 return self._found(confirmed=False)
@@ -157,12 +158,12 @@ class _Search:
                 return self._found(confirmed=False)
             lower = self._within.rounded(level / (1 + step))
             level = lower if lower < level else level - 1
-            # The further from the level that looked kept, the less it is worth to look closely.
+            # Growing steps limit the number of attempts if the level is far too high.
             step *= 1.5
 
     def _try(self, level: float) -> bool:
         """Try a level; return False if the search was interrupted."""
-        outcome = self._settled(level, confirm=False)
+        outcome = self._outcome_at(level, confirm=False)
         if outcome == "interrupted":
             self._outcome = outcome
             return False
@@ -172,11 +173,11 @@ class _Search:
             self._failed, self._outcome = level, outcome
         return True
 
-    def _settled(self, level: float, *, confirm: bool) -> Outcome:
-        """Return whether a level is kept: at once, or by the majority of three attempts.
+    def _outcome_at(self, level: float, *, confirm: bool) -> Outcome:
+        """Return the outcome of a level: of the first attempt if kept, else of most attempts.
 
-        Attempts that failed because of the generator show nothing about the target: they are
-        repeated, and if that happens again and again, the generator is the limit.
+        An attempt that failed because of the generator shows nothing about the target and is
+        repeated; after three of them the generator is the limit.
         """
         kept = failed = disturbed = 0
         while True:

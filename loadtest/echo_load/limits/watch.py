@@ -1,4 +1,4 @@
-"""The watch of targets: light probes until stopped, and the outages that they find."""
+"""The watch of targets: probes at a low rate, and the outages that they find."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from echo_load.runner.local_server import LocalServer
 from echo_load.runner.observer import Observer, Progress
 
 _POLL_SECONDS = 0.05
-# Threads that wait for the replies of one target's new connections.
+# Largest number of threads that wait for replies on new connections to one target.
 _MOST_WAITING = 1000
 # timeout(1), a usual way to end a watch, sends its signal to the process and again to its group.
 _REPETITION_SECONDS = 0.1
-# Beyond the timeouts of connecting and of the reply.
+# Extra time for threads to notice the timeouts of connects and replies.
 _MARGIN_SECONDS = 1.0
 
 
@@ -45,9 +45,9 @@ class WatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         plan: targets, connections, timeouts and messages; without a duration, the watch lasts until
             it is stopped.
-        interval: interval in seconds at which each target is probed on a kept connection, each
-            in its turn, and as often on a new one.
-        outage_budget: longest time in seconds that a target may be out in all; None for no limit.
+        interval: seconds between two probes of a target on its kept connections, which take turns,
+            and between two probes on new connections.
+        outage_budget: largest total duration of a target's outages in seconds; None for no limit.
 
     Raises:
         InvalidValueError: a field is out of its range, or fields contradict each other.
@@ -88,10 +88,10 @@ class WatchPlan(msgspec.Struct, frozen=True, kw_only=True):
 def watch(
     watch_plan: WatchPlan, *, observer: Observer | None = None, handle_signals: bool = False
 ) -> Result:
-    """Watch targets for outages until the time of the plan is over, or a signal stops it.
+    """Watch targets for outages for the duration of the plan, or until a signal stops it.
 
     Args:
-        watch_plan: what to watch. Without targets an `echo-server` is started and watched.
+        watch_plan: the plan of the watch. Without targets an `echo-server` is started and watched.
         observer: receives the progress.
         handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the watch, with a result,
             and the second one ends the process. Possible in the main thread only.
@@ -117,9 +117,9 @@ def watch(
             stack.enter_context(
                 interruption.by_signals(quit_now, repetition_seconds=_REPETITION_SECONDS)
             )
-        one = _Watch(watch_plan, endpoints, observer)
-        one.run(lambda: interruption.requested)
-        result = one.result(interrupted=interruption.requested)
+        running = _Watch(watch_plan, endpoints, observer)
+        running.run(lambda: interruption.requested)
+        result = running.result(interrupted=interruption.requested)
     observer.ended(result)
     return result
 
@@ -128,7 +128,7 @@ class _Watch:
     """A watch in progress.
 
     Args:
-        watch_plan: what to watch.
+        watch_plan: the plan of the watch.
         endpoints: targets.
         observer: receives the progress.
 
@@ -143,10 +143,10 @@ class _Watch:
         self._watch_plan = watch_plan
         self._endpoints = endpoints
         self._observer = observer
-        self._lasting = plan.duration if plan.duration is not None else LONGEST_SECONDS
-        # Rates of probes, on kept and on new connections.
+        self._duration = plan.duration if plan.duration is not None else LONGEST_SECONDS
+        # Probes per second, on kept and on new connections.
         rate = 2 * len(endpoints) / watch_plan.interval
-        self._plan = msgspec.structs.replace(plan, rate=rate, duration=self._lasting)
+        self._plan = msgspec.structs.replace(plan, rate=rate, duration=self._duration)
         self._local = LocalTally(self._plan)
         self._findings = Findings(self._local.recorder)
         self._end: float | None = None
@@ -171,13 +171,13 @@ class _Watch:
                 raise ClientError(f"{endpoint} does not echo: {error}") from error
 
     def run(self, is_stopped: Callable[[], bool]) -> None:
-        """Probe until the end of the plan, or until stopped."""
+        """Probe for the duration of the plan, or until `is_stopped` returns True."""
         with self._findings.lock:
             self._local.start()
         begin = self._local.begin
         for probes in self._probes:
             probes.start(begin)
-        end = begin + self._lasting
+        end = begin + self._duration
         due = begin + SNAPSHOT_SECONDS
         while time.monotonic() < end and not is_stopped():
             time.sleep(_POLL_SECONDS)
@@ -187,7 +187,7 @@ class _Watch:
         self._finish(min(end, time.monotonic()))
 
     def _finish(self, end: float) -> None:
-        """Wait for the replies of the last probes, or their timeouts."""
+        """Stop the probes, and wait for the last replies or their timeouts."""
         self._end = end
         self._local.stop(end)
         for probes in self._probes:
@@ -208,7 +208,7 @@ class _Watch:
         )
 
     def found(self) -> WatchResult:
-        """Return what was found so far."""
+        """Return the outages and figures so far."""
         with self._findings.lock:
             seconds = (self._end or time.monotonic()) - self._local.begin
             outages = sorted(
@@ -275,7 +275,7 @@ class _Watch:
             )
         reasons = [f"{one.crossed}: {one.measured}" for one in thresholds if not one.passed]
         verdict: Verdict = "crossed" if reasons else "passed"
-        # Without a duration, stopping is how a watch ends.
+        # A watch without a duration is always ended by a signal.
         if interrupted and given.duration is not None:
             verdict = "interrupted"
             reasons.insert(0, "interrupted before the end")

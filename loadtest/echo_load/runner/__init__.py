@@ -1,1 +1,1 @@
-"""The run of a test: the controller, its generators, and the sum of their measurements."""
+"""The run of a test: the controller, its generators, and the sums of their measurements."""

@@ -1,7 +1,6 @@
-"""The run of a plan from beginning to end.
+"""The controller, which runs a plan from beginning to end.
 
-The controller never generates load, so that it can draw a screen without disturbing the
-measurements.
+It generates no load itself, so that it can draw a screen without disturbing the measurements.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ from echo_load.runner.tally import (
     totals,
 )
 
-# The live screen has hidden the cursor (xterm's control sequences, DECTCEM).
+# Undoes what the live screen does: it hides the cursor (xterm's control sequences, DECTCEM).
 _SHOW_CURSOR = b"\x1b[?25h"
-# Rates and percentiles of a shorter time mean too little to abort a test.
+# Rates and percentiles over a shorter time are not significant enough to abort a test.
 _SECONDS_TO_JUDGE = 1.0
 
 
@@ -67,11 +66,12 @@ class Interruption:
     def by_signals(
         self, quit_now: Callable[[], None] | None = None, *, repetition_seconds: float = 0.0
     ) -> Iterator[None]:
-        """Within the block, let the first stop signal request a stop, and the second quit at once.
+        """Handle stop signals in the block: the first requests a stop, the second ends the process.
 
         Args:
-            quit_now: called before the process quits, to end what it has started; None for nothing.
-            repetition_seconds: how soon after the first signal another one is a repetition of it.
+            quit_now: called before the process ends, to end its child processes; None for nothing.
+            repetition_seconds: a signal within these seconds after the first is ignored as a
+                repetition of it.
         """
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -110,8 +110,8 @@ def run(
         plan: the test. Without targets an `echo-server` is started, tested, reconciled and stopped.
         command: value of the field `command` of the result.
         observer: receives the progress of the run.
-        reconcile: URL of the admin page of the target, an echo-server, whose counters are compared
-            with those of the generators: `http://HOST:PORT`.
+        reconcile: URL of the admin page of the target, an echo-server: `http://HOST:PORT`. Its
+            counters are compared with those of the generators.
         handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the run early, with a
             result, and the second one ends the process. Possible in the main thread only.
         interruption: a request to stop that several runs share; it is polled during the run.
@@ -193,15 +193,15 @@ def _now() -> str:
 class _TestRun:
     """The parts of a test, in the order in which they are run, and their figures.
 
-    A part is one or more stages of a repeat that share their connections.
+    A part consists of the stages of a repeat that share their connections.
 
     Args:
         plan: the test.
         observer: receives the progress.
-        is_interrupted: polled to learn whether to stop.
+        is_interrupted: returns whether to stop; it is polled.
 
     Attributes:
-        parts: number of the repeat, and the stages, of each part.
+        parts: number of the repeat, from 1, and the stages, of each part.
         tallies: tally of each part that was run.
         warm_ups: tallies of their warm-ups.
     """
@@ -218,12 +218,12 @@ class _TestRun:
         self._observer = observer
         self._is_interrupted = is_interrupted
         self._aborted = False
-        self._parts_a_repeat = len(by_connections)
+        self._parts_per_repeat = len(by_connections)
         self._repeats: list[Repeat] = []
 
     def run_part(self, task: Task) -> bool:
         """Run a part; return whether the next one should be run."""
-        if len(self.tallies) % self._parts_a_repeat == 0:
+        if len(self.tallies) % self._parts_per_repeat == 0:
             self._repeats.append(Repeat(started_at=_now(), stages=[]))
         if self._plan.warmup:
             self._warm_up(task.warm_up)
@@ -251,6 +251,7 @@ class _TestRun:
         self._observer.progressed(Progress(part, len(self.parts), phase, elapsed, tally))
 
     def _is_crossed(self, limits: Sequence[Threshold], elapsed: float) -> bool:
+        """Return whether a threshold is crossed, given the figures of all parts so far."""
         so_far = figures(self.tallies)
         judged = [
             limit.judge(so_far)
@@ -272,8 +273,10 @@ class _TestRun:
     ) -> Result:
         """Return the result of all parts that were run."""
         plan, tallies = self._plan, self.tallies
-        together = [tallies[part :: self._parts_a_repeat] for part in range(self._parts_a_repeat)]
-        stages = [stage for same in together if same for stage in stage_results(same)]
+        by_part = [
+            tallies[part :: self._parts_per_repeat] for part in range(self._parts_per_repeat)
+        ]
+        stages = [stage for same in by_part if same for stage in stage_results(same)]
         summed = totals(tallies)
         measured = measured_in(tallies)
         thresholds = [limit.judge(figures(tallies)) for limit in plan.limits]

@@ -23,14 +23,14 @@ from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.engines.share import Share
 
 SNAPSHOT_SECONDS = 0.25
-# Interval between checks whether all connections are open, or have ended.
+# Interval at which the engine is polled: whether all connections are open, or have ended.
 _POLL_SECONDS = 0.02
-# Replies may arrive this long after their timeouts before their threads are woken.
+# Extra time for threads to be woken by their timeouts and to end.
 _MARGIN_SECONDS = 1.0
 # A core that is idle for a smaller share of the time than this counts as fully used.
 _IDLE_SHARE = 0.05
 
-# Signals that ask the controller to stop: Ctrl-C, a service manager, a closed terminal.
+# Signals on which the controller stops the test: Ctrl-C, a service manager, a closed terminal.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 State = Literal["connecting", "ready", "running", "ended", "failed"]
@@ -60,12 +60,12 @@ class Update:
     Attributes:
         state: `connecting`, `ready` or `running`; in the last update `ended` or `failed`.
         snapshot: measurements since the previous update; None if the generator failed.
-        seconds: time since the generator was told to start.
+        seconds: seconds since the generator received `Start`, or was created if it has not yet.
         cpu_seconds: processor time that it has used since then.
         waited_seconds: time that it has waited for a processor since then; with the threads engine,
             time in which other processes used its core.
         messages_by_connection: round trips of each of its connections, in the last update only.
-        failure: why it failed.
+        failure: the reason for which it failed.
     """
 
     state: State
@@ -78,11 +78,15 @@ class Update:
 
 
 def generate(share: Share, controller: Connection) -> None:
-    """Run a generator: connect, wait for the start, and generate load; send updates meanwhile.
+    """Run a generator: connect, wait for `Start`, and generate load; send updates meanwhile.
 
     The process also ends when the controller closes its end of the pipe.
+
+    Args:
+        share: the share of the generator.
+        controller: pipe to the controller.
     """
-    # Signals reach the whole process group, but the controller decides when to stop.
+    # The terminal sends signals to the whole process group; only the controller stops the test.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if share.core is not None:
@@ -147,8 +151,8 @@ class _Generator:
         in_time = True
         if start is not None:
             self._usage = self._measure_usage()
-            # Objects that exist by now will stay: to search them for garbage would delay messages
-            # by milliseconds.
+            # Objects that exist by now are kept until the end. Collecting garbage among them would
+            # delay messages by milliseconds.
             gc.freeze()
             self._recorder.start(start.gate_ns)
             self._engine.start(start.gate_ns)
@@ -158,7 +162,7 @@ class _Generator:
         self._send_update("ended")
 
     def _connect(self) -> Start | None:
-        """Open the connections and wait for the start; return None if told to stop instead."""
+        """Open the connections and wait for `Start`; return None if `Interrupt` arrives instead."""
         self._engine.open()
         while not self._engine.settled:
             if self._wait(self._controller, _POLL_SECONDS):
@@ -166,7 +170,7 @@ class _Generator:
             self._send_update_if_due("connecting")
         self._send_update("ready")
         while not self._wait(self._controller, SNAPSHOT_SECONDS):
-            # A connection may be lost while the others wait for the start.
+            # These updates report connections that are lost before the start.
             self._send_update("ready")
         return self._receive_start()
 
@@ -175,16 +179,16 @@ class _Generator:
         return command if isinstance(command, Start) else None
 
     def _until_ended(self) -> bool:
-        """Send updates until all connections have ended, or a command to stop arrives.
+        """Send updates until all connections have ended, or `Interrupt` arrives.
 
         Returns:
-            Whether that was in time.
+            False if connections had not ended long after the end of the test.
         """
-        # One timeout each for sending overdue messages, for the last send, for its reply, and for
-        # waiting whether a late reply still arrives.
-        patience_ns = int((4 * self._share.plan.reply_timeout + _MARGIN_SECONDS) * 1e9)
+        # One timeout each for sending overdue messages, for the last send, for its reply, and for a
+        # late reply.
+        grace_ns = int((4 * self._share.plan.reply_timeout + _MARGIN_SECONDS) * 1e9)
         while not self._engine.ended:
-            if time.monotonic_ns() > self._share.end_ns.value + patience_ns:
+            if time.monotonic_ns() > self._share.end_ns.value + grace_ns:
                 return self._share.end_ns.value == 0
             if self._wait(self._controller, _POLL_SECONDS):
                 self._controller.recv()
@@ -207,7 +211,7 @@ class _Generator:
             self._send_update(state)
 
     def _interval_at(self, now_ns: int) -> float:
-        """Return the number of the interval of an update; every fourth one ends with a second."""
+        """Return the number of the interval between updates; each fourth one ends with a second."""
         elapsed = self._recorder.elapsed_at(now_ns)
         return (elapsed if elapsed > -math.inf else now_ns / 1e9) // SNAPSHOT_SECONDS
 
@@ -225,7 +229,9 @@ class _Generator:
 
 
 class _Usage:
-    """The time, processor time, and time of waiting for a processor since its creation.
+    """A measurement of elapsed time, processor time and time spent waiting for a processor.
+
+    It begins with its creation.
 
     Args:
         threads: whether the process has many threads, which also wait for one another.
@@ -236,6 +242,7 @@ class _Usage:
         self._begin = self._times()
 
     def now(self) -> tuple[float, float, float]:
+        """Return the three times so far in seconds."""
         seconds, used, waited = (
             now - begin for now, begin in zip(self._times(), self._begin, strict=True)
         )
@@ -251,9 +258,9 @@ class _Usage:
 
 
 def _idle_seconds() -> float:
-    """Return the seconds in which the only core of this process was idle (proc_stat(5)).
+    """Return the seconds for which the core of this process has been idle (proc_stat(5)).
 
-    If it is unknown, or the process has several cores, that is all of the time.
+    If they are unknown, or the process may use several cores, the core counts as always idle.
     """
     try:
         (core,) = os.sched_getaffinity(0)
@@ -266,9 +273,9 @@ def _idle_seconds() -> float:
 
 
 def _waited_seconds() -> float:
-    """Return the seconds in which the main thread waited for a processor.
+    """Return the seconds for which the main thread has waited for a processor.
 
-    They are those of proc_pid_schedstat(5), or 0 if the kernel does not tell.
+    They are read from proc_pid_schedstat(5); 0 if the kernel does not provide them.
     """
     try:
         with open("/proc/self/schedstat") as file:  # noqa: PTH123  # several times a second

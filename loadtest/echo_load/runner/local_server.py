@@ -1,4 +1,4 @@
-"""An `echo-server` for tests that name no target."""
+"""The `echo-server` that is started for a test without targets."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _SPARE_DESCRIPTORS = 256
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, for whatever reason (prctl(2))."""
+    """Make the kernel end this process when its parent ends, for any reason (prctl(2))."""
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of this process, without settings of an echo-server."""
+    """Return the environment of this process, without variables that set options of the server."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith("ECHO_SERVER_")
     }
 
 
 def _memory_file() -> IO[bytes]:
-    """Return a file in memory for the server's log; a container may have no writable folder."""
+    """Return a file in memory for the server's log; a container may have no writable directory."""
     return os.fdopen(os.memfd_create("echo-server-log"), "w+b")
 
 
@@ -65,7 +65,7 @@ class LocalServer:
     admin: str
 
     def __init__(self, connections: int, descriptors: int) -> None:
-        # The kernel distributes connections to workers by a hash, and so unevenly.
+        # 10 % more than needed: the kernel distributes connections to workers unevenly, by a hash.
         workers = math.ceil(connections * 1.1 / max(1, descriptors - _SPARE_DESCRIPTORS))
         self._options = (*_OPTIONS, "--workers", str(workers))
 
@@ -73,7 +73,7 @@ class LocalServer:
         self._log: IO[bytes] = _memory_file()  # closed in __exit__
         try:
             self._process = subprocess.Popen(
-                # -P: do not import the server's modules from the current folder.
+                # -P: do not import modules from the current directory.
                 [sys.executable, "-P", "-m", "echo_server", *self._options],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
@@ -123,7 +123,7 @@ class LocalServer:
         self._process.wait()
 
     def failure(self) -> str | None:
-        """Return how the server ended during the test; None if it is still running."""
+        """Return the reason for which the server ended early; None if it is still running."""
         code = self._process.poll()
         if code is None:
             return None

@@ -11,9 +11,7 @@ from echo_load.results.idle import IdleResult
 from echo_load.results.result import Result, StageResult
 from echo_load.results.watch import WatchResult
 from echo_load.runner.processes import Phase
-from echo_load.runner.tally import (
-    Tally,
-)
+from echo_load.runner.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +22,10 @@ class Progress:
         part: number of the current part (stages that share their connections), from 1.
         parts: number of parts in all repeats.
         phase: phase of the part.
-        elapsed: seconds since the first message of the part, or of its warm-up.
+        elapsed: seconds since the first message of the part, or of its warm-up, was due.
         tally: figures of the part so far.
-        watch: what a watch has found so far; None for any other test.
-        idle: what a search for an idle timeout has found so far; None for any other test.
+        watch: answer of a watch so far; None for any other test.
+        idle: answer of a search for an idle timeout so far; None for any other test.
     """
 
     part: int
@@ -66,21 +64,21 @@ class Observers(Observer):
         self._observers = observers
 
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
-        """Tell all."""
+        """Call `started` of all observers."""
         for one in self._observers:
             one.started(plan, targets, processes)
 
     def progressed(self, progress: Progress) -> None:
-        """Tell all."""
+        """Call `progressed` of all observers."""
         for one in self._observers:
             one.progressed(progress)
 
     def measured(self, repeat: int, stages: Sequence[StageResult]) -> None:
-        """Tell all."""
+        """Call `measured` of all observers."""
         for one in self._observers:
             one.measured(repeat, stages)
 
     def ended(self, result: Result) -> None:
-        """Tell all."""
+        """Call `ended` of all observers."""
         for one in self._observers:
             one.ended(result)

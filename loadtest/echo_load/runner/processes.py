@@ -1,4 +1,4 @@
-"""The generator processes of one part of a test: stages that share their connections."""
+"""The generator processes of one part of a test, whose stages share their connections."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from echo_load.runner.tally import Tally
 _SPAWN = multiprocessing.get_context("spawn")
 _TICK_SECONDS = 0.1
 _SAFE_PATH = "PYTHONSAFEPATH"
-# Time from sending `Start` to the opening of the gate: enough for every generator to read it, and
-# for each of its threads to wake up (measured: 0.05 s for 1000 threads, 0.8 s for 5000).
+# Time between `Start` and the gate: every generator has to read it, and each of its threads has to
+# wake up (measured: 0.05 s for 1000 threads, 0.8 s for 5000).
 _GATE_SECONDS = 0.05
 _GATE_SECONDS_PER_THREAD = 0.0002
 
@@ -37,7 +37,7 @@ Phase = Literal["connecting", "warming up", "running", "finishing"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One part of a test, which its generators share.
+    """The work of all generators for one part of a test.
 
     Attributes:
         plan: the test.
@@ -61,7 +61,7 @@ class Task:
 
     @property
     def warm_up(self) -> Task:
-        """The warm-up before this part, on connections of its own."""
+        """The task of the warm-up before this part, on connections of its own."""
         plan = self.plan.warm_up(self.stages[0])
         return replace(self, plan=plan, stages=plan.stages)
 
@@ -71,7 +71,12 @@ class Task:
         return self.plan.connections_of(self.stages)
 
     def shares(self, end_ns: c_int64) -> list[Share]:
-        """Return the share of each generator."""
+        """Return the share of each generator.
+
+        Args:
+            end_ns: instant at which sending ends, in nanoseconds of the monotonic clock; it is in
+                shared memory and set later.
+        """
         generators = min(self.processes, self.connections)
         return [
             Share(
@@ -148,7 +153,7 @@ class Generators:
         """Run the task; yield its progress several times per second.
 
         Args:
-            should_stop: polled to learn whether to stop.
+            should_stop: returns whether to stop; it is polled.
 
         Yields:
             The phase, and the seconds since the gate opened.
@@ -156,16 +161,16 @@ class Generators:
         Raises:
             GeneratorError: a generator failed or died.
         """
-        told_to_stop = False
+        stop_sent = False
         while any(state != "ended" for state in self.tally.states):
             self._receive()
-            if told_to_stop:
+            if stop_sent:
                 pass
             elif should_stop() or self._nothing_opened():
                 self.tally.stopped_ns = time.monotonic_ns()
                 self._end_ns.value = 0
                 self._send(Interrupt())
-                told_to_stop = True
+                stop_sent = True
             elif self.tally.gate_ns is None and set(self.tally.states) == {"ready"}:
                 self._open_gate()
             yield self._phase()
@@ -180,6 +185,11 @@ class Generators:
         )
 
     def _receive(self) -> None:
+        """Receive the updates that arrive within a tick, and add them to the tally.
+
+        Raises:
+            GeneratorError: a generator failed or died.
+        """
         open_pipes = [
             pipe
             for pipe, state in zip(self._pipes, self.tally.states, strict=True)
@@ -202,6 +212,7 @@ class Generators:
             self.tally.take(number, update)
 
     def _open_gate(self) -> None:
+        """Set the instants of the first and of the last message, and start the generators."""
         seconds = _GATE_SECONDS
         if self._task.plan.driven_by != "hub":
             threads = max(len(share.numbers) for share in self._shares)
@@ -227,11 +238,12 @@ class Generators:
 
 
 def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
-    """Return the core of each threads generator, if that leaves one for the target; else None.
+    """Return the core to which to pin each generator; None for a generator that is not pinned.
 
-    The threads of a generator take turns at one GIL, and handing that over to another core is slow:
-    with 100 connections, a generator on one core sent 5 times as many messages as on two. Other
-    engines have one thread, which is faster on whichever core is idle.
+    Generators of the threads engine are pinned if that leaves a core for the target: their threads
+    take turns holding the GIL, and passing it to another core is slow. With 100 connections, a
+    generator on one core sent 5 times as many messages as on two. Other engines have one thread,
+    which is faster on whichever core is idle.
     """
     if plan.driven_by != "threads" or not hasattr(os, "sched_getaffinity"):
         return [None] * generators
@@ -241,10 +253,10 @@ def _cores(plan: Plan, generators: int) -> Sequence[int | None]:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Keep processes started in the block from importing modules of the current folder.
+    """Keep processes started in the block from importing modules of the current directory.
 
-    They receive the module path of this process, but import some modules before that
-    (PYTHONSAFEPATH).
+    Without PYTHONSAFEPATH they would import from there before they receive the module path of this
+    process.
     """
     before = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"
@@ -261,7 +273,7 @@ def _safe_path() -> Iterator[None]:
 def _stop_signals_blocked() -> Iterator[None]:
     """Block the stop signals in processes started in the block.
 
-    A signal to the process group would end a generator that does not yet ignore it.
+    Until a generator ignores these signals, one to the process group would end it.
     """
     # Starting multiprocessing's resource tracker would unblock SIGINT, so start it first.
     resource_tracker.ensure_running()

@@ -1,6 +1,7 @@
 """The reconciliation of the generators' counts with the counters of the server.
 
-All four counts must be equal; a difference is described with its possible causes.
+The bytes or datagrams sent, received by the server, sent by the server, and received must be equal.
+Any difference is described with its possible causes.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from echo_load.measure.counts import Counts
 from echo_load.results.reconciliation import Reconciliation
 
 _TIMEOUT_SECONDS = 5.0
-# Time for the server to notice the end of every connection.
+# Longest wait for the server to notice the end of every connection.
 _SETTLE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _PREFIX = "echo_server_"
-# The admin page is read without a proxy, as the target is, whatever the environment says.
+# Proxies of the environment are ignored: the target is reached without one, too.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -40,6 +41,7 @@ class _ServerCounts:
     connections_open: int = 0
 
     def since(self, before: _ServerCounts) -> _ServerCounts:
+        """Return the increase since an earlier reading."""
         return _ServerCounts(
             self.totals - before.totals,
             self.dropped - before.dropped,
@@ -51,7 +53,7 @@ class _ServerCounts:
     def by_name(self) -> dict[str, int]:
         """Return all counts by name, except that of open connections.
 
-        A metric with kinds has one name per kind, such as `closed{reset}`.
+        A metric with a label has one name per value of it, such as `closed{reset}`.
         """
         labelled = {"closed": self.closed, "dropped": self.dropped, "faults": self.faults}
         return {
@@ -77,7 +79,7 @@ class Reconciler:
     def __init__(self, admin: str) -> None:
         base = admin if "://" in admin else f"http://{admin}"
         self.admin = base.removesuffix("/").removesuffix("/metrics")
-        if not _is_page(self.admin):
+        if not _is_http_url(self.admin):
             raise InvalidValueError(
                 f"`reconcile`: {admin!r} is not the http://HOST:PORT of an echo-server's --admin "
                 "page"
@@ -85,7 +87,7 @@ class Reconciler:
         self._before = self._read()
 
     def compare(self, counts: Counts, *, datagrams: bool) -> Reconciliation:
-        """Compare with the generators' counts, once the server has noticed the last close.
+        """Compare the counters with the generators' counts, once all connections have ended.
 
         Args:
             counts: counts of all generators since the counters were first read.
@@ -116,7 +118,10 @@ class Reconciler:
         )
 
     def _settled(self) -> _ServerCounts:
-        """Read until the connections of the test have ended and the counters do not change."""
+        """Read the counters until the connections of the test have ended and no counter changes.
+
+        After a few seconds, return them as they are.
+        """
         deadline = time.monotonic() + _SETTLE_SECONDS
         found = self._read()
         while time.monotonic() < deadline:
@@ -137,8 +142,8 @@ class Reconciler:
         return _parse(text, self.admin)
 
 
-def _is_page(url: str) -> bool:
-    """Return whether a URL is one of http or https with a host."""
+def _is_http_url(url: str) -> bool:
+    """Return whether a text is a URL of http or https with a host."""
     try:
         parts = urlsplit(url)
         return (
@@ -183,6 +188,16 @@ def _add(counts: _ServerCounts, sample: str, labels: dict[str, str], value: int)
 def _differences(
     sent: int, arrived: int, returned: int, received: int, unit: str, gained: _ServerCounts
 ) -> list[str]:
+    """Return a description of each difference between the four counts.
+
+    Args:
+        sent: bytes or datagrams that the generators sent.
+        arrived: those that the server received.
+        returned: those that the server sent.
+        received: those that the generators received.
+        unit: `bytes` or `datagrams`.
+        gained: increase of all counters of the server, for the possible causes.
+    """
     found = []
     if sent > arrived:
         found.append(f"{sent - arrived:,} {unit} were sent that the server did not receive")

@@ -1,4 +1,4 @@
-"""The self-check: whether the generators were the bottleneck, not the target."""
+"""The self-check: it detects that the generators were the bottleneck instead of the target."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from echo_core.units import format_count, format_duration
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 
-# The usage of a shorter time says nothing about a generator.
+# Usage over a shorter time is not significant.
 _LEAST_SECONDS = 0.1
 # A generator that was busy or waiting for a processor for this share of the time is a bottleneck.
 BUSY_SHARE = 0.95
-# A generator that waited for a processor for this share of the time was disturbed.
+# A generator that waited for a processor for this share of the time was disturbed by others.
 WAITING_SHARE = 0.10
-# Messages that leave this late, in microseconds and relative to the response time, distort it.
+# Messages that are sent this late, in microseconds and relative to the response time, distort it.
 LATENESS_US = 1000.0
 LATENESS_SHARE = 0.10
 # An event loop that is this late distorts the times of replies.
 HUB_LAG_US = 20_000.0
-# A generator that used a processor for less than this share of the time was not late because of its
-# own work.
+# Below this share of the time in which a generator used a processor, its own work did not delay it.
 COMPUTING_SHARE = 0.50
-# A generator that waited for a processor for less than this share was not late because of that.
+# Below this share of the time in which a generator waited for a processor, that did not delay it.
 NOTABLE_WAITING_SHARE = 0.02
 
 
@@ -35,7 +34,7 @@ class Usage:
     Attributes:
         seconds: duration of the measurement.
         cpu_seconds: processor time used.
-        waited_seconds: time spent ready to run, but waiting for a processor.
+        waited_seconds: time in which it was ready to run and waited for a processor.
     """
 
     seconds: float = 0.0
@@ -61,7 +60,7 @@ class Usage:
         return seconds / self.seconds if self.seconds >= _LEAST_SECONDS else 0.0
 
 
-def limits_found(
+def bottlenecks(
     plan: Plan,
     usages: Sequence[Usage],
     *,
@@ -70,7 +69,7 @@ def limits_found(
     lateness: LatencyHistogram,
     hub_lag: LatencyHistogram,
 ) -> list[str]:
-    """Return why the generators were the bottleneck, and advice; empty if they were not.
+    """Return the signs that the generators were the bottleneck, followed by advice; empty if none.
 
     Args:
         plan: the test.
@@ -103,7 +102,14 @@ def limits_found(
 
 
 def _advice(plan: Plan, busiest: Usage, waiting: float, processes: int) -> str:
-    """Return the change that would help: to the generators, the machine, or its other programs."""
+    """Return advice on how to remove the bottleneck.
+
+    Args:
+        plan: the test.
+        busiest: usage of the busiest generator.
+        waiting: largest share of the time in which a generator waited for a processor.
+        processes: number of generators that ran at the same time.
+    """
     cores = os.cpu_count() or 1
     if waiting >= WAITING_SHARE or (
         waiting >= NOTABLE_WAITING_SHARE and busiest.computing < COMPUTING_SHARE

@@ -1,4 +1,4 @@
-"""The sum of what all generators measure."""
+"""The tally of a test: the sums of the measurements of all its generators."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from echo_load.results.result import (
     Totals,
 )
 from echo_load.runner.generator import Update
-from echo_load.runner.selfcheck import Usage, limits_found
+from echo_load.runner.selfcheck import Usage, bottlenecks
 
-# A generator whose threads keep it busy may send its figures of a second this much later.
+# A busy generator with many threads may send the figures of a second this much later.
 _LATEST_SECONDS = 30
-# Less than the resolution of the clock.
+# The resolution of the clock.
 _LEAST_SECONDS = 1e-9
 
 
@@ -47,13 +47,12 @@ class Tally:
     Attributes:
         timeline: the stages over time.
         states: state of each generator.
-        gate_ns: instant at which the first stage began, in nanoseconds of the monotonic clock; None
-            before.
-        stopped_ns: instant at which the generators were told to stop, likewise; None if they were
-            not.
+        gate_ns: instant at which the first stage begins, in nanoseconds of the monotonic clock;
+            None as long as it is not known.
+        stopped_ns: instant at which the test was stopped early, likewise; None if it was not.
         counts: counts over all stages.
         measured: distributions over all stages.
-        usages: processor time of each generator.
+        usages: processor usage of each generator.
         messages_by_connection: round trips of each connection, once the generators have ended.
         by_stage: counts and distributions of each stage.
     """
@@ -97,7 +96,7 @@ class Tally:
             self._last_failure = max(self._last_failure, snapshot.elapsed)
         self.counts.add(gained)
         self._count_in_second(generator, snapshot.elapsed, gained.copy())
-        # Counts from before the first stage belong to it.
+        # Counts from before the first stage are added to it.
         self.by_stage[max(0, snapshot.stage)][0].add(gained)
         for stage, measured in snapshot.measured.items():
             self.by_stage[stage][1].add(measured)
@@ -111,8 +110,8 @@ class Tally:
     def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> None:
         """Attribute the increase of a generator's counts since its last update to a second.
 
-        Generators send an update shortly before each second ends, so that the middle of the time
-        between two updates is within that second.
+        Generators send an update shortly before each second ends, so that the middle of the
+        interval between two updates is within the right second.
         """
         before, self._last_elapsed[generator] = self._last_elapsed[generator], elapsed
         if elapsed <= 0:
@@ -120,8 +119,8 @@ class Tally:
             return
         second = int(max(0.0, elapsed + max(before, -elapsed)) / 2)
         if elapsed >= self.timeline.seconds - SOON_SECONDS or self.states[generator] == "ended":
-            # Connections that are closed because the test ends count as open until then; in an
-            # open loop they are closed as soon as the last reply has arrived.
+            # Connections that are closed because the test ends count as open until its end; an
+            # open loop closes them as soon as the last reply has arrived.
             gained.opened = gained.closed = 0
             if elapsed < self.timeline.seconds + SOON_SECONDS:
                 second = int(min(second, self.timeline.seconds - _LEAST_SECONDS))
@@ -133,16 +132,19 @@ class Tally:
         return max([-1, *self._times, *self._counted])
 
     def times_of(self, second: int) -> LatencyHistogram:
-        """Return the response times of a recent second."""
+        """Return the response times of a recent second; none if its percentiles are in `series`."""
         return self._times.get(second) or LatencyHistogram()
 
     @property
     def seconds(self) -> float:
-        """Seconds until the planned end, or until the last reply if that arrived later."""
+        """Seconds in which messages could be sent, or until the last reply if that was later."""
         return max([self._sent_until, *self._last_replies.values()])
 
     def seconds_of(self, number: int) -> float:
-        """Return the seconds of a stage, in all rounds of a loop, until its last reply."""
+        """Return the seconds of a stage, in all rounds of a loop.
+
+        As for `seconds`, the last round lasts until the last reply if that arrived after its end.
+        """
         sent_until = self._sent_until
         took = ended = 0.0
         for segment_number, segment in enumerate(self.timeline.segments()):
@@ -158,8 +160,8 @@ class Tally:
         """The seconds in which messages could be sent so far.
 
         They last until the end of the last stage, or until the test was stopped, even if the target
-        fell silent or all connections were lost long before. If all messages of the plan were sent
-        earlier, they last until the last of these was answered or failed.
+        stopped answering or all connections were lost long before. If all messages of the plan were
+        sent earlier, they last until the last of these was answered or failed.
         """
         if self.gate_ns is None:
             return 0.0
@@ -173,12 +175,13 @@ class Tally:
         ]
         if running:
             end = min(end, statistics.fmean(running))
-        elif self._is_through or end == math.inf:
+        elif self._all_messages_done or end == math.inf:
             end = min(end, max([self._last_failure, *self._last_replies.values()]))
         return max(0.0, end)
 
     @property
-    def _is_through(self) -> bool:
+    def _all_messages_done(self) -> bool:
+        """Whether as many messages as the plan allows were answered or have failed."""
         messages = self.plan.messages
         return messages is not None and self.counts.attempts >= messages
 
@@ -189,7 +192,7 @@ class Tally:
         return self._series
 
     def _finish_seconds(self, before: int) -> None:
-        """Replace the histograms of past seconds by their percentiles."""
+        """Replace the histograms of seconds before this one by entries of the series."""
         for second in range(len(self._series), before):
             times = self._times.pop(second, LatencyHistogram())
             counts = self._counted.pop(second, Counts())
@@ -262,7 +265,7 @@ def _together(several: Iterable[Measured]) -> Measured:
 
 
 def figures(tallies: Sequence[Tally]) -> Figures:
-    """Return the figures of all stages together that thresholds are judged by."""
+    """Return the figures of all tallies together, to which thresholds apply."""
     counts = sum((tally.counts for tally in tallies), Counts())
     measured = measured_in(tallies)
     return Figures(
@@ -295,7 +298,12 @@ def totals(tallies: Sequence[Tally]) -> Totals:
 
 
 def generator_result(tallies: Sequence[Tally], measured: Measured) -> GeneratorResult:
-    """Return what the generators used, and whether they were the bottleneck."""
+    """Return the processor usage and the delays of the generators, with the self-check's findings.
+
+    Args:
+        tallies: tallies of all parts.
+        measured: the distributions to check, of a stage or of all.
+    """
     usages = [usage for tally in tallies for usage in tally.usages]
     cpu_seconds = sum(usage.cpu_seconds for usage in usages)
     # The generators of one part run at the same time, the parts one after the other.
@@ -314,8 +322,8 @@ def generator_result(tallies: Sequence[Tally], measured: Measured) -> GeneratorR
 
 
 def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str]:
-    """Return why the generators were the bottleneck; empty if they were not."""
-    return limits_found(
+    """Return the findings of the self-check; empty if the generators were not the bottleneck."""
+    return bottlenecks(
         tallies[0].plan,
         [usage for tally in tallies for usage in tally.usages],
         processes=max(len(tally.usages) for tally in tallies),
@@ -336,6 +344,7 @@ def _loss_burst(tallies: Sequence[Tally], counts: Counts) -> int | None:
 def _total_fields(
     tallies: Sequence[Tally], counts: Counts, measured: Measured, seconds: float
 ) -> dict[str, Any]:
+    """Return the fields that `Totals` and `StageResult` have in common."""
     messages = measured.response.count
     return {
         "seconds": seconds,

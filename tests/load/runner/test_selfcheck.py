@@ -9,7 +9,7 @@ import pytest
 from echo_core.units import format_count
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import EngineName, Plan
-from echo_load.runner.selfcheck import Usage, limits_found
+from echo_load.runner.selfcheck import Usage, bottlenecks
 
 CORES = os.cpu_count() or 1
 
@@ -32,7 +32,7 @@ def found(
     hub_lag: LatencyHistogram | None = None,
     targets: tuple[str, ...] = ("h:1",),
 ) -> list[str]:
-    return limits_found(
+    return bottlenecks(
         Plan(engine=engine, targets=targets),
         usages,
         processes=processes,

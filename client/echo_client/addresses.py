@@ -48,7 +48,7 @@ def source_sockaddr(source: str) -> tuple[Any, ...]:
     """
     if "%" not in source:
         return source, 0
-    # The zone is a separate field, which Python sets to 0 if only host and port are given.
+    # The zone is a separate field of the address; with only host and port, Python sets it to 0.
     found = socket.getaddrinfo(source, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     return tuple(found[0][4])
 

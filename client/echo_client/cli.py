@@ -1,4 +1,4 @@
-"""`echo-client`: a prompt on a terminal, a pipe elsewhere."""
+"""The command `echo-client`: a prompt on a terminal, a pipe otherwise."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def echo_client(
         refuse_unused(
             context, ("ipv4", "ipv6", "source_ip"), f"applies only to IP targets, not to {endpoint}"
         )
-    asked = ip_version(ipv4=ipv4, ipv6=ipv6)
+    chosen = ip_version(ipv4=ipv4, ipv6=ipv6)
     version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
-    if version and asked not in {version, None}:
+    if version and chosen not in {version, None}:
         raise click.UsageError(f"{endpoint} is an IPv{version} address; omit -4 and -6")
 
     from echo_client.connection import EchoConnection
@@ -110,13 +110,13 @@ def echo_client(
         connect_timeout=connect_timeout,
         tls=options,
         source=source_ip,
-        ip_version=asked,
+        ip_version=chosen,
     )
     if sys.stdin.isatty() and sys.stdout.isatty():
         from echo_client.repl import Repl
 
         if endpoint.scheme == "tls":
-            # Errors at the prompt do not end it, but an invalid TLS option must: check them now.
+            # The prompt continues after errors; invalid TLS options must end it before it starts.
             options.context()
         Repl(endpoint, connect).run()
     else:
@@ -128,11 +128,11 @@ def _pipe(endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:
 
     check_stream(endpoint)
     with connect() as connection:
-        # os.read holds no lock of sys.stdin: the sending thread may still be reading at exit.
-        stream(connection, partial(os.read, sys.stdin.fileno()), _write_out)
+        # Not sys.stdin, whose lock the sending thread could still hold at exit.
+        stream(connection, partial(os.read, sys.stdin.fileno()), _write_output)
 
 
-def _write_out(data: bytes) -> None:
+def _write_output(data: bytes) -> None:
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

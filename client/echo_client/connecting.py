@@ -97,7 +97,7 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
 def begin_to_connect(address: Address, source: str | None) -> socket.socket:
     """Open a non-blocking socket and begin to connect it.
 
-    When the socket becomes writable, `SO_ERROR` tells whether connecting succeeded (connect(2)).
+    When the socket becomes writable, `SO_ERROR` is 0 if connecting succeeded (connect(2)).
 
     Args:
         address: the address to connect to.
@@ -152,7 +152,7 @@ def secure(
         The TLS socket, and the nanoseconds that the handshake took.
 
     Raises:
-        HandshakeError: the peer does not speak TLS, or the handshake failed.
+        HandshakeError: the handshake failed, for example because the peer does not speak TLS.
     """
     from echo_client.tls_socket import TlsSocket
 
@@ -176,7 +176,7 @@ def secure(
 
 
 def _connect_unix(connecting: socket.socket, address: Address, timeout: float) -> None:
-    """Connect, retrying while the backlog is full: no event tells when it has space."""
+    """Connect, retrying while the backlog is full: no event signals that it has space."""
     connecting.settimeout(0)
     deadline = time.monotonic() + timeout
     while True:
@@ -218,8 +218,8 @@ def not_connected(error: OSError, address: Address, timeout: float) -> ConnectEr
     """Convert an OSError of connecting to a `ConnectError` that gives the reason."""
     failure = failure_to_connect(error.errno, address)
     if isinstance(error, TimeoutError) or failure is ConnectTimeoutError:
-        said = f"no answer within {format_duration(timeout)}"
-        return ConnectTimeoutError(f"cannot connect to {address.endpoint}: {said}")
+        reason = f"no answer within {format_duration(timeout)}"
+        return ConnectTimeoutError(f"cannot connect to {address.endpoint}: {reason}")
     if failure is NoDescriptorError:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return NoDescriptorError(
@@ -244,10 +244,14 @@ def failure_to_connect(number: int | None, address: Address) -> type[ConnectErro
 
 
 def _has_route(address: Address) -> bool:
-    """Return True if the address has a route, and EADDRNOTAVAIL thus means exhausted ports."""
+    """Return False if there is no route to an address, and thus EADDRNOTAVAIL means that.
+
+    Otherwise EADDRNOTAVAIL means that no port is left.
+    """
     if address.transport == "udp":
+        # A UDP socket that lacks a port fails with EAGAIN instead.
         return False
-    # UDP ports are separate from TCP ports, so the probe finds one.
+    # UDP ports are separate from TCP ports, so that a UDP socket can be connected.
     with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
         return probe.connect_ex(address.sockaddr) != errno.EADDRNOTAVAIL
 

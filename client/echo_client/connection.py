@@ -1,7 +1,7 @@
-"""A connection with timeouts to an echo service, over TCP, TLS, a unix socket or UDP.
+"""Connections with timeouts to an echo service, over TCP, TLS, unix sockets or UDP.
 
-This is plain `socket` code: it blocks the calling thread, or only the calling greenlet in a
-monkey-patched process.
+They use blocking sockets: an operation blocks the calling thread, or in a monkey-patched process
+only the calling greenlet.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK", "Address", "DatagramConnection", "EchoConnection", "TcpInfo", "resolve"]
 
 CHUNK = 64 * 1024
-# A message up to this size is sent whole before its reply is read. A larger one could fill the
-# buffers of both ends, so that each waits for the other to read; it is sent and received
-# concurrently.
+# A message up to this size in bytes is sent whole before its reply is read. A larger one is sent
+# and received concurrently: it could fill the buffers of both ends, each of which would then wait
+# for the other to read.
 _AT_ONCE = 16 * 1024
 _SMALL = 1024
 
 
 class EchoConnection:
-    """A connection whose every operation has a timeout.
+    """A connection on which every operation has a timeout.
 
-    One thread may send while another receives, over TLS, too.
+    One thread may send while another receives, also over TLS.
 
     Args:
         connected: a connected stream socket; `close` closes it.
         timeout: the timeout in seconds of a round trip, and of each single send or receive.
-        connect_ns: the time taken to connect, in nanoseconds.
-        handshake_ns: the time taken by the TLS handshake, in nanoseconds.
+        connect_ns: the nanoseconds that the path took to establish the connection.
+        handshake_ns: the nanoseconds that the TLS handshake took; 0 without TLS.
 
     Attributes:
-        bytes_sent: bytes passed to the kernel, before encryption.
-        bytes_received: bytes received, after decryption.
-        connect_ns: nanoseconds that the path took to establish the connection.
-        handshake_ns: nanoseconds of the TLS handshake; 0 without TLS.
+        bytes_sent: the number of bytes passed to the kernel, before encryption.
+        bytes_received: the number of bytes received, after decryption.
+        connect_ns: the nanoseconds that the path took to establish the connection.
+        handshake_ns: the nanoseconds that the TLS handshake took; 0 without TLS.
     """
 
     def __init__(
@@ -104,7 +104,8 @@ class EchoConnection:
             ip_version: 4 or 6 for addresses of this version only; None for both.
 
         Raises:
-            ConnectError: the name is unknown or no address answers; the error of the last one.
+            ConnectError: the name is unknown, or no address answers; then it is the error of the
+                last one.
             TlsFileError: a file of the TLS options cannot be used.
         """
         options = tls or TlsOptions()
@@ -236,13 +237,13 @@ class EchoConnection:
         return data
 
     def idle(self, seconds: float) -> bytes | None:
-        """Wait on an idle connection, and return early if unexpected data arrives.
+        """Wait on an idle connection, and return early if data or the end of the stream arrives.
 
         Args:
-            seconds: how long to wait.
+            seconds: the time to wait in seconds.
 
         Returns:
-            The data received, empty at the end of the stream; None if nothing happened.
+            The data received, empty at the end of the stream; None if neither arrived.
 
         Raises:
             LostError: the connection broke.
@@ -253,7 +254,7 @@ class EchoConnection:
         try:
             while True:
                 wait(poll, deadline)
-                # TLS decrypts whole records only: a readable socket may not yield any data yet.
+                # TLS decrypts only complete records: a readable socket may yield no data yet.
                 with suppress(BlockingIOError):
                     data = self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
                     self.bytes_received += len(data)
@@ -264,7 +265,7 @@ class EchoConnection:
             return None
 
     def end_of_sending(self) -> None:
-        """Shut down the writing half: the peer sees the end of the stream.
+        """Shut down the sending side: the peer receives the end of the stream.
 
         Raises:
             LostError: the connection is broken.
@@ -283,12 +284,12 @@ class EchoConnection:
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError as error:
-            # Already broken or closed: no thread waits on it.
+            # The socket is broken or closed already, so no thread waits on it.
             if error.errno not in (errno.ENOTCONN, errno.EBADF):
                 raise
 
     def tcp_info(self) -> TcpInfo | None:
-        """Return the kernel's figures of the connection; None without TCP or outside Linux."""
+        """Return the kernel's information about the connection; None without TCP or Linux."""
         return None if self.family == socket.AF_UNIX else read_tcp_info(self._socket)
 
     def close(self) -> None:
@@ -296,7 +297,7 @@ class EchoConnection:
         self._socket.close()
 
     def _receive_rest(self, begun: bytes, size: int, deadline: float) -> bytes:
-        """Receive the rest of a reply of which a part has already arrived."""
+        """Receive the rest of a reply, of which a part has already arrived, and return it whole."""
         received = bytearray(begun)
         try:
             while len(received) < size:
@@ -349,6 +350,7 @@ class EchoConnection:
 
 
 def _connect_ns(connected: socket.socket, address: Address, elapsed_ns: int) -> int:
+    """Return the nanoseconds that the path took to connect, from the kernel if it knows them."""
     information = read_tcp_info(connected) if address.transport in {"tcp", "tls"} else None
     return elapsed_ns if information is None else information.connecting_ns(elapsed_ns)
 
@@ -356,7 +358,7 @@ def _connect_ns(connected: socket.socket, address: Address, elapsed_ns: int) -> 
 class DatagramConnection(EchoConnection):
     """A connected UDP socket: each message is one datagram, and so is each reply.
 
-    Connecting it exchanges no packets, and the loss of a datagram is not reported.
+    Connecting exchanges no packets, and the loss of a datagram is not reported.
     """
 
     _aborted = False
@@ -407,7 +409,7 @@ class DatagramConnection(EchoConnection):
         raise InvalidValueError("UDP has no end of stream to send")
 
     def abort(self) -> None:
-        """Make a thread that waits in a receive raise ClosedError; callable from any thread."""
+        """Make a waiting receive raise ClosedError; callable from any thread."""
         self._aborted = True
         super().abort()
 
@@ -425,5 +427,5 @@ class DatagramConnection(EchoConnection):
 
 
 def _closed(received: int, size: int) -> ClosedError:
-    said = f"the server closed the connection after {received} of {size} bytes"
-    return ClosedError(said, received)
+    message = f"the server closed the connection after {received} of {size} bytes"
+    return ClosedError(message, received)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def is_late(error: OSError) -> bool:
     """Return True if a receive or send exceeded its timeout, whether Python's or the kernel's.
 
-    ETIMEDOUT is not such a timeout: the kernel has given up the peer, and the connection is broken.
+    ETIMEDOUT is no such timeout: the kernel has given up the peer, and the connection is broken.
     """
     late = isinstance(error, TimeoutError | BlockingIOError)
     return late and error.errno != errno.ETIMEDOUT
@@ -26,9 +26,9 @@ def is_late(error: OSError) -> bool:
 def set_timeout(connected: socket.socket | TlsSocket, seconds: float) -> None:
     """Set the timeout of each receive and send of a socket, in seconds.
 
-    Python's timeout costs a poll(2) before each operation, the kernel's costs nothing (socket(7),
-    SO_RCVTIMEO). The kernel's is used for native sockets only: a gevent socket wraps a non-blocking
-    one and waits in the hub.
+    A timeout of Python takes a poll(2) before each operation, one of the kernel takes nothing
+    (socket(7), SO_RCVTIMEO). The kernel's is used for native sockets only: a gevent socket wraps a
+    non-blocking one and waits in the hub.
     """
     if not isinstance(connected, _socket.socket):
         connected.settimeout(seconds)

@@ -33,7 +33,7 @@ class UnresolvedError(ConnectError):
 class RefusedError(ConnectError):
     """The port has no listener (ECONNREFUSED), or the unix socket does not exist (ENOENT).
 
-    Over UDP, ICMP reports it in answer to a datagram, so a round trip raises it.
+    Over UDP it is raised by a round trip, because ICMP reports it only after a datagram.
     """
 
     kind = FailureKind.REFUSED

@@ -69,9 +69,9 @@ def best_first(
 ) -> Sequence[Address]:
     """Return the addresses with the one that answers first at the front.
 
-    To be called once before many connections are opened. If there are several addresses, a
-    connection is opened and closed; over UDP an empty datagram is sent to each. If no address
-    answers, the order is unchanged.
+    Call this once before opening many connections. If there are several addresses, it opens and
+    closes a connection; over UDP it sends an empty datagram to one address after the other, until
+    one answers. If no address answers, the order is unchanged.
 
     Args:
         addresses: the addresses of one name, all of the same transport.
@@ -99,14 +99,14 @@ def _interleaved(addresses: Sequence[Address]) -> list[Address]:
 
 
 class _Race:
-    """Concurrent attempts to connect."""
+    """Concurrent attempts to connect, of which the first to succeed is used."""
 
     def __init__(self, addresses: Sequence[Address], timeout: float, source: str | None) -> None:
         self._waiting = deque(addresses)
         self._timeout = timeout
         self._source = source
         self._poll = select.poll()
-        # By descriptor: the socket, its address, and when the attempt began in nanoseconds.
+        # By descriptor: the socket, its address, and when the attempt began (in nanoseconds).
         self._running: dict[int, tuple[socket.socket, Address, int]] = {}
         self._failure: ConnectError | None = None
         self._next_ns = 0
@@ -123,7 +123,7 @@ class _Race:
             for descriptor, _ in self._poll.poll(self._milliseconds()):
                 if (connected := self._finish(descriptor)) is not None:
                     return connected
-            self._give_up_late_ones()
+            self._fail_late_attempts()
         assert self._failure is not None
         raise self._failure
 
@@ -144,6 +144,7 @@ class _Race:
         self._next_ns = begin + int(ATTEMPT_DELAY_SECONDS * 1e9)
 
     def _finish(self, descriptor: int) -> Connected | None:
+        """End an attempt; return the connection if it succeeded."""
         connecting, address, begin = self._take(descriptor)
         failure = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not failure:
@@ -153,7 +154,8 @@ class _Race:
         self._fail(not_connected(OSError(failure, os.strerror(failure)), address, self._timeout))
         return None
 
-    def _give_up_late_ones(self) -> None:
+    def _fail_late_attempts(self) -> None:
+        """End the attempts whose timeouts have passed."""
         now = time.monotonic_ns()
         for descriptor, (_, _, begin) in list(self._running.items()):
             if now - begin >= self._timeout * 1e9:
@@ -181,20 +183,20 @@ class _Race:
 def _first_datagrams(
     addresses: Sequence[Address], timeout: float, source: str | None
 ) -> Address | None:
-    """Return the first address that echoes an empty datagram, or else one that did not refuse it.
+    """Return the first address that echoes an empty datagram, or else the first that is silent.
 
-    UDP establishes no connection, so only an echo shows that an address answers; a port without a
-    listener is reported by ICMP.
+    UDP establishes no connection, so only an echo shows that an address answers. An address that
+    ICMP reports to have no listener is not returned.
     """
     silent: Address | None = None
     for address in reachable_from(source, addresses):
         with suppress(ConnectError):
-            asking, _ = connect(address, timeout, source)
-            with asking:
-                asking.settimeout(min(timeout, ATTEMPT_DELAY_SECONDS))
+            probe, _ = connect(address, timeout, source)
+            with probe:
+                probe.settimeout(min(timeout, ATTEMPT_DELAY_SECONDS))
                 try:
-                    asking.send(b"")
-                    asking.recv(1)
+                    probe.send(b"")
+                    probe.recv(1)
                 except TimeoutError:
                     silent = silent or address
                 except OSError:

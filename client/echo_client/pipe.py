@@ -25,7 +25,7 @@ Sink = Callable[[bytes], object]
 
 
 @dataclass(slots=True)
-class _Half:
+class _Direction:
     """One direction of a stream: the number of bytes so far and their digest."""
 
     size: int = 0
@@ -52,11 +52,11 @@ def check_stream(endpoint: Endpoint) -> None:
 def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
     """Send all data of a source, shut down sending, and pass every byte received to a sink.
 
-    It returns when the server closes the connection, so that surplus bytes are noticed; if the
+    It returns when the server closes the connection, so that surplus bytes are noticed; or, if the
     server does not close it, when nothing has arrived for the connection's timeout.
 
-    A separate thread sends. Otherwise a server that waits for its replies to be read and a client
-    that waits for its data to be read would deadlock.
+    A separate thread sends. Otherwise there could be a deadlock: the server would wait until its
+    replies are read, and the client until its data is read.
 
     Args:
         connection: the connection to the service; it is of no further use afterwards.
@@ -64,7 +64,7 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
         sink: called with the data received, as it arrives.
 
     Returns:
-        The number of bytes that made the round trip.
+        The number of bytes that were sent and came back.
 
     Raises:
         ClosedError: the service closed the connection before all data had returned.
@@ -74,7 +74,7 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
     """
     sender = _Sender(connection, source)
     sender.start()
-    received = _Half()
+    received = _Direction()
     while data := _receive(connection, sender, received):
         received.add(data)
         sink(data)
@@ -91,13 +91,13 @@ def stream(connection: EchoConnection, source: Source, sink: Sink) -> int:
     return received.size
 
 
-def _receive(connection: EchoConnection, sender: _Sender, received: _Half) -> bytes:
-    """Return the next data; none at the end of the stream, or when all data has returned."""
+def _receive(connection: EchoConnection, sender: _Sender, received: _Direction) -> bytes:
+    """Return the next data; none at the end of the stream, or when all data has come back."""
     while True:
         try:
             return connection.receive()
         except ReplyTimeoutError:
-            # Waiting for more input is not an error; waiting for bytes that were sent is.
+            # Only bytes that were sent and have not come back make the timeout an error.
             if received.size < sender.sent.size:
                 raise
             if sender.finished:
@@ -119,7 +119,7 @@ class _Sender(threading.Thread):
 
     def __init__(self, connection: EchoConnection, source: Source) -> None:
         super().__init__(name="pipe-sender", daemon=True)
-        self.sent = _Half()
+        self.sent = _Direction()
         self.failure: ClientError | None = None
         self.finished = False
         self._connection = connection

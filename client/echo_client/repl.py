@@ -1,4 +1,4 @@
-"""The interactive prompt: it sends each line, and shows the reply and its round trip."""
+"""The interactive prompt, which sends each line and prints the reply and its round trip."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Repl:
             complete_while_typing=False,
             style=STYLE,
         )
-        self._guarded(self._reconnect, "")
-        _say("", "\\help lists the commands, Ctrl-D quits")
+        self._run_guarded(self._reconnect, "")
+        _print("", "\\help lists the commands, Ctrl-D quits")
         while not self._ended:
             try:
                 line = session.prompt(self._prompt)
@@ -81,28 +81,28 @@ class Repl:
             except EOFError:
                 break
             if line:
-                self._guarded(self._obey, line)
+                self._run_guarded(self._execute, line)
         self._disconnect()
 
     def _prompt(self) -> FormattedText:
         state = "" if self._connection else " (not connected)"
         return FormattedText([("class:prompt", f"{self._endpoint.location}{state}> ")])
 
-    def _guarded(self, action: Callable[[str], None], argument: str) -> None:
+    def _run_guarded(self, action: Callable[[str], None], argument: str) -> None:
         """Run an action, print its error in one line, and close the connection if it broke."""
         try:
             action(argument)
         except InvalidValueError as error:
-            _complain(str(error))
+            _print_error(str(error))
         except ClientError as error:
-            _complain(f"{error}; \\reconnect connects again")
+            _print_error(f"{error}; \\reconnect connects again")
             self._disconnect()
         except KeyboardInterrupt:
             # The reply may still arrive; only a new connection is certain to be in step.
-            _complain("interrupted, connection closed; \\reconnect connects again")
+            _print_error("interrupted, connection closed; \\reconnect connects again")
             self._disconnect()
 
-    def _obey(self, line: str) -> None:
+    def _execute(self, line: str) -> None:
         if line.startswith("\\") and not line.startswith("\\\\"):
             name, _, argument = line[1:].partition(" ")
             if name not in self._commands:
@@ -114,11 +114,11 @@ class Repl:
         text = line.removeprefix("\\") if line.startswith("\\\\") else line
         self._show(text.encode(), lambda reply: reply.decode(errors="backslashreplace"))
 
-    def _show(self, message: bytes, written: Callable[[bytes], str]) -> None:
+    def _show(self, message: bytes, to_text: Callable[[bytes], str]) -> None:
         reply, nanoseconds = self._round_trip(message)
-        _say(written(reply), f"  {nanoseconds / 1e3:.0f} µs")
+        _print(to_text(reply), f"  {nanoseconds / 1e3:.0f} µs")
         if reply != message:
-            _complain(f"the reply differs from what was sent: {written(message)}")
+            _print_error(f"the reply differs from what was sent: {to_text(message)}")
 
     def _round_trip(self, message: bytes) -> tuple[bytes, int]:
         connection = self._connection
@@ -134,8 +134,10 @@ class Repl:
 
     def _help(self, _argument: str) -> None:
         for name, (arguments, meaning, _) in self._commands.items():
-            _say(f"  {f'{chr(92)}{name} {arguments}':<18}", meaning)
-        _say("  anything else     ", "is sent unchanged, as UTF-8; start with \\\\ to send one \\")
+            _print(f"  {f'{chr(92)}{name} {arguments}':<18}", meaning)
+        _print(
+            "  anything else     ", "is sent unchanged, as UTF-8; start with \\\\ to send one \\"
+        )
 
     def _hex(self, argument: str) -> None:
         try:
@@ -164,7 +166,7 @@ class Repl:
         except ClientError as error:
             # The file had a connection of its own; the prompt's connection is unaffected.
             raise InvalidValueError(f"{path}: {error}") from error
-        _say(
+        _print(
             f"{format_bytes(size)} sent and echoed unchanged",
             f"  {seconds:.3f} s, {format_bytes(size / seconds)}/s each way, "
             f"sha256 {digest.hexdigest()[:16]}",
@@ -182,10 +184,10 @@ class Repl:
             reply, nanoseconds = self._round_trip(message)
             trips.append(nanoseconds)
             mismatches += reply != message
-        _say(f"{count} sent, {count - mismatches} came back unchanged", _summary(trips))
+        _print(f"{count} sent, {count - mismatches} came back unchanged", _summary(trips))
 
     def _stats(self, _argument: str) -> None:
-        _say(
+        _print(
             f"{len(self._round_trips)} messages, {format_bytes(self._bytes)} each way, "
             f"{self._mismatches} mismatches",
             _summary(self._round_trips),
@@ -194,7 +196,9 @@ class Repl:
     def _reconnect(self, _argument: str) -> None:
         self._disconnect()
         self._connection = self._connect()
-        _say(f"{'sending' if self._endpoint.scheme == 'udp' else 'connected'} to {self._endpoint}")
+        _print(
+            f"{'sending' if self._endpoint.scheme == 'udp' else 'connected'} to {self._endpoint}"
+        )
 
     def _quit(self, _argument: str) -> None:
         self._ended = True
@@ -209,13 +213,13 @@ def _history() -> History:
     try:
         path = history_path()
     except RuntimeError:
-        _complain("history is not saved: there is no home directory")
+        _print_error("history is not saved: there is no home directory")
         return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
     except OSError as error:
-        _complain(f"history is not saved: {path}: {error.strerror}")
+        _print_error(f"history is not saved: {path}: {error.strerror}")
         return InMemoryHistory()
     return FileHistory(str(path))
 
@@ -236,9 +240,9 @@ def _unquoted(argument: str) -> str:
     return words[0] if len(words) == 1 else argument
 
 
-def _say(text: str, aside: str = "") -> None:
-    print_formatted_text(FormattedText([("", text), ("class:dim", aside)]), style=STYLE)
+def _print(text: str, dimmed: str = "") -> None:
+    print_formatted_text(FormattedText([("", text), ("class:dim", dimmed)]), style=STYLE)
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     print_formatted_text(FormattedText([("class:error", text)]), style=STYLE)

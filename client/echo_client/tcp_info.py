@@ -21,13 +21,13 @@ class TcpInfo(NamedTuple):
     def connecting_ns(self, elapsed_ns: int) -> int:
         """Return the nanoseconds that the path took to establish a connection.
 
-        Valid only before anything is sent: then the kernel's estimate is the round trip of the TCP
-        handshake. A program that opens many connections at once notices an established connection
-        late, so its own measurement would include its own delay.
+        Valid only before data is sent: then the kernel's estimate is the round trip of the TCP
+        handshake. A program that opens many connections at once notices late that one of them is
+        established, so its own measurement would include that delay.
 
         Args:
-            elapsed_ns: the time from connect(2) until the connection was seen to be established; it
-                is returned if a segment of the handshake was retransmitted.
+            elapsed_ns: the program's own measurement in nanoseconds, an upper bound; it is returned
+                if a segment of the handshake was retransmitted, or the kernel has no estimate.
         """
         if self.retransmits or not self.round_trip_us:
             return elapsed_ns
@@ -35,7 +35,7 @@ class TcpInfo(NamedTuple):
 
 
 class HasOptions(Protocol):
-    """The part of a socket's interface that is needed here."""
+    """An object with the options of a socket."""
 
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
         """Return the value of an option of several bytes."""

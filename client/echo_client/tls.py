@@ -25,7 +25,7 @@ class TlsOptions:
         key: file of the unencrypted key; None if the key is in the same file.
         server_name: the name that is sent to the server (SNI) and that its certificate must match;
             None for the host of the target.
-        insecure: accept any certificate.
+        insecure: True to accept any certificate.
     """
 
     ca: str | None = None
@@ -36,7 +36,7 @@ class TlsOptions:
 
     @property
     def files(self) -> tuple[str | None, ...]:
-        """The files that `context` reads, None for each that is not set."""
+        """The files that `context` reads; None for each one that is not set."""
         return self.ca, self.cert, self.key
 
     def context(self) -> ssl.SSLContext:

@@ -28,10 +28,10 @@ _NO_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE", "HTTP_REQUEST", "PACKET
 class TlsSocket:
     """The client's side of a TLS connection, encrypting and decrypting in memory.
 
-    `ssl.SSLSocket` performs its own reads and writes. It therefore cannot be used by one thread
-    that sends and another that receives, cannot receive after its own close_notify, and ignores
-    `SO_RCVTIMEO`. Here OpenSSL works on memory buffers under a lock, and the plain socket is read
-    and written outside the lock, so this class has none of these limits. It is as fast.
+    `ssl.SSLSocket` reads and writes the socket itself. It therefore does not let one thread send
+    while another receives, cannot receive after its own close_notify, and ignores `SO_RCVTIMEO`.
+    Here OpenSSL works on memory buffers under a lock, and the plain socket is read and written
+    outside the lock, so this class has none of these limits. It is as fast.
 
     After a receive, no complete record is left in OpenSSL's buffers, where poll(2) would not see
     it.
@@ -59,7 +59,7 @@ class TlsSocket:
         self._lock = threading.Lock()
         self._timeout = 0.0
         self._ended = False
-        # The peer has sent application data.
+        # Application data has been received.
         self._has_received = False
         # Encrypted data not yet sent, and the number of plain bytes in it.
         self._unsent: memoryview | bytes = b""
@@ -134,7 +134,8 @@ class TlsSocket:
         """Receive and decrypt data; an empty result is the end, with or without close_notify.
 
         Args:
-            size: the encrypted bytes to receive at most; the result may be longer by one record.
+            size: the number of encrypted bytes to receive at most; the result may be longer by one
+                record.
             flags: with `MSG_DONTWAIT`, an incomplete record raises BlockingIOError.
 
         Raises:
@@ -151,7 +152,7 @@ class TlsSocket:
             data = self._decrypted(received)
             if data is None:
                 if flags & socket.MSG_DONTWAIT:
-                    raise BlockingIOError(errno.EAGAIN, "no whole record has come")
+                    raise BlockingIOError(errno.EAGAIN, "no complete record has arrived")
                 # Setting the timeout would affect the sending thread, too, so it polls instead.
                 poll = select.poll()
                 poll.register(self._plain, select.POLLIN)
@@ -166,16 +167,16 @@ class TlsSocket:
         """
         if how != socket.SHUT_WR:
             self._plain.shutdown(how)
-        elif farewell := self._close_notify():
-            self._plain.sendall(farewell)
+        elif unsent := self._close_notify():
+            self._plain.sendall(unsent)
 
     def close(self) -> None:
         """Send close_notify if that is possible without blocking, and close the socket."""
-        farewell = self._close_notify()
+        unsent = self._close_notify()
         with suppress(OSError):
             if not self._unsent:
                 self._plain.settimeout(0)
-                self._plain.send(farewell)
+                self._plain.send(unsent)
         self._plain.close()
 
     def fileno(self) -> int:
@@ -225,14 +226,14 @@ class TlsSocket:
         return b"".join(pieces) if pieces or self._ended else None
 
     def _raise_refusal(self) -> None:
-        """Raise the reason why sending failed, if the peer has sent one."""
+        """Raise the reason for which sending failed, if the peer has sent one."""
         self._plain.settimeout(0)
         with suppress(OSError):
             while received := self._plain.recv(_RECEIVE):
                 self._decrypted(received)
 
     def _close_notify(self) -> bytes:
-        """Return the data still to be sent, with close_notify at its end."""
+        """Return the encrypted data to send, which ends with close_notify."""
         with self._lock:
             # unwrap() reports that the peer's close_notify has not arrived, which is not needed.
             with suppress(ssl.SSLError):

@@ -17,14 +17,14 @@ MERGE = """
 import locust, json, sys
 import msgpack
 from locust.env import Environment
-from echo_load.swarm.precision import precision_of
+from echo_load.swarm.histograms import histograms_of
 
 samples = json.load(sys.stdin)
 workers = [Environment() for _ in samples]
 master = Environment()
-merged = precision_of(master)
+merged = histograms_of(master)
 for environment, times in zip(workers, samples):
-    precision_of(environment)
+    histograms_of(environment)
     for milliseconds in times:
         environment.events.request.fire(
             request_type="TCP", name="message", response_time=milliseconds,
@@ -86,7 +86,7 @@ def test_buckets_are_in_milliseconds() -> None:
 )
 def test_response_times_keep_three_digits(milliseconds: float, kept: float) -> None:
     code = (
-        "import locust; from echo_load.swarm.precision import bucket;"
+        "import locust; from echo_load.swarm.histograms import bucket;"
         f"print(bucket({milliseconds!r}))"
     )
     assert float(run([sys.executable, "-c", code]).stdout) == kept

@@ -1,4 +1,4 @@
-"""The process of locust that `echo-load swarm` starts."""
+"""The locust process that `echo-load swarm` starts."""
 
 import sys
 
@@ -13,7 +13,7 @@ def main() -> None:
     from locust.exception import RPCError
     from locust.main import main as run_locust
 
-    # Before locust puts the current folder in front of the module path.
+    # Imported before locust puts the current directory in front of the module path.
     import echo_load.swarm.hooks  # noqa: F401  # isort: skip
 
     try:

@@ -27,11 +27,11 @@ from echo_load.plan.payload import StampedPayload
 from echo_load.swarm.polling import AT_ONCE, PolledStream, poller
 from echo_load.swarm.settings import Settings
 
-# Random, so that no two processes send the same messages.
+# A random number of the test run, so that no two processes send the same messages.
 _RUN = random.SystemRandom().getrandbits(32)
 _numbers = count(1)
 _PLAIN_STREAMS = frozenset({"tcp", "unix"})
-# Service, request and kind of the failures that were logged.
+# Service, request and kind of each failure that was logged.
 _logged: set[tuple[Endpoint, str, str]] = set()
 
 logger = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1)
 def _context(tls: TlsOptions) -> ssl.SSLContext:
-    """Return the TLS context of all users; to make one takes milliseconds."""
+    """Return the TLS context that all users share; creating one takes milliseconds."""
     return tls.context()
 
 
 @lru_cache(maxsize=1)
 def _payload(least: int, most: int) -> StampedPayload:
-    """Return the payload of all users; each one would keep noise for the largest message."""
+    """Return the payload that all users share; each would hold padding for the largest message."""
     return StampedPayload(least, most, _RUN)
 
 
@@ -66,10 +66,10 @@ def _log_first(endpoint: Endpoint, name: str, kind: str, error: ClientError) -> 
         logger.warning("the first %s of %s: %s", kind, name, error)
 
 
-class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # it is what locust's table shows
+class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # locust's tables show this name
     """A failure whose text is its kind, so that locust's table has one row per kind.
 
-    A task does not have to catch it: locust continues with the next task, without logging it.
+    A task need not catch it: locust continues with the next task and logs nothing.
     """
 
     def __init__(self, kind: str) -> None:
@@ -132,7 +132,7 @@ class EchoClient:
                 tls=self._tls,
                 server_name=self._settings.tls.server_name,
             )
-            # Not the time that users who connect at the same time wait for one another.
+            # Without the time that this greenlet waited for others that connect at the same time.
             took_ns.append(self._connection.connect_ns + self._connection.handshake_ns)
             if self._endpoint.scheme in _PLAIN_STREAMS:
                 stream = PolledStream(self._connection.fileno(), self._settings.timeout)
@@ -228,10 +228,11 @@ class EchoClient:
 
     @contextmanager
     def _reported(self, name: str, length: int = 0) -> Iterator[list[int]]:
-        """Report the block as a request.
+        """Report the block to locust as a request.
 
         Yields:
-            A list for the time of the request in nanoseconds; if empty, it is that of the block.
+            A list to which the block can append the time of the request in nanoseconds; by default
+            it is the duration of the block.
         """
         begin = time.perf_counter_ns()
         took_ns: list[int] = []
@@ -248,7 +249,12 @@ class EchoClient:
         )
 
     def _failed(self, name: str, begin: int, error: ClientError) -> None:
-        """Report a failure, and close the connection.
+        """Report a failure to locust, and close the connection.
+
+        Args:
+            name: name of the request.
+            begin: when it began, in nanoseconds of `time.perf_counter_ns`.
+            error: its failure.
 
         Raises:
             EchoFailure: always.
@@ -270,10 +276,11 @@ class EchoClient:
         raise failure from error
 
     def _round_trip(self, message: bytes) -> bytes:
-        """Send a message and receive as many bytes.
+        """Send a message and receive at least as many bytes.
 
         Raises:
-            EchoFailure: unexpected bytes had arrived before, or none arrived in twice the timeout.
+            EchoFailure: unexpected bytes had arrived before; or none arrived within twice the
+                timeout, or over UDP within the timeout.
             ClientError: the reply was late, or the connection was lost.
         """
         if self._surplus:
@@ -288,9 +295,9 @@ class EchoClient:
             raise self._error_of_timeout(error) from error
 
     def _error_of_timeout(self, late: ReplyTimeoutError) -> ClientError:
-        """Return the error of a service that is slow or silent.
+        """Return the error for a reply of which nothing arrived within the timeout.
 
-        To tell which, it waits for a reply once more.
+        Except over UDP, wait as long again: a reply that arrives then is late, not missing.
         """
         connection = self._opened()
         if self._endpoint.scheme == "udp":

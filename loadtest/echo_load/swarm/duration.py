@@ -1,4 +1,4 @@
-"""The duration of a swarm's test, by which its rates are computed."""
+"""The duration of a swarm's test, from which its rates are computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Duration:
     """The duration of the running test, or of the last one.
 
     Args:
-        environment: locust's environment, whose events set it.
+        environment: locust's environment, whose events mark the beginning and the end.
 
     Attributes:
         has_begun: whether a test has begun.
@@ -31,7 +31,10 @@ class Duration:
 
     @property
     def seconds(self) -> float:
-        """Seconds until locust began to stop its users, or until the last request if later."""
+        """Seconds until locust began to stop its users, or until the last request if that is later.
+
+        During a test they are the seconds so far.
+        """
         end = time.time() if self._stopped is None else self._stopped
         last: float = self._total.last_request_timestamp or 0.0
         start: float = self._total.start_time
@@ -49,7 +52,7 @@ _by_environment: WeakKeyDictionary[Any, Duration] = WeakKeyDictionary()
 
 
 def duration_of(environment: Any) -> Duration:
-    """Return the duration of an environment's tests, which is measured from the first call on."""
+    """Return the duration of an environment's tests; only tests after the first call count."""
     if environment not in _by_environment:
         _by_environment[environment] = Duration(environment)
     return _by_environment[environment]

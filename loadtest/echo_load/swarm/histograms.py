@@ -1,7 +1,7 @@
-"""Response times in microseconds, which locust itself rounds to milliseconds.
+"""Histograms of a swarm's response times, because locust rounds its own to milliseconds.
 
-Each worker has histograms, and sends them to the master together with locust's own statistics; the
-master merges them.
+Each worker sends its histograms to the master together with locust's statistics; the master merges
+them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from weakref import WeakKeyDictionary
 
 from echo_load.measure.histogram import LatencyHistogram
 
-# Key of the histograms in the message of a worker to the master.
+# Field of the histograms in a worker's report to the master.
 _FIELD = "echoswarm_histograms"
-# Number of times that are recorded at once.
-_FOLD_AT = 4096
+# Number of response times of a request that are recorded at once.
+_BATCH = 4096
 _SIGNIFICANT_DIGITS = 3
 
 Key = tuple[str, str]
@@ -27,7 +27,7 @@ Key = tuple[str, str]
 def bucket(milliseconds: float) -> float:
     """Round a response time in milliseconds to three significant digits.
 
-    Locust groups equal times. By default it rounds them to two digits and whole milliseconds (its
+    It replaces locust's own function, which rounds to two digits and whole milliseconds (locust's
     documentation, "Customizing response time bucketing").
     """
     if milliseconds <= 0:
@@ -36,16 +36,16 @@ def bucket(milliseconds: float) -> float:
     return round(milliseconds, digits)
 
 
-class Precision:
-    """Histograms of the response times of all requests that did not fail.
+class Histograms:
+    """Histograms of the response times of successful requests, by method and name.
 
     Args:
-        environment: locust's environment, whose events fill them.
+        environment: locust's environment, whose events are recorded.
     """
 
     def __init__(self, environment: Any) -> None:
         self._histograms: dict[Key, LatencyHistogram] = {}
-        # Times in nanoseconds that are not in the histograms yet.
+        # Response times in nanoseconds that are not in the histograms yet.
         self._pending: defaultdict[Key, array[int]] = defaultdict(lambda: array("q"))
         events = environment.events
         events.request.add_listener(self._on_request)
@@ -55,16 +55,16 @@ class Precision:
         events.test_start.add_listener(self._on_test_start)
 
     def merge(self, method: str, name: str, times: LatencyHistogram) -> None:
-        """Add times that locust's events do not report."""
+        """Add response times that locust's events do not report."""
         self._of((method, name)).merge(times)
 
     def items(self) -> Iterator[tuple[Key, LatencyHistogram]]:
-        """Return the histogram of each method and name, in their order."""
+        """Return the histogram of each method and name, sorted by these."""
         self._record_pending()
         return iter(sorted(self._histograms.items()))
 
     def named(self, name: str) -> LatencyHistogram:
-        """Return the histogram of all requests of this name."""
+        """Return the histogram of all requests with this name."""
         together = LatencyHistogram()
         for (_, other), times in self.items():
             if other == name:
@@ -72,7 +72,7 @@ class Precision:
         return together
 
     def clear(self, **_: object) -> None:
-        """Remove all times."""
+        """Remove all response times."""
         self._histograms.clear()
         self._pending.clear()
 
@@ -87,12 +87,12 @@ class Precision:
         exception: object = None,
         **_: object,
     ) -> None:
-        # Only successful requests count: the time of one that timed out would be the timeout.
+        # The time of a request that timed out would be the timeout.
         if response_time is None or exception is not None:
             return
         pending = self._pending[request_type, name]
         pending.append(int(response_time * 1e6))
-        if len(pending) >= _FOLD_AT:
+        if len(pending) >= _BATCH:
             self._record_pending()
 
     def _on_report_to_master(self, data: dict[str, Any], **_: object) -> None:
@@ -115,11 +115,11 @@ class Precision:
         return self._histograms[key]
 
 
-_by_environment: WeakKeyDictionary[Any, Precision] = WeakKeyDictionary()
+_by_environment: WeakKeyDictionary[Any, Histograms] = WeakKeyDictionary()
 
 
-def precision_of(environment: Any) -> Precision:
-    """Return the histograms of an environment, which the first call creates."""
+def histograms_of(environment: Any) -> Histograms:
+    """Return the histograms of an environment; the first call creates them."""
     if environment not in _by_environment:
-        _by_environment[environment] = Precision(environment)
+        _by_environment[environment] = Histograms(environment)
     return _by_environment[environment]

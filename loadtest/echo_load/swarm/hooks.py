@@ -23,10 +23,10 @@ from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
 from echo_core.interrupts import quit_on_interrupt
 from echo_load.swarm.duration import duration_of
+from echo_load.swarm.histograms import bucket, histograms_of
 from echo_load.swarm.html_report import extend_html_report
 from echo_load.swarm.microseconds import add_microseconds
 from echo_load.swarm.options import add_options
-from echo_load.swarm.precision import bucket, precision_of
 from echo_load.swarm.settings import DEFAULT_BLOCK_CONNECTIONS, Settings, parse_host
 from echo_load.swarm.shapes import StagesShape
 from echo_load.swarm.users import EchoBlockUser, EchoUser
@@ -39,10 +39,10 @@ _PROGRAMS = {"__main__.py": "locust"}
 
 
 def install(events: Any) -> None:
-    """Add the listeners; to be called by a locustfile.
+    """Add the listeners to locust's events; a locustfile has to call this once.
 
-    From then on, all tables, charts and files of locust have response times with three significant
-    digits, also below a millisecond.
+    All tables, charts and files of locust then have response times with three significant digits,
+    also below a millisecond.
     """
     locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # milliseconds, as floats
     extend_html_report()
@@ -51,10 +51,10 @@ def install(events: Any) -> None:
 
 
 def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
-    # The clock of the loop stood still during the imports: timers would expire early.
+    # The event loop has cached a time from before the imports, by which timers would expire early.
     gevent.get_hub().loop.update_now()
     gevent.spawn(_allow_interrupts, environment, web_ui and gevent.getcurrent())
-    precision = precision_of(environment)
+    histograms = histograms_of(environment)
     events: Any = environment.events
     events.spawning_complete.add_listener(partial(_on_spawning_complete, environment))
     events.test_start.add_listener(_on_test_start)
@@ -69,26 +69,26 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
     if Settings.of(environment.parsed_options).stages:
         environment.shape_class = StagesShape()  # type: ignore[no-untyped-call]  # locust's
         environment.shape_class.runner = environment.runner
-        # The stages set the spawn rate, so that advice on it is of no use.
-        logging.getLogger("locust.runners").addFilter(_is_no_advice)
+        # The stages set the spawn rate, so that locust's warning about it does not apply.
+        logging.getLogger("locust.runners").addFilter(_is_no_spawn_rate_warning)
     duration_of(environment)
     events.quitting.add_listener(_on_quitting)
-    add_microseconds(environment.stats, precision)
+    add_microseconds(environment.stats, histograms)
     if web_ui is not None:
         from echo_load.swarm.web import extend
 
-        extend(web_ui, environment, precision, check)
+        extend(web_ui, environment, histograms, check)
 
 
 def _allow_interrupts(environment: Environment, main: Any) -> None:
-    """Handle Ctrl-C with an orderly end of locust, as soon as locust is able to end.
+    """Make Ctrl-C end locust in order, as soon as locust supports that.
 
-    Until then, as while a master waits for workers, Ctrl-C ends the process at once. Without a
-    handler, it would raise an error in the request of some user.
+    Until then, for example while a master waits for workers, Ctrl-C ends the process at once.
+    Without a handler it would raise an error in the request of a user.
 
     Args:
         environment: locust's environment.
-        main: greenlet that waits for the end of the web page; None without a web page.
+        main: greenlet that waits for the end of the web server; None without a web page.
     """
     options, runner = environment.parsed_options, environment.runner
     assert options is not None
@@ -111,7 +111,7 @@ def _allow_interrupts(environment: Environment, main: Any) -> None:
         gevent.signal_handler(signal.SIGINT, interrupt)
 
 
-def _is_no_advice(record: logging.LogRecord) -> bool:
+def _is_no_spawn_rate_warning(record: logging.LogRecord) -> bool:
     return "spawn rate is very high" not in record.getMessage()
 
 
@@ -121,7 +121,7 @@ def _default_classes(classes: list[type[User]]) -> list[type[User]]:
 
 
 def _can_serve(web_ui: Any) -> bool:
-    """Return whether the web page, if any, can be served; otherwise print an error."""
+    """Return whether the web page, if there is one, can be served; if not, print an error."""
     if web_ui is None:
         return True
     host, port = web_ui.host, web_ui.port
@@ -156,18 +156,18 @@ def _on_test_start(environment: Environment, **_: object) -> None:
     assert environment.parsed_options is not None
     if _are_options_valid(environment, hosts_needed=True):
         if not environment.parsed_options.stop_timeout:
-            # By then every message in flight has been answered, or has failed.
+            # After this time every message in flight was answered or has failed.
             timeout = Settings.of(environment.parsed_options).timeout
             environment.stop_timeout = 2 * timeout + _SPARE_SECONDS
     elif isinstance(environment.runner, WorkerRunner):
-        # Without users there would be no failures, and the test would pass.
+        # Otherwise the test would pass, because without users there are no failures.
         sys.exit(int(ExitCode.USAGE))
     elif environment.runner is not None:
         gevent.spawn(environment.runner.stop)
 
 
 def _on_worker_stop(environment: Environment, **_: object) -> None:
-    """Do not wait for users again, which have ended, before the worker is ready."""
+    """Set the stop timeout to 0: the users have ended, and locust would wait for them again."""
     environment.stop_timeout = 0.0
 
 
@@ -178,7 +178,7 @@ def _on_spawning_complete(environment: Environment, **_: object) -> None:
 
 
 def _are_options_valid(environment: Environment, *, hosts_needed: bool) -> bool:
-    """Return whether the options are valid; otherwise print an error."""
+    """Return whether the options are valid; if not, print an error and fire `user_error`."""
     assert environment.parsed_options is not None
     try:
         check(environment, environment.parsed_options, hosts_needed=hosts_needed)
@@ -203,7 +203,7 @@ def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -
     """
     settings = Settings.of(options)
     if isinstance(environment.runner, WorkerRunner):
-        # The master has checked everything but the files of this machine.
+        # The master has checked everything except the files of this machine.
         if parse_host(environment.host).scheme == "tls":
             settings.tls.context()
         return
@@ -215,10 +215,10 @@ def check(environment: Environment, options: Namespace, *, hosts_needed: bool) -
 
 
 def _refuse_unused(settings: Settings, classes: Sequence[type[User]]) -> None:
-    """Refuse options of user classes that do not run.
+    """Check that no option is given of a user class that does not run.
 
     Raises:
-        InvalidValueError: there is one.
+        InvalidValueError: there is such an option.
     """
     blocks = any(issubclass(one, EchoBlockUser) for one in classes)
     if settings.rate is not None and not blocks:
@@ -235,4 +235,4 @@ def _refuse_unused(settings: Settings, classes: Sequence[type[User]]) -> None:
 
 
 def _on_quitting(environment: Environment, **_: object) -> None:
-    conclude(environment, precision_of(environment))
+    conclude(environment, histograms_of(environment))

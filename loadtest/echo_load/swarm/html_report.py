@@ -1,4 +1,4 @@
-"""The verdict and the microseconds in locust's HTML report."""
+"""An addition to locust's HTML report: the verdict and the response times in microseconds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import locust.main
 import locust.web
 from jinja2 import Environment
 
+from echo_load.swarm.histograms import histograms_of
 from echo_load.swarm.microseconds import PERCENTILES, rounded_rows
-from echo_load.swarm.precision import precision_of
 from echo_load.swarm.verdict import verdict_rows
 
-# The element in which locust draws its own report.
+# The element in which locust renders its own report.
 _ROOT = '<div id="root">'
 _TIMES = ("Type", "Name", "# Requests", "Mean", *(f"{one:g}%ile" for one in PERCENTILES), "Max")
 _VERDICT = ("What", "Measured", "Verdict")
@@ -70,10 +70,10 @@ def extend_html_report() -> None:
 
 
 def _section(environment: Any, *, dark: bool) -> str:
-    precision = precision_of(environment)
+    histograms = histograms_of(environment)
     tables: list[tuple[str, Sequence[str], Sequence[Sequence[str]], int]] = [
-        ("Verdict", _VERDICT, verdict_rows(environment, precision), len(_VERDICT)),
-        ("Response times in microseconds", _TIMES, rounded_rows(precision), 2),
+        ("Verdict", _VERDICT, verdict_rows(environment, histograms), len(_VERDICT)),
+        ("Response times in microseconds", _TIMES, rounded_rows(histograms), 2),
     ]
     return (
         Environment(autoescape=True)

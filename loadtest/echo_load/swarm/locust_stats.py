@@ -1,6 +1,6 @@
-"""Addition of the measurements of many connections to locust's statistics.
+"""Addition of an engine's measurements to locust's statistics.
 
-Locust adds requests one by one, which would take longer than the requests.
+Locust itself adds requests one by one, which would take longer than the requests.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from echo_load.engines.recorder import Snapshot
 from echo_load.measure.counts import Counts
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.swarm.client import EchoFailure
-from echo_load.swarm.precision import Precision, bucket
+from echo_load.swarm.histograms import Histograms, bucket
 
-# There are no more values to cache than a histogram has buckets.
+# The cache is bounded by the number of buckets of a histogram.
 _bucket = cache(bucket)
 
 
-def fold(
-    environment: Any, precision: Precision, method: str, gained: Counts, measured: Snapshot
+def add_measurements(
+    environment: Any, histograms: Histograms, method: str, gained: Counts, measured: Snapshot
 ) -> None:
     """Add the measurements since the last call to the statistics.
 
     Args:
         environment: locust's environment.
-        precision: histograms of this process.
+        histograms: histograms of that environment.
         method: request type in locust's tables.
-        gained: increase of the counts.
-        measured: distributions of the times.
+        gained: increase of the engine's counts.
+        measured: the engine's distributions.
     """
     messages, connects = LatencyHistogram(), LatencyHistogram()
     for times in measured.response.values():
@@ -44,7 +44,7 @@ def fold(
         ("message", messages, gained.bytes_received),
     ):
         if times.count:
-            precision.merge(method, name, times)
+            histograms.merge(method, name, times)
             for entry in (environment.stats.total, environment.stats.get(name, method)):
                 _add(entry, times, length)
     for kind, count in gained.errors.items():
@@ -57,7 +57,13 @@ def fold(
 
 
 def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
-    """Add requests to an entry, as `StatsEntry.log` adds a single one."""
+    """Add successful requests to an entry, as `StatsEntry.log` adds a single one.
+
+    Args:
+        entry: the entry.
+        times: response times of the requests.
+        length: size of all replies in bytes.
+    """
     now = time.time()
     second = int(now)
     if entry.use_response_times_cache and second > int(entry.last_request_timestamp or second):
@@ -76,7 +82,7 @@ def _add(entry: StatsEntry, times: LatencyHistogram, length: int) -> None:
 
 
 def _count_failed_requests(stats: Any, method: str, name: str, count: int) -> None:
-    """Add requests without a response time."""
+    """Add a number of requests without a response time."""
     if not count:
         return
     for entry in (stats.total, stats.get(name, method)):
@@ -86,6 +92,7 @@ def _count_failed_requests(stats: Any, method: str, name: str, count: int) -> No
 
 
 def _fail(stats: Any, method: str, name: str, failure: EchoFailure, count: int) -> None:
+    """Add a number of requests that failed in the same way."""
     second = int(time.time())
     _count_failed_requests(stats, method, name, count)
     for entry in (stats.total, stats.get(name, method)):

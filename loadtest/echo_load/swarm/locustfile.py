@@ -1,10 +1,10 @@
 """A swarm on an echo service: `locust -f locustfile.py --host tcp://HOST:50007`.
 
-`EchoUser` runs if no class is named; an `EchoBlockUser` drives a hundred connections. With
-`--stages` the number of users follows these, otherwise locust's own options.
+`EchoUser` runs if no class is named; an `EchoBlockUser` drives many connections, by default 100.
+The number of users follows `--stages` if given, otherwise locust's own options.
 """
 
-# First, because locust monkey-patches the process, and nothing may have imported ssl before.
+# First, because locust monkey-patches the process, which must be done before ssl is imported.
 import locust  # isort: skip
 
 from locust import task
@@ -20,11 +20,11 @@ class EchoUser(users.EchoUser):
 
     @task
     def echo(self) -> None:
-        """Send a message and compare what comes back."""
+        """Send a message and check the reply."""
         self.client.echo()
 
 
 class EchoBlockUser(users.EchoBlockUser):
-    """A block of connections, driven by the hub engine."""
+    """A user with many connections, driven by the hub engine."""
 
     only_if_named = True

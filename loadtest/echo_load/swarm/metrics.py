@@ -1,4 +1,4 @@
-"""The figures of a swarm for Prometheus."""
+"""The metrics of a swarm for Prometheus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from echo_client.errors import CONNECTING_KINDS
 from echo_client.failure_kinds import LOSSES, MISMATCHES, FailureKind
 from echo_core.errors import InvalidValueError
 from echo_load.report.exposition import Exposed
-from echo_load.swarm.precision import Precision
+from echo_load.swarm.histograms import Histograms
 from echo_load.swarm.settings import parse_host
 from echo_load.swarm.verdict import generator_bound, threshold_results
 
@@ -27,16 +27,16 @@ _MESSAGE_KINDS = sorted({*MISMATCHES, *LOSSES, FailureKind.CLOSED, FailureKind.R
 
 
 class SwarmCollector(Collector):
-    """The metrics of a swarm, made at each scrape.
+    """The metrics of a swarm, computed at each scrape.
 
     Args:
         environment: environment of locust's master, or of its only process.
-        precision: histograms of that environment.
+        histograms: histograms of that environment.
     """
 
-    def __init__(self, environment: Any, precision: Precision) -> None:
+    def __init__(self, environment: Any, histograms: Histograms) -> None:
         self._environment = environment
-        self._precision = precision
+        self._histograms = histograms
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
@@ -62,7 +62,7 @@ class SwarmCollector(Collector):
         failures = CounterMetricFamily(
             f"{_PREFIX}failures", "Failed requests.", labels=[*labels, "kind"]
         )
-        counted = _nothing_failed(self._environment)
+        counted = _no_failures(self._environment)
         for error in list(stats.errors.values()):
             counted[error.method, error.name, str(error.error)] = error.occurrences
         for labelled, occurrences in counted.items():
@@ -73,24 +73,27 @@ class SwarmCollector(Collector):
             "1 if the threshold has been kept so far.",
             labels=["threshold"],
         )
-        for one in threshold_results(self._environment, self._precision):
+        for one in threshold_results(self._environment, self._histograms):
             kept.add_metric([one.threshold], int(one.passed))
         yield kept
         times = HistogramMetricFamily(
             f"{_PREFIX}response_time_seconds", "Response times.", labels=labels, unit="seconds"
         )
-        for key, histogram in self._precision.items():
+        for key, histogram in self._histograms.items():
             exposed = Exposed.of(histogram)
             times.add_metric(key, exposed.buckets, exposed.sum_seconds)
         yield times
 
 
-def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
-    """Return a count of 0 for each kind of failure; a counter that begins at 1 has no increase."""
+def _no_failures(environment: Any) -> dict[tuple[str, str, str], int]:
+    """Return a count of 0 for each method, name and kind of failure.
+
+    In Prometheus a counter that appears with a value above 0 has no increase.
+    """
     try:
         method = parse_host(environment.host).scheme.upper()
     except InvalidValueError:
-        # There is no host yet, or it is not for these users.
+        # There is no host yet, or it is not that of an echo service.
         return {}
     return {
         (method, name, kind): 0
@@ -99,8 +102,8 @@ def _nothing_failed(environment: Any) -> dict[tuple[str, str, str], int]:
     }
 
 
-def registry(environment: Any, precision: Precision) -> CollectorRegistry:
+def registry(environment: Any, histograms: Histograms) -> CollectorRegistry:
     """Return a registry with the metrics of a swarm and no others."""
     made = CollectorRegistry(auto_describe=False)
-    made.register(SwarmCollector(environment, precision))
+    made.register(SwarmCollector(environment, histograms))
     return made

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from locust.stats import RequestStats
 
 from echo_load.measure.histogram import LatencyHistogram
-from echo_load.swarm.precision import Precision
+from echo_load.swarm.histograms import Histograms
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 COLUMNS = ("method", "name", "count", "mean_us", *(f"p{one:g}_us" for one in PERCENTILES), "max_us")
@@ -18,12 +18,12 @@ AGGREGATED = ("", "Aggregated")
 Row = tuple[Any, ...]
 
 
-def rows(precision: Precision) -> list[Row]:
-    """Return a row per request with `COLUMNS`, and one for all requests together.
+def rows(histograms: Histograms) -> list[Row]:
+    """Return a row of `COLUMNS` per method and name, and one for all requests together.
 
     Without requests there are no rows.
     """
-    items = list(precision.items())
+    items = list(histograms.items())
     together = LatencyHistogram()
     for _, times in items:
         together.merge(times)
@@ -41,22 +41,22 @@ def rows(precision: Precision) -> list[Row]:
     ]
 
 
-def rounded_rows(precision: Precision) -> list[tuple[str, ...]]:
-    """Return the rows as text, with whole microseconds."""
+def rounded_rows(histograms: Histograms) -> list[tuple[str, ...]]:
+    """Return the rows as text, in whole microseconds."""
     return [
         (method, name, *(f"{figure:,.0f}" for figure in figures))
-        for method, name, *figures in rows(precision)
+        for method, name, *figures in rows(histograms)
     ]
 
 
-def add_microseconds(stats: RequestStats, precision: Precision) -> None:
+def add_microseconds(stats: RequestStats, histograms: Histograms) -> None:
     """Add a field `microseconds` to the entries of locust's JSON output."""
     serialize = stats.serialize_stats
 
     def with_microseconds() -> list[Any]:
         figures = {
             (method, name): dict(zip(COLUMNS[2:], values, strict=True))
-            for method, name, *values in rows(precision)
+            for method, name, *values in rows(histograms)
         }
         return [
             {**entry, "microseconds": figures.get((entry["method"], entry["name"]))}
@@ -66,11 +66,11 @@ def add_microseconds(stats: RequestStats, precision: Precision) -> None:
     stats.serialize_stats = with_microseconds  # type: ignore[method-assign]
 
 
-def text_table(precision: Precision) -> str:
+def text_table(histograms: Histograms) -> str:
     """Return the rows as a table of text."""
     lines = [
         ("method", "name", "count", "mean", *(f"p{one:g}" for one in PERCENTILES), "max"),
-        *rounded_rows(precision),
+        *rounded_rows(histograms),
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -82,8 +82,8 @@ def text_table(precision: Precision) -> str:
     )
 
 
-def write_csv(precision: Precision, file: TextIO) -> None:
+def write_csv(histograms: Histograms, file: TextIO) -> None:
     """Write the rows as CSV."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(rows(precision))
+    writer.writerows(rows(histograms))

@@ -1,10 +1,10 @@
-"""The options of a swarm, which are added to those of locust."""
+"""The options of a swarm, in addition to those of locust."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Name, default and help of each option. All values are strings, because the web form sends text.
+# Name, default and help of each option. All values are text, because the web form sends text.
 OPTIONS = (
     ("wait", "0s", "Pause of an EchoUser between messages, or a range such as 1s-3s."),
     ("payload-size", "64", "Message size, or a range of sizes such as 64-16KiB."),

@@ -1,8 +1,8 @@
 """Round trips of locust users, on one epoll set for all connections.
 
-A socket of gevent tries to receive, fails, starts a watcher and a timer, switches, stops both, and
-tries again. Here a connection is registered once, edge-triggered (epoll(7)), and one timer handles
-all timeouts: a round trip takes a write, a switch and a read.
+To receive, a socket of gevent tries a read, which fails, starts a watcher and a timer, switches,
+stops both, and reads again. Here a connection is registered once, edge-triggered (epoll(7)), and
+one timer handles all timeouts: a round trip takes a write, a switch and a read.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from echo_client.errors import ClosedError, ReplyTimeoutError, lost
 from echo_core.epoll_set import READABLE, EpollSet, Ready
 from echo_core.units import format_duration
 
-# Up to this size, a message usually takes a single write.
+# Largest size in bytes of a message that usually takes a single write.
 AT_ONCE = 16 * 1024
 # EPOLLET of epoll_ctl(2): each arrival of data is reported once.
 _EDGE_TRIGGERED = 1 << 31
-# Error, hang-up, end of the stream: reported once, and permanent.
+# EPOLLERR, EPOLLHUP and EPOLLRDHUP: they are reported once, and permanent.
 _ERROR, _HANG_UP, _END = 0x008, 0x010, 0x2000
-_OVER = _ERROR | _HANG_UP | _END
-# os.read allocates a buffer of this size first, and a large one takes longer than a small read.
+_ENDED = _ERROR | _HANG_UP | _END
+# Sizes passed to os.read, which first allocates a buffer: a large one costs more than a small read.
 _SMALL, _LARGE = 1024, 64 * 1024
-# A timeout is noticed at most this much later.
+# Interval at which timeouts are checked.
 _SWEEP_SECONDS = 0.05
 
 
@@ -44,9 +44,10 @@ class PolledStream:
 
     def __init__(self, descriptor: int, timeout: float) -> None:
         self.descriptor = descriptor
-        # `ready`: a read may succeed. `over`: every read succeeds, because the stream has ended.
+        # A read may succeed.
         self.ready = False
-        self.over = False
+        # The stream has ended: no read blocks any more.
+        self.ended = False
         self.waiting: gevent.Greenlet[..., object] | None = None
         self.deadline = 0.0
         self._timeout = timeout
@@ -100,7 +101,7 @@ class PolledStream:
                 self.ready = False
                 continue
             # After a short read of a stream, further data is reported again (epoll(7)).
-            self.ready = len(data) == chunk or self.over
+            self.ready = len(data) == chunk or self.ended
             return data
 
     def _write(self, rest: bytes) -> None:
@@ -109,7 +110,7 @@ class PolledStream:
             rest = rest[os.write(self.descriptor, rest) :]
 
     def _wait(self) -> None:
-        self.waiting = getcurrent()  # type: ignore[assignment]  # a user's is one of gevent's
+        self.waiting = getcurrent()  # type: ignore[assignment]  # users run in gevent's greenlets
         try:
             self._hub.switch()
         finally:
@@ -142,8 +143,8 @@ class StreamPoller:
             if stream is None:
                 continue
             stream.ready = True
-            if events & _OVER:
-                stream.over = True
+            if events & _ENDED:
+                stream.ended = True
             if stream.waiting is not None:
                 stream.waiting.switch()
 

@@ -23,7 +23,7 @@ STRESS_STAGES = tuple(StagePlan(first=users, last=users, duration=30.0) for user
 
 _CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 DEFAULT_BLOCK_CONNECTIONS: int = _CONNECTIONS.parse(DEFAULTS["block-connections"])
-# Figures that thresholds can limit: locust has no others.
+# Figures that a threshold can limit; a swarm does not measure others.
 _MEASURED = frozenset(
     {"errors", "loss", "messages", "messages_per_second", "connections_opened"}
     | {"connections_failed"}
@@ -59,18 +59,18 @@ class Settings:
 
     @classmethod
     def of(cls, options: Namespace) -> Settings:
-        """Parse the options that locust has read.
+        """Parse the options that locust has read as text.
 
         Raises:
             InvalidValueError: an option, which the message names, is invalid.
         """
 
-        def read(name: str, parse: Any, nothing: Any = None) -> Any:
+        def read(name: str, parse: Any, default: Any = None) -> Any:
             given = getattr(options, name.replace("-", "_"), None) or ""
             text = ",".join(given) if isinstance(given, list) else str(given)
             text = text.strip() or DEFAULTS[name]
             if not text:
-                return nothing
+                return default
             try:
                 return parse(text)
             except InvalidValueError as error:
@@ -95,7 +95,11 @@ class Settings:
         )
 
     def plan(self, target: Endpoint, engine: EngineName | None = None) -> Plan:
-        """Return the plan of an EchoBlockUser; an EchoUser uses a part of it.
+        """Return the plan of an EchoBlockUser; for an EchoUser only its payload is used.
+
+        Args:
+            target: the service.
+            engine: engine that drives the connections; None for the default.
 
         Raises:
             InvalidValueError: options contradict each other.
@@ -114,7 +118,7 @@ class Settings:
             )
 
 
-# A year, because locust stops the users.
+# A year: it is locust that stops the users.
 _WITHOUT_END = 365 * 24 * 3600.0
 
 

@@ -7,7 +7,7 @@ from locust import LoadTestShape
 from echo_load.plan.stages import StagePlan
 from echo_load.swarm.settings import STRESS_STAGES, Settings
 
-# Users per second if their number has to change at once.
+# Spawn rate in users per second if their number changes at once.
 _AT_ONCE = 1000.0
 
 
@@ -28,15 +28,15 @@ class StagesShape(LoadTestShape):
 
 
 class StressShape(StagesShape):
-    """The stress test of the tutorial, for your own locustfile: 100 users, then 1000."""
+    """The stress test of the tutorial, for your own locustfile: 100 users, then 1000 users."""
 
     def stages(self) -> tuple[StagePlan, ...]:
-        """Return the two stages, of half a minute each."""
+        """Return the two stages of 30 seconds each."""
         return STRESS_STAGES
 
 
 def users_at(stages: tuple[StagePlan, ...], seconds: float) -> tuple[int, float] | None:
-    """Return the number of users after this time, and how many start per second."""
+    """Return the number of users after a time in seconds, and the spawn rate; None at the end."""
     begin = 0.0
     for stage in stages:
         assert stage.duration is not None

@@ -16,17 +16,17 @@ from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
 from echo_load.swarm.client import EchoClient, resolved
-from echo_load.swarm.folding import fold
-from echo_load.swarm.precision import precision_of
+from echo_load.swarm.histograms import histograms_of
+from echo_load.swarm.locust_stats import add_measurements
 from echo_load.swarm.settings import Settings, parse_host
 
 _POLL_SECONDS = 0.01
-# Interval at which the figures of a block are added to locust's statistics.
-_FOLD_SECONDS = 0.25
+# Interval at which the measurements of a block are added to locust's statistics.
+_UPDATE_SECONDS = 0.25
 
 
 class _User(User):
-    """A user that may be stopped twice, as happens when several users end the test."""
+    """A user that may be stopped twice, which happens if several users end the test."""
 
     abstract = True
 
@@ -75,7 +75,7 @@ class EchoUser(_User):
 
 
 class EchoBlockUser(_User):
-    """A user with a block of connections, driven by the hub engine: the load of many users.
+    """A user with many connections, driven by the hub engine, for more load than `EchoUser`.
 
     Its messages are checked and timed as in `echo-load run`, and added to locust's statistics in
     batches, as `connect` and `message`. Listeners of locust's `request` event are not called.
@@ -111,21 +111,23 @@ class EchoBlockUser(_User):
         counted = Counts()
         method = endpoint.scheme.upper()
 
-        def taken() -> tuple[Counts, Snapshot]:
+        def take() -> tuple[Counts, Snapshot]:
+            """Return the measurements since the last call."""
             nonlocal counted
             counts = engine.counts()
             gained, counted = counts.since(counted), counts
             return gained, recorder.take(counts)
 
-        def note() -> None:
-            fold(self.environment, precision_of(self.environment), method, *taken())
+        def update() -> None:
+            histograms = histograms_of(self.environment)
+            add_measurements(self.environment, histograms, method, *take())
 
-        def forget(**_: object) -> None:
-            """Drop measurements from before a reset of locust's statistics."""
-            taken()
+        def discard(**_: object) -> None:
+            """Discard measurements from before a reset of locust's statistics."""
+            take()
 
         events: Any = self.environment.events
-        events.reset_stats.add_listener(forget)
+        events.reset_stats.add_listener(discard)
 
         engine.open()
         try:
@@ -136,13 +138,13 @@ class EchoBlockUser(_User):
             recorder.stage = 0
             engine.start(gate_ns)
             while not engine.ended:
-                gevent.sleep(_FOLD_SECONDS)
-                note()
+                gevent.sleep(_UPDATE_SECONDS)
+                update()
                 if self._state == LOCUST_STATE_STOPPING:
                     # Replies to messages in flight may arrive until their timeouts.
                     share.end_ns.value = min(share.end_ns.value, time.monotonic_ns())
         finally:
             share.end_ns.value = 0
             engine.abort()
-            note()
-            events.reset_stats.remove_listener(forget)
+            update()
+            events.reset_stats.remove_listener(discard)

@@ -11,24 +11,24 @@ from echo_core.errors import ExitCode
 from echo_load.plan.thresholds import Figures, ThresholdResult
 from echo_load.results.verdict import is_tolerated
 from echo_load.swarm.duration import duration_of
+from echo_load.swarm.histograms import Histograms
 from echo_load.swarm.microseconds import text_table, write_csv
-from echo_load.swarm.precision import Precision
 from echo_load.swarm.settings import Settings
 
-# Requests without a reply.
+# Names of requests that receive no reply.
 _WITHOUT_REPLY = frozenset({"connect", "close", "send"})
 
 logger = logging.getLogger(__name__)
 
 
-def threshold_results(environment: Any, precision: Precision) -> list[ThresholdResult]:
-    """Return whether the thresholds of the command line or the web form are kept."""
+def threshold_results(environment: Any, histograms: Histograms) -> list[ThresholdResult]:
+    """Return the outcomes so far of the thresholds of the command line or the web form."""
     limits = Settings.of(environment.parsed_options).thresholds
     if not limits:
         return []
     stats = environment.stats
-    messages = precision.named("message")
-    connects = precision.named("connect")
+    messages = histograms.named("message")
+    connects = histograms.named("connect")
     figures = Figures(
         seconds=duration_of(environment).seconds,
         latencies={
@@ -50,17 +50,17 @@ def threshold_results(environment: Any, precision: Precision) -> list[ThresholdR
     return [limit.judge(figures) for limit in limits]
 
 
-def conclude(environment: Any, precision: Precision) -> None:
-    """Log the figures and the verdict at the end of a test, and set the exit code."""
-    table = text_table(precision)
+def conclude(environment: Any, histograms: Histograms) -> None:
+    """Log the figures and the verdict when locust quits, write the CSV, and set the exit code."""
+    table = text_table(histograms)
     if len(table.splitlines()) > 1:
         logger.info("response times in microseconds\n%s", table)
     prefix = getattr(environment.parsed_options, "csv_prefix", None)
     if prefix:
         path = Path(f"{prefix}_microseconds.csv")
         with path.open("w", newline="", encoding="utf-8") as file:
-            write_csv(precision, file)
-    results = threshold_results(environment, precision)
+            write_csv(histograms, file)
+    results = threshold_results(environment, histograms)
     for one in results:
         if one.passed:
             logger.info("threshold %s kept: %s", one.threshold, one.measured)
@@ -68,7 +68,7 @@ def conclude(environment: Any, precision: Precision) -> None:
             logger.error("threshold %s crossed: %s", one.threshold, one.measured)
     if bound := generator_bound(environment):
         logger.warning("%s", bound)
-    reasons = failures(environment, precision, at_end=duration_of(environment).has_begun)
+    reasons = failures(environment, histograms, at_end=duration_of(environment).has_begun)
     for reason in reasons:
         logger.error("failed: %s", reason)
     if reasons:
@@ -81,7 +81,7 @@ def conclude(environment: Any, precision: Precision) -> None:
 
 
 def generator_bound(environment: Any) -> str | None:
-    """Return advice if a process of the swarm was the bottleneck, not the target; else None."""
+    """Return a warning if a process of the swarm was the bottleneck, not the target; else None."""
     runner = environment.runner
     if not (runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted):
         return None
@@ -91,32 +91,32 @@ def generator_bound(environment: Any) -> str | None:
     )
 
 
-def verdict_rows(environment: Any, precision: Precision) -> list[tuple[str, str, str]]:
-    """Return a row per threshold or failure: what it is, the figure so far, and the verdict."""
+def verdict_rows(environment: Any, histograms: Histograms) -> list[tuple[str, str, str]]:
+    """Return a row per threshold or failure: its name, the figure so far, and the verdict."""
     found = [
         (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
-        for one in threshold_results(environment, precision)
+        for one in threshold_results(environment, histograms)
     ]
     at_end = duration_of(environment).has_ended
     found += [
-        ("failure", reason, "failed") for reason in failures(environment, precision, at_end=at_end)
+        ("failure", reason, "failed") for reason in failures(environment, histograms, at_end=at_end)
     ]
     if bound := generator_bound(environment):
         found.append(("generator", bound, "the limit"))
     return found or [("failure", "none", "")]
 
 
-def failures(environment: Any, precision: Precision, *, at_end: bool) -> list[str]:
-    """Return the reasons why a swarm failed, one line each; empty if it did not.
+def failures(environment: Any, histograms: Histograms, *, at_end: bool) -> list[str]:
+    """Return the reasons for which a swarm failed, one line each; empty if it did not.
 
     Args:
         environment: locust's environment.
-        precision: histograms of that environment.
+        histograms: histograms of that environment.
         at_end: whether a test has ended, so that no more replies will arrive.
     """
     found = [str(one["msg"]) for one in environment.runner.exceptions.values()]
     answered = any(
-        times.count for (_, name), times in precision.items() if name not in _WITHOUT_REPLY
+        times.count for (_, name), times in histograms.items() if name not in _WITHOUT_REPLY
     )
     if at_end and not answered:
         found.append("no message came back")

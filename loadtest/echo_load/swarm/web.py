@@ -11,9 +11,9 @@ from flask import Response, jsonify, request
 from prometheus_client.exposition import choose_encoder
 
 from echo_core.errors import EchoswarmError
+from echo_load.swarm.histograms import Histograms
 from echo_load.swarm.metrics import registry
 from echo_load.swarm.microseconds import PERCENTILES, rounded_rows, write_csv
-from echo_load.swarm.precision import Precision
 from echo_load.swarm.verdict import verdict_rows
 
 _TAB = "microseconds"
@@ -23,7 +23,7 @@ _WIDEST_FIGURE = 20
 _VERDICT_FIELDS = (("what", "What"), ("measured", "So far"), ("verdict", "Verdict"))
 _FIELDS = (
     ("method", "Type"),
-    # The page would sort by a field called "name", and put the row of all requests first.
+    # By a field called "name" the page would sort, with the row of all requests in front.
     ("request", "Name"),
     ("count", "# Requests"),
     ("mean", "Mean (µs)"),
@@ -39,13 +39,13 @@ class Check(Protocol):
         """Check the options."""
 
 
-def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) -> None:
-    """Add tabs with microseconds and the verdict, and `/metrics`; check the form's options.
+def extend(web_ui: Any, environment: Any, histograms: Histograms, check: Check) -> None:
+    """Add tabs with microseconds and the verdict, `/metrics`, and a check of the form's options.
 
     Args:
         web_ui: locust's web page.
         environment: environment of locust's master, or of its only process.
-        precision: histograms of that environment.
+        histograms: histograms of that environment.
         check: function that checks the options of the form.
     """
     base = (environment.parsed_options.web_base_path or "").rstrip("/")
@@ -60,17 +60,17 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
         ],
         "extended_csv_files": [{"href": _CSV_PATH, "title": "Download microseconds CSV"}],
     }
-    metrics = registry(environment, precision)
+    metrics = registry(environment, histograms)
 
     def with_microseconds(response: Response) -> Response:
         if request.path == f"{base}/stats/requests" and response.is_json:
             shown = [
                 {field: cell for (field, _), cell in zip(_FIELDS, _sortable(row), strict=True)}
-                for row in rounded_rows(precision)
+                for row in rounded_rows(histograms)
             ]
             verdict = [
                 dict(zip((field for field, _ in _VERDICT_FIELDS), row, strict=True))
-                for row in verdict_rows(environment, precision)
+                for row in verdict_rows(environment, histograms)
             ]
             stats = [{"key": _TAB, "data": shown}, {"key": _VERDICT_TAB, "data": verdict}]
             data = {**(response.json or {}), "extended_stats": stats}
@@ -84,7 +84,7 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
         try:
             check(environment, options, hosts_needed=True)
         except EchoswarmError as error:
-            # In the form of locust's own errors.
+            # The format of locust's own errors.
             return jsonify(success=False, message=str(error), host=environment.host)
         return None
 
@@ -94,7 +94,7 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
 
     def serve_csv() -> Response:
         file = io.StringIO()
-        write_csv(precision, file)
+        write_csv(histograms, file)
         disposition = {"Content-Disposition": "attachment;filename=microseconds.csv"}
         return Response(file.getvalue(), content_type="text/csv", headers=disposition)
 
@@ -108,5 +108,5 @@ def extend(web_ui: Any, environment: Any, precision: Precision, check: Check) ->
 
 
 def _sortable(row: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a row whose figures are in numerical order when sorted as text, as the page does."""
+    """Return a row with padded figures, so that the page, which sorts text, sorts them by value."""
     return (*row[:2], *(figure.rjust(_WIDEST_FIGURE) for figure in row[2:]))

@@ -12,14 +12,14 @@ from hypothesis import settings
 
 from support.processes import EchoServerProcess, StartServer
 
-# How long an example takes says nothing on a busy machine.
+# On a busy machine, the duration of an example is not significant.
 settings.register_profile("echoswarm", deadline=None)
 settings.load_profile("echoswarm")
 
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Start `echo-server` processes with any options."""
+    """A function that starts `echo-server` processes, which end with the test."""
     with ExitStack() as stack:
         started = 0
 
@@ -35,13 +35,13 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
 @pytest.fixture
 def echo_server(start_server: StartServer) -> EchoServerProcess:
-    """An `echo-server` with its defaults and every log line."""
+    """An `echo-server` with default options except for the log level `debug`."""
     return start_server("--log-level", "debug")
 
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """As many open descriptors for the test itself as the system lets it have."""
+    """The highest limit of open descriptors that the test's process may set."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
@@ -50,7 +50,7 @@ def many_descriptors() -> Iterator[None]:
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """A port that stays taken but that nobody listens on."""
+    """A port that is taken but has no listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from support.open_page import LEAST_CONTRAST, SIZES, OpenPage
 from support.processes import LOAD, run
-from support.shown_page import LEAST_CONTRAST, SIZES, Shown
 
 # Plots beside one another and over sizes, and each verdict that can be had here.
 NAMES = ("thread-names", "thread-join-order", "switch-cost", "greenlets", "timer")
@@ -32,8 +32,8 @@ def test_a_page_opens_from_disk_complete_and_readable(
     with browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
     ) as context:
-        opened = Shown(context.new_page(), page)
-        assert opened.complaints == []
+        opened = OpenPage(context.new_page(), page)
+        assert opened.messages == []
         assert opened.requests == [page.as_uri()]
         articles = {str(one.get_attribute("id")): one for one in opened.all("article")}
         assert sorted(articles) == sorted(NAMES)

@@ -12,8 +12,8 @@ from playwright.sync_api import Browser
 
 from echo_load.report.html import render
 from echo_load.results.result import Result
+from support.open_page import LEAST_CONTRAST, SIZES, OpenPage
 from support.processes import EchoServerProcess, loaded, until
-from support.shown_page import LEAST_CONTRAST, SIZES, Shown
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_a_report_opens_from_disk_complete_and_readable(
     with browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
     ) as context:
-        opened = Shown(context.new_page(), path)
-        assert opened.complaints == []
+        opened = OpenPage(context.new_page(), path)
+        assert opened.messages == []
         assert opened.requests == [path.as_uri()]
         charts = opened.all(".chart")
         figures = opened.page.evaluate("figures")
@@ -84,13 +84,13 @@ def test_a_page_follows_the_colour_scheme_of_the_reader(
     path = tmp_path / "report.html"
     path.write_bytes(render(results[:1], ["run"]))
     with browser.new_context(color_scheme="light") as context:
-        opened = Shown(context.new_page(), path)
+        opened = OpenPage(context.new_page(), path)
         tick = "document.querySelector('.xtick text').style.fill"
         before = opened.page.evaluate(tick)
         opened.page.emulate_media(color_scheme="dark")
         until(lambda: opened.page.evaluate(tick) != before, "the charts to be painted anew")
         assert min(opened.contrasts(".xtick text, .ytick text")) >= LEAST_CONTRAST
-        assert opened.complaints == []
+        assert opened.messages == []
 
 
 def test_a_dark_page_is_printed_in_light_colours(
@@ -99,7 +99,7 @@ def test_a_dark_page_is_printed_in_light_colours(
     path = tmp_path / "report.html"
     path.write_bytes(render(results[:1], ["run"]))
     with browser.new_context(color_scheme="dark") as context:
-        opened = Shown(context.new_page(), path)
+        opened = OpenPage(context.new_page(), path)
         tick = "document.querySelector('.xtick text').style.fill"
         dark = opened.page.evaluate(tick)
         opened.page.evaluate(f"() => addEventListener('afterprint', () => {{ after = {tick} }})")
@@ -107,7 +107,7 @@ def test_a_dark_page_is_printed_in_light_colours(
         opened.page.pdf()
         assert opened.page.evaluate("printed") != dark
         until(lambda: opened.page.evaluate(tick) == dark, "the charts to be dark again")
-        assert opened.complaints == []
+        assert opened.messages == []
 
 
 def test_markup_in_names_is_shown_and_not_executed(
@@ -117,8 +117,8 @@ def test_markup_in_names_is_shown_and_not_executed(
     path = tmp_path / "report.html"
     path.write_bytes(render(results, [evil, "other"]))
     with browser.new_context() as context:
-        opened = Shown(context.new_page(), path)
-        assert opened.complaints == []
+        opened = OpenPage(context.new_page(), path)
+        assert opened.messages == []
         assert opened.requests == [path.as_uri()]
         assert opened.page.title() != "run"
         assert evil in opened.page.inner_text("main")
@@ -132,7 +132,7 @@ def test_markup_in_names_is_escaped_in_charts(
     path = tmp_path / "report.html"
     path.write_bytes(render(results, names))
     with browser.new_context() as context:
-        opened = Shown(context.new_page(), path)
+        opened = OpenPage(context.new_page(), path)
         legend = opened.all("#chart-throughput .legendtext")
         assert [one.text_content() for one in legend] == names
         assert opened.all("svg a, svg [style*=bold]") == []
@@ -144,7 +144,7 @@ def test_a_page_can_be_used_with_the_keyboard(
     path = tmp_path / "report.html"
     path.write_bytes(render(results, ["before", "after"]))
     with browser.new_context() as context:
-        opened = Shown(context.new_page(), path)
+        opened = OpenPage(context.new_page(), path)
         for chart in opened.all(".chart"):
             assert chart.get_attribute("role") == "img"
             assert len(chart.get_attribute("aria-label") or "") > 20

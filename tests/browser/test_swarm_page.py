@@ -17,9 +17,9 @@ from support.swarms import Swarm
 def swarm(start_server: StartServer, tmp_path: Path) -> Iterator[Swarm]:
     made = Swarm(start_server().url, tmp_path / "master.log")
     try:
-        until(made.answers, "the web page")
+        until(made.serves_page, "the web page")
         made.worker()
-        until(lambda: "reported as ready" in made.said(), "a worker")
+        until(lambda: "reported as ready" in made.log(), "a worker")
         yield made
     finally:
         made.close()

@@ -306,7 +306,7 @@ def test_a_server_that_requests_key_updates_without_end(
         def ask() -> None:
             connection, _ = listener.accept()
             with closing(OpenSslPeer(connection, str(both))) as peer:
-                peer.ask_for_key_updates()
+                peer.request_key_updates()
 
         asking = threading.Thread(target=ask)
         asking.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.docker import COMPOSE_FILE, ROOT, Project, what_is_missing
+from support.docker import COMPOSE_FILE, ROOT, Project, missing_requirement
 from support.stand_ins import pinned_image, prometheus_image, python_image
 
 StartProject = Callable[..., Project]
@@ -52,7 +52,7 @@ class Images:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     """The three images, built as docker-compose builds them."""
-    if missing := what_is_missing():
+    if missing := missing_requirement():
         pytest.exit(f"make test-containers {missing}", returncode=1)
     python = python_image(pinned_image(ROOT / "Dockerfile", r"^ARG PYTHON_IMAGE=(\S+)$"))
     prometheus = prometheus_image(pinned_image(COMPOSE_FILE, r"image: (prom/\S+)$"), python)

@@ -59,7 +59,7 @@ def test_certificates_that_are_not_named(images: Images) -> None:
     ended = project.try_compose("up", "--detach", "echo-server")
     assert ended.returncode == 1
     assert "name the folder that has server.pem and server.key" in ended.stderr
-    assert set(project.remains().values()) == {""}
+    assert set(project.leftovers().values()) == {""}
 
 
 def test_a_published_port_that_is_taken_is_named(images: Images) -> None:

@@ -128,7 +128,7 @@ def test_stopping_ends_all_containers_cleanly(demonstration: Project) -> None:
 
 def test_nothing_is_left_behind(demonstration: Project) -> None:
     demonstration.compose("down")
-    assert set(demonstration.remains().values()) == {""}
+    assert set(demonstration.leftovers().values()) == {""}
 
 
 def test_the_mounted_directories_exist() -> None:

@@ -93,7 +93,7 @@ def test_an_injected_delay_is_in_the_report(start_project: StartProject, tmp_pat
 
 def test_datagrams_lost_on_the_link_are_in_the_report(project: Project) -> None:
     every = ("--match", "statistic", "--mode", "nth", "--every", "10", "--packet", "0")
-    with project.losing("echo-server", "--protocol", "udp", "--dport", "50007", *every):
+    with project.dropping("echo-server", "--protocol", "udp", "--dport", "50007", *every):
         code, result = project.load(
             *("run", UDP, "-c", "50", "-n", "2000", "--timeout", "500ms"),
             *("--threshold", "loss<=10%", *RECONCILE),
@@ -105,7 +105,7 @@ def test_datagrams_lost_on_the_link_are_in_the_report(project: Project) -> None:
 
 def test_lost_segments_of_a_stream_are_retransmitted(project: Project) -> None:
     random = ("--match", "statistic", "--mode", "random", "--probability", "0.03")
-    with project.losing("echo-server", "--protocol", "tcp", "--dport", "50007", *random):
+    with project.dropping("echo-server", "--protocol", "tcp", "--dport", "50007", *random):
         code, result = project.load(
             *("run", TCP, "-c", "20", "-n", "2000", "--connect-timeout", "20s", *RECONCILE)
         )

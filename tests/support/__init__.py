@@ -1,1 +1,1 @@
-"""What the tests share: real processes and servers that misbehave."""
+"""Helpers that tests share: the commands as processes, misbehaving servers, other programs."""

@@ -1,4 +1,4 @@
-"""Certificates for tests, made anew for each."""
+"""Certificates for a test."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import trustme
 
 @dataclass(frozen=True)
 class Certificates:
-    """The files that a server and its clients need.
+    """The PEM files that a server and its clients need.
 
     Attributes:
-        authority: signs the server's certificate and the client's.
-        cert: the server's certificate.
-        key: its key.
-        client: the client's certificate and key in one file.
+        authority: certificate of the authority that has issued both certificates.
+        cert: certificate of the server.
+        key: private key of the server.
+        client: certificate and private key of the client.
     """
 
     authority: Path
@@ -27,9 +27,11 @@ class Certificates:
 
     @property
     def options(self) -> tuple[str, ...]:
+        """The TLS options of `echo-server`."""
         return ("--tls-cert", str(self.cert), "--tls-key", str(self.key))
 
     def client_context(self, *, with_certificate: bool = False) -> ssl.SSLContext:
+        """Return a client's TLS context that trusts the authority."""
         context = ssl.create_default_context(cafile=str(self.authority))
         if with_certificate:
             context.load_cert_chain(self.client)
@@ -37,6 +39,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path) -> Certificates:
+    """Create an authority and its certificates in a directory."""
     directory.mkdir(exist_ok=True)
     authority = trustme.CA()
     server = authority.issue_cert("localhost", "127.0.0.1", "::1")

@@ -1,4 +1,4 @@
-"""A Docker engine, through its commands, and the project that `docker-compose` brings up."""
+"""The Docker engine, used through its commands, and projects of `docker-compose`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from support.processes import DEADLINE, environment, sum_of_metric, until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
-# What building or pulling an image may take.
+# Timeout of a command, which may build or pull an image.
 BUILD_SECONDS = 600.0
 
 
 def commands_environment(**settings: str) -> dict[str, str]:
-    """The environment for `docker` and `docker-compose`; keyword arguments are set in it."""
+    """Return the environment for `docker` and `docker-compose`, plus `settings`."""
     kept = {
         name: value
         for name, value in environment(**settings).items()
@@ -38,7 +38,7 @@ def commands_environment(**settings: str) -> dict[str, str]:
 
 
 def docker(*arguments: str, stdin: bytes | None = None) -> str:
-    """Standard output of a `docker` command that must succeed."""
+    """Run a `docker` command that must succeed, and return its standard output."""
     ended = subprocess.run(
         ["docker", *arguments],
         input=stdin,
@@ -51,24 +51,24 @@ def docker(*arguments: str, stdin: bytes | None = None) -> str:
     return ended.stdout.decode().strip()
 
 
-def inspect(thing: str) -> Any:
-    """What the engine knows of a container or an image."""
-    (found,) = json.loads(docker("inspect", thing))
+def inspect(name: str) -> Any:
+    """Return the engine's description of a container or an image."""
+    (found,) = json.loads(docker("inspect", name))
     return found
 
 
 def has_image(name: str) -> bool:
-    """Whether an image is there, without pulling it."""
+    """Return whether the engine has an image, without pulling it."""
     return _succeeds("docker", "image", "inspect", name)
 
 
-def can_have(name: str) -> bool:
-    """Whether an image is there, pulled now if need be."""
+def is_available(name: str) -> bool:
+    """Return whether the engine has an image; try to pull it if not."""
     return has_image(name) or _succeeds("docker", "pull", "--quiet", name)
 
 
-def what_is_missing() -> str | None:
-    """One line on what these tests need and do not find; None if all is there."""
+def missing_requirement() -> str | None:
+    """Return the reason for which tests with containers cannot run here; None if they can."""
     if os.geteuid() != 0:
         return "needs root: it kills processes in containers and changes their firewalls"
     for program in ("docker", "docker-compose", "iptables", "nsenter"):
@@ -90,12 +90,12 @@ def _succeeds(*command: str) -> bool:
 
 
 class Project:
-    """The services of docker-compose.yml under a name of their own, on any free ports.
+    """The services of docker-compose.yml in a project of their own, on any free ports.
 
     Args:
-        name: of the project.
-        *files: compose files on top of docker-compose.yml.
-        **variables: of the environment, for the compose files.
+        name: name of the project.
+        *files: compose files in addition to docker-compose.yml.
+        **variables: environment variables for the compose files.
     """
 
     def __init__(self, name: str, *files: Path, **variables: str) -> None:
@@ -109,7 +109,7 @@ class Project:
         self._environment = commands_environment(**(dict.fromkeys(ports, "0") | variables))
 
     def try_compose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A `docker-compose` command that may fail."""
+        """Run a `docker-compose` command that may fail."""
         return subprocess.run(
             [*self._command, *arguments],
             capture_output=True,
@@ -120,24 +120,24 @@ class Project:
         )
 
     def compose(self, *arguments: str) -> str:
-        """Standard output of a `docker-compose` command that must succeed."""
+        """Run a `docker-compose` command that must succeed, and return its standard output."""
         ended = self.try_compose(*arguments)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout.strip()
 
     def containers(self, service: str) -> list[str]:
-        """The ids of a service's containers, also of those that have ended."""
+        """Return the ids of a service's containers, including those that have ended."""
         return self.compose("ps", "--all", "--quiet", service).split()
 
     def state(self, service: str) -> Any:
-        """What the engine says of the state of a service's only container."""
+        """Return the engine's description of the state of a service's only container."""
         (container,) = self.containers(service)
         return inspect(container)["State"]
 
     def wait_until_healthy(self, service: str) -> None:
         """Wait for a service's health check to pass."""
         until(lambda: self._health(service) == "healthy", f"{service} to be healthy")
-        # Started anew, it is published on other ports.
+        # A restarted service is published on other ports.
         self._urls.clear()
 
     def _health(self, service: str) -> str:
@@ -145,24 +145,24 @@ class Project:
         return str(state["Health"]["Status"]) if state["Running"] else "not running"
 
     def logs(self, service: str) -> str:
-        """What a service has written."""
+        """Return the output of a service."""
         return self.compose("logs", "--no-color", service)
 
     def url(self, service: str, port: int) -> str:
-        """Where a port of a service is published, since it was last seen to be healthy."""
+        """Return the URL on which a port of a service is published; cached until it restarts."""
         if (service, port) not in self._urls:
             published = self.compose("port", service, str(port)).splitlines()[0]
             self._urls[service, port] = f"http://{published}"
         return self._urls[service, port]
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the server's samples that have these labels."""
+        """Return the sum of the server's samples with these labels."""
         page = fetch(f"{self.url('echo-server', 9607)}/metrics")
         return sum_of_metric(page, f"echo_server_{name}", labels)
 
     @contextmanager
     def loading(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """An `echo-load` command in a container of its own, while it runs."""
+        """Run an `echo-load` command in a container of its own for the duration of the block."""
         name = f"{self.name}-load"
         run = ["run", "--rm", "--no-deps", "-T", "--name", name, "stress"]
         client = subprocess.Popen(
@@ -176,17 +176,20 @@ class Project:
             yield client
         finally:
             if client.poll() is None:
-                # The command ends when its container does.
+                # Removing the container ends the command.
                 _succeeds("docker", "rm", "--force", name)
             client.communicate()
 
     def load(self, *arguments: str) -> tuple[int, Result]:
-        """Exit code and result of an `echo-load` command in a container of its own."""
+        """Run an `echo-load` command in a container; return its exit code and its result."""
         with self.loading(*arguments) as client:
             return result_of(client)
 
     def processes(self, service: str) -> tuple[int, list[int]]:
-        """A container's first process and the children of that, by their numbers out here."""
+        """Return the process id of a container's first process, and those of its children.
+
+        They are those of this machine, not of the container.
+        """
         (container,) = self.containers(service)
         first = inspect(container)["State"]["Pid"]
         lines = docker("top", container, "-eo", "pid,ppid").splitlines()[1:]
@@ -194,8 +197,13 @@ class Project:
         return first, [pid for pid, parent in family if parent == first]
 
     @contextmanager
-    def losing(self, service: str, *match: str) -> Iterator[None]:
-        """Drop what reaches a service and matches (iptables-extensions(8)), while in the block."""
+    def dropping(self, service: str, *match: str) -> Iterator[None]:
+        """Drop packets to a service for the duration of the block.
+
+        Args:
+            service: name of the service.
+            *match: options of iptables that select the packets (iptables-extensions(8)).
+        """
         first, _ = self.processes(service)
         inside = ["nsenter", "--target", str(first), "--net", "iptables"]
         rule = ["INPUT", *match, "--jump", "DROP"]
@@ -205,8 +213,8 @@ class Project:
         finally:
             subprocess.run([*inside, "--delete", *rule], check=True, timeout=DEADLINE)
 
-    def remains(self) -> Mapping[str, str]:
-        """What of the project is left: containers, networks, volumes."""
+    def leftovers(self) -> Mapping[str, str]:
+        """Return the ids of the project's containers, networks and volumes that still exist."""
         label = f"label=com.docker.compose.project={self.name}"
         return {
             "containers": docker("ps", "--all", "--quiet", "--filter", label),
@@ -215,25 +223,25 @@ class Project:
         }
 
     def down(self) -> None:
-        """Remove all of it."""
-        # What `docker-compose run` left behind where a test failed is an orphan.
+        """Remove the containers, networks and volumes of the project."""
+        # A container of `docker-compose run` that is left after a failed test is an orphan.
         self.try_compose("down", "--volumes", "--remove-orphans", "--timeout", "1")
 
 
 def result_of(client: subprocess.Popen[bytes]) -> tuple[int, Result]:
-    """Exit code and result of an `echo-load` command that comes to its end."""
+    """Wait for the end of an `echo-load` command; return its exit code and its result."""
     output, errors = client.communicate(timeout=DEADLINE)
     assert output, errors.decode()
     return client.returncode, msgspec.json.decode(output, type=Result)
 
 
 def fetch(url: str) -> str:
-    """The text of a page."""
+    """Return the text of a page."""
     with urllib.request.urlopen(url, timeout=DEADLINE) as page:
         text: str = page.read().decode()
     return text
 
 
 def kill(pid: int) -> None:
-    """End a process as a crash would."""
+    """Kill a process with SIGKILL."""
     os.kill(pid, signal.SIGKILL)

@@ -1,9 +1,9 @@
-"""What a round trip costs on this machine at this moment, apart from what it waits for.
+"""The time that this machine needs for a minimal round trip, as a baseline for measurements.
 
-Two programs that do nothing else exchange a byte every 10 ms: one sleeps until an instant, sends,
-and waits; the other one answers at once. From the instant to the answer three sleepers are woken.
-On a quiet machine that takes some 100 us, on one whose processors are lent out several times that,
-and what a load test measures there takes longer by as much, whoever measures it.
+Two programs exchange a byte every 10 ms: one sleeps until an instant, sends, and waits; the other
+one answers at once. From the instant to the answer the kernel wakes three sleeping processes. On an
+idle machine that takes about 100 us, on one that shares its processors several times that; any
+measurement of response times includes as much.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Self
 
 _PERIOD_NS = 10_000_000
-# prctl(2): by how much the kernel may delay a wake-up to save others; 50 us if nobody says.
+# prctl(2): how long the kernel may delay a wake-up to combine it with others; by default 50 us.
 _PR_SET_TIMERSLACK = 29
 
 
 class IdleRoundTrips:
-    """Both programs, side by side with what is measured; a context manager."""
+    """Both programs, which run during another measurement; a context manager."""
 
     def __enter__(self) -> Self:
         ours, theirs = socket.socketpair()
@@ -38,7 +38,7 @@ class IdleRoundTrips:
                     text=True,
                     pass_fds=[end.fileno()],
                 )
-                for role, end in (("asks", ours), ("answers", theirs))
+                for role, end in (("client", ours), ("server", theirs))
             ]
         return self
 
@@ -48,22 +48,22 @@ class IdleRoundTrips:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        # They have ended already, if they were asked.
+        # If `nanoseconds` was called, they have ended already.
         for process in self._processes:
             process.kill()
             process.communicate()
 
     def nanoseconds(self) -> list[int]:
-        """End it, and say what each round trip took, from the instant at which it was due."""
-        asking, answering = self._processes
-        # Closes its standard input, which it watches.
-        said, _ = asking.communicate()
-        answering.communicate()
-        found: list[int] = json.loads(said)
+        """End both programs, and return the duration of each round trip from when it was due."""
+        client, server = self._processes
+        # The client ends when its standard input is closed.
+        output, _ = client.communicate()
+        server.communicate()
+        found: list[int] = json.loads(output)
         return found
 
 
-def _ask(end: socket.socket) -> None:
+def _run_client(end: socket.socket) -> None:
     taken = []
     due = time.monotonic_ns() + _PERIOD_NS
     while True:
@@ -78,7 +78,7 @@ def _ask(end: socket.socket) -> None:
     print(json.dumps(taken))
 
 
-def _answer(end: socket.socket) -> None:
+def _run_server(end: socket.socket) -> None:
     while message := end.recv(1):
         end.send(message)
 
@@ -88,7 +88,7 @@ def _main() -> None:
     gc.disable()
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     with socket.socket(fileno=int(descriptor)) as end:
-        (_ask if role == "asks" else _answer)(end)
+        (_run_client if role == "client" else _run_server)(end)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""An echo service whose delays are known: it does nothing but keep them, and says which it kept.
+"""An echo service with given delays, which reports the delays and stalls that really occurred.
 
-It is a program of its own, with one thread, so that it shares no interpreter lock with what
-measures it. It sleeps until shortly before an instant and spins for the rest. All its instants are
-of CLOCK_MONOTONIC, which all processes of a machine share.
+It is a program of its own, with one thread, so that it shares no interpreter lock with the program
+that measures it. It sleeps until shortly before an instant, and busy-waits for the rest. All
+instants are those of CLOCK_MONOTONIC, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-# The kernel seldom wakes a sleeper later than this, unless something else has the processor.
+# The kernel seldom wakes a process later than this, unless others use the processor.
 _SPIN_NS = 100_000
-# Awake this often at least, to see how late that is.
+# Longest sleep, so that the lateness of wake-ups is measured often enough.
 _NAP_NS = 5_000_000
-# prctl(2): by how much the kernel may delay a wake-up to save others; 50 us if nobody says.
+# prctl(2): how long the kernel may delay a wake-up to combine it with others; by default 50 us.
 _PR_SET_TIMERSLACK = 29
 _MESSAGE = 65536
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the service did, in nanoseconds.
+class ServiceLog:
+    """The times that a service reports, in nanoseconds.
 
     Attributes:
-        arrivals: when each message was received.
-        delays: of each answer, from when its message was received until just before it was sent.
-        stalls: begin and end of each time in which it did nothing.
-        wakes: how late the kernel woke it, whenever it slept until an instant.
+        arrivals: instants at which messages were received.
+        delays: delay of each reply, from when its message was received until just before it was
+            sent.
+        stalls: begin and end of each stall.
+        wakes: lateness of each wake-up from a sleep until an instant.
     """
 
     arrivals: list[int]
@@ -51,13 +52,18 @@ class KnownDelays:
     """The service in a process of its own; a context manager.
 
     Args:
-        delay: seconds from each message to its answer.
-        first_delay: the same of the first message of each connection; None if it is no other.
-        stall: seconds for which nothing is done, in every `period`.
-        period: seconds from the begin of one stall to that of the next.
-        service: seconds that each message takes a single worker, which serves one after the other.
-        sheds_above: messages per second above which connections are reset instead of answered.
-        starve_after: messages after which the first connection is not read any more.
+        delay: seconds from each message to its reply.
+        first_delay: the same for the first message of each connection; None for `delay`.
+        stall: duration in seconds of the stalls, in which the service does nothing.
+        period: seconds from the beginning of one stall to that of the next.
+        service: seconds for which each message occupies the only worker.
+        sheds_above: messages per second above which connections are closed instead of answered; 0
+            for no limit.
+        starve_after: number of messages after which the first connection is no longer read; None
+            for never.
+
+    Attributes:
+        target: `HOST:PORT` of the service, once entered.
     """
 
     def __init__(
@@ -92,23 +98,23 @@ class KnownDelays:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        # It has ended already, if it was asked what it kept.
+        # If `finish` was called, it has ended already.
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
 
-    def kept(self) -> Kept:
-        """End the service, and say what it did."""
-        # Closes its standard input, which it watches.
-        said, _ = self._process.communicate()
-        arrivals, delays, stalls, wakes = json.loads(said)
-        return Kept(arrivals, delays, [(begin, end) for begin, end in stalls], wakes)
+    def finish(self) -> ServiceLog:
+        """End the service, and return the times that it reports."""
+        # It ends when its standard input is closed.
+        output, _ = self._process.communicate()
+        arrivals, delays, stalls, wakes = json.loads(output)
+        return ServiceLog(arrivals, delays, [(begin, end) for begin, end in stalls], wakes)
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Reply:
     due_ns: int
     received_ns: int
     connection: socket.socket
@@ -116,9 +122,10 @@ class _Answer:
 
 
 class _Service:
-    """The inside: one loop over one epoll set.
+    """The service in its process: one loop over one epoll set.
 
-    A message is what one receive gives: so it is with one under way at a time on a connection.
+    The data of one receive counts as one message, which is true with one message in flight on each
+    connection.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -128,7 +135,7 @@ class _Service:
         self._service_ns = int(options.service * 1e9)
         self._free_ns = 0
         self._sheds_above: float = options.sheds_above
-        # Messages that may come at once: those of a tenth of a second.
+        # A token bucket, which holds the messages of a tenth of a second.
         self._allowed, self._allowed_ns = self._sheds_above / 10, time.monotonic_ns()
         self._starve_after: int | None = options.starve_after
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -138,9 +145,9 @@ class _Service:
         self._connections: dict[int, socket.socket] = {}
         self._first: socket.socket | None = None
         self._messages: dict[socket.socket, int] = {}
-        # One queue for each of the two delays: each is in order.
-        self._answers: tuple[deque[_Answer], deque[_Answer]] = (deque(), deque())
-        self._kept = Kept([], [], [], [])
+        # A queue for each of the two delays, so that each is in the order of due times.
+        self._replies: tuple[deque[_Reply], deque[_Reply]] = (deque(), deque())
+        self._log = ServiceLog([], [], [], [])
         self._over = False
 
     def run(self) -> None:
@@ -150,12 +157,12 @@ class _Service:
             if time.monotonic_ns() >= stall_ns:
                 self._stall()
                 stall_ns += self._period_ns
-            self._answer()
-            self._wait(min([stall_ns, *(queue[0].due_ns for queue in self._answers if queue)]))
+            self._reply()
+            self._wait(min([stall_ns, *(queue[0].due_ns for queue in self._replies if queue)]))
             for descriptor, _ in self._epoll.poll(0):
                 self._serve(descriptor)
-        kept = self._kept
-        print(json.dumps([kept.arrivals, kept.delays, kept.stalls, kept.wakes]))
+        log = self._log
+        print(json.dumps([log.arrivals, log.delays, log.stalls, log.wakes]))
 
     def _stall(self) -> None:
         begin = time.monotonic_ns()
@@ -163,17 +170,17 @@ class _Service:
         time.sleep((self._stall_ns - _SPIN_NS) / 1e9)
         while time.monotonic_ns() < end:
             pass
-        self._kept.stalls.append((begin, time.monotonic_ns()))
+        self._log.stalls.append((begin, time.monotonic_ns()))
 
     def _wait(self, instant_ns: int) -> None:
-        """For a message, or until so shortly before an instant that it pays to spin."""
+        """Wait for an event, or until shortly before an instant."""
         now = time.monotonic_ns()
         until_ns = min(instant_ns - _SPIN_NS, now + _NAP_NS)
         if until_ns > now:
-            # Epoll's own time-outs are whole milliseconds.
+            # Not epoll_wait, whose timeouts are whole milliseconds.
             ready, _, _ = select.select([self._epoll], [], [], (until_ns - now) / 1e9)
             if not ready:
-                self._kept.wakes.append(time.monotonic_ns() - until_ns)
+                self._log.wakes.append(time.monotonic_ns() - until_ns)
 
     def _serve(self, descriptor: int) -> None:
         if descriptor == self._listener.fileno():
@@ -196,22 +203,23 @@ class _Service:
             message = b""
         now = time.monotonic_ns()
         if not message:
-            # It stays open until all ends, so that its number is no other's.
+            # It stays open until the service ends, so that its descriptor is not used again.
             self._epoll.unregister(connection)
             return
-        if self._sheds_above and self._is_too_much(now):
+        if self._sheds_above and self._is_overloaded(now):
             self._epoll.unregister(connection)
             connection.shutdown(socket.SHUT_RDWR)
             return
-        self._kept.arrivals.append(now)
+        self._log.arrivals.append(now)
         first = not self._messages[connection]
         self._messages[connection] += 1
         self._free_ns = max(now, self._free_ns) + self._service_ns
         due_ns = self._free_ns + self._delays_ns[first]
-        self._answers[first].append(_Answer(due_ns, now, connection, message))
+        self._replies[first].append(_Reply(due_ns, now, connection, message))
         self._starve(connection)
 
-    def _is_too_much(self, now: int) -> bool:
+    def _is_overloaded(self, now: int) -> bool:
+        """Return whether a message at this instant exceeds the rate; count it if it does not."""
         gained = (now - self._allowed_ns) / 1e9 * self._sheds_above
         self._allowed = min(self._sheds_above / 10, self._allowed + gained)
         self._allowed_ns = now
@@ -221,17 +229,18 @@ class _Service:
         return False
 
     def _starve(self, connection: socket.socket) -> None:
+        """Stop reading the first connection after its last message to be read."""
         if (connection, self._messages[connection]) == (self._first, self._starve_after):
             self._epoll.unregister(connection)
 
-    def _answer(self) -> None:
-        """Send what is due."""
-        for queue in self._answers:
+    def _reply(self) -> None:
+        """Send the replies that are due."""
+        for queue in self._replies:
             while queue and (now := time.monotonic_ns()) >= queue[0].due_ns:
-                answer = queue.popleft()
-                self._kept.delays.append(now - answer.received_ns)
+                reply = queue.popleft()
+                self._log.delays.append(now - reply.received_ns)
                 try:
-                    answer.connection.send(answer.message)
+                    reply.connection.send(reply.message)
                 except OSError:
                     continue
 

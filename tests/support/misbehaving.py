@@ -1,4 +1,8 @@
-"""Services that are not what an echo client hopes for, on real sockets."""
+"""Services that do not echo as they should, on real sockets.
+
+A behaviour is called with each connection, in a thread of its own, and with an event that is set
+when the service stops. The connection is closed when it returns.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ Behaviour = Callable[[socket.socket, threading.Event], object]
 
 
 def silent(connection: socket.socket, over: threading.Event) -> None:
-    """Read everything and say nothing."""
+    """Receive everything and send nothing."""
     while connection.recv(65536) and not over.is_set():
         pass
 
 
 def silent_after(messages: int) -> Behaviour:
-    """Echo so many messages of 64 bytes, then say nothing any more."""
+    """Return a behaviour: echo this many messages of 64 bytes, then send nothing."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         for _ in range(messages):
@@ -32,52 +36,52 @@ def silent_after(messages: int) -> Behaviour:
 
 
 def wrong(connection: socket.socket, _over: threading.Event) -> None:
-    """Answer with as many bytes, all of them wrong."""
+    """Send as many bytes as were received, all of them wrong."""
     while data := connection.recv(65536):
         connection.sendall(bytes(byte ^ 1 for byte in data))
 
 
 def doubled(connection: socket.socket, _over: threading.Event) -> None:
-    """Answer everything twice."""
+    """Send everything back twice."""
     while data := connection.recv(65536):
         connection.sendall(data + data)
 
 
 def drops_midway(connection: socket.socket, over: threading.Event) -> None:
-    """Echo a few messages, then half of one, then close."""
+    """Echo three messages and half of the next one, then close."""
     for _ in range(3):
         connection.sendall(connection.recv(65536))
     halves(connection, over)
 
 
 def resets_midway(connection: socket.socket, over: threading.Event) -> None:
-    """Echo a few messages, then reset."""
+    """Echo three messages, receive the next one, then reset the connection."""
     for _ in range(3):
         connection.sendall(connection.recv(65536))
     resets(connection, over)
 
 
 def halves(connection: socket.socket, _over: threading.Event) -> None:
-    """Answer with half of what came, then close."""
+    """Send back half of the first message, then close."""
     data = connection.recv(65536)
     connection.sendall(data[: len(data) // 2])
 
 
 def resets(connection: socket.socket, _over: threading.Event) -> None:
-    """Read, then reset."""
+    """Receive a message, then reset the connection."""
     connection.recv(65536)
     reset(connection)
 
 
 def slow(connection: socket.socket, over: threading.Event) -> None:
-    """Answer with one byte, then with nothing more."""
+    """Send back one byte, then nothing until the service stops or a minute has passed."""
     while data := connection.recv(65536):
         connection.sendall(data[:1])
         over.wait(DEADLINE)
 
 
 def late(seconds: float) -> Behaviour:
-    """Answer in full, but later than the client waits."""
+    """Return a behaviour: echo after this many seconds."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         while data := connection.recv(65536):
@@ -88,7 +92,7 @@ def late(seconds: float) -> Behaviour:
 
 
 def in_pieces(connection: socket.socket, _over: threading.Event) -> None:
-    """Echo, one byte a segment."""
+    """Echo with one byte per segment."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while data := connection.recv(65536):
         for byte in data:
@@ -96,28 +100,28 @@ def in_pieces(connection: socket.socket, _over: threading.Event) -> None:
 
 
 def closes(connection: socket.socket, _over: threading.Event) -> None:
-    """Read, then close in peace."""
+    """Receive a message, then close."""
     connection.recv(65536)
 
 
 def closes_at_once(_connection: socket.socket, _over: threading.Event) -> None:
-    """Close without a word."""
+    """Close at once, without receiving or sending."""
 
 
 def answers_http(connection: socket.socket, _over: threading.Event) -> None:
-    """Be a web server that did not understand."""
+    """Answer as a web server does to a request that is not HTTP, then close."""
     connection.recv(65536)
     connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"<p>What?" * 99)
 
 
 def greets(connection: socket.socket, over: threading.Event) -> None:
-    """Speak first, as mail servers do, then listen."""
+    """Send a greeting, as mail servers do, then receive everything and send nothing."""
     connection.sendall(b"220 mail.example.org ESMTP ready when you are; say HELO first\r\n" * 2)
     silent(connection, over)
 
 
 def swapped(size: int) -> Behaviour:
-    """Answer two messages of a size in the wrong order, each time."""
+    """Return a behaviour: echo each two messages of this size in the wrong order."""
 
     def behave(connection: socket.socket, _over: threading.Event) -> None:
         with connection.makefile("rb") as stream:
@@ -127,8 +131,8 @@ def swapped(size: int) -> Behaviour:
     return behave
 
 
-class AnswersOfAnother:
-    """Answer each connection with what the first one sent first; a behaviour."""
+class ForeignReplies:
+    """A behaviour: answer all messages on all connections with the very first one."""
 
     def __init__(self) -> None:
         self._first = b""
@@ -142,10 +146,10 @@ class AnswersOfAnother:
 
 
 class Floods:
-    """Answer endlessly, whatever comes, and read none of it; a behaviour.
+    """A behaviour: send endlessly, and receive nothing.
 
     Attributes:
-        bytes_sent: taken by the kernels.
+        bytes_sent: bytes that the kernel has accepted.
     """
 
     def __init__(self) -> None:
@@ -157,7 +161,12 @@ class Floods:
 
 
 class Service:
-    """Serves every connection with a behaviour in a thread of its own; a context manager."""
+    """A service with a behaviour, on a free port; a context manager.
+
+    Attributes:
+        port: its port.
+        target: `HOST:PORT` of the service.
+    """
 
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour

@@ -1,4 +1,4 @@
-"""Network namespaces: one by itself, and a NAT between a client and a server."""
+"""Network namespaces: a single one, and three with a NAT between a client and a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from support.processes import program
 
 
 class Nat(NamedTuple):
-    """Prefixes of commands on both sides of a NAT, and the server's address."""
+    """A NAT between a client and a server.
+
+    Attributes:
+        client: prefix of a command that runs on the client's side.
+        server: prefix of a command that runs on the server's side.
+        address: the server's IP address.
+    """
 
     client: tuple[str, ...]
     server: tuple[str, ...]
@@ -23,12 +29,18 @@ class Nat(NamedTuple):
 
 @contextmanager
 def network_namespace(name: str) -> Iterator[str]:
-    """Make a network namespace with a loopback interface, whose full name has the test's process.
+    """Create a network namespace with a loopback interface for the duration of the block.
 
-    The test is skipped where that is not possible, or there is no iptables.
+    The test is skipped without root, or without the programs `ip` and `iptables`.
+
+    Args:
+        name: beginning of its name, which ends with the process id.
+
+    Yields:
+        The name.
     """
     if os.geteuid() != 0:
-        pytest.skip("needs root: it makes network namespaces")
+        pytest.skip("needs root to create network namespaces")
     for tool in ("ip", "iptables"):
         program(tool)
     full_name = f"{name}-{os.getpid()}"
@@ -46,8 +58,11 @@ def inside(namespace: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def forgetful_nat(seconds: int) -> Iterator[Nat]:
-    """Run a NAT that forgets connections after some seconds of idleness, and drops what it lost."""
+def nat_with_idle_timeout(seconds: int) -> Iterator[Nat]:
+    """Create a NAT with an idle timeout in seconds, for the duration of the block.
+
+    It drops packets of connections that have timed out.
+    """
     with ExitStack() as stack:
         client, nat, server = (
             stack.enter_context(network_namespace(side)) for side in ("client", "nat", "server")
@@ -64,9 +79,9 @@ def forgetful_nat(seconds: int) -> Iterator[Nat]:
         _run("ip", "-n", client, "route", "add", "default", "via", "10.77.1.1")
         masquerade = ("-A", "POSTROUTING", "-o", "to2", "-j", "MASQUERADE")
         _run(*inside(nat), "iptables", "-t", "nat", *masquerade)
-        # What belongs to no connection that it knows; otherwise the server would reset it.
-        forget = ("-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
-        _run(*inside(nat), "iptables", *forget)
+        # Otherwise packets of unknown connections would reach the server, which would reset them.
+        drop = ("-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
+        _run(*inside(nat), "iptables", *drop)
         settings = {
             "ipv4/ip_forward": 1,
             "netfilter/nf_conntrack_tcp_timeout_established": seconds,

@@ -1,4 +1,4 @@
-"""OpenSSL's own client and server side, for what Python's ssl module cannot be made to say."""
+"""Both sides of TLS through OpenSSL's C interface, for messages that Python's ssl cannot send."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 # openssl/ssl.h
 _KEY_UPDATE_REQUESTED = 1
 _FILETYPE_PEM = 1
-_WANTS = {2, 3}  # to read, to write
+_WANTS = {2, 3}  # SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE
 
 # The library that Python itself uses.
 _OPENSSL = ctypes.CDLL(_ssl.__file__)
@@ -20,11 +20,11 @@ for _name in ("TLS_client_method", "TLS_server_method", "SSL_CTX_new", "SSL_new"
 
 
 class OpenSslPeer:
-    """One end of a TLS 1.3 connection that can ask the other for key updates.
+    """One end of a TLS 1.3 connection that can request key updates from the other end.
 
     Args:
         connected: a connected socket; it becomes non-blocking.
-        certificate: PEM file with the certificate and the key of a server; None is a client.
+        certificate: PEM file with the certificate and the key of a server; None for a client.
     """
 
     def __init__(self, connected: socket.socket, certificate: str | None = None) -> None:
@@ -43,25 +43,29 @@ class OpenSslPeer:
         connected.setblocking(False)
 
     def close(self) -> None:
-        """Close the socket, without a word of TLS."""
+        """Close the socket without close_notify."""
         self._socket.close()
 
-    def ask_for_key_updates(self) -> int:
-        """Ask for one key update after the other until the other end takes no more; how many."""
+    def request_key_updates(self) -> int:
+        """Request key updates until the other end receives no more or closes.
+
+        Returns:
+            The number of requests.
+        """
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
-        asked = 0
+        requests = 0
         while poll.poll(500):
             wanted = _OPENSSL.SSL_key_update(self._ssl, _KEY_UPDATE_REQUESTED) == 1
             done = _OPENSSL.SSL_do_handshake(self._ssl)
             if done != 1 and _OPENSSL.SSL_get_error(self._ssl, done) not in _WANTS:
                 # The other end has closed the connection.
                 break
-            asked += wanted
-        return asked
+            requests += wanted
+        return requests
 
     def exchange(self, message: bytes) -> bytes:
-        """Send a message and receive as many bytes, and whatever has to be read before them."""
+        """Send a message and receive as many bytes, while TLS is handled as needed."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         buffer = ctypes.create_string_buffer(len(message))

@@ -1,4 +1,4 @@
-"""The three commands as real processes."""
+"""The three commands as processes, and helpers for connections to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from echo_load.results.result import Result
 
-# What any step may take on a busy machine. Waiting ends as soon as the condition holds.
+# Seconds that any step may take on a busy machine. Waiting ends as soon as the condition holds.
 DEADLINE = 60.0
 
 SERVER = (sys.executable, "-m", "echo_server")
@@ -33,7 +33,7 @@ LOAD = (sys.executable, "-m", "echo_load")
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment without what would change a command's defaults, plus some settings."""
+    """Return the environment without variables that change the commands, plus `settings`."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -45,7 +45,13 @@ def environment(**settings: str) -> dict[str, str]:
 def run(
     arguments: Sequence[str], *, stdin: bytes = b"", **settings: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end; keyword arguments are environment variables."""
+    """Run a command to its end.
+
+    Args:
+        arguments: the command.
+        stdin: its standard input.
+        **settings: environment variables to set for it.
+    """
     return subprocess.run(
         arguments,
         input=stdin,
@@ -57,16 +63,16 @@ def run(
 
 
 def loaded(*arguments: str) -> tuple[int, Result]:
-    """Exit code and result of an `echo-load` command that comes to its end."""
+    """Run an `echo-load` command to its end; return its exit code and its result."""
     process = run([*LOAD, *arguments, "--json"])
-    said = process.stderr.decode()
-    assert "Traceback" not in said, said
-    assert process.stdout, said
+    errors = process.stderr.decode()
+    assert "Traceback" not in errors, errors
+    assert process.stdout, errors
     return process.returncode, msgspec.json.decode(process.stdout, type=Result)
 
 
 def one_error(*arguments: str) -> tuple[int, str]:
-    """Exit code and message of an `echo-server` that must not start and say why in one line."""
+    """Run an `echo-server` that must print one line of error; return its exit code and the line."""
     result = run([*SERVER, *arguments])
     lines = result.stderr.decode().splitlines()
     assert len(lines) == 1, lines
@@ -74,19 +80,24 @@ def one_error(*arguments: str) -> tuple[int, str]:
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until a condition holds and return its value; fail at the deadline."""
+    """Wait until a condition holds, and return its value; fail at the deadline.
+
+    Args:
+        condition: returns a true value when the wait is over; it is polled.
+        what: the condition in words, for the failure.
+    """
     deadline = time.monotonic() + DEADLINE
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain: {what}")
         os.sched_yield()
-        # A pause between looks, not a wait for something to have happened.
+        # A pause between two polls.
         signal.sigtimedwait([], 0.005)
     return value
 
 
 def sum_of_metric(page: str, name: str, labels: Mapping[str, str]) -> float:
-    """The sum of a metric's samples that have these labels, on a page for Prometheus."""
+    """Return the sum of a metric's samples with these labels, on a page for Prometheus."""
     found = [
         sample.value
         for family in text_string_to_metric_families(page)
@@ -98,7 +109,24 @@ def sum_of_metric(page: str, name: str, labels: Mapping[str, str]) -> float:
 
 
 class EchoServerProcess:
-    """A running `echo-server`; ended at the end of the test."""
+    """A running `echo-server`.
+
+    Args:
+        *options: its options.
+        log: file to which its standard error is written.
+        preexec: called in the process before the command starts.
+        stderr: descriptor of its standard error; None for the log file.
+        pass_fds: descriptors that it inherits.
+        command: the command.
+        wait: whether to wait until it listens.
+        **settings: environment variables to set for it.
+
+    Attributes:
+        process: the process.
+        pid: its process id.
+        line: its first line of output, once it listens.
+        url: URL of its first listener, once it listens.
+    """
 
     def __init__(
         self,
@@ -127,29 +155,30 @@ class EchoServerProcess:
             self.wait_for_start()
 
     def wait_for_start(self) -> None:
-        """Read the first line, which says where the server listens."""
+        """Read the first line of output, which has the URL of a listener."""
         self.line = self.read_line()
         assert self.line.startswith("listening "), (self.line, self.log())
         self.url = self.line.removeprefix("listening ")
 
     def read_line(self) -> str:
-        """The next line of standard output."""
+        """Return the next line of standard output."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().rstrip("\n")
 
     @property
     def port(self) -> int:
+        """The port of its first listener."""
         return int(self.url.rpartition(":")[2])
 
     @cached_property
     def admin(self) -> str:
-        """Where the admin page is, of a server that listens on one address."""
+        """The URL of the admin page, of a server with a single listener."""
         line = self.read_line()
         assert line.startswith("admin http://"), (line, self.log())
         return line.removeprefix("admin ")
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Status and text of a page of the admin port."""
+        """Return the status and the text of a page of the admin port."""
         request = urllib.request.Request(f"{self.admin}{path}", headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=DEADLINE) as response:
@@ -159,11 +188,11 @@ class EchoServerProcess:
                 return error.code, error.read().decode()
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
+        """Return the sum of a metric's samples with these labels."""
         return sum_of_metric(self.get("/metrics")[1], f"echo_server_{name}", labels)
 
     def wait_for_metric(self, name: str, value: float, **labels: str) -> None:
-        """Wait until a metric has a value: a worker counts a batch once it has served it."""
+        """Wait until a metric has a value: a worker counts a batch only after it has echoed it."""
         seen: list[float] = []
 
         def has_it() -> bool:
@@ -177,18 +206,18 @@ class EchoServerProcess:
             raise
 
     def workers(self) -> list[int]:
-        """Process ids of a supervisor's workers."""
+        """Return the process ids of a supervisor's workers."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let the processes that serve stand still while the block runs."""
+        """Stop the processes that serve connections for the duration of the block (SIGSTOP)."""
         pids = self.serving()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         for pid in pids:
-            until(partial(is_stopped, pid), "the process to stand still")
+            until(partial(is_stopped, pid), "the process to be stopped")
         try:
             yield
         finally:
@@ -196,34 +225,41 @@ class EchoServerProcess:
                 os.kill(pid, signal.SIGCONT)
 
     def serving(self) -> list[int]:
-        """Process ids of what serves: a supervisor's workers, or the server itself."""
+        """Return the ids of the processes that serve: a supervisor's workers, or the server."""
         return self.workers() or [self.pid]
 
     def connect(self, host: str = "127.0.0.1") -> socket.socket:
+        """Open a connection to its first listener."""
         return socket.create_connection((host, self.port), timeout=DEADLINE)
 
     def log(self) -> str:
+        """Return the log so far."""
         return self.log_path.read_text(errors="replace")
 
     def wait_for_log(self, text: str) -> None:
+        """Wait until the log contains a text."""
         until(lambda: text in self.log(), f"{text!r} in the log")
 
     def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
         self.process.send_signal(number)
 
     def wait(self) -> int:
+        """Wait for the end of the process, and return its exit code."""
         return self.process.wait(DEADLINE)
 
     def resident_bytes(self) -> int:
-        """Memory in RAM of the processes that serve."""
+        """Return the resident memory of the processes that serve, in bytes."""
         return sum(map(resident_bytes, self.serving()))
 
     def open_descriptors(self) -> int:
+        """Return the number of open descriptors of the process."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def close(self) -> None:
+        """Kill the process if it is still running."""
         if self.process.poll() is None:
-            # With the supervisor gone its workers end by themselves.
+            # Workers end when their supervisor has ended.
             self.process.kill()
         self.process.wait()
         assert self.process.stdout is not None
@@ -231,12 +267,12 @@ class EchoServerProcess:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal (proc(5))."""
+    """Return whether a process is stopped by a signal (proc(5))."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has in RAM."""
+    """Return the resident memory of a process, in bytes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
@@ -247,7 +283,10 @@ StartServer = Callable[..., EchoServerProcess]
 
 
 def ended_by_signals(server: EchoServerProcess, number: signal.Signals) -> int:
-    """Signal until it ends: what comes soon after the first is a repetition of it."""
+    """Send a signal until a server ends, and return its exit code.
+
+    A server ignores a signal shortly after the first one as a repetition of it.
+    """
 
     def ended() -> bool:
         if server.process.poll() is None:
@@ -259,6 +298,7 @@ def ended_by_signals(server: EchoServerProcess, number: signal.Signals) -> int:
 
 
 def receive_exactly(connection: socket.socket, size: int) -> bytes:
+    """Receive `size` bytes; fail if the stream ends before."""
     received = bytearray()
     while len(received) < size:
         piece = connection.recv(min(65536, size - len(received)))
@@ -268,6 +308,7 @@ def receive_exactly(connection: socket.socket, size: int) -> bytes:
 
 
 def receive_to_end(connection: socket.socket) -> bytes:
+    """Receive all bytes up to the end of the stream."""
     received = bytearray()
     while piece := connection.recv(65536):
         received += piece
@@ -275,18 +316,19 @@ def receive_to_end(connection: socket.socket) -> bytes:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close with a reset instead of an end of stream."""
+    """Close a connection with a reset instead of an end of the stream."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
 
 
 def echoes(connection: socket.socket, message: bytes = b"still there?") -> bool:
+    """Send a message, and return whether the reply is the same."""
     connection.sendall(message)
     return receive_exactly(connection, len(message)) == message
 
 
 def fill(connection: socket.socket) -> int:
-    """Send without reading until the other end takes no more."""
+    """Send without receiving until the buffers of both ends are full; return the bytes sent."""
     connection.setblocking(False)
     sent = 0
     poll = select.poll()
@@ -300,7 +342,7 @@ def fill(connection: socket.socket) -> int:
 
 
 def program(name: str) -> str:
-    """A peer's path; without it the test is skipped, but not in continuous integration."""
+    """Return the path of a program; skip the test without it, or fail in continuous integration."""
     found = shutil.which(name)
     if found is None:
         message = f"{name} is not installed"

@@ -1,4 +1,4 @@
-"""Images made of Debian packages, for machines that cannot pull the real ones."""
+"""Stand-ins for images, built from Debian packages on machines that cannot pull the real ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from support.docker import BUILD_SECONDS, can_have, docker, has_image
+from support.docker import BUILD_SECONDS, docker, has_image, is_available
 
 _SUITE = "bookworm"
 _PACKAGES = "python3-venv,ca-certificates"
@@ -22,15 +22,21 @@ _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy")
 
 
 def pinned_image(file: Path, pattern: str) -> str:
-    """The image that a file of the project names."""
+    """Return the image that a file of the project names, the first group of a pattern."""
     found = re.search(pattern, file.read_text(), re.MULTILINE)
     assert found, (file, pattern)
     return found[1]
 
 
 def python_image(real: str) -> str:
-    """The real image, or one of debootstrap with this machine's authorities and pip settings."""
-    if can_have(real):
+    """Return Python's image, or a stand-in built by debootstrap.
+
+    The stand-in has this machine's certificate authorities and settings of pip.
+
+    Args:
+        real: name of the real image.
+    """
+    if is_available(real):
         return real
     bundle = _authorities().read_bytes()
     settings = dict(_pip_settings(), PIP_CERT=_BUNDLE)
@@ -42,8 +48,13 @@ def python_image(real: str) -> str:
 
 
 def prometheus_image(real: str, base: str) -> str:
-    """The real image, or one of Debian's package on a stand-in for Python's."""
-    if can_have(real):
+    """Return Prometheus's image, or a stand-in with Debian's package.
+
+    Args:
+        real: name of the real image.
+        base: name of the stand-in for Python's image, on which it is built.
+    """
+    if is_available(real):
         return real
     tag = f"echoswarm-stand-in-prometheus:{base.rpartition(':')[2]}"
     if not has_image(tag):
@@ -59,7 +70,7 @@ def prometheus_image(real: str, base: str) -> str:
 
 
 def _authorities() -> Path:
-    """The certificates that this machine trusts."""
+    """Return the file of the certificate authorities that this machine trusts."""
     paths = ssl.get_default_verify_paths()
     for path in (os.environ.get("PIP_CERT"), paths.cafile, _BUNDLE):
         if path and Path(path).is_file():
@@ -68,7 +79,7 @@ def _authorities() -> Path:
 
 
 def _pip_settings() -> Iterator[tuple[str, str]]:
-    """Where pip gets packages here, as far as a container reaches that too."""
+    """Yield the settings of pip as environment variables, without URLs of local files."""
     for name in _PIP_SETTINGS:
         variable = f"PIP_{name.upper().replace('-', '_')}"
         value = os.environ.get(variable) or _configured(name)
@@ -78,20 +89,26 @@ def _pip_settings() -> Iterator[tuple[str, str]]:
 
 
 def _configured(name: str) -> str:
-    asked = subprocess.run(
+    """Return a setting of pip's configuration files; empty if it is not set."""
+    found = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", f"global.{name}"],
         capture_output=True,
         check=False,
         text=True,
     )
-    return asked.stdout.strip()
+    return found.stdout.strip()
 
 
 def _bootstrap(tag: str, bundle: bytes, settings: dict[str, str]) -> None:
+    """Build the stand-in for Python's image.
+
+    Args:
+        tag: its name.
+        bundle: certificate authorities in PEM format.
+        settings: environment variables to set in it.
+    """
     if shutil.which("debootstrap") is None:
-        raise AssertionError(
-            "no image can be pulled here; install debootstrap, of which a stand-in is made"
-        )
+        raise AssertionError("no image can be pulled here; install debootstrap to build stand-ins")
     with TemporaryDirectory() as folder:
         made = subprocess.run(
             ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, folder],

@@ -1,4 +1,4 @@
-"""Locusts with echo users, as processes."""
+"""Locust with echo users, as processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.processes import DEADLINE, LOAD, environment
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
 SHORT = ("--headless", "-u", "5", "-r", "100", "-t", "2s")
-# A locustfile of one's own.
+# A locustfile with a user class of its own.
 OWN = """
 import locust
 from locust import task
@@ -45,14 +45,14 @@ class Mine(users.EchoUser):
 
 
 def locust_command(file: Path = LOCUSTFILE) -> list[str]:
-    """How locust is started with a locustfile."""
+    """Return the command that starts locust with a locustfile."""
     return [sys.executable, "-m", "locust", "-f", str(file)]
 
 
 def locust(
     *arguments: str, file: Path = LOCUSTFILE, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """A locust to its end."""
+    """Run locust to its end, and check that it printed no traceback."""
     ended = subprocess.run(
         [*locust_command(file), *arguments],
         capture_output=True,
@@ -66,12 +66,12 @@ def locust(
     return ended
 
 
-# Below those that the kernel gives to connections, a thousand for each process that runs tests.
+# Below the kernel's ephemeral ports; a thousand for each process that runs tests.
 _PORTS = count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
 
 
 def free_port() -> int:
-    """A port to listen on that nobody is given: locust cannot say which one 0 became."""
+    """Return a free port to listen on, for locust, which cannot report the port that 0 yields."""
     for port in _PORTS:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -80,8 +80,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(*arguments: str, until_said: bytes) -> Iterator[subprocess.Popen[bytes]]:
-    """An `echo-load swarm` in a process group of its own, once it has logged some words."""
+def started(*arguments: str, until_logged: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """Start an `echo-load swarm` in a process group of its own, for the duration of the block.
+
+    Args:
+        *arguments: its arguments.
+        until_logged: text in its log to wait for.
+    """
     process = subprocess.Popen(
         [*LOAD, "swarm", *arguments],
         stdout=subprocess.DEVNULL,
@@ -91,8 +96,8 @@ def started(*arguments: str, until_said: bytes) -> Iterator[subprocess.Popen[byt
     )
     try:
         assert process.stderr is not None
-        while until_said not in (line := process.stderr.readline()):
-            assert line, "it has ended"
+        while until_logged not in (line := process.stderr.readline()):
+            assert line, "the swarm has ended"
         yield process
     finally:
         process.kill()
@@ -100,7 +105,18 @@ def started(*arguments: str, until_said: bytes) -> Iterator[subprocess.Popen[byt
 
 
 class Swarm:
-    """A master with a web page, and its workers."""
+    """A master with a web page, and its workers.
+
+    Args:
+        host: URL of the service.
+        log: log file of the master; those of workers have a number as their suffix.
+        *options: further options of the master.
+
+    Attributes:
+        host: URL of the service.
+        web: port of the web page.
+        master: the master's process.
+    """
 
     def __init__(self, host: str, log: Path, *options: str) -> None:
         self._log = log
@@ -114,6 +130,7 @@ class Swarm:
         )
 
     def worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker."""
         return self._start(
             *("--worker", "--master-host", "127.0.0.1", "--master-port", str(self._bind)),
             log=self._log.with_suffix(f".{len(self._started)}"),
@@ -131,21 +148,24 @@ class Swarm:
         self._started.append(process)
         return process
 
-    def said(self) -> str:
+    def log(self) -> str:
+        """Return the master's log so far."""
         return self._log.read_text()
 
-    def answers(self) -> bool:
-        """Its page is there."""
+    def serves_page(self) -> bool:
+        """Return whether the web page can be loaded."""
         with suppress(urllib.error.URLError):
             self.get("/")
             return True
         return False
 
     def get(self, path: str) -> str:
+        """Return the text of a page."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.web}{path}", timeout=DEADLINE) as page:
             return page.read().decode()  # type: ignore[no-any-return]
 
     def post(self, path: str, **fields: object) -> Any:
+        """Post a form, and return the text of the answer."""
         data = urllib.parse.urlencode(fields).encode()
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.web}{path}", data, timeout=DEADLINE
@@ -153,10 +173,11 @@ class Swarm:
             return page.read().decode()
 
     def stats(self) -> Any:
+        """Return locust's statistics."""
         return json.loads(self.get("/stats/requests"))
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        """The samples by name and sorted values of labels."""
+        """Return the samples of the metrics, by name and sorted values of labels."""
         return {
             (sample.name, *sorted(sample.labels.values())): sample.value
             for family in text_string_to_metric_families(self.get("/metrics"))
@@ -164,6 +185,7 @@ class Swarm:
         }
 
     def close(self) -> None:
+        """Kill the master and the workers."""
         for process in self._started:
             process.kill()
             process.wait()

@@ -82,7 +82,7 @@ def test_an_interrupt_ends_a_swarm_with_its_figures(
     """Requests in progress are not lost, nor counted in part."""
     page = tmp_path / "report.html"
     options = ["--headless", "-u", "5", "-t", "60s", "--html", str(page)]
-    with started(echo_server.url, *options, until_said=b"All users spawned") as swarm:
+    with started(echo_server.url, *options, until_logged=b"All users spawned") as swarm:
         os.killpg(swarm.pid, signal.SIGINT)
         _, log = swarm.communicate(timeout=DEADLINE)
     assert swarm.returncode == 0
@@ -95,7 +95,7 @@ def test_an_interrupt_ends_a_swarm_with_its_figures(
 def test_an_interrupt_ends_a_master_that_waits_for_workers() -> None:
     options = ["--headless", "--master", "--expect-workers", "1"]
     port = ["--master-bind-port", str(free_port())]
-    with started("127.0.0.1:9", *options, *port, until_said=b"Waiting for workers") as master:
+    with started("127.0.0.1:9", *options, *port, until_logged=b"Waiting for workers") as master:
         os.killpg(master.pid, signal.SIGINT)
         _, log = master.communicate(timeout=DEADLINE)
     assert (master.returncode, b"Traceback" in log) == (130, False)
@@ -104,7 +104,7 @@ def test_an_interrupt_ends_a_master_that_waits_for_workers() -> None:
 def test_a_swarm_without_a_test_has_not_failed() -> None:
     """The web page was opened and closed again, without a test that could have failed."""
     port = ["--web-port", str(free_port())]
-    with started("127.0.0.1:9", *port, until_said=b"Starting web interface") as swarm:
+    with started("127.0.0.1:9", *port, until_logged=b"Starting web interface") as swarm:
         until(lambda: is_served(int(port[1])), "the page")
         os.killpg(swarm.pid, signal.SIGINT)
         _, log = swarm.communicate(timeout=DEADLINE)

@@ -25,7 +25,7 @@ def swarm(start_server: StartServer, tmp_path: Path) -> Iterator[Swarm]:
         *("--threshold", "p99<1h", "--threshold", "p50<1us"),
     )
     try:
-        until(made.answers, "the web page")
+        until(made.serves_page, "the web page")
         yield made
     finally:
         made.close()
@@ -44,7 +44,7 @@ def figure(cell: str) -> int:
 def test_a_swarm_survives_losing_and_gaining_a_worker(swarm: Swarm) -> None:
     first, _ = swarm.worker(), swarm.worker()
     until(
-        lambda: "2 workers" in swarm.said() or swarm.said().count("reported as ready") == 2,
+        lambda: "2 workers" in swarm.log() or swarm.log().count("reported as ready") == 2,
         "workers",
     )
     swarm.post("/swarm", user_count=1000, spawn_rate=1000, host=swarm.host)
@@ -81,7 +81,7 @@ def test_a_swarm_survives_losing_and_gaining_a_worker(swarm: Swarm) -> None:
 
     first.kill()
     first.wait()
-    until(lambda: "failed to send heartbeat" in swarm.said(), "the master to miss its worker")
+    until(lambda: "failed to send heartbeat" in swarm.log(), "the master to miss its worker")
     until(lambda: swarm.metrics()["echo_swarm_workers",] == 1, "one worker to be left")
     before = message_row(swarm.stats())["num_requests"]
     until(lambda: message_row(swarm.stats())["num_requests"] > before, "the run to go on")
@@ -105,7 +105,7 @@ def test_a_swarm_survives_losing_and_gaining_a_worker(swarm: Swarm) -> None:
 @pytest.mark.slow
 def test_a_reset_clears_microseconds_too(swarm: Swarm) -> None:
     swarm.worker()
-    until(lambda: "reported as ready" in swarm.said(), "a worker")
+    until(lambda: "reported as ready" in swarm.log(), "a worker")
     swarm.post("/swarm", user_count=3, spawn_rate=100, host=swarm.host)
     until(lambda: message_row(swarm.stats())["num_requests"] > 20, "messages")
     swarm.post("/stop")

@@ -12,8 +12,8 @@ import pytest
 
 from echo_load.results.result import Result
 from support.misbehaving import (
-    AnswersOfAnother,
     Floods,
+    ForeignReplies,
     Service,
     answers_http,
     closes,
@@ -97,7 +97,7 @@ def test_replies_to_other_messages_are_reordered_or_foreign(engine: str) -> None
             *("--pipeline", "2", "--no-reconnect"),
         )
     assert result.totals.errors == {"reordered": 1}
-    with Service(AnswersOfAnother()) as service:
+    with Service(ForeignReplies()) as service:
         code, result = loaded("run", service.target, "--engine", engine, "-c", "2", "-n", "2")
     assert (code, result.totals.errors) == (1, {"foreign": 1})
 

@@ -18,7 +18,7 @@ from echo_load.results.idle import IdleResult
 from echo_load.results.result import Result
 from support.certificates import make_certificates
 from support.misbehaving import Behaviour, Service, greets, silent_after, wrong
-from support.namespaces import forgetful_nat
+from support.namespaces import nat_with_idle_timeout
 from support.processes import (
     DEADLINE,
     LOAD,
@@ -122,7 +122,7 @@ def accepts(port: int) -> bool:
 
 
 def test_a_nat_forgets_in_silence_unless_kept_alive(start_server: StartServer) -> None:
-    with forgetful_nat(seconds=2) as nat:
+    with nat_with_idle_timeout(seconds=2) as nat:
         server = start_server("--host", nat.address, command=(*nat.server, *SERVER))
         idle = (*nat.client, *LOAD, "idle", server.url, "--up-to", "4s", "--timeout", "1s")
         found = {}

@@ -25,7 +25,7 @@ import pytest
 
 from support.certificates import make_certificates
 from support.idle_round_trips import IdleRoundTrips
-from support.known_delays import Kept, KnownDelays
+from support.known_delays import KnownDelays, ServiceLog
 from support.processes import LOAD, StartServer, run
 
 pytestmark = pytest.mark.alone
@@ -127,14 +127,14 @@ def test_a_service_time_of_10_ms_is_measured(engine: str, pacing: list[object]) 
     def measure() -> list[str]:
         with KnownDelays(delay=0.010) as service, IdleRoundTrips() as idle:
             result = loaded(service.target, "--engine", engine, *pacing, "-d", "1s")
-            kept = service.kept()
-            machine = Machine(kept.wakes, idle.nanoseconds())
-        assert min(kept.delays) >= 10_000_000
+            log = service.finish()
+            machine = Machine(log.wakes, idle.nanoseconds())
+        assert min(log.delays) >= 10_000_000
         return [
             f"{figures} {found}"
             for figures in ("response", "service")
             for found in beyond(
-                result["latency_us"][figures], kept.delays, machine, ["p50", "p90", "p99"]
+                result["latency_us"][figures], log.delays, machine, ["p50", "p90", "p99"]
             )
         ]
 
@@ -157,17 +157,17 @@ class Known:
     kept_from_leaving: int
 
 
-def known(kept: Kept, rate: int, connections: int) -> Known:
-    arrivals = sorted(kept.arrivals)
+def known(log: ServiceLog, rate: int, connections: int) -> Known:
+    arrivals = sorted(log.arrivals)
     gap = 1e9 / rate
     # The instant at which the first was due, as no message arrives before it is due.
     origin = min(arrival - number * gap for number, arrival in enumerate(arrivals))
     dues = [int(origin + number * gap) for number in range(len(arrivals))]
     responses, queued = [], [0]
     for due, arrival in zip(dues, arrivals, strict=True):
-        responses.append(sum(end - due for _, end in kept.stalls if due < end <= arrival))
-        queued += [arrival - end for begin, end in kept.stalls if begin < due < end <= arrival]
-    in_stalls = [sum(begin < due < end for due in dues) for begin, end in kept.stalls]
+        responses.append(sum(end - due for _, end in log.stalls if due < end <= arrival))
+        queued += [arrival - end for begin, end in log.stalls if begin < due < end <= arrival]
+    in_stalls = [sum(begin < due < end for due in dues) for begin, end in log.stalls]
     waiting = sum(max(0, due - connections) for due in in_stalls)
     return Known(responses, max(queued) / 1e3, waiting)
 
@@ -187,11 +187,11 @@ def test_all_messages_due_in_a_stall_are_late(engine: str, connections: int, rat
             result = loaded(
                 service.target, "--engine", engine, "-c", connections, "--rate", rate, "-d", "2s"
             )
-            kept = service.kept()
-            machine = Machine(kept.wakes, idle.nanoseconds())
-        assert len(kept.stalls) >= 2
+            log = service.finish()
+            machine = Machine(log.wakes, idle.nanoseconds())
+        assert len(log.stalls) >= 2
         response = result["latency_us"]["response"]
-        by_hand = known(kept, rate, connections)
+        by_hand = known(log, rate, connections)
         found = beyond(
             response, by_hand.responses, machine, list(PERCENTILES), queued=by_hand.queued
         )

@@ -21,7 +21,7 @@ from support.processes import (
     receive_exactly,
     until,
 )
-from support.visitors import Visitors
+from support.short_lived_clients import ShortLivedClients
 
 ADMIN = ("--admin", "127.0.0.1:0")
 # Connections, or senders of datagrams: all of them at one of two listeners would be a wonder.
@@ -209,12 +209,12 @@ def test_a_substitute_that_dies_or_is_replaced(start_server: StartServer, tmp_pa
         until_down(server, down)
         assert_all_are_served(server)
     file.write_text("")
-    with Visitors(server.port, threads=4, per_second=500) as visitors:
+    with ShortLivedClients(server.port, threads=4, per_second=500) as clients:
         server.signal(signal.SIGHUP)
         until(lambda: server.get("/readyz") == (200, "ready\n"), "all workers")
         until_replaced(server, set(workers))
-        visitors.wait_for_more()
-    assert visitors.failures == []
+        clients.wait_for_more()
+    assert clients.failures == []
     assert server.metric("worker_up") == 3
 
 

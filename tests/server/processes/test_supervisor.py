@@ -24,7 +24,7 @@ from support.processes import (
     run,
     until,
 )
-from support.visitors import Visitors
+from support.short_lived_clients import ShortLivedClients
 
 ADMIN = ("--admin", "127.0.0.1:0")
 
@@ -167,18 +167,18 @@ def test_a_killed_worker_loses_only_its_own_connections(start_server: StartServe
 @pytest.mark.slow
 def test_a_rolling_restart_refuses_and_resets_nothing(start_server: StartServer) -> None:
     server = start_server("--workers", "2", *ADMIN)
-    with Visitors(server.port, threads=4, per_second=2000) as visitors:
+    with ShortLivedClients(server.port, threads=4, per_second=2000) as clients:
         for _ in range(2):
             old = set(server.workers())
             server.signal(signal.SIGHUP)
             until_replaced(server, old)
-            visitors.wait_for_more()
-    assert visitors.failures == []
+            clients.wait_for_more()
+    assert clients.failures == []
     assert server.log().count('"event": "workers restarted"') == 2
     until(lambda: server.metric("connections_open") == 0, "all to be gone")
-    assert server.metric("connections_accepted_total") == visitors.visits
-    assert server.metric("connections_closed_total", reason="end_of_stream") == visitors.visits
-    assert server.metric("received_bytes_total") == 7 * visitors.visits
+    assert server.metric("connections_accepted_total") == clients.connections
+    assert server.metric("connections_closed_total", reason="end_of_stream") == clients.connections
+    assert server.metric("received_bytes_total") == 7 * clients.connections
     assert server.metric("worker_restarts_total") == 0
 
 

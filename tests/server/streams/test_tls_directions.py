@@ -29,7 +29,7 @@ def never_reads(server: EchoServerProcess) -> OpenSslPeer:
     connection.connect(("127.0.0.1", server.port))
     peer = OpenSslPeer(connection)
     asked = 0
-    while more := peer.ask_for_key_updates():
+    while more := peer.request_key_updates():
         asked += more
     assert asked > 1000
     return peer

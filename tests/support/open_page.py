@@ -1,4 +1,4 @@
-"""A page that a browser has opened from disk, and whether it can be read."""
+"""A page that a browser has opened from disk, with the contrast of its text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Page
 
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
-# Web Content Accessibility Guidelines 2.2, 1.4.3, for text of this size.
+# For text of normal size (Web Content Accessibility Guidelines 2.2, success criterion 1.4.3).
 LEAST_CONTRAST = 4.5
 
 CONTRAST = """
@@ -38,23 +38,35 @@ CONTRAST = """
 """
 
 
-class Shown:
-    """An open page, with the browser's complaints and network requests."""
+class OpenPage:
+    """A page opened from disk and drawn.
+
+    Args:
+        page: an empty page of the browser.
+        path: file to open.
+
+    Attributes:
+        page: the page.
+        messages: console messages and errors.
+        requests: URLs that were requested.
+    """
 
     def __init__(self, page: Page, path: Path) -> None:
         self.page = page
-        self.complaints: list[str] = []
+        self.messages: list[str] = []
         self.requests: list[str] = []
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: self.messages.append(message.text))
+        page.on("pageerror", lambda error: self.messages.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
         page.goto(path.as_uri())
         page.wait_for_selector("body[data-drawn]")
 
     def contrasts(self, selector: str) -> list[float]:
+        """Return the contrast ratio of each selected element to its background."""
         found: list[float] = self.page.evaluate(CONTRAST, selector)
         return found
 
     def all(self, selector: str) -> list[Any]:
+        """Return all selected elements."""
         found: list[Any] = self.page.query_selector_all(selector)
         return found

@@ -1,4 +1,4 @@
-"""Clients that come and go all the time, and count what they saw."""
+"""Clients that open short-lived connections at a steady rate."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from typing import Self
 from support.processes import DEADLINE, receive_exactly, until
 
 
-class Visitors:
-    """Threads that connect, echo, see the end of the stream and connect anew; all is counted."""
+class ShortLivedClients:
+    """Threads that connect, exchange a message, and close, again and again; a context manager.
+
+    Args:
+        port: port to connect to.
+        threads: number of threads.
+        per_second: connections per second of all threads together.
+
+    Attributes:
+        connections: number of connections that succeeded, up to the end of the stream.
+        failures: descriptions of those that failed.
+    """
 
     def __init__(self, port: int, threads: int, per_second: int) -> None:
-        self.visits = 0
+        self.connections = 0
         self.failures: list[str] = []
         self._port = port
         self._interval = threads / per_second
         self._over = threading.Event()
         self._threads = [
-            threading.Thread(target=self._visit, args=(number,)) for number in range(threads)
+            threading.Thread(target=self._run, args=(number,)) for number in range(threads)
         ]
 
     def __enter__(self) -> Self:
@@ -34,26 +44,27 @@ class Visitors:
             thread.join(DEADLINE)
 
     def wait_for_more(self) -> None:
-        enough = self.visits + 100
-        until(lambda: self.visits > enough, "more visits")
+        """Wait for another 100 connections."""
+        enough = self.connections + 100
+        until(lambda: self.connections > enough, "more connections")
 
-    def _visit(self, number: int) -> None:
+    def _run(self, number: int) -> None:
         turn = 0
         due = time.monotonic()
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due += self._interval
             turn += 1
-            # Many source addresses: closed connections keep their ports for a while.
+            # Many source addresses, because closed connections keep their ports for a while.
             source = f"127.0.{1 + number}.{1 + turn % 250}"
             try:
                 with socket.create_connection(
                     ("127.0.0.1", self._port), DEADLINE, (source, 0)
                 ) as connection:
-                    connection.sendall(b"a visit")
+                    connection.sendall(b"message")
                     connection.shutdown(socket.SHUT_WR)
-                    assert receive_exactly(connection, 7) == b"a visit"
+                    assert receive_exactly(connection, 7) == b"message"
                     assert connection.recv(1) == b""
             except (OSError, AssertionError) as error:
                 self.failures.append(repr(error))
             else:
-                self.visits += 1
+                self.connections += 1

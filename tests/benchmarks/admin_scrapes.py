@@ -1,12 +1,12 @@
-"""Measures what scrapes of the admin page cost, and what they do to the latency of the echo.
+"""Measure the cost of scrapes of the admin page, and their effect on the latency of the echo.
 
     python tests/benchmarks/admin_scrapes.py [--rounds 5] [--seconds 0.8] [--scrapers 8]
 
-The processor time of the process that serves the page, for each scrape and for the rendering alone;
-and the round trips of one connection with and without scrapers that ask again as soon as they are
-answered. Rounds are interleaved. The prober and each scraper are processes of their own: in threads
-they would measure their own interpreter lock. The whole server and the prober share core 0; the
-scrapers have core 1, as if they were on another machine.
+The results are the processor time of the process that serves the page, per scrape and for the
+rendering alone; and the round trips of one connection, alone and under scrapers that request the
+page without pauses. Rounds are interleaved. The prober and each scraper are processes of their own:
+as threads they would measure their own interpreter lock. The server and the prober share core 0;
+the scrapers run on core 1, as if they were on another machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ RENDERINGS = 2000
 
 @dataclass(frozen=True)
 class Measured:
-    """One round with or without scrapers; times in microseconds."""
+    """The figures of one round, with or without scrapers.
+
+    Attributes:
+        p50: median round trip in microseconds.
+        p99: 99th percentile of the round trips in microseconds.
+        scrapes: number of scrapes.
+        cpu_us_per_scrape: processor time per scrape in microseconds; 0 without scrapes.
+    """
 
     p50: float
     p99: float
@@ -43,7 +50,7 @@ class Measured:
 
 
 def probe(port: int, seconds: float) -> None:
-    """Print the percentiles of round trips of one byte, in microseconds."""
+    """Print the 50th and 99th percentile of round trips of one byte, in microseconds."""
     times = []
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -59,7 +66,7 @@ def probe(port: int, seconds: float) -> None:
 
 
 def scrape(port: int) -> None:
-    """Scrape until standard input ends; print how often."""
+    """Scrape until standard input ends, and print the number of scrapes."""
     os.set_blocking(0, False)
     scrapes = 0
     while True:
@@ -77,7 +84,7 @@ def scrape(port: int) -> None:
 
 
 def child(core: int, *arguments: object) -> subprocess.Popen[str]:
-    """Run a part of this file in a process of its own."""
+    """Start `probe` or `scrape` in a process of its own, on a core."""
     return subprocess.Popen(
         [sys.executable, __file__, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -89,7 +96,11 @@ def child(core: int, *arguments: object) -> subprocess.Popen[str]:
 
 @contextmanager
 def scraped(port: int, scrapers: int) -> Iterator[list[int]]:
-    """Scrape while the block runs; after it, the yielded list holds the scrapes of each scraper."""
+    """Scrape for the duration of the block.
+
+    Yields:
+        A list that is filled after the block: the number of scrapes of each scraper.
+    """
     counts: list[int] = []
     children = [child(GENERATOR_CORE, "scrape", port) for _ in range(scrapers)]
     try:
@@ -99,17 +110,25 @@ def scraped(port: int, scrapers: int) -> Iterator[list[int]]:
 
 
 def measure(port: int, admin_port: int, pid: int, scrapers: int, seconds: float) -> Measured:
-    """Probe once, with this many scrapers."""
+    """Measure one round.
+
+    Args:
+        port: port of the echo service.
+        admin_port: port of the admin page.
+        pid: id of the process that serves the admin page.
+        scrapers: number of scrapers.
+        seconds: duration in seconds.
+    """
     with scraped(admin_port, scrapers) as counts:
         before = cpu_seconds(pid)
         p50, p99 = json.loads(child(SERVER_CORE, "probe", port, seconds).communicate()[0])
-    # Read after the last scrape was answered.
+    # The last scrape has been answered here, so that its processor time is included.
     cpu = cpu_seconds(pid) - before
     return Measured(p50, p99, sum(counts), cpu / sum(counts) * 1e6 if counts else 0.0)
 
 
 def rendering_us(form: Format) -> float:
-    """Processor time to render the page of one worker, this process."""
+    """Return the processor time to render the page of one worker, in microseconds."""
     metrics = Metrics(1, None)
     figures = [WorkerFigures(0, os.getpid(), True, 0, [12345] * ROW_CELLS)]
     begin = time.process_time()
@@ -119,14 +138,14 @@ def rendering_us(form: Format) -> float:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
         return port
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = option_parser(__doc__)
     parser.add_argument("--scrapers", type=int, default=8)
     options = parser.parse_args()
@@ -142,7 +161,7 @@ def main() -> None:
         renderings = [rendering_us(form) for _ in range(options.rounds)]
         print(f"  rendering {form.name:14} {spread(renderings)} us CPU each")
     costs = [one.cpu_us_per_scrape for one in under]
-    print(f"  scrape, all of it        {spread(costs)} us CPU each")
+    print(f"  scrape in total          {spread(costs)} us CPU each")
     rates = [one.scrapes / options.seconds for one in under]
     print(f"  {options.scrapers} scrapers               {spread(rates, 0)} scrapes/s")
     for name, rounds in (("alone", alone), ("under scrapes", under)):

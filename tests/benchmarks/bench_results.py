@@ -1,4 +1,4 @@
-"""The results of a suite of benchmarks: interleaved rounds, and one JSON file."""
+"""The results of a suite of benchmarks, measured in interleaved rounds, as a JSON file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FAILED = 1
 
 
 class MeasurementError(Exception):
-    """A program that was to be measured, or that measures, failed."""
+    """A server or a generator failed."""
 
 
 class Value(msgspec.Struct, frozen=True):
-    """What one candidate reached in one round.
+    """The figures of one candidate in one round.
 
     Attributes:
         value: the figure, in the unit of its scenario.
@@ -34,14 +34,14 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class Scenario(msgspec.Struct, kw_only=True):
-    """One workload, and what each candidate reached in each round.
+    """One workload, and the figures of each candidate in each round.
 
     Attributes:
-        group: scenarios that belong to one table, such as `connections`.
-        label: heading of its column, such as `100`.
+        group: name of the group of scenarios that share a table, such as `connections`.
+        label: heading of its column in the table, such as `100`.
         x: its position on the axis of a plot.
         unit: unit of all values.
-        reference: candidate by which the others are divided; None if the values are shown as such.
+        reference: candidate by whose value the others are divided; None to show no ratios.
         rounds: values of each candidate, one per round.
         failed: candidates that failed, with the reason; they have no rounds.
     """
@@ -55,7 +55,10 @@ class Scenario(msgspec.Struct, kw_only=True):
     failed: dict[str, str] = {}
 
     def lines(self) -> Iterator[str]:
-        """Yield the scenario as text: value, share of the reference with its range, CPU time."""
+        """Yield the scenario as text: values, ratios to the reference with their ranges, CPU time.
+
+        Values and ratios are medians of the rounds.
+        """
         yield f"{self.group}, {self.label} ({self.unit})"
         reference = self.rounds.get(self.reference or "")
         for name, values in self.rounds.items():
@@ -73,7 +76,7 @@ class Scenario(msgspec.Struct, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine, without anything that names it."""
+    """The machine, without its name."""
 
     processor: str
     cores: int
@@ -98,12 +101,13 @@ class Suite(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: name of the suite; its file is `NAME.json`.
+        machine: machine on which it was measured.
         revision: commit that was measured, with `+` if files were changed.
         date: day of the measurement.
         rounds: number of interleaved rounds.
         seconds: measured seconds of each candidate in each round.
         left_out: candidates that this machine cannot run, with the reason.
-        scenarios: what was measured.
+        scenarios: scenarios measured so far.
     """
 
     name: str
@@ -134,7 +138,7 @@ class Suite(msgspec.Struct, kw_only=True):
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
     def write(self, directory: Path) -> None:
-        """Write the results so far."""
+        """Write the results so far to a file in a directory, which is replaced at once."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.name}.json"
         unfinished = path.with_suffix(".unfinished")
@@ -147,12 +151,13 @@ class Suite(msgspec.Struct, kw_only=True):
         scenario: Scenario,
         candidates: Mapping[str, Callable[[], Value | Mapping[str, Value]]],
     ) -> Scenario:
-        """Measure the candidates in interleaved rounds, and write the file anew.
+        """Measure the candidates in interleaved rounds, and write the file again.
 
         Args:
-            directory: folder of the file.
+            directory: directory of the file.
             scenario: scenario without rounds.
-            candidates: measures a candidate once; a mapping has several values of it by name.
+            candidates: for each candidate, a function that measures it once and returns a value, or
+                several by name.
 
         Returns:
             The scenario with its rounds.
@@ -172,7 +177,7 @@ class Suite(msgspec.Struct, kw_only=True):
                 named = {name: values} if isinstance(values, Value) else values
                 for one, value in named.items():
                     rounds.setdefault(one, []).append(value)
-        # A candidate has all rounds or none: ratios are taken within a round.
+        # A candidate that failed has no rounds, because ratios need a value of each round.
         scenario.rounds = {name: rounds[name] for name in rounds if name not in failed}
         scenario.failed = failed
         self.scenarios.append(scenario)
@@ -181,7 +186,7 @@ class Suite(msgspec.Struct, kw_only=True):
         return scenario
 
     def lines(self) -> Iterator[str]:
-        """Yield the results as text: a table for each scenario, and what was left out."""
+        """Yield the results as text: a table for each scenario, and the candidates left out."""
         yield f"{self.name}, medians of {self.rounds} rounds"
         for scenario in self.scenarios:
             yield ""
@@ -191,7 +196,7 @@ class Suite(msgspec.Struct, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 if a candidate failed."""
+        """The exit code: 0, or 1 if a candidate failed."""
         return FAILED if any(one.failed for one in self.scenarios) else 0
 
 

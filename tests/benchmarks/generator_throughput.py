@@ -1,9 +1,10 @@
-"""Measures echo-load against its peers: messages a second, and lateness at half of that.
+"""Compare echo-load with its peers: messages per second, and its lateness at half that rate.
 
     python tests/benchmarks/generator_throughput.py [--rounds 5] [--seconds 0.8]
 
-The target is the C epoll server on core 0; each generator has core 1 to itself, its controller
-included. Rounds are interleaved; how, and what to quote, stands in measuring.py.
+The target is the C epoll server on core 0; each generator runs on core 1, together with its
+controller. Rounds are interleaved as described in measuring.py, which also says which figures to
+quote.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ BLOCK = 100
 
 @dataclass(frozen=True)
 class Generator:
-    """The command of a generator, and how to read its rate.
+    """The command of a generator, and a function that extracts its rate.
 
     Attributes:
-        command: returns a program and its arguments for a port, connections and seconds
-        rate: returns messages per second from what the program printed
+        command: returns a program and its arguments for a port, a number of connections and a
+            duration in seconds.
+        rate: returns messages per second from the JSON that the program printed.
     """
 
     command: Callable[[int, int, float], list[object]]
@@ -58,7 +60,7 @@ class Generator:
 
 
 def peer(*program: str) -> Generator:
-    """A closed loop among the peers that sends messages of SIZE bytes."""
+    """Return a peer that generates a closed loop of messages of SIZE bytes."""
     return Generator(
         lambda port, connections, seconds: [
             *(*program, port, connections, SIZE, WARMUP_SECONDS, seconds)
@@ -68,7 +70,7 @@ def peer(*program: str) -> Generator:
 
 
 def tutorial() -> Generator:
-    """The tutorial's threads; their messages are `hello 0`, `hello 1` and so on."""
+    """Return the tutorial's threads; their messages are `hello 0`, `hello 1` and so on."""
     program = (sys.executable, PEERS / "tutorial_threads.py")
     return Generator(
         lambda port, connections, seconds: [*program, port, connections, WARMUP_SECONDS, seconds],
@@ -77,7 +79,7 @@ def tutorial() -> Generator:
 
 
 def echo_load(*arguments: object) -> Generator:
-    """echo-load with a single generator, whose controller shares the core."""
+    """Return echo-load with a single generator, whose controller shares its core."""
     return Generator(
         lambda port, connections, seconds: [
             *(sys.executable, "-m", "echo_load", *arguments, f"tcp://127.0.0.1:{port}"),
@@ -89,7 +91,7 @@ def echo_load(*arguments: object) -> Generator:
 
 
 def echo_load_run(engine: str, *arguments: object) -> Generator:
-    """An engine of echo-load with messages of SIZE bytes, each checked and recorded."""
+    """Return `echo-load run` with an engine and messages of SIZE bytes."""
     return echo_load(
         *("run", "--engine", engine, "--warmup", f"{WARMUP_SECONDS}s", "--payload-size", SIZE),
         *arguments,
@@ -97,7 +99,7 @@ def echo_load_run(engine: str, *arguments: object) -> Generator:
 
 
 def locust(file: Path, users: Callable[[int], int], *options: object) -> Generator:
-    """Users in a locust process, whose statistics are reset after the warm-up.
+    """Return a locust process with users; its statistics are reset after the warm-up.
 
     Args:
         file: the locustfile.
@@ -105,13 +107,13 @@ def locust(file: Path, users: Callable[[int], int], *options: object) -> Generat
         options: further options of locust.
     """
     program = (sys.executable, "-m", "locust", "-f", f"{file},{PEERS / 'locust_warmup.py'}")
-    how = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json")
+    output = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json")
     return Generator(
         lambda port, connections, seconds: [
-            *(*program, *how, "--host", f"tcp://127.0.0.1:{port}", *options),
+            *(*program, *output, "--host", f"tcp://127.0.0.1:{port}", *options),
             *("--warmup-seconds", WARMUP_SECONDS),
             *("-u", users(connections), "-r", users(connections)),
-            # It accepts only whole seconds.
+            # Locust accepts only whole seconds.
             *("-t", f"{math.ceil(WARMUP_SECONDS + seconds)}s"),
         ],
         locust_rate,
@@ -119,7 +121,7 @@ def locust(file: Path, users: Callable[[int], int], *options: object) -> Generat
 
 
 def locusts() -> dict[str, Generator]:
-    """A plain socket user, and the swarm's users: a connection each, and blocks."""
+    """Return locust with a plain socket user, and with the two user classes of the swarm."""
     package = importlib.util.find_spec("echo_load")
     assert package is not None
     assert package.origin is not None
@@ -135,7 +137,7 @@ def locusts() -> dict[str, Generator]:
 
 
 def locust_rate(entries: Any) -> float:
-    """Messages per second from locust's statistics, divided as locust does it."""
+    """Return the messages per second from locust's statistics, computed as locust does."""
     (entry,) = (entry for entry in entries if entry["name"] == "message")
     seconds = entry["last_request_timestamp"] - entry["start_time"]
     rate: float = entry["num_requests"] / seconds
@@ -143,7 +145,7 @@ def locust_rate(entries: Any) -> float:
 
 
 def measured(generator: Generator, server: str, connections: int, seconds: float) -> Any:
-    """What the generator printed about one run against a target of its own."""
+    """Run a generator once against a target of its own; return the JSON that it printed."""
     with listening([server, "0"]) as (_, port):
         return generated([*map(str, generator.command(port, connections, seconds))])
 
@@ -151,7 +153,11 @@ def measured(generator: Generator, server: str, connections: int, seconds: float
 def compare(
     generators: dict[str, Generator], server: str, connections: int, options: argparse.Namespace
 ) -> float:
-    """Measure all generators in rounds, print a line for each, and return the hub's rate."""
+    """Measure all generators in rounds, and print the results.
+
+    Returns:
+        The median rate of the hub engine in messages per second.
+    """
     rounds = [
         {
             name: generator.rate(measured(generator, server, connections, options.seconds))
@@ -173,7 +179,7 @@ def compare(
 
 
 def open_loop(server: str, connections: int, rate: int, options: argparse.Namespace) -> None:
-    """Measure how late messages leave in an open loop."""
+    """Measure and print the lateness of messages in an open loop."""
     generator = echo_load_run("hub", "--rate", rate)
     results = [
         measured(generator, server, connections, options.seconds) for _ in range(options.rounds)
@@ -181,13 +187,13 @@ def open_loop(server: str, connections: int, rate: int, options: argparse.Namesp
     sent = statistics.median(map(generator.rate, results))
     lateness = [result["generator"]["lateness_us"]["p99"] for result in results]
     print(
-        f"  open loop, {rate:,} msg/s asked for: {sent:,.0f} msg/s,"
+        f"  open loop at {rate:,} msg/s: {sent:,.0f} msg/s sent,"
         f" lateness p99 {spread(lateness, decimals=0)} us"
     )
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = option_parser(__doc__)
     parser.add_argument("--connections", type=int, nargs="+", default=[100, 1000])
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Shared by the benchmarks: processes on cores of their own, their figures, ratios with a spread.
+"""Helpers of the benchmarks: processes pinned to cores, their figures, and ratios with a spread.
 
-The target has core 0 to itself and the generator core 1. Rounds are interleaved, one candidate
-after the other in each, because shared machines change their speed: every figure is divided by that
-of the reference in the same round, and the median of these ratios is what to quote.
+The target runs alone on core 0, the generator on core 1. Rounds are interleaved: in each, all
+candidates are measured one after the other, because the speed of a shared machine changes. Every
+figure is divided by that of the reference in the same round. Quote the median of these ratios.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from bench_results import MeasurementError
 PEERS = Path(__file__).parent / "peers"
 SERVER_CORE, GENERATOR_CORE = 0, 1
 WARMUP_SECONDS = 0.3
-# A program that has not ended by then is stuck.
+# Time after which a program is killed.
 LONGEST_SECONDS = 60.0
-# The folder that compiled peers are in.
+# The directory of compiled peers.
 BUILD = "peers"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the benchmarks were asked for.
+    """The options of a suite.
 
     Attributes:
         rounds: number of interleaved rounds.
         seconds: measured seconds of each candidate in each round.
-        directory: folder of the results.
+        directory: directory of the results.
         groups: groups of scenarios to measure; all if empty.
     """
 
@@ -47,12 +47,17 @@ class Options:
     groups: frozenset[str]
 
     def wants(self, group: str) -> bool:
-        """Return whether a group is to be measured."""
+        """Return whether to measure a group."""
         return not self.groups or group in self.groups
 
 
 def read_options(description: str | None, groups: Sequence[str]) -> Options:
-    """Parse the options that suites have; the description is a docstring's first line."""
+    """Parse the options of a suite.
+
+    Args:
+        description: docstring whose first line is the help text.
+        groups: names of the groups of scenarios.
+    """
     parser = option_parser(description)
     parser.add_argument("--quick", action="store_true", help="one short round, to try it")
     parser.add_argument("-o", "--directory", type=Path, default=Path("build/bench"))
@@ -69,7 +74,11 @@ def read_options(description: str | None, groups: Sequence[str]) -> Options:
 
 
 def option_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark has; the description is a docstring's first line."""
+    """Return a parser of the options that all benchmarks have.
+
+    Args:
+        description: docstring whose first line is the help text.
+    """
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.8)
@@ -77,7 +86,7 @@ def option_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def compile_peer(name: str, directory: Path, *libraries: str) -> str:
-    """Compile a peer written in C and return its path."""
+    """Compile a peer written in C, and return its path."""
     program = directory / BUILD / name
     program.parent.mkdir(exist_ok=True)
     source = PEERS / f"{name}.c"
@@ -87,7 +96,7 @@ def compile_peer(name: str, directory: Path, *libraries: str) -> str:
 
 @contextmanager
 def listening(command: list[str]) -> Iterator[tuple[int, int]]:
-    """Run a server on its core, and yield its process id and its port."""
+    """Run a server on its core for the duration of the block; yield its process id and its port."""
     server = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -108,7 +117,7 @@ def listening(command: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def generator(command: list[str]) -> subprocess.Popen[str]:
-    """Start the generator on its core."""
+    """Start a generator on its core."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -119,7 +128,7 @@ def generator(command: list[str]) -> subprocess.Popen[str]:
 
 
 def generated(command: list[str]) -> Any:
-    """Run a generator on its core to its end and return what it printed as JSON.
+    """Run a generator on its core to its end; return the JSON that it printed.
 
     Raises:
         MeasurementError: it failed, or did not end.
@@ -131,12 +140,13 @@ def measured(command: list[str], cpu: Callable[[], float]) -> tuple[Any, float]:
     """Run a generator on its core to its end.
 
     Args:
-        command: program and its arguments; if it prints "measuring" on standard error, the measured
-            time begins there.
-        cpu: returns the processor time used by what is measured, in seconds.
+        command: program and its arguments. A compiled peer prints a line on standard error when
+            it begins to measure, after its warm-up.
+        cpu: returns the processor time that the target has used, in seconds.
 
     Returns:
-        What it printed as JSON, and the processor time used while it measured.
+        The JSON that it printed, and the processor time in seconds that the target used while it
+        measured.
 
     Raises:
         MeasurementError: it failed, or did not end.
@@ -153,10 +163,10 @@ def measured(command: list[str], cpu: Callable[[], float]) -> tuple[Any, float]:
     try:
         assert running.stdout is not None
         assert running.stderr is not None
-        # Only the C generators mark the beginning; what others write there is kept for a failure.
-        marks = Path(command[0]).parent.name == BUILD and running.stderr.readline()
+        # Only compiled peers print that line; standard error of others is for their failures.
+        mark = Path(command[0]).parent.name == BUILD and running.stderr.readline()
         before = cpu()
-        if marks:
+        if mark:
             output = running.stdout.read()
             used = cpu() - before
             _, errors = running.communicate()
@@ -166,32 +176,32 @@ def measured(command: list[str], cpu: Callable[[], float]) -> tuple[Any, float]:
     finally:
         watchdog.cancel()
     if running.returncode != 0:
-        words = (errors or str(marks or "")).strip().splitlines()
-        reason = words[-1] if words else "without a message"
+        lines = (errors or str(mark or "")).strip().splitlines()
+        reason = lines[-1] if lines else "without a message"
         raise MeasurementError(f"{Path(command[0]).name} ended with {running.returncode}: {reason}")
     return json.loads(output), used
 
 
 def peer_rate(figures: Any) -> float:
-    """Messages per second, from the output of the peers that generate load."""
+    """Return the messages per second from the JSON of a peer that generates load."""
     rate: float = figures["messages"] / figures["seconds"]
     return rate
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children."""
+    """Return the ids of a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [pid, *map(int, children.split())]
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
+    """Return the processor time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_kib(pid: int) -> int:
-    """Resident memory of a process, in KiB."""
+    """Return the resident memory of a process, in KiB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1])
@@ -199,7 +209,7 @@ def resident_kib(pid: int) -> int:
 
 
 def spread(values: list[float], decimals: int = 2) -> str:
-    """A median and its range."""
+    """Return the median and the range of values, as text."""
     median, least, most = (
         f"{value:,.{decimals}f}" for value in (statistics.median(values), min(values), max(values))
     )

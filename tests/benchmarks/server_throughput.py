@@ -1,10 +1,10 @@
-"""Measures echo-server against its peers: messages and connections a second, memory, CPU.
+"""Compare echo-server with its peers: messages and connections per second, memory, CPU.
 
     python tests/benchmarks/server_throughput.py [--quick] [--rounds 5] [--seconds 0.8] [GROUP ...]
 
-Each server has core 0 to itself and the C generators core 1. Rounds are interleaved; how, and what
-to quote, stands in measuring.py. The reference is the C epoll server. Results are printed, and
-written to build/bench/server.json.
+Each server runs alone on core 0, the C generators on core 1. Rounds are interleaved as described in
+measuring.py, which also says which figures to quote. The reference is the C epoll server. Results
+are printed, and written to build/bench/server.json.
 """
 
 from __future__ import annotations
@@ -41,7 +41,17 @@ GROUPS = ("connections", "sizes", "pipelines", "churn", "workers", "udp", "tls",
 
 
 def throughput(server: Command, options: Options, program: str, *workload: object) -> Value:
-    """Measure one server once with a C generator."""
+    """Measure the throughput of a server once with a C generator.
+
+    Args:
+        server: command of the server.
+        options: options of the benchmark.
+        program: path of the generator.
+        *workload: arguments of the generator that describe the load.
+
+    Raises:
+        MeasurementError: a program failed, or nothing was echoed.
+    """
     with listening(server) as (pid, port):
         pids = family(pid)
         figures, cpu = measured(
@@ -54,7 +64,15 @@ def throughput(server: Command, options: Options, program: str, *workload: objec
 
 
 def memory_per_connection(server: Command, closed_loop: str) -> Value:
-    """KiB that a server needs per connection, with many that have echoed once."""
+    """Measure the memory per connection of a server in KiB.
+
+    Args:
+        server: command of the server.
+        closed_loop: path of the generator; each of its connections has echoed one message.
+
+    Raises:
+        MeasurementError: a program failed, or not all connections could be opened.
+    """
     with listening(server) as (pid, port):
         pids = family(pid)
         before = sum(map(resident_kib, pids))
@@ -72,7 +90,7 @@ Measure = Callable[[Command], Value]
 
 
 class Run:
-    """The scenarios of the suite, measured one after the other."""
+    """A run of the suite, with a method per group of scenarios."""
 
     def __init__(self, suite: Suite, options: Options, peers: Peers) -> None:
         self._suite = suite
@@ -99,17 +117,17 @@ class Run:
         )
 
     def workload(self, program: str, *workload: object) -> Measure:
-        """Return what measures a server with a C generator."""
+        """Return a function that measures a server with a C generator."""
         return lambda server: throughput(server, self._options, program, *workload)
 
     def all(self) -> None:
-        """Measure what was asked for."""
+        """Measure the groups that the options select."""
         for group in GROUPS:
             if self._options.wants(group):
                 getattr(self, group)()
 
     def connections(self) -> None:
-        """64-byte messages, from one connection to thousands."""
+        """Measure 64-byte messages on different numbers of connections."""
         program = self._peers.compiled("closed_loop")
         for count in CONNECTIONS:
             servers = self._peers.servers(connections=count)
@@ -117,7 +135,7 @@ class Run:
             self.measure(servers, measure, group="connections", label=f"{count:,}", x=count)
 
     def sizes(self) -> None:
-        """100 connections, from small to large messages."""
+        """Measure messages of different sizes on 100 connections."""
         program = self._peers.compiled("closed_loop")
         for label, size in SIZES:
             servers = self._peers.servers(connections=100, size=size)
@@ -126,7 +144,7 @@ class Run:
             )
 
     def pipelines(self) -> None:
-        """100 connections with many messages in flight on each."""
+        """Measure different numbers of messages in flight on each of 100 connections."""
         program = self._peers.compiled("pipelined_loop")
         for depth in PIPELINES:
             servers = self._peers.servers(connections=100, size=64 * depth)
@@ -134,7 +152,7 @@ class Run:
             self.measure(servers, measure, group="pipelines", label=f"{depth} in flight", x=depth)
 
     def churn(self) -> None:
-        """Connections that are opened, echo once and are closed."""
+        """Measure connections that are opened, exchange a message and are closed."""
         measure = self.workload(self._peers.compiled("connect_cycles"), CHURN_CONNECTIONS, 64)
         servers = self._peers.servers(connections=CHURN_CONNECTIONS)
         self.measure(
@@ -142,7 +160,7 @@ class Run:
         )
 
     def workers(self) -> None:
-        """Several workers on one core: what sharing costs."""
+        """Measure the cost of several workers that share one core."""
         program = self._peers.compiled("closed_loop")
         for count in (100, 1000, 5000):
             measure = self.workload(program, count, 64)
@@ -157,7 +175,7 @@ class Run:
             )
 
     def udp(self) -> None:
-        """Datagrams, against the plain loop in C."""
+        """Measure datagrams, relative to a plain loop in C."""
         program = self._peers.compiled("datagram_loop")
         servers = self._peers.datagram_servers()
         for sockets, size in ((16, 64), (200, 64), (200, 1400)):
@@ -168,7 +186,7 @@ class Run:
             )
 
     def tls(self) -> None:
-        """TLS, against asyncio and uvloop."""
+        """Measure TLS, relative to asyncio."""
         program = self._peers.tls_generator
         if program is None:
             return
@@ -179,7 +197,7 @@ class Run:
             self.measure(servers, measure, group="tls", label=label, reference="asyncio, Protocol")
 
     def memory(self) -> None:
-        """Memory of a connection that has echoed."""
+        """Measure the memory per connection."""
         program = self._peers.compiled("closed_loop")
         servers = self._peers.servers(connections=MEMORY_CONNECTIONS)
         self.measure(
@@ -193,7 +211,7 @@ class Run:
 
 
 def main() -> int:
-    """Measure, write, and return the exit code."""
+    """Measure, print and write the results; return the exit code."""
     options = read_options(__doc__, GROUPS)
     raise_descriptor_limit()
     with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""The echo servers that are compared, and which of them this machine can run."""
+"""The echo servers that the benchmarks compare."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ _PYTHON = {
     ASYNCIO: "asyncio",
     THREADS: "threads",
 }
-# The tutorial's server sends once what it received, whole or not, and the peer waits for the rest.
+# The tutorial's server receives up to this many bytes and sends them with one call, perhaps only in
+# part. A larger message might never come back whole.
 _TUTORIAL_BYTES = 1024
 _MOST_THREADS = 1000
 
 
 class Peers:
-    """Our server and its peers, compiled in a folder.
+    """The commands of echo-server and its peers; those in C and Go are compiled.
+
+    Args:
+        directory: directory of the compiled programs and of certificates.
 
     Attributes:
-        left_out: peers that cannot run here, with the reason.
+        left_out: peers that this machine cannot run, with the reason.
         tls_generator: the generator over TLS; None without OpenSSL's headers.
     """
 
@@ -58,7 +62,7 @@ class Peers:
         self.tls_generator = self._built_tls()
 
     def compiled(self, name: str) -> str:
-        """Return a C peer, compiled the first time."""
+        """Return the path of a C peer; the first call compiles it."""
         program = self._directory / BUILD / name
         return str(program) if program.exists() else compile_peer(name, self._directory)
 
@@ -79,7 +83,12 @@ class Peers:
             return None
 
     def servers(self, *, connections: int, size: int = 64) -> dict[str, Command]:
-        """Return the servers that can take a workload, with the reference first."""
+        """Return the servers that support a workload, the reference first.
+
+        Args:
+            connections: number of connections.
+            size: size of the messages in flight on a connection, in bytes.
+        """
         found = {
             REFERENCE: [self.compiled("echo_epoll"), "0"],
             OURS: _ours("--port", "0"),
@@ -98,7 +107,7 @@ class Peers:
         return found
 
     def workers(self, counts: Sequence[int]) -> dict[str, Command]:
-        """Return our server with different numbers of workers."""
+        """Return echo-server with different numbers of workers."""
         return {
             f"{count} worker{'s' if count > 1 else ''}": _ours(
                 "--port", "0", "--workers", str(count)

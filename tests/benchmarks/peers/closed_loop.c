@@ -1,14 +1,14 @@
-/* The generator that the echo server is measured with: one thread, one epoll
- * set, every connection in a closed loop (its next message leaves when the
- * reply to the last is in). It costs less per message than any server here, so
- * the server on the other core is what is measured.
+/* The generator of load for echo servers: one thread, one epoll set, and every
+ * connection in a closed loop (the next message is sent when the reply to the
+ * previous one has arrived). It needs less processor time per message than any
+ * server here, so that the server on the other core is the bottleneck.
  *
  *   closed_loop PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS
  *
  * Prints "measuring" on standard error when the measured time begins, and at
  * its end one JSON object: messages and seconds of the measured time. With
  * SECONDS 0 it opens the connections, makes one round trip on each, prints
- * "open" and holds them until its standard input ends.
+ * "open" and keeps them open until its standard input ends.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -46,8 +46,9 @@ static double now(void)
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
-/* Sockets block, so that a large message leaves whole; the server reads as it
- * sends back, and the reply fits the socket buffers. */
+/* Sockets are blocking, so that a large message is sent whole. This cannot
+ * deadlock: the server receives while it sends, and the reply fits in the socket
+ * buffers. */
 static void send_message(struct connection *connection, size_t size)
 {
     size_t sent = 0;

@@ -1,6 +1,5 @@
-/* The generator for datagrams: a number of sockets, each in a closed loop. It
- * receives and sends many at once (recvmmsg would need one socket; here epoll
- * tells which have a reply), and a lost datagram is sent anew after 100 ms.
+/* The generator of datagrams: a number of sockets in one epoll set, each in a
+ * closed loop. A lost datagram is sent again after 100 ms.
  *
  *   datagram_loop PORT SOCKETS SIZE WARMUP_SECONDS SECONDS
  *
@@ -38,7 +37,7 @@ int main(int argc, char **argv)
     }
     int count = atoi(argv[2]), set = epoll_create1(0);
     size_t size = strtoul(argv[3], NULL, 10);
-    double begin = now() + atof(argv[4]), end = begin + atof(argv[5]), started = 0;
+    double begin = now() + atof(argv[4]), end = begin + atof(argv[5]), started = 0, checked = 0;
     struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     struct epoll_event events[BATCH];
     int *sockets = calloc(count, sizeof *sockets);
@@ -69,11 +68,15 @@ int main(int argc, char **argv)
                    instant - started);
             return 0;
         }
-        int ready = epoll_wait(set, events, BATCH, 100);
-        if (ready == 0)
+        if (instant - checked > 0.1) {
+            checked = instant;
             for (int i = 0; i < count; i++)
-                if (now() - sent[i] > 0.1)
+                if (instant - sent[i] > 0.1) {
                     send(sockets[i], message, size, 0);
+                    sent[i] = instant;
+                }
+        }
+        int ready = epoll_wait(set, events, BATCH, 100);
         for (int i = 0; i < ready; i++) {
             int number = events[i].data.u32;
             if (recv(sockets[number], reply, sizeof reply, 0) != (ssize_t)size)

@@ -1,4 +1,4 @@
-/* The plain way to echo datagrams: recvfrom and sendto, one after the other.
+/* A minimal echo server for datagrams: a loop of recvfrom and sendto.
  * Listens on a free port of 127.0.0.1 and prints "listening udp://127.0.0.1:PORT".
  */
 #include <arpa/inet.h>

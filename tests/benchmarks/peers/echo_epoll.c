@@ -1,5 +1,5 @@
-/* The limit that the echo server is measured against: a single-threaded epoll
- * echo server with no features at all.
+/* The reference of the benchmarks: a minimal single-threaded echo server on
+ * epoll.
  *
  *   echo_epoll PORT        (0: any free port)
  *
@@ -66,8 +66,8 @@ static void accept_all(int listener, int set)
     }
 }
 
-/* A peer whose socket buffer is full is waited for here: the benchmark's
- * closed loop never fills one, and waiting keeps every byte. */
+/* Waits if the socket buffer is full, so that no byte is lost; the benchmark's
+ * closed loop never fills it. */
 static int send_all(int fd, const char *data, ssize_t length)
 {
     while (length > 0) {

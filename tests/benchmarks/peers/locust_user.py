@@ -1,10 +1,10 @@
-"""A plain socket user for locust: a task is 64 bytes sent, 64 received, and a request reported.
+"""A plain socket user for locust: a task sends 64 bytes, receives 64 and reports a request.
 
     locust -f locust_user.py,locust_warmup.py --headless -u USERS -r USERS -t SECONDSs --json \
         --host tcp://127.0.0.1:PORT --warmup-seconds WARMUP_SECONDS
 
-locust patches blocking calls when it is imported, so each user is a greenlet. Replies are not
-checked; a connection that the server closes is a failure, and locust ends with status 1.
+Locust monkey-patches the process when it is imported, so that each user is a greenlet. Replies are
+not checked. If the server closes a connection, the request fails, and locust ends with status 1.
 """
 
 import socket

@@ -1,6 +1,7 @@
-"""Resets locust's statistics when all users have been running for a while.
+"""A locustfile that resets locust's statistics after a warm-up.
 
-The option --warmup-seconds sets how long; `--reset-stats` would not wait.
+The option --warmup-seconds sets the seconds from the start of the last user to the reset;
+`--reset-stats` would reset them at once.
 """
 
 from typing import Any

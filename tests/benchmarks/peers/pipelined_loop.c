@@ -1,6 +1,6 @@
-/* The closed loop with many messages in flight: one thread, one epoll set, and
- * on every connection a window of PIPELINE messages, which leave as one run of
- * bytes as soon as there is room for them. Replies are counted, not checked.
+/* A closed loop with many messages in flight: one thread, one epoll set, and on
+ * every connection a window of PIPELINE messages, which are sent as one run of
+ * bytes as soon as the window has space. Replies are counted, not checked.
  *
  *   pipelined_loop PORT CONNECTIONS SIZE PIPELINE WARMUP_SECONDS SECONDS
  *
@@ -65,7 +65,7 @@ static void open_connection(struct connection *connection, int port, size_t wind
         die("epoll_ctl");
 }
 
-/* Sends what the window leaves room for; a full socket buffer is waited for in the epoll set. */
+/* Sends as much as the window allows; waits in the epoll set if the socket buffer is full. */
 static void fill_window(struct connection *connection)
 {
     int full = 0;

@@ -1,10 +1,10 @@
-"""Echo servers in Python that echo-server is measured against.
+"""Echo servers in Python with which echo-server is compared.
 
     python python_servers.py KIND [CERT KEY]      KIND: uvloop, greenlet, tutorial, asyncio, threads
 
-With a certificate and its key, uvloop and asyncio speak TLS.
+With a certificate and its key, uvloop and asyncio use TLS.
 
-Each listens on a free port of 127.0.0.1 and prints `listening tcp://127.0.0.1:PORT`.
+Each server listens on a free port of 127.0.0.1 and prints `listening tcp://127.0.0.1:PORT`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ def announce(port: int) -> None:
 
 
 def greenlet() -> None:
-    """The textbook way: a StreamServer with a greenlet per connection."""
+    """Serve with gevent's StreamServer, which has a greenlet per connection."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -38,7 +38,7 @@ def greenlet() -> None:
 
 
 def tutorial() -> None:
-    """An accept loop and a greenlet per connection on gevent's sockets, without patching."""
+    """Serve with an accept loop and a greenlet per connection on gevent's sockets, unpatched."""
     import gevent
     from gevent import socket as gevent_socket
 
@@ -57,7 +57,7 @@ def tutorial() -> None:
 
 
 def threads() -> None:
-    """An accept loop and a thread per connection on blocking sockets."""
+    """Serve with an accept loop and a thread per connection on blocking sockets."""
 
     def echo(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -94,14 +94,14 @@ async def serve_protocol() -> None:
 
 
 def uvloop() -> None:
-    """asyncio's Protocol on uvloop's event loop."""
+    """Serve with asyncio's Protocol on uvloop's event loop."""
     import uvloop as loop
 
     loop.run(serve_protocol())
 
 
 def asyncio_protocol() -> None:
-    """asyncio's Protocol on the standard library's event loop."""
+    """Serve with asyncio's Protocol on the standard library's event loop."""
     asyncio.run(serve_protocol())
 
 

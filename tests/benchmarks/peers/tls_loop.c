@@ -1,5 +1,5 @@
-/* The closed loop over TLS: one thread, one epoll set. Certificates are not
- * verified; what is measured is the server.
+/* A closed loop over TLS: one thread, one epoll set. Certificates are not
+ * verified, which does not affect the server.
  *
  *   tls_loop PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS
  *
@@ -81,7 +81,7 @@ int main(int argc, char **argv)
         if (epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0)
             die("epoll_ctl");
     }
-    /* Handshakes are not what is measured here. */
+    /* Handshakes are not measured. */
     double begin = now() + atof(argv[4]), end = begin + atof(argv[5]), started = 0;
     for (int i = 0; i < count; i++)
         send_message(&connections[i], size);

@@ -2,9 +2,9 @@
 
     python tutorial_threads.py PORT CONNECTIONS WARMUP_SECONDS SECONDS
 
-Each thread sends `hello 0`, `hello 1` and so on, and checks nothing. Prints one JSON object: the
-messages and seconds measured. Threads wait until all are started, which takes up to a minute for
-1000 threads if the first ones already send; the warm-up begins when each has had a reply.
+Each thread sends `hello 0`, `hello 1` and so on, and checks nothing. It prints one JSON object: the
+messages and seconds measured. No thread sends before all are started, because starting 1000 threads
+would otherwise take up to a minute. The warm-up begins when each thread has received a reply.
 """
 
 import json
@@ -24,7 +24,7 @@ def sock_conn(port: int, gate: threading.Event, counts: list[int], number: int) 
         client.send(("hello %s" % count).encode("utf-8"))  # noqa: UP031 (the tutorial's line)
         data = client.recv(1024)
         if not data:
-            # The tutorial leaves this out: going on would count messages that were not echoed.
+            # Not in the tutorial: without this, messages that were not echoed would be counted.
             sys.stderr.write("tutorial_threads: the server closed a connection\n")
             os._exit(1)
         count += 1
@@ -45,7 +45,7 @@ def main(port: int, connections: int, warmup_seconds: float, seconds: float) -> 
     time.sleep(seconds)
     after, end = sum(counts), time.monotonic()
     print(json.dumps({"messages": after - before, "seconds": end - begin}), flush=True)
-    os._exit(0)  # a normal exit waits for the GIL behind all these threads
+    os._exit(0)  # a normal exit would compete with all these threads for the GIL
 
 
 if __name__ == "__main__":

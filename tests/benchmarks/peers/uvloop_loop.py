@@ -1,9 +1,9 @@
-"""The closed loop on uvloop: an asyncio Protocol per connection, replies counted but not checked.
+"""A closed loop on uvloop: an asyncio Protocol per connection; replies are counted, not checked.
 
     python uvloop_loop.py PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS
 
-The next message leaves when as many bytes have arrived as the last one had. Prints one JSON object:
-the messages and seconds measured.
+The next message is sent when as many bytes have arrived as the previous one had. It prints one JSON
+object: the messages and seconds measured.
 """
 
 import asyncio

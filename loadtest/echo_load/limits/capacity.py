@@ -300,7 +300,7 @@ class _Finder:
         return step.rate if self._capacity_plan.cycle is None else step.connections
 
     def _capacity(self, found: Found) -> CapacityResult:
-        asked_rate = self._capacity_plan.cycle is None
+        is_rate = self._capacity_plan.cycle is None
         level = found.level
         failures = [
             (step, result)
@@ -319,11 +319,11 @@ class _Finder:
             advice = "raise --highest to find the limit"
         connections: int | None = self._capacity_plan.plan.connections
         rate = level
-        if not asked_rate:
+        if not is_rate:
             connections = None if level is None else int(level)
             rate = None if level is None else level / (self._capacity_plan.cycle or 1.0)
         return CapacityResult(
-            asked="rate" if asked_rate else "connections",
+            asked="rate" if is_rate else "connections",
             rate=rate,
             connections=connections,
             failed_at=found.failed,

@@ -68,7 +68,7 @@ class CheckedConnection:
 
     @property
     def is_datagram(self) -> bool:
-        """Whether this is UDP."""
+        """True if this is UDP."""
         return isinstance(self._connection, DatagramConnection)
 
     def fileno(self) -> int:
@@ -187,7 +187,7 @@ class IdleConnection:
 
     @property
     def is_over(self) -> bool:
-        """Whether its outcome is known."""
+        """True if its outcome is known."""
         return self.outcome != "unknown"
 
     @property

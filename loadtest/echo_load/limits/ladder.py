@@ -50,11 +50,11 @@ def next_rungs(found: IdleResult) -> list[float]:
     return [*between, found.dropped_seconds + precision]
 
 
-def conclude(asked: IdleResult, rungs: Sequence[IdleRung]) -> IdleResult:
+def conclude(search: IdleResult, rungs: Sequence[IdleRung]) -> IdleResult:
     """Return the answer of a search, given the outcomes so far.
 
     Args:
-        asked: the parameters of the search; its answer is ignored.
+        search: the parameters of the search; its answer is ignored.
         rungs: the pauses of all rounds, with their outcomes.
     """
     kept = [rung.idle_seconds for rung in rungs if rung.outcome == "kept"]
@@ -68,10 +68,10 @@ def conclude(asked: IdleResult, rungs: Sequence[IdleRung]) -> IdleResult:
         dropped_seconds=first,
         how=None if shortest is None else shortest.how,
         irregular_seconds=max(above, default=None),
-        up_to_seconds=asked.up_to_seconds,
-        precision_seconds=asked.precision_seconds,
-        keepalive_seconds=asked.keepalive_seconds,
-        at_least_seconds=asked.at_least_seconds,
-        datagrams=asked.datagrams,
+        up_to_seconds=search.up_to_seconds,
+        precision_seconds=search.precision_seconds,
+        keepalive_seconds=search.keepalive_seconds,
+        at_least_seconds=search.at_least_seconds,
+        datagrams=search.datagrams,
         rungs=sorted(rungs, key=lambda rung: (rung.round, rung.pause_seconds)),
     )

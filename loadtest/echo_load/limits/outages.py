@@ -101,7 +101,7 @@ class OutageLog:
 
     @property
     def is_down(self) -> bool:
-        """Whether an outage is in progress."""
+        """True if an outage is in progress."""
         return bool(self.outages) and self.outages[-1].end is None
 
     def answered(self, slot: int, sent: float, received: float) -> None:

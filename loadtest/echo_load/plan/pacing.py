@@ -214,7 +214,7 @@ class Schedule:
 
     @property
     def through(self) -> bool:
-        """Whether the limit of messages was reached; only valid once the iteration has ended."""
+        """True if the limit of messages was reached; only valid once the iteration has ended."""
         return self._left <= 0
 
     def rest(self, until_ns: int) -> int:

@@ -151,7 +151,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def open_loop(self) -> bool:
-        """Whether messages are sent when they are due, not when the previous reply has arrived."""
+        """True for an open loop (messages are sent when they are due), False for a closed loop."""
         return self.rate is not None or self.staged_rate
 
     def stage_name(self, stage: StagePlan) -> str:
@@ -284,7 +284,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def uses_tcp(self) -> bool:
-        """Whether a target is reached over TCP, for which the kernel keeps statistics (tcp(7))."""
+        """True if a target is reached over TCP, for which the kernel keeps statistics (tcp(7))."""
         return not self.schemes.isdisjoint({"tcp", "tls"})
 
     def _check_numbers(self) -> None:

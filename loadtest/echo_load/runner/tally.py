@@ -181,7 +181,7 @@ class Tally:
 
     @property
     def _all_messages_done(self) -> bool:
-        """Whether as many messages as the plan allows were answered or have failed."""
+        """True if as many messages as the plan allows were answered or have failed."""
         messages = self.plan.messages
         return messages is not None and self.counts.attempts >= messages
 

@@ -113,7 +113,7 @@ class EchoClient:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection."""
+        """True if there is a connection."""
         return self._connection is not None
 
     def connect(self) -> None:

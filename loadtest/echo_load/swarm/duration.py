@@ -26,7 +26,7 @@ class Duration:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the last test has ended."""
+        """True if the last test has ended."""
         return self._stopped is not None
 
     @property

@@ -26,9 +26,9 @@ def is_late(error: OSError) -> bool:
 def set_timeout(connected: socket.socket | TlsSocket, seconds: float) -> None:
     """Set the timeout of each receive and send of a socket, in seconds.
 
-    A timeout of Python takes a poll(2) before each operation, one of the kernel takes nothing
-    (socket(7), SO_RCVTIMEO). The kernel's is used for native sockets only: a gevent socket wraps a
-    non-blocking one and waits in the hub.
+    Python implements its timeout with a poll(2) before each operation; the kernel's needs no extra
+    call (socket(7), SO_RCVTIMEO). The kernel's is used for native sockets only: a gevent socket
+    wraps a non-blocking one and waits in the hub.
     """
     if not isinstance(connected, _socket.socket):
         connected.settimeout(seconds)

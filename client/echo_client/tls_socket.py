@@ -167,16 +167,16 @@ class TlsSocket:
         """
         if how != socket.SHUT_WR:
             self._plain.shutdown(how)
-        elif unsent := self._close_notify():
-            self._plain.sendall(unsent)
+        elif pending := self._close_notify():
+            self._plain.sendall(pending)
 
     def close(self) -> None:
         """Send close_notify if that is possible without blocking, and close the socket."""
-        unsent = self._close_notify()
+        pending = self._close_notify()
         with suppress(OSError):
             if not self._unsent:
                 self._plain.settimeout(0)
-                self._plain.send(unsent)
+                self._plain.send(pending)
         self._plain.close()
 
     def fileno(self) -> int:

@@ -356,9 +356,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def _check_payload(self) -> None:
         least, most = self.payload_size
         if not 1 <= least <= most <= LARGEST_PAYLOAD:
+            sizes = f"{least}" if least == most else f"{least} to {most}"
             raise InvalidValueError(
-                f"`payload_size` {least} to {most} is not a range within 1 to {LARGEST_PAYLOAD} "
-                "bytes"
+                f"`payload_size` {sizes} is not a size or a range of sizes from 1 to "
+                f"{LARGEST_PAYLOAD} bytes"
             )
         if self.message is not None and not self.message:
             raise InvalidValueError("`message` is empty; it needs at least one byte")

@@ -144,7 +144,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[o
         (["--payload-size=-5"], "--payload-size: '-5' is not a size; write it as in 64, 16KiB"),
         (["--payload-size", "1-2-3"], "--payload-size: '1-2-3' is not a size; write it as in"),
         (["--payload-size", "5x"], "--payload-size: '5x' is not a size; write it as in 512"),
-        (["--payload-size", "1GiB"], "--payload-size 1073741824 to 1073741824 is not a range"),
+        (["--payload-size", "1GiB"], "--payload-size 1073741824 is not a size"),
         (
             [UDP, "--payload-size", "65508"],
             "messages of 65508 bytes are too large: a datagram can hold at most 65507",

@@ -67,9 +67,9 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     ({"arrivals": "poisson"}, "`arrivals` poisson has no effect without `rate`"),
     ({"arrivals": "poisson", "stages": STAGES}, "`arrivals` poisson"),
     # Payload.
-    ({"payload_size": (0, 5)}, "`payload_size` 0 to 5 is not a range"),
-    ({"payload_size": (6, 5)}, "`payload_size` 6 to 5 is not a range"),
-    ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"within 1 to {LARGEST_PAYLOAD} bytes"),
+    ({"payload_size": (0, 5)}, "`payload_size` 0 to 5 is not a size or a range of sizes"),
+    ({"payload_size": (6, 5)}, "`payload_size` 6 to 5 is not a size or a range of sizes"),
+    ({"payload_size": (1, LARGEST_PAYLOAD + 1)}, f"from 1 to {LARGEST_PAYLOAD} bytes"),
     ({"message": ""}, "is empty; it needs"),
     ({"message": "a", "payload_file": "b"}, "`message` and `payload_file` both give what is sent"),
     ({"message": "a", "hello": True}, "`message` and `hello` both give what is sent"),

@@ -1,223 +1,214 @@
-"""Compare echo-load with its peers: messages per second, and its lateness at half that rate.
+"""Measures echo-load against its peers: messages a second, lateness, memory.
 
-    python tests/benchmarks/generator_throughput.py [--rounds 5] [--seconds 0.8]
+    python tests/benchmarks/generator_throughput.py [--quick] [--rounds 5] [--seconds 0.8] [GROUP …]
 
-The target is the C epoll server on core 0; each generator runs on core 1, together with its
-controller. Rounds are interleaved as described in measuring.py, which also says which figures to
-quote.
+The target has core 0 to itself and each generator, with its controller, core 1. It is the C epoll
+server, or over TLS our own. Rounds are interleaved; how, and what to quote, stands in measuring.py.
+Results are printed, and written to build/bench/generator.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench_results import MeasurementError
+from bench_results import MeasurementError, Scenario, Suite, Value
 from echo_core.limits import raise_descriptor_limit
-from measuring import (
-    PEERS,
-    WARMUP_SECONDS,
-    compile_peer,
-    generated,
-    listening,
-    option_parser,
-    peer_rate,
-    spread,
-)
+from generators import HUB, HUB_OVER_TCP, OPENSSL, PIPELINING, REFERENCE, Generator, Generators
+from generators import echo_load_run as echo_load
+from measuring import Options, family, generated, generator, listening, read_options, resident_kib
+from servers import OURS, Command, Peers
 
 SIZE = 64
-REFERENCE = "C, epoll"
-HUB = "echo-load run, hub"
-STRESS = "echo-load stress"
-TUTORIAL = "the tutorial's loop"
-SOCKET_USER = "locust, a plain socket User"
-ECHO_USER = "locust, EchoUser"
-BLOCK_USER = "locust, EchoBlockUser"
-# Connections per block.
-BLOCK = 100
+MESSAGES = "messages/s"
+CONNECTIONS = (1, 10, 100, 1000)
+PIPELINES = (16, 64, 256, 1024)
+BULK = (("16 KiB", 16384), ("256 KiB", 262144))
+TLS = ((100, 1), (1000, 1), (100, 64))
+# Held connections whose difference in memory is divided by the difference in their number.
+HELD = (1000, 9000)
+HOLD_SECONDS = 2
+GROUPS = ("connections", "pipelines", "bulk", "tls", "lateness", "memory")
 
 
-@dataclass(frozen=True)
-class Generator:
-    """The command of a generator, and a function that extracts its rate.
-
-    Attributes:
-        command: returns a program and its arguments for a port, a number of connections and a
-            duration in seconds.
-        rate: returns messages per second from the JSON that the program printed.
-    """
-
-    command: Callable[[int, int, float], list[object]]
-    rate: Callable[[Any], float]
-
-
-def peer(*program: str) -> Generator:
-    """Return a peer that generates a closed loop of messages of SIZE bytes."""
-    return Generator(
-        lambda port, connections, seconds: [
-            *(*program, port, connections, SIZE, WARMUP_SECONDS, seconds)
-        ],
-        peer_rate,
-    )
-
-
-def tutorial() -> Generator:
-    """Return the tutorial's threads; their messages are `hello 0`, `hello 1` and so on."""
-    program = (sys.executable, PEERS / "tutorial_threads.py")
-    return Generator(
-        lambda port, connections, seconds: [*program, port, connections, WARMUP_SECONDS, seconds],
-        peer_rate,
-    )
-
-
-def echo_load(*arguments: object) -> Generator:
-    """Return echo-load with a single generator, whose controller shares its core."""
-    return Generator(
-        lambda port, connections, seconds: [
-            *(sys.executable, "-m", "echo_load", *arguments, f"tcp://127.0.0.1:{port}"),
-            *("--connections", connections, "--duration", f"{seconds}s"),
-            *("--processes", 1, "--json"),
-        ],
-        lambda result: result["totals"]["messages_per_second"],
-    )
-
-
-def echo_load_run(engine: str, *arguments: object) -> Generator:
-    """Return `echo-load run` with an engine and messages of SIZE bytes."""
-    return echo_load(
-        *("run", "--engine", engine, "--warmup", f"{WARMUP_SECONDS}s", "--payload-size", SIZE),
-        *arguments,
-    )
-
-
-def locust(file: Path, users: Callable[[int], int], *options: object) -> Generator:
-    """Return a locust process with users; its statistics are reset after the warm-up.
+def run(generator: Generator, server: Command, workload: tuple[int, int], seconds: float) -> Any:
+    """Return what a generator printed about one run against a target of its own.
 
     Args:
-        file: the locustfile.
-        users: returns the number of users for a number of connections.
-        options: further options of locust.
+        generator: the generator.
+        server: command of the target.
+        workload: number of connections, and bytes of a message.
+        seconds: measured time.
     """
-    program = (sys.executable, "-m", "locust", "-f", f"{file},{PEERS / 'locust_warmup.py'}")
-    output = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json")
-    return Generator(
-        lambda port, connections, seconds: [
-            *(*program, *output, "--host", f"tcp://127.0.0.1:{port}", *options),
-            *("--warmup-seconds", WARMUP_SECONDS),
-            *("-u", users(connections), "-r", users(connections)),
-            # Locust accepts only whole seconds.
-            *("-t", f"{math.ceil(WARMUP_SECONDS + seconds)}s"),
-        ],
-        locust_rate,
-    )
+    with listening(server) as (_, port):
+        return generated([*map(str, generator.command(port, *workload, seconds))])
 
 
-def locusts() -> dict[str, Generator]:
-    """Return locust with a plain socket user, and with the two user classes of the swarm."""
-    package = importlib.util.find_spec("echo_load")
-    assert package is not None
-    assert package.origin is not None
-    ours = Path(package.origin).parent / "swarm" / "locustfile.py"
-    return {
-        SOCKET_USER: locust(PEERS / "locust_user.py", lambda connections: connections),
-        ECHO_USER: locust(ours, lambda connections: connections, "EchoUser"),
-        BLOCK_USER: locust(
-            *(ours, lambda connections: connections // BLOCK, "EchoBlockUser"),
-            *("--block-connections", BLOCK),
-        ),
-    }
-
-
-def locust_rate(entries: Any) -> float:
-    """Return the messages per second from locust's statistics, computed as locust does."""
-    (entry,) = (entry for entry in entries if entry["name"] == "message")
-    seconds = entry["last_request_timestamp"] - entry["start_time"]
-    rate: float = entry["num_requests"] / seconds
-    return rate
-
-
-def measured(generator: Generator, server: str, connections: int, seconds: float) -> Any:
-    """Run a generator once against a target of its own; return the JSON that it printed."""
-    with listening([server, "0"]) as (_, port):
-        return generated([*map(str, generator.command(port, connections, seconds))])
-
-
-def compare(
-    generators: dict[str, Generator], server: str, connections: int, options: argparse.Namespace
-) -> float:
-    """Measure all generators in rounds, and print the results.
-
-    Returns:
-        The median rate of the hub engine in messages per second.
-    """
-    rounds = [
-        {
-            name: generator.rate(measured(generator, server, connections, options.seconds))
-            for name, generator in generators.items()
-        }
-        for _ in range(options.rounds)
-    ]
-    print(f"\n{connections} connections, {options.rounds} rounds")
-    rates = {name: [one[name] for one in rounds] for name in generators}
-    for name in generators:
-        ratios = [one[name] / one[REFERENCE] for one in rounds]
-        print(
-            f"  {name:26} {statistics.median(rates[name]):9,.0f} msg/s"
-            f"  {spread(ratios)} of {REFERENCE}"
+def held_kib(server: Command, connections: int) -> int:
+    """Return the resident memory, in KiB, of a generator process that holds connections."""
+    with listening(server) as (_, port):
+        holding = generator(
+            [
+                *(sys.executable, "-m", "echo_load", "hold", f"tcp://127.0.0.1:{port}"),
+                *("-c", str(connections), "-d", f"{HOLD_SECONDS}s", "--cycle", f"{HOLD_SECONDS}s"),
+                *("--processes", "1", "--json"),
+            ]
         )
-    for name, other in ((STRESS, TUTORIAL), (ECHO_USER, SOCKET_USER), (BLOCK_USER, SOCKET_USER)):
-        print(f"  {name}: {spread([one[name] / one[other] for one in rounds])} of {other}")
-    return statistics.median(rates[HUB])
+        most = 0
+        while holding.poll() is None:
+            most = max(most, sum(map(_resident_kib, family(holding.pid)[1:])))
+            # The memory is at its largest for seconds.
+            time.sleep(0.1)
+        holding.communicate()
+    if holding.returncode != 0:
+        raise MeasurementError(f"echo-load hold ended with {holding.returncode}")
+    return most
 
 
-def open_loop(server: str, connections: int, rate: int, options: argparse.Namespace) -> None:
-    """Measure and print the lateness of messages in an open loop."""
-    generator = echo_load_run("hub", "--rate", rate)
-    results = [
-        measured(generator, server, connections, options.seconds) for _ in range(options.rounds)
-    ]
-    sent = statistics.median(map(generator.rate, results))
-    lateness = [result["generator"]["lateness_us"]["p99"] for result in results]
-    print(
-        f"  open loop at {rate:,} msg/s: {sent:,.0f} msg/s sent,"
-        f" lateness p99 {spread(lateness, decimals=0)} us"
-    )
+def _resident_kib(pid: int) -> int:
+    try:
+        return resident_kib(pid)
+    except OSError:
+        # It has ended since it was listed.
+        return 0
 
 
-def main() -> None:
-    """Measure and print the results."""
-    parser = option_parser(__doc__)
-    parser.add_argument("--connections", type=int, nargs="+", default=[100, 1000])
-    options = parser.parse_args()
+class Run:
+    """The scenarios of the suite, measured one after the other."""
+
+    def __init__(self, suite: Suite, options: Options, directory: Path) -> None:
+        self._suite = suite
+        self._options = options
+        self._generators = Generators(directory)
+        self._peers = Peers(directory)
+        suite.left_out |= self._generators.left_out
+        self._target = [self._peers.compiled("echo_epoll"), "0"]
+
+    def measure(
+        self,
+        candidates: Mapping[str, Callable[[], Value]],
+        *,
+        group: str,
+        label: str,
+        x: float,
+        unit: str = MESSAGES,
+        reference: str | None = REFERENCE,
+    ) -> Scenario:
+        """Measure a scenario with each of the candidates."""
+        scenario = Scenario(group=group, label=label, x=x, unit=unit, reference=reference)
+        return self._suite.measure(self._options.directory, scenario, candidates)
+
+    def rates(
+        self, generators: Mapping[str, Generator], server: Command, connections: int, size: int
+    ) -> dict[str, Callable[[], Value]]:
+        """Return what measures the rate of each generator."""
+
+        def rate(one: Generator) -> Value:
+            return Value(one.rate(run(one, server, (connections, size), self._options.seconds)))
+
+        return {name: partial(rate, one) for name, one in generators.items()}
+
+    def all(self) -> None:
+        """Measure what was asked for."""
+        for group in GROUPS:
+            if self._options.wants(group):
+                getattr(self, group)()
+
+    def connections(self) -> None:
+        """One message in flight on each of few and many connections."""
+        for count in CONNECTIONS:
+            rates = self.rates(self._generators.closed_loops(count), self._target, count, SIZE)
+            self.measure(rates, group="connections", label=f"{count:,}", x=count)
+
+    def pipelines(self) -> None:
+        """Many messages in flight on each of 100 connections."""
+        for depth in PIPELINES:
+            rates = self.rates(self._generators.pipelining(depth), self._target, 100, SIZE)
+            self.measure(
+                rates, group="pipelines", label=f"{depth:,}", x=depth, reference=PIPELINING
+            )
+
+    def bulk(self) -> None:
+        """Large messages on 100 connections."""
+        for label, size in BULK:
+            rates = self.rates(self._generators.bulk(), self._target, 100, size)
+            self.measure(rates, group="bulk", label=label, x=size)
+
+    def tls(self) -> None:
+        """The engines over TLS, a client in C, and the hub over TCP with the same server."""
+        program = self._peers.tls_generator
+        if program is None:
+            return
+        secured = self._peers.tls_servers()[OURS]
+        plain = self._peers.servers(connections=1)[OURS]
+        for count, depth in TLS:
+            rates = self.rates(self._generators.tls(program, depth), secured, count, SIZE)
+            over_tcp = {HUB_OVER_TCP: echo_load("hub", "--pipeline", depth)}
+            rates |= self.rates(over_tcp, plain, count, SIZE)
+            label = f"{count:,} connections, {depth} in flight"
+            self.measure(rates, group="tls", label=label, x=count * depth, reference=OPENSSL)
+
+    def lateness(self) -> None:
+        """How late messages leave in an open loop, at half of the closed loop's rate."""
+        for count in (100, 1000):
+            workload = count, SIZE
+            top = statistics.median(
+                HUB_RUN.rate(run(HUB_RUN, self._target, workload, self._options.seconds))
+                for _ in range(self._options.rounds)
+            )
+            half = echo_load("hub", "--rate", round(top / 2))
+
+            def late(half: Generator = half, workload: tuple[int, int] = workload) -> Value:
+                result = run(half, self._target, workload, self._options.seconds)
+                return Value(result["generator"]["lateness_us"]["p99"])
+
+            self.measure(
+                {HUB: late},
+                group="lateness",
+                label=f"{count:,} connections, {round(top / 2):,} messages/s",
+                x=count,
+                unit="us, 99th percentile",
+                reference=None,
+            )
+
+    def memory(self) -> None:
+        """The memory of a held connection that has been probed."""
+        few, many = HELD
+
+        def one() -> Value:
+            grown = held_kib(self._target, many) - held_kib(self._target, few)
+            return Value(grown / (many - few))
+
+        self.measure(
+            {"echo-load hold": one},
+            group="memory",
+            label=f"{many:,} connections",
+            x=many,
+            unit="KiB per connection",
+            reference=None,
+        )
+
+
+HUB_RUN = echo_load("hub")
+
+
+def main() -> int:
+    """Measure, write, and return the exit code."""
+    options = read_options(__doc__, GROUPS)
     raise_descriptor_limit()
-
     with tempfile.TemporaryDirectory() as directory:
-        server = compile_peer("echo_epoll", Path(directory))
-        generators = {
-            REFERENCE: peer(compile_peer("closed_loop", Path(directory))),
-            HUB: echo_load_run("hub"),
-            "echo-load run, greenlets": echo_load_run("greenlets"),
-            "echo-load run, threads": echo_load_run("threads"),
-            "uvloop Protocol, unchecked": peer(sys.executable, str(PEERS / "uvloop_loop.py")),
-            **locusts(),
-            TUTORIAL: tutorial(),
-            STRESS: echo_load("stress"),
-        }
-        for connections in options.connections:
-            top_rate = compare(generators, server, connections, options)
-            open_loop(server, connections, round(top_rate / 2), options)
+        suite = Suite.begin("generator", options.rounds, options.seconds, {})
+        Run(suite, options, Path(directory)).all()
+    print("\n".join(suite.lines()))
+    print(f"written to {options.directory / 'generator.json'}")
+    return suite.exit_code
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MeasurementError as error:
-        sys.exit(str(error))
+    sys.exit(main())

@@ -192,7 +192,7 @@ class Run:
             return
         servers = self._peers.tls_servers()
         for count, amount, size in ((100, "64 B", 64), (1000, "64 B", 64), (100, "16 KiB", 16384)):
-            measure = self.workload(program, count, size)
+            measure = self.workload(program, count, size, 1)
             label = f"{count:,} connections, {amount}"
             self.measure(servers, measure, group="tls", label=label, reference="asyncio, Protocol")
 

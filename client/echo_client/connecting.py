@@ -168,11 +168,11 @@ def secure(
             closing.close()
             raise
     except TimeoutError as error:
-        raise _no_handshake(address, "timed out") from error
+        raise no_handshake(address, "timed out") from error
     except OSError as error:
-        raise _no_handshake(address, error.strerror or str(error)) from error
+        raise no_handshake(address, error.strerror or str(error)) from error
     except ValueError as error:
-        raise _no_handshake(address, str(error)) from error
+        raise no_handshake(address, str(error)) from error
 
 
 def _connect_unix(connecting: socket.socket, address: Address, timeout: float) -> None:
@@ -265,5 +265,6 @@ def _no_port(address: Address) -> NoPortError:
     )
 
 
-def _no_handshake(address: Address, reason: str) -> HandshakeError:
+def no_handshake(address: Address, reason: str) -> HandshakeError:
+    """Return the error for a TLS handshake that failed for a reason."""
     return HandshakeError(f"cannot connect to {address.endpoint}: TLS handshake failed: {reason}")

@@ -304,7 +304,7 @@ class EchoConnection:
                 set_timeout(self._socket, seconds_until(deadline))
                 piece = self._socket.recv(CHUNK)
                 if not piece:
-                    raise _closed(len(received), size)
+                    raise _closed(bytes(received), size)
                 received += piece
                 self.bytes_received += len(piece)
         except OSError as error:
@@ -332,7 +332,7 @@ class EchoConnection:
                     with suppress(BlockingIOError):
                         piece = self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
                         if not piece:
-                            raise _closed(len(received), len(message))
+                            raise _closed(bytes(received), len(message))
                         received += piece
                         self.bytes_received += len(piece)
         except OSError as error:
@@ -342,7 +342,7 @@ class EchoConnection:
     def _failed(self, error: OSError, received: bytes, size: int) -> ClientError:
         """Return the error of a round trip, given the part of the reply that has arrived."""
         if not is_late(error):
-            return lost(error)
+            return lost(error, received)
         return ReplyTimeoutError(
             f"{len(received)} of {size} bytes came back within {format_duration(self._timeout)}",
             received,
@@ -426,6 +426,6 @@ class DatagramConnection(EchoConnection):
         return failure(f"the datagram cannot be delivered: {error.strerror}")
 
 
-def _closed(received: int, size: int) -> ClosedError:
-    message = f"the server closed the connection after {received} of {size} bytes"
+def _closed(received: bytes, size: int) -> ClosedError:
+    message = f"the server closed the connection after {len(received)} of {size} bytes"
     return ClosedError(message, received)

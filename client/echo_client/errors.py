@@ -13,9 +13,14 @@ from echo_core.errors import EchoswarmError
 
 
 class ClientError(EchoswarmError):
-    """The base class of the client's errors."""
+    """The base class of the client's errors.
+
+    Attributes:
+        received: the bytes of the reply that had arrived; empty without a reply.
+    """
 
     kind: ClassVar[FailureKind] = FailureKind.ERROR
+    received: bytes = b""
 
 
 class ConnectError(ClientError):
@@ -91,12 +96,12 @@ class ClosedError(LostError):
     """The peer closed the connection before the whole reply had arrived.
 
     Attributes:
-        received: the number of bytes of the reply that had arrived.
+        received: the bytes of the reply that had arrived.
     """
 
     kind = FailureKind.CLOSED
 
-    def __init__(self, message: str, received: int = 0) -> None:
+    def __init__(self, message: str, received: bytes = b"") -> None:
         super().__init__(message)
         self.received = received
 
@@ -168,9 +173,18 @@ def connected_failure(number: int | None) -> type[ClientError]:
     return _CONNECTED.get(number or 0, LostError)
 
 
-def lost(error: OSError) -> ClientError:
-    """Convert an OSError on an open connection to a `ClientError`."""
-    failure = connected_failure(error.errno)
-    if failure is ResetError:
-        return ResetError("the server reset the connection")
-    return failure(f"the connection broke: {error.strerror}")
+def lost(error: OSError, received: bytes = b"") -> ClientError:
+    """Convert an OSError on an open connection to a `ClientError`.
+
+    Args:
+        error: the error.
+        received: the bytes of the reply that had arrived.
+    """
+    kind = connected_failure(error.errno)
+    failure = (
+        ResetError("the server reset the connection")
+        if kind is ResetError
+        else kind(f"the connection broke: {error.strerror}")
+    )
+    failure.received = received
+    return failure

@@ -86,7 +86,7 @@ class TlsSocket:
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError as error:
-                raise _broken(error) from error
+                raise protocol_error(error) from error
             self._plain.settimeout(seconds_until(deadline))
             if record := self._outgoing.read():
                 self._plain.sendall(record)
@@ -194,7 +194,7 @@ class TlsSocket:
                 while written < len(data):
                     written += self._tls.write(memoryview(data)[written:])
             except ssl.SSLError as error:
-                raise _broken(error) from error
+                raise protocol_error(error) from error
             return self._outgoing.read()
 
     def _decrypted(self, received: bytes) -> bytes | None:
@@ -215,7 +215,7 @@ class TlsSocket:
             except ssl.SSLZeroReturnError:
                 self._ended = True
             except ssl.SSLError as error:
-                broken = _broken(error)
+                broken = protocol_error(error)
                 if "_ALERT_" in (error.reason or "") and not self._has_received:
                     # In TLS 1.3 the client completes the handshake before the server has checked
                     # its certificate.
@@ -241,7 +241,7 @@ class TlsSocket:
             return self._outgoing.read()
 
 
-def _broken(error: ssl.SSLError) -> OSError:
+def protocol_error(error: ssl.SSLError) -> OSError:
     """Convert an SSLError to an OSError with a readable message."""
     reason = (error.reason or str(error)).lower().replace("_", " ")
     _, alert, meaning = reason.partition(" alert ")

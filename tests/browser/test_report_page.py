@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from playwright.sync_api import Browser
 
 from echo_load.report.html import render
+from echo_load.results.evidence import Bytes, Evidence, escaped
 from echo_load.results.result import Result
 from support.open_page import LEAST_CONTRAST, SIZES, OpenPage
 from support.processes import EchoServerProcess, loaded, until
@@ -25,7 +27,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
             *("run", server.url, "--stages", "2/1s,4/1s", "--repeat", "2"),
             *("--reconcile", server.admin, "--threshold", "p99<10s"),
         )
-    faults = ("--fault", "reset@2%", "--fault", "delay=20ms@5%")
+    faults = ("--fault", "reset@2%", "--fault", "delay=20ms@5%", "--fault", "corrupt@3%")
     with closing(EchoServerProcess(*faults, log=logs / "faulty.log")) as faulty:
         _, failed = loaded(
             *("run", faulty.url, "-c", "8", "-r", "500", "-d", "3s", "--threshold", "p99<1ms")
@@ -123,6 +125,53 @@ def test_markup_in_names_is_shown_and_not_executed(
         assert opened.page.title() != "run"
         assert evil in opened.page.inner_text("main")
         assert opened.all("img") == []
+
+
+def test_the_first_failures_are_shown_byte_for_byte(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results, ["before", "after"]))
+    corrupt = results[1].evidence.replies_by_kind()["corrupt"]
+    with browser.new_context() as context:
+        opened = OpenPage(context.new_page(), path)
+        rows = opened.all("section:has(#wrong-replies) tbody tr:has(.dump)")
+        assert len(rows) == len(results[1].evidence.wrong_replies)
+        shown = [one for one in rows if "corrupt" in (one.query_selector("th").text_content())]
+        for one, row in zip(corrupt, shown, strict=True):
+            said = row.inner_text()
+            assert f"connection {one.connection}, message {one.message:,}, at " in said
+            assert one.explanation in said
+            for code, excerpt in zip(
+                row.query_selector_all(".dump"), (one.sent, one.received), strict=True
+            ):
+                lines = code.inner_text().splitlines()
+                assert bytes.fromhex("".join(line[:23] for line in lines)) == excerpt.data
+                assert [len(line) for line in lines] == [24 + 1 + 8] * 4
+                # The byte, and its character.
+                marked = [mark.inner_text() for mark in code.query_selector_all("mark")]
+                assert marked[0] == f"{excerpt.data[(one.offset or 0) - one.begin]:02x}"
+                assert len(marked) == 2
+        failures = [one.inner_text() for one in opened.all("section:has(#first-failures) .reason")]
+        assert failures == ["the server reset the connection (Connection reset by peer)"]
+        assert min(opened.contrasts(".evidence td, .evidence small, .dump, mark")) >= LEAST_CONTRAST
+
+
+def test_replies_that_are_markup_are_shown_as_text(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    evil = b"</code><img src=x><script>1"
+    (first, *_) = results[1].evidence.wrong_replies
+    received = Bytes(size=len(evil), hex=evil.hex(), text=escaped(evil))
+    evidence = Evidence(wrong_replies=(replace(first, received=received),))
+    path = tmp_path / "report.html"
+    path.write_bytes(render([replace(results[1], evidence=evidence)], ["run"]))
+    with browser.new_context(offline=True) as context:
+        opened = OpenPage(context.new_page(), path)
+        assert opened.complaints == []
+        assert opened.all("img") == []
+        lines = opened.all(".dump")[1].inner_text().splitlines()
+        assert "".join(line[25:] for line in lines) == evil.decode()
 
 
 def test_markup_in_names_is_escaped_in_charts(

@@ -57,6 +57,33 @@ def test_injected_faults_are_counted_under_their_kinds(start_server: StartServer
             assert f"TCP message: {name}" in log
 
 
+def answers_bad_request(connection: socket.socket, _over: threading.Event) -> None:
+    """Answer each message of 64 bytes as a proxy for HTTP does."""
+    answer = b"HTTP/1.1 400 Bad Request".ljust(64, b"\r")
+    while connection.recv(64, socket.MSG_WAITALL):
+        connection.sendall(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["local", "workers"])
+@pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
+def test_what_came_instead_of_a_reply_is_shown(
+    users: list[str], processes: list[str], tmp_path: Path
+) -> None:
+    """Also if it was a worker that received it."""
+    report = tmp_path / "report.html"
+    with Service(answers_bad_request) as proxy:
+        ended = locust(
+            *(*SHORT, "-t", "5s", "--host", f"tcp://{proxy.target}", "--html", str(report)),
+            *(*processes, *users),
+        )
+    assert ended.returncode == 1
+    said = r"connection \d+, message \d+, at \d+\.\d+ s: (all|6\d of) 64 bytes differ.*"
+    said += r"; received HTTP/1\.1 400 Bad Request\\r\\r"
+    assert re.search(f"first corrupt: {said}", ended.stderr.decode()), ended.stderr.decode()
+    assert re.search(f"first corrupt *{said}", re.sub(r"\s+|<[^>]*>", " ", report.read_text()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
 def test_the_share_of_errors_equals_that_of_locust(

@@ -11,6 +11,9 @@ from typing import NamedTuple
 from echo_client.failure_kinds import FailureKind
 from echo_load.plan.payload import Payload
 
+# Corrupt replies that one check keeps; any other wrong reply ends it.
+_MOST_KEPT = 5
+
 
 @dataclass(slots=True, eq=False)
 class Run:
@@ -58,6 +61,25 @@ class Completed(NamedTuple):
     messages: int
 
 
+class Difference(NamedTuple):
+    """A reply that differs from the one that was due.
+
+    Attributes:
+        kind: the kind of failure that it counts as.
+        sequence: the number of the message that it should have answered; if none was in flight,
+            that of the last one sent, or -1 if none was.
+        due: what should have come; empty if no reply was due.
+        got: what came in its place.
+        note: what is wrong with it, if its bytes do not tell; without a full stop.
+    """
+
+    kind: FailureKind
+    sequence: int
+    due: bytes
+    got: bytes
+    note: str = ""
+
+
 @dataclass(slots=True)
 class Checked:
     """The result of checking some bytes that came back.
@@ -65,12 +87,14 @@ class Checked:
     Attributes:
         completed: messages whose replies have arrived, right or wrong, the oldest first.
         wrong: the kind of failure of each wrong reply.
+        differences: how the wrong replies differ; of many corrupt ones, only the first.
         completed_wrong: how many of those completed had a wrong reply.
         in_step: whether the next byte certainly belongs to the next reply.
     """
 
     completed: list[Completed] = field(default_factory=list)
     wrong: list[FailureKind] = field(default_factory=list)
+    differences: tuple[Difference, ...] = ()
     completed_wrong: int = 0
     in_step: bool = True
 
@@ -78,6 +102,13 @@ class Checked:
     def messages(self) -> int:
         """How many messages were completed."""
         return sum(one.messages for one in self.completed)
+
+    def add(self, kind: FailureKind, sequence: int, due: bytes, got: bytes) -> None:
+        """Count a wrong reply, and keep it if it is among the first; see `Difference`."""
+        self.wrong.append(kind)
+        if kind != FailureKind.CORRUPT or len(self.differences) < _MOST_KEPT:
+            # A tuple, because right replies are not to pay for a list.
+            self.differences = (*self.differences, Difference(kind, sequence, due, got))
 
 
 class InFlight:
@@ -123,6 +154,20 @@ class InFlight:
     def partial(self) -> bool:
         """Whether the first part of a reply has come."""
         return bool(self._differing) or (bool(self.runs) and self._offset > self.runs[0].begin)
+
+    @property
+    def oldest(self) -> int | None:
+        """The number of the oldest message in flight; None if there is none."""
+        return self.runs[0].sequence + self.runs[0].answered if self.runs else None
+
+    def begun(self, kind: FailureKind) -> Difference | None:
+        """Return the reply of which only a part has come, as the kind it counts as; else None."""
+        if not self.partial:
+            return None
+        run = self.runs[0]
+        begin, end = run.begin, run.ends[run.answered]
+        got = run.data[begin : self._offset] if self._differing is None else bytes(self._differing)
+        return Difference(kind, run.sequence + run.answered, run.data[begin:end], got)
 
     def take_run(self, data: bytes) -> Run | None:
         """Remove the oldest run and return it, if the data are exactly the replies to all of it.
@@ -170,7 +215,9 @@ class InFlight:
                 position = self._skip_equal(run, data, position, size, checked)
                 position = self._take_apart(payload, connection, data, position, checked)
         if position < len(data) and checked.in_step:
-            checked.wrong.append(payload.diagnose_surplus(connection, last, data[position:]))
+            surplus = data[position:]
+            kind = payload.diagnose_surplus(connection, last, surplus)
+            checked.add(kind, last, b"", surplus)
             checked.in_step = False
         return checked
 
@@ -226,8 +273,9 @@ class InFlight:
             self._differing = bytearray(got)
             self._offset = begin
         else:
-            wrong = payload.diagnose(connection, run.sequence + run.answered, got)
-            checked.wrong.append(wrong)
+            sequence = run.sequence + run.answered
+            wrong = payload.diagnose(connection, sequence, got)
+            checked.add(wrong, sequence, due, got)
             if wrong == FailureKind.CORRUPT:
                 checked.completed_wrong += 1
                 self._advance(run, end, checked)

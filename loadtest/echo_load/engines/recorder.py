@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from echo_load.engines.evidence import Evidence, Found
 from echo_load.measure.counts import Counts
 from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import Integers, LatencyHistogram
 from echo_load.plan.pacing import Timeline
+from echo_load.plan.payload import Payload
 
 # Round trips after which they are sorted: few enough to delay the next ones by 0.2 ms only.
 FOLD_AT = 1024
@@ -34,6 +36,7 @@ class Snapshot:
         measured: the other distributions, by stage.
         last_reply: when the last reply so far arrived, by the stage in which its message was due,
             in seconds since the first stage began.
+        found: the first failures of each kind.
     """
 
     stage: int
@@ -42,6 +45,7 @@ class Snapshot:
     response: dict[tuple[int, int], LatencyHistogram]
     measured: dict[int, Measured]
     last_reply: dict[int, float]
+    found: Found
 
 
 def _times() -> array[int]:
@@ -101,14 +105,17 @@ class Recorder:
 
     Args:
         timeline: the stages.
+        payload: what is sent, which tells more about wrong replies; None if it is not known.
 
     Attributes:
         times: where the engine records; replaced whenever they are sorted.
+        evidence: where the engine notes failures.
         stage: the generator's current stage; -1 before the first.
     """
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, payload: Payload | None = None) -> None:
         self.times = Times()
+        self.evidence = Evidence(payload)
         self._timeline = timeline
         self._begin_ns = 0
         self.stage = -1
@@ -147,7 +154,8 @@ class Recorder:
         measured, self._measured = self._measured, {}
         response, self._response = self._response, {}
         elapsed = self.elapsed_at(time.monotonic_ns())
-        return Snapshot(self.stage, elapsed, counts, response, measured, dict(self._last_reply))
+        last_reply, found = dict(self._last_reply), self.evidence.take()
+        return Snapshot(self.stage, elapsed, counts, response, measured, last_reply, found)
 
     def _fold_round_trips(self, times: Times) -> None:
         replies = np.frombuffer(times.replies, dtype=np.int64)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
 from echo_client.failure_kinds import FailureKind
-from echo_load.engines.checking import InFlight, Run, check_one
+from echo_core.units import format_duration
+from echo_load.engines.checking import Checked, InFlight, Run, check_one
+from echo_load.engines.evidence import Failure, reason_of
 from echo_load.engines.recorder import Recorder, Times
 from echo_load.engines.share import NEVER, Share, back_off_seconds
 from echo_load.engines.tickets import Tickets
@@ -30,6 +32,8 @@ SWITCH_SECONDS = 0.5
 # With more bytes than this in flight, each end could wait for the other to read.
 _MOST_UNDER_WAY = 64 * 1024
 _LONGEST_WAIT_SECONDS = 3600.0
+_CLOSED = "the server closed the connection"
+_UNTIL_END = "no reply came until the end of the test"
 # Sleeps up to this long are not cut short by `abort`.
 _LONGEST_SLEEP_SECONDS = 0.1
 
@@ -167,17 +171,17 @@ class ThreadsEngine:
             raise self._error
 
     def _start_clients(self) -> None:
-        refused = False
+        refused: Failure | None = None
         for client in self._clients:
-            if refused or self.aborted:
-                client.cancel(FailureKind.NO_THREAD if refused else None)
+            if refused is not None or self.aborted:
+                client.cancel(refused)
                 continue
             try:
                 client.start()
-            except RuntimeError:
+            except RuntimeError as error:
                 # The system allows no more threads (pthread_create(3), EAGAIN).
-                refused = True
-                client.cancel(FailureKind.NO_THREAD)
+                refused = Failure(FailureKind.NO_THREAD, str(error))
+                client.cancel(refused)
 
 
 class _Client(threading.Thread):
@@ -196,6 +200,8 @@ class _Client(threading.Thread):
         self._engine = engine
         self._share = engine.share
         self._connection: EchoConnection | None = None
+        # Several messages in flight; None if there is one at most.
+        self._in_flight: InFlight | None = None
         self._sequence = 0
         self._failures = 0
         self._stop_at = NEVER
@@ -222,11 +228,12 @@ class _Client(threading.Thread):
             if self._is_over():
                 return
 
-    def cancel(self, error: str | None) -> None:
-        """End without having run."""
-        if error is not None:
-            self.counts.errors[error] += 1
+    def cancel(self, failure: Failure | None) -> None:
+        """End without having run; `failure` is why, or None if the test was stopped."""
+        if failure is not None:
+            self.counts.errors[failure.kind] += 1
             self.counts.failed += 1
+            self._note(failure, b"", waits=False)
         self.settled = self.ended = True
 
     def abort(self) -> None:
@@ -296,6 +303,9 @@ class _Client(threading.Thread):
                 self.counts.errors[error.kind] += 1
                 self.counts.failed += 1
                 self._failures += 1
+                engine.recorder.evidence.add_failure(
+                    self.number, error.kind, None, reason_of(error)
+                )
                 return None
         self.times.connect.append(connection.connect_ns)
         if connection.handshake_ns:
@@ -331,13 +341,13 @@ class _Client(threading.Thread):
         try:
             converse(connection)
         except ReplyTimeoutError as error:
-            self._give_up(
-                FailureKind.TIMEOUT if error.received else self._kind_of_timeout(connection)
-            )
+            late = Failure.of(error) if error.received else self._timeout(connection)
+            self._give_up(late, error.received)
         except ClosedError as error:
-            self._give_up(FailureKind.TRUNCATED if error.received else FailureKind.CLOSED)
+            kind = FailureKind.TRUNCATED if error.received else FailureKind.CLOSED
+            self._give_up(Failure(kind, _CLOSED), error.received)
         except ClientError as error:
-            self._give_up(error.kind)
+            self._give_up(Failure.of(error), error.received)
 
     def _in_closed_loop(self, connection: EchoConnection) -> None:
         """Send the next message when the last reply has arrived."""
@@ -416,7 +426,7 @@ class _Client(threading.Thread):
             try:
                 came = connection.idle(min(seconds, _LONGEST_WAIT_SECONDS))
             except ClientError as error:
-                self._give_up(error.kind)
+                self._give_up(Failure.of(error), waits=False)
                 return False
             if came is not None:
                 self._take_unasked(came)
@@ -427,15 +437,14 @@ class _Client(threading.Thread):
         """Handle bytes, or the end of the stream, that came when nothing was due."""
         if came:
             last = self._sequence - 1
-            self.counts.errors.update(
-                InFlight().check(self._share.payload, self.number, last, came).wrong
-            )
-        self._give_up(None if came else FailureKind.CLOSED)
+            self._count_wrong(InFlight().check(self._share.payload, self.number, last, came))
+        self._give_up(None if came else Failure(FailureKind.CLOSED, _CLOSED), waits=False)
 
     def _in_window(self, connection: EchoConnection) -> None:
         """Run a closed loop with several messages in flight."""
         payload, times = self._share.payload, self.times
         in_flight, fresh = InFlight(), True
+        self._in_flight = in_flight
         while True:
             now = time.monotonic_ns()
             over = now >= self._share.end_ns.value or now >= self._until_ns
@@ -450,7 +459,8 @@ class _Client(threading.Thread):
             data = connection.receive()
             now = time.monotonic_ns()
             if not data:
-                self._give_up(FailureKind.TRUNCATED if in_flight.partial else FailureKind.CLOSED)
+                kind = FailureKind.TRUNCATED if in_flight.partial else FailureKind.CLOSED
+                self._give_up(Failure(kind, _CLOSED))
                 return
             if fresh:
                 fresh = False
@@ -460,8 +470,7 @@ class _Client(threading.Thread):
                 times.service.append(now - completed.run.sent_ns)
                 times.counts.append(completed.messages)
                 times.replies.append(now)
-            self.counts.errors.update(checked.wrong)
-            self.counts.wrong += checked.completed_wrong
+            self._count_wrong(checked)
             if not checked.in_step:
                 self._give_up(None)
                 return
@@ -480,28 +489,62 @@ class _Client(threading.Thread):
     def _count_wrong_reply(self, sequence: int, message: bytes, reply: bytes) -> bool:
         """Count the errors of a wrong reply; return whether the connection can be used further."""
         checked = check_one(self._share.payload, self.number, sequence, message, reply)
-        self.counts.errors.update(checked.wrong)
-        self.counts.wrong += checked.completed_wrong
+        self._count_wrong(checked)
         if not checked.in_step:
             self._give_up(None)
         return checked.in_step
 
-    def _kind_of_timeout(self, connection: EchoConnection) -> str:
-        """Return the failure kind of a late reply: wait as long again to tell slow from silent."""
-        try:
-            return FailureKind.TIMEOUT if connection.receive() else FailureKind.CLOSED
-        except ReplyTimeoutError:
-            return FailureKind.NO_REPLY
-        except ClientError as error:
-            return error.kind
+    def _count_wrong(self, checked: Checked) -> None:
+        """Count the wrong replies, and keep the first of them."""
+        self.counts.errors.update(checked.wrong)
+        self.counts.wrong += checked.completed_wrong
+        for found in checked.differences:
+            self._engine.recorder.evidence.add_reply(self.number, found)
 
-    def _give_up(self, kind: str | None) -> None:
-        """Count the connection as lost; `kind` is None if its error has been counted already."""
+    def _timeout(self, connection: EchoConnection) -> Failure:
+        """Return the failure of a late reply: wait as long again to tell slow from silent."""
+        seconds = self._share.plan.reply_timeout
+        try:
+            if connection.receive():
+                said = f"the reply took longer than {format_duration(seconds)}"
+                return Failure(FailureKind.TIMEOUT, said)
+        except ReplyTimeoutError:
+            said = f"no reply came within {format_duration(2 * seconds)}"
+            return Failure(FailureKind.NO_REPLY, said)
+        except ClientError as error:
+            return Failure.of(error)
+        return Failure(FailureKind.CLOSED, _CLOSED)
+
+    def _give_up(
+        self, failure: Failure | None, received: bytes = b"", *, waits: bool = True
+    ) -> None:
+        """Count the connection as lost.
+
+        Args:
+            failure: why; None if that has been counted already.
+            received: the part of the last message's reply that has come.
+            waits: whether a reply is still to come.
+        """
         if self._engine.aborted:
-            kind = self._engine.verdict
-            if kind is None:
+            if self._engine.verdict is None:
                 return
-        if kind is not None:
-            self.counts.errors[kind] += 1
+            failure = Failure(FailureKind(self._engine.verdict), _UNTIL_END)
+        if failure is not None:
+            self.counts.errors[failure.kind] += 1
+            self._note(failure, received, waits=waits)
         self.counts.lost += 1
         self._failures += 1
+
+    def _note(self, failure: Failure, received: bytes, *, waits: bool) -> None:
+        """Keep the evidence of a failure if it is the first of its kind; see `_give_up`."""
+        evidence, in_flight = self._engine.recorder.evidence, self._in_flight
+        if waits and in_flight is None:
+            payload, sequence = self._share.payload, self._sequence - 1
+            run = Run.of_one(sequence, payload.message(self.number, sequence), 0)
+            in_flight = InFlight([run])
+            in_flight.check(payload, self.number, sequence, received)
+        begun = None if in_flight is None else in_flight.begun(failure.kind)
+        if begun is not None:
+            evidence.add_reply(self.number, begun)
+        oldest = None if in_flight is None else in_flight.oldest
+        evidence.add_failure(self.number, failure.kind, oldest, failure.reason)

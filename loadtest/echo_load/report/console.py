@@ -12,6 +12,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.units import format_count
 from echo_load.plan.plan import Plan
 from echo_load.report.capacity import capacity_table
+from echo_load.report.evidence import evidence_parts
 from echo_load.report.idle import IdleScreen, idle_summary, idle_table
 from echo_load.report.live import LiveScreen
 from echo_load.report.output import Output
@@ -131,6 +132,8 @@ class ConsoleReport(Observer):
             self._output.print(Text())
             self._print_stages(result.stages)
         self._output.print(whole_table(result), Text())
+        if parts := evidence_parts(result):
+            self._output.print(*parts)
         if result.capacity is not None:
             self._output.print(capacity_table(result.capacity), Text())
         self._output.print(summary(result), wrap=False)

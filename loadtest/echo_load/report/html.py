@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from echo_core.units import format_bytes
+from echo_load.report import evidence
 from echo_load.report.page import document, rows
 from echo_load.report.page.charts import Run, charts
 from echo_load.report.page.guides import numbered_parts
@@ -27,6 +29,9 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "verdict": _VERDICTS.__getitem__,
     "checked": rows.checked,
     "latencies": rows.latencies,
+    "origin": evidence.origin,
+    "span": evidence.span,
+    "dump_lines": partial(evidence.dump_lines, bytes_in_line=8),
     "description": lambda result: (
         result.idle.description if result.idle is not None else result.plan.description
     ),

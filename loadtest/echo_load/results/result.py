@@ -20,6 +20,7 @@ from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.capacity import CapacityResult
+from echo_load.results.evidence import Evidence
 from echo_load.results.idle import IdleResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.watch import WatchResult
@@ -354,6 +355,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             if a threshold was crossed; otherwise `passed`.
         passed: whether the verdict is `passed`.
         reasons: why the test did not pass, one line each; empty if it passed.
+        evidence: the first failures of each kind.
         watch: outages that `echo-load watch` found; None for any other command.
         capacity: the answer of `echo-load capacity`, and its steps; the rest of the result is of
             the test that confirmed the answer. None for other commands.
@@ -378,6 +380,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     passed: bool
     reasons: list[str]
+    evidence: Evidence = Evidence()
     watch: WatchResult | None = None
     capacity: CapacityResult | None = None
     idle: IdleResult | None = None

@@ -19,8 +19,7 @@ _HINTS = {
     FailureKind.NO_DESCRIPTOR: "descriptors ran out: raise ulimit -n or --processes",
     FailureKind.NO_SOURCE: "a --source-ip address is not an address of this machine",
     FailureKind.NO_THREAD: "no more threads could be started (ulimit -u, memory): use --engine hub",
-    FailureKind.HANDSHAKE: "TLS handshakes failed: `echo-client` prints the reason; --tls-ca sets "
-    "the CA to trust",
+    FailureKind.HANDSHAKE: "TLS handshakes failed: --tls-ca sets the CA to trust",
 }
 
 

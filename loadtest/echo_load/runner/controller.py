@@ -37,6 +37,7 @@ from echo_load.runner.processes import Generators, Phase, Task
 from echo_load.runner.reconcile import Reconciler
 from echo_load.runner.tally import (
     Tally,
+    evidence,
     figures,
     generator_result,
     measured_in,
@@ -279,6 +280,7 @@ class _TestRun:
         stages = [stage for same in by_part if same for stage in stage_results(same)]
         summed = totals(tallies)
         measured = measured_in(tallies)
+        targets = [str(endpoint) for endpoint in endpoints]
         thresholds = [limit.judge(figures(tallies)) for limit in plan.limits]
         verdict, reasons = reach_verdict(
             plan,
@@ -297,7 +299,7 @@ class _TestRun:
         return Result(
             command=command,
             plan=plan,
-            targets=[str(endpoint) for endpoint in endpoints],
+            targets=targets,
             machine=Machine.here(),
             started_at=started_at,
             stages=stages,
@@ -312,4 +314,5 @@ class _TestRun:
             verdict=verdict,
             passed=verdict == "passed",
             reasons=reasons,
+            evidence=evidence(tallies, targets),
         )

@@ -103,7 +103,7 @@ def generate(share: Share, controller: Connection) -> None:
 
 def _make_engine(share: Share) -> tuple[Engine, Recorder, Callable[[Connection, float], bool]]:
     """Return the engine, its recorder, and a function that waits for a command."""
-    recorder = Recorder(share.timeline)
+    recorder = Recorder(share.timeline, share.payload)
     if share.plan.driven_by == "greenlets":
         from gevent import monkey
 

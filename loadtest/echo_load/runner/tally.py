@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from echo_load.engines.evidence import Found
 from echo_load.engines.recorder import SOON_SECONDS
 from echo_load.measure.counts import Counts
 from echo_load.measure.distributions import Measured
@@ -18,6 +19,7 @@ from echo_load.plan.pacing import Timeline
 from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan
 from echo_load.plan.thresholds import Figures
+from echo_load.results.evidence import Evidence, evidence_of
 from echo_load.results.result import (
     GeneratorResult,
     Latencies,
@@ -55,6 +57,7 @@ class Tally:
         usages: processor usage of each generator.
         messages_by_connection: round trips of each connection, once the generators have ended.
         by_stage: counts and distributions of each stage.
+        found: the first failures of each kind.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Tally:
         self.usages = [Usage()] * generators
         self.messages_by_connection: list[int] = []
         self.by_stage = [(Counts(), Measured()) for _ in stages]
+        self.found = Found()
         self._last_counts = [Counts() for _ in range(generators)]
         self._last_elapsed = [-math.inf] * generators
         self._last_replies: dict[int, float] = {}
@@ -95,6 +99,7 @@ class Tally:
         if gained.errors:
             self._last_failure = max(self._last_failure, snapshot.elapsed)
         self.counts.add(gained)
+        self.found.add(snapshot.found)
         self._count_in_second(generator, snapshot.elapsed, gained.copy())
         # Counts from before the first stage are added to it.
         self.by_stage[max(0, snapshot.stage)][0].add(gained)
@@ -331,6 +336,21 @@ def generator_findings(tallies: Sequence[Tally], measured: Measured) -> list[str
         lateness=measured.lateness,
         hub_lag=measured.hub_lag,
     )
+
+
+def evidence(tallies: Sequence[Tally], targets: Sequence[str]) -> Evidence:
+    """Return the first failures of each kind that the tallies counted.
+
+    Args:
+        tallies: the tallies, in the order in which they were run.
+        targets: URLs of the targets, which connections use in turn.
+    """
+    counts = sum((tally.counts for tally in tallies), Counts())
+    found = Found()
+    for tally in tallies:
+        found.add(tally.found)
+    gates = [tally.gate_ns for tally in tallies if tally.gate_ns is not None]
+    return evidence_of(found, counts.errors, targets, gates[0] if gates else None)
 
 
 def _retransmits(tallies: Sequence[Tally], counts: Counts) -> int | None:

@@ -18,12 +18,15 @@ from locust.exception import RescheduleTask
 from echo_client.addresses import Address, resolve
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError, ClosedError, ReplyTimeoutError
-from echo_client.failure_kinds import FailureKind
+from echo_client.failure_kinds import MISMATCHES, FailureKind
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
-from echo_load.engines.checking import check_one
+from echo_core.units import format_duration
+from echo_load.engines.checking import Difference, check_one
+from echo_load.engines.evidence import Evidence, reason_of
 from echo_load.engines.share import back_off_seconds
 from echo_load.plan.payload import StampedPayload
+from echo_load.swarm.evidence import evidence_in
 from echo_load.swarm.polling import AT_ONCE, PolledStream, poller
 from echo_load.swarm.settings import Settings
 
@@ -74,6 +77,7 @@ class EchoFailure(ClientError, RescheduleTask):  # noqa: N818  # locust's tables
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
+        self.found = FailureKind(kind)
 
     def __repr__(self) -> str:
         """Return the kind alone, because locust shows this text."""
@@ -95,6 +99,7 @@ class EchoClient:
 
     def __init__(self, environment: Any, endpoint: Endpoint, settings: Settings) -> None:
         self._fire = environment.events.request.fire
+        self._evidence = evidence_in(environment)
         self._endpoint = endpoint
         self._settings = settings
         self._method = endpoint.scheme.upper()
@@ -157,9 +162,11 @@ class EchoClient:
             with self._reported("message", len(message)):
                 reply = self._round_trip(message)
                 if reply != message:
-                    raise EchoFailure(
+                    kind = (
                         FailureKind.CORRUPT if len(reply) == len(message) else FailureKind.FOREIGN
                     )
+                    self._keep(Difference(kind, -1, message, reply))
+                    raise EchoFailure(kind)
             self._failures = 0
             return reply
         sequence = self._sequence
@@ -173,6 +180,7 @@ class EchoClient:
         try:
             reply = self._round_trip(message)
         except ClientError as error:
+            self._keep_part(sequence, message, error)
             self._failed("message", begin, error)
         if reply != message:
             self._failed(
@@ -209,7 +217,7 @@ class EchoClient:
             while len(received) < size:
                 piece = connection.receive()
                 if not piece:
-                    raise ClosedError("the stream ended", len(received))
+                    raise ClosedError("the stream ended", received)
                 received += piece
         self._surplus = received[size:]
         return received[:size]
@@ -260,10 +268,11 @@ class EchoClient:
             EchoFailure: always.
         """
         self._failures += 1
-        kind = str(error) if isinstance(error, EchoFailure) else error.kind
-        if isinstance(error, ClosedError) and error.received:
-            kind = FailureKind.TRUNCATED
+        kind = _kind(error)
         failure = EchoFailure(kind)
+        if kind not in MISMATCHES:
+            number = self._sequence - 1 if name == "message" else None
+            self._collector.add_failure(self._number, kind, number, self._reason(error))
         _log_first(self._endpoint, name, kind, error)
         self._fire(
             request_type=self._method,
@@ -284,6 +293,7 @@ class EchoClient:
             ClientError: the reply was late, or the connection was lost.
         """
         if self._surplus:
+            self._keep(Difference(FailureKind.FOREIGN, -1, b"", self._surplus))
             raise EchoFailure(FailureKind.FOREIGN)
         try:
             if self._stream is not None and len(message) <= AT_ONCE:
@@ -323,5 +333,37 @@ class EchoClient:
             self._connection = None
 
     def _failure_kind(self, sequence: int, message: bytes, reply: bytes) -> str:
-        wrong = check_one(self._payload, self._number, sequence, message, reply).wrong
-        return wrong[0] if wrong else FailureKind.TRUNCATED
+        checked = check_one(self._payload, self._number, sequence, message, reply)
+        if checked.wrong:
+            self._keep(checked.differences[0])
+            return checked.wrong[0]
+        self._keep(Difference(FailureKind.TRUNCATED, sequence, message, reply))
+        return FailureKind.TRUNCATED
+
+    def _reason(self, error: ClientError) -> str:
+        if not isinstance(error, EchoFailure):
+            return reason_of(error)
+        # The other failures without a text of their own are wrong replies.
+        waits = 1 if error.found == FailureKind.LOST else 2
+        return f"no reply came within {format_duration(waits * self._settings.timeout)}"
+
+    def _keep_part(self, sequence: int, message: bytes, error: ClientError) -> None:
+        """Keep the part of a reply that came before an error, if any did."""
+        if error.received:
+            self._keep(Difference(_kind(error), sequence, message, error.received))
+
+    def _keep(self, found: Difference) -> None:
+        self._collector.add_reply(self._number, found)
+
+    @property
+    def _collector(self) -> Evidence:
+        return self._evidence.collector(str(self._endpoint), self._payload)
+
+
+def _kind(error: ClientError) -> FailureKind:
+    """Return the kind of failure that an error is counted as."""
+    if isinstance(error, EchoFailure):
+        return error.found
+    return (
+        FailureKind.TRUNCATED if isinstance(error, ClosedError) and error.received else error.kind
+    )

@@ -23,6 +23,7 @@ from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
 from echo_core.interrupts import quit_on_interrupt
 from echo_load.swarm.duration import duration_of
+from echo_load.swarm.evidence import evidence_in
 from echo_load.swarm.histograms import bucket, histograms_of
 from echo_load.swarm.html_report import extend_html_report
 from echo_load.swarm.microseconds import add_microseconds
@@ -55,6 +56,8 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: object) -> None:
     gevent.get_hub().loop.update_now()
     gevent.spawn(_allow_interrupts, environment, web_ui and gevent.getcurrent())
     histograms = histograms_of(environment)
+    # It listens from now on.
+    evidence_in(environment)
     events: Any = environment.events
     events.spawning_complete.add_listener(partial(_on_spawning_complete, environment))
     events.test_start.add_listener(_on_test_start)

@@ -77,18 +77,18 @@ class PolledStream:
                 if not piece:
                     raise ClosedError(
                         f"the server closed the connection after {len(reply)} of {size} bytes",
-                        len(reply),
+                        reply,
                     )
                 reply += piece
         except TimeoutError as error:
             if not is_late(error):
-                raise lost(error) from error
+                raise lost(error, reply) from error
             raise ReplyTimeoutError(
                 f"{len(reply)} of {size} bytes came back within {format_duration(self._timeout)}",
                 reply,
             ) from error
         except OSError as error:
-            raise lost(error) from error
+            raise lost(error, reply) from error
         return reply
 
     def _read(self, chunk: int) -> bytes:

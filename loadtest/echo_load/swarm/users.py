@@ -16,6 +16,7 @@ from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
 from echo_load.swarm.client import EchoClient, resolved
+from echo_load.swarm.evidence import evidence_in
 from echo_load.swarm.histograms import histograms_of
 from echo_load.swarm.locust_stats import add_measurements
 from echo_load.swarm.settings import Settings, parse_host
@@ -106,7 +107,7 @@ class EchoBlockUser(_User):
         plan = self._settings.plan(endpoint, "hub")
         seed = random.SystemRandom().getrandbits(32)
         share = Share.alone(plan, [resolved(endpoint)], seed)
-        recorder = Recorder(share.timeline)
+        recorder = Recorder(share.timeline, share.payload)
         engine = HubEngine(share, recorder)
         counted = Counts()
         method = endpoint.scheme.upper()
@@ -119,8 +120,10 @@ class EchoBlockUser(_User):
             return gained, recorder.take(counts)
 
         def update() -> None:
+            gained, measured = take()
             histograms = histograms_of(self.environment)
-            add_measurements(self.environment, histograms, method, *take())
+            add_measurements(self.environment, histograms, method, gained, measured)
+            evidence_in(self.environment).add(str(endpoint), measured.found)
 
         def discard(**_: object) -> None:
             """Discard measurements from before a reset of locust's statistics."""

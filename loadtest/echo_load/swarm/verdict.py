@@ -9,8 +9,10 @@ from typing import Any
 
 from echo_core.errors import ExitCode
 from echo_load.plan.thresholds import Figures, ThresholdResult
+from echo_load.report.evidence import evidence_rows
 from echo_load.results.verdict import is_tolerated
 from echo_load.swarm.duration import duration_of
+from echo_load.swarm.evidence import evidence_in
 from echo_load.swarm.histograms import Histograms
 from echo_load.swarm.microseconds import text_table, write_csv
 from echo_load.swarm.settings import Settings
@@ -68,6 +70,7 @@ def conclude(environment: Any, histograms: Histograms) -> None:
             logger.error("threshold %s crossed: %s", one.threshold, one.measured)
     if bound := generator_bound(environment):
         logger.warning("%s", bound)
+    _log_evidence(environment)
     reasons = failures(environment, histograms, at_end=duration_of(environment).has_begun)
     for reason in reasons:
         logger.error("failed: %s", reason)
@@ -78,6 +81,11 @@ def conclude(environment: Any, histograms: Histograms) -> None:
     elif environment.stats.errors:
         # A threshold allows these errors.
         environment.process_exit_code = int(ExitCode.OK)
+
+
+def _log_evidence(environment: Any) -> None:
+    for kind, said in evidence_rows(evidence_in(environment).total()):
+        logger.warning("first %s: %s", kind, said)
 
 
 def generator_bound(environment: Any) -> str | None:
@@ -92,7 +100,10 @@ def generator_bound(environment: Any) -> str | None:
 
 
 def verdict_rows(environment: Any, histograms: Histograms) -> list[tuple[str, str, str]]:
-    """Return a row per threshold or failure: its name, the figure so far, and the verdict."""
+    """Return a row per threshold or failure: its name, the figure so far, and the verdict.
+
+    The first failure of each kind has a row, too.
+    """
     found = [
         (f"threshold {one.threshold}", one.measured, "kept" if one.passed else "crossed")
         for one in threshold_results(environment, histograms)
@@ -100,6 +111,10 @@ def verdict_rows(environment: Any, histograms: Histograms) -> list[tuple[str, st
     at_end = duration_of(environment).has_ended
     found += [
         ("failure", reason, "failed") for reason in failures(environment, histograms, at_end=at_end)
+    ]
+    found += [
+        (f"first {kind}", said, "failed")
+        for kind, said in evidence_rows(evidence_in(environment).total())
     ]
     if bound := generator_bound(environment):
         found.append(("generator", bound, "the limit"))

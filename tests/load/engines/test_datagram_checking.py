@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from echo_client.addresses import Address
 from echo_load.engines.checking import Run
+from echo_load.engines.evidence import Evidence
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.datagrams import expire, note_round_trips, take
 from echo_load.measure.counts import Counts
@@ -30,6 +31,7 @@ class Exchanged:
         self.payload = payload
         self.connection = HubConnection.of(ConnectionSlot(NUMBER, first), ADDRESS, None)
         self.counts = Counts()
+        self.evidence = Evidence(payload)
 
     def send(self, count: int) -> None:
         for _ in range(count):
@@ -40,7 +42,7 @@ class Exchanged:
 
     def take(self, data: bytes) -> int | None:
         """Take a datagram, and return the number of the message that it answers."""
-        found = take(self.payload, self.connection, data, self.counts)
+        found = take(self.payload, self.connection, data, self.counts, self.evidence)
         return None if found is None else found.sequence
 
     def come(self, *numbers: int) -> list[int | None]:
@@ -290,3 +292,24 @@ def test_there_is_no_jitter_of_a_single_round_trip(start: Start) -> None:
     one = start()
     note_round_trips((one.connection,), (5,), one.counts)
     assert one.counts.jitter_us is None
+
+
+@pytest.mark.parametrize("offset", range(60))
+def test_a_corrupt_datagram_answers_the_message_that_it_resembles(
+    start: Start, offset: int
+) -> None:
+    """Also if its stamp is corrupt, so that nothing else tells which one it was."""
+    one = start(StampedPayload(60, 60, 7), sent=10)
+    number = offset % 10
+    message = bytearray(one.payload.message(NUMBER, number))
+    message[offset] ^= 0x29
+    assert one.take(bytes(message)) == number
+    assert one.said == {"corrupt": 1}
+    (kept,) = one.evidence.take().replies
+    assert (kept.message, kept.offset) == (number, offset)
+
+
+def test_a_datagram_unlike_any_message_answers_the_oldest(start: Start) -> None:
+    one = start(StampedPayload(60, 60, 7), sent=3)
+    assert one.take(b"HTTP/1.1 400 Bad Request".ljust(60)) == 0
+    assert one.said == {"corrupt": 1}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from echo_client.errors import lost
-from echo_load.engines.hub.exchange import _kind
+from echo_load.engines.hub.exchange import _failure
 from support.certificates import make_certificates
 from support.processes import DEADLINE, StartServer, loaded
 
@@ -66,7 +66,7 @@ def test_an_address_that_the_kernel_connects_nobody_to(target: str, engine: str)
 )
 def test_an_open_connection_that_breaks(number: int, kind: str) -> None:
     error = OSError(number, os.strerror(number))
-    assert (lost(error).kind, _kind(error)) == (kind, kind)
+    assert (lost(error).kind, _failure(error).kind) == (kind, kind)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -6,16 +6,21 @@ from collections import Counter
 from collections.abc import Sequence
 
 from echo_client.failure_kinds import FailureKind
-from echo_load.engines.checking import InFlight, Run
+from echo_load.engines.checking import Difference, InFlight, Run
+from echo_load.engines.evidence import Evidence
 from echo_load.engines.hub.connection import HubConnection
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
 
 # The most datagrams of a connection that count as lost and may still come late.
 _MOST_MISSING = 1024
+# Datagrams are similar if a smaller share of their bits differs; of random ones, half differ.
+_LIKE = 0.25
 
 
-def take(payload: Payload, connection: HubConnection, data: bytes, counts: Counts) -> Run | None:
+def take(
+    payload: Payload, connection: HubConnection, data: bytes, counts: Counts, evidence: Evidence
+) -> Run | None:
     """Classify a datagram, and count what is wrong with it.
 
     Args:
@@ -24,6 +29,7 @@ def take(payload: Payload, connection: HubConnection, data: bytes, counts: Count
         data: the datagram.
         counts: where errors are counted; a datagram that counted as lost and came late is counted
             as reordered or as a timeout instead.
+        evidence: where the first errors are kept.
 
     Returns:
         The message that it answers, rightly or wrongly; None if that is not in flight.
@@ -31,11 +37,15 @@ def take(payload: Payload, connection: HubConnection, data: bytes, counts: Count
     in_flight = connection.listed()
     found = next((one for one in in_flight.runs if one.data == data), None)
     if found is None:
-        found = _not_in_flight(payload, connection, in_flight, data, counts)
+        found, wrong = _not_in_flight(payload, connection, in_flight, data, counts)
+        evidence.add_reply(connection.number, wrong)
         counts.wrong += found is not None
     elif found.sequence < connection.highest:
         counts.errors[FailureKind.REORDERED] += 1
         counts.wrong += 1
+        note = f"it came after the reply to message {connection.highest}"
+        reordered = Difference(FailureKind.REORDERED, found.sequence, data, data, note)
+        evidence.add_reply(connection.number, reordered)
     if found is not None:
         in_flight.remove(found)
         connection.highest = max(connection.highest, found.sequence)
@@ -143,29 +153,56 @@ def _not_in_flight(
     in_flight: InFlight,
     data: bytes,
     counts: Counts,
-) -> Run | None:
+) -> tuple[Run | None, Difference]:
+    """Count a datagram that is not exactly a reply to a message in flight.
+
+    Returns:
+        The message in flight that it answers, or None; and what is wrong with it.
+    """
     number = connection.number
-    errors = counts.errors
     stamp = payload.stamp(data)
     if stamp is not None and stamp.connection == number and data == payload.message(*stamp):
-        if connection.missing is not None and stamp.sequence in connection.missing:
-            _take_from_burst(connection, stamp.sequence, counts.bursts)
-            del connection.missing[stamp.sequence]
-            errors[FailureKind.LOST] -= 1
-            errors[
-                FailureKind.REORDERED
-                if stamp.sequence < connection.highest
-                else FailureKind.TIMEOUT
-            ] += 1
-        else:
-            errors[FailureKind.DUPLICATED] += 1
-        return None
+        return None, _not_now(connection, stamp.sequence, data, counts)
     if not in_flight.runs:
         last = connection.sequence - 1
-        errors[payload.diagnose_surplus(number, last, data) if data else FailureKind.FOREIGN] += 1
-        return None
+        wrong = payload.diagnose_surplus(number, last, data) if data else FailureKind.FOREIGN
+        counts.errors[wrong] += 1
+        return None, Difference(wrong, last, b"", data)
     runs = in_flight.runs
-    struck = next((one for one in runs if stamp == (number, one.sequence)), runs[0])
+    struck = next((one for one in runs if stamp == (number, one.sequence)), None)
+    struck = struck or _most_like(runs, data)
     wrong = payload.diagnose(number, struck.sequence, data)
-    errors[wrong] += 1
-    return struck if wrong in {FailureKind.CORRUPT, FailureKind.TRUNCATED} else None
+    counts.errors[wrong] += 1
+    answers = wrong in {FailureKind.CORRUPT, FailureKind.TRUNCATED}
+    return struck if answers else None, Difference(wrong, struck.sequence, struck.data, data)
+
+
+def _most_like(runs: Sequence[Run], data: bytes) -> Run:
+    """Return the message that a corrupt datagram without a stamp answers: the most similar one.
+
+    Without a similar one it is the oldest.
+    """
+    got = int.from_bytes(data)
+    least, found = len(data) * 8 * _LIKE, runs[0]
+    for run in runs:
+        differing = (int.from_bytes(run.data) ^ got).bit_count()
+        if differing < least and len(run.data) == len(data):
+            least, found = differing, run
+    return found
+
+
+def _not_now(connection: HubConnection, sequence: int, data: bytes, counts: Counts) -> Difference:
+    """Count a right reply to a message of the connection that is not in flight any more."""
+    if connection.missing is None or sequence not in connection.missing:
+        counts.errors[FailureKind.DUPLICATED] += 1
+        note = f"the reply to message {sequence} came again"
+        return Difference(FailureKind.DUPLICATED, sequence, b"", data, note)
+    _take_from_burst(connection, sequence, counts.bursts)
+    del connection.missing[sequence]
+    counts.errors[FailureKind.LOST] -= 1
+    note, kind = "it came after its timeout", FailureKind.TIMEOUT
+    if sequence < connection.highest:
+        note += f", and after the reply to message {connection.highest}"
+        kind = FailureKind.REORDERED
+    counts.errors[kind] += 1
+    return Difference(kind, sequence, data, data, note)

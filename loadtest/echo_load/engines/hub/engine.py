@@ -18,6 +18,8 @@ from gevent.hub import get_hub
 
 from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import BATCH, EpollSet, Ready
+from echo_core.units import format_duration
+from echo_load.engines.evidence import Failure
 from echo_load.engines.hub import datagrams
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.dispatcher import Dispatcher
@@ -35,6 +37,7 @@ _SHORTEST_SWEEP_SECONDS = 0.01
 _LONGEST_SWEEP_SECONDS = 0.5
 # How long a socket stays open for duplicate or late datagrams.
 _LINGER_SECONDS = 0.2
+_UNTIL_END = "no reply came until the end of the test"
 
 
 class HubEngine:
@@ -128,7 +131,7 @@ class HubEngine:
         """Stop at once; replies still to come count as the verdict, or not at all if it is None."""
         for connection in list(self._connections.values()):
             if verdict is not None and connection.waits:
-                self._counts.errors[verdict] += 1
+                self._note(connection, Failure(FailureKind(verdict), _UNTIL_END))
                 self._counts.lost += 1
             self._close(connection)
         self._opener.stop()
@@ -237,12 +240,12 @@ class HubEngine:
 
     # Closing.
 
-    def _lose(self, connection: HubConnection, kind: str | None) -> None:
-        """Give up a connection for an error; `kind` is None if it has been counted already."""
+    def _lose(self, connection: HubConnection, failure: Failure | None) -> None:
+        """Give up a connection for a failure, which is None if it has been counted already."""
         if connection.fileno() < 0:
             return
-        if kind is not None:
-            self._counts.errors[kind] += 1
+        if failure is not None:
+            self._note(connection, failure)
         self._counts.lost += 1
         connection.failures += 1
         through = self._is_through(connection)
@@ -255,6 +258,14 @@ class HubEngine:
             self._opener.add(connection.slot())
         else:
             self._opener.again(connection.slot())
+
+    def _note(self, connection: HubConnection, failure: Failure) -> None:
+        """Count the failure of a connection, and keep its evidence if it is the first."""
+        self._counts.errors[failure.kind] += 1
+        evidence, in_flight = self._recorder.evidence, connection.listed()
+        if (begun := in_flight.begun(failure.kind)) is not None:
+            evidence.add_reply(connection.number, begun)
+        evidence.add_failure(connection.number, failure.kind, in_flight.oldest, failure.reason)
 
     def _renew(self, connection: HubConnection) -> None:
         """Close a connection that has sent `churn` messages, and open another in its slot."""
@@ -365,22 +376,30 @@ class HubEngine:
             if connection.datagram:
                 self._expire(connection, now)
             elif connection.in_flight is not None and connection.in_flight.partial:
-                self._lose(connection, FailureKind.TIMEOUT)
+                said = f"not all of a reply came within {format_duration(self._timeout_ns / 1e9)}"
+                self._lose(connection, Failure(FailureKind.TIMEOUT, said))
             elif not connection.overdue:
                 # Waiting as long again tells a slow service from a silent one.
                 connection.listed()
                 connection.overdue = True
             elif age > 2 * self._timeout_ns:
-                self._lose(connection, FailureKind.NO_REPLY)
+                self._lose(connection, Failure(FailureKind.NO_REPLY, self._late(2)))
+
+    def _late(self, timeouts: int) -> str:
+        return f"no reply came within {format_duration(timeouts * self._timeout_ns / 1e9)}"
 
     def _expire(self, connection: HubConnection, now: int) -> None:
         """Count datagrams as lost that have not come back in time, and continue."""
+        oldest = connection.listed().oldest
         lost = datagrams.expire(connection, now - self._timeout_ns, self._counts)
         self._missed[connection.number] += lost
         for _ in range(lost):
             if connection.fileno() >= 0:
                 self._on_answered(connection)
         if lost:
+            self._recorder.evidence.add_failure(
+                connection.number, FailureKind.LOST, oldest, self._late(1)
+            )
             # If no connection was free, there may be no reply to trigger sending.
             self._dispatch()
 

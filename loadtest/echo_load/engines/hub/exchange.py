@@ -12,10 +12,12 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 
-from echo_client.errors import connected_failure
+from echo_client.errors import lost
 from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
-from echo_load.engines.checking import Completed, Run
+from echo_core.units import format_duration
+from echo_load.engines.checking import Completed, Difference, InFlight, Run
+from echo_load.engines.evidence import Failure
 from echo_load.engines.hub import datagrams
 from echo_load.engines.hub.connection import HandshakeRejectedError, HubConnection
 from echo_load.engines.recorder import FOLD_AT, Recorder
@@ -39,7 +41,7 @@ class Exchange:
         epoll_set: watches the connections.
         on_answered: called with a connection that may take another message; continues or ends it.
         on_writable: called with a connection whose socket accepts bytes again.
-        on_lost: called with a connection to be given up, and the kind of error; None if it has been
+        on_lost: called with a connection to be given up, and its failure; None if that has been
             counted already.
         on_other: called with a descriptor that does not belong to an open connection, and its
             events.
@@ -60,7 +62,7 @@ class Exchange:
         *,
         on_answered: Callable[[HubConnection], None],
         on_writable: Callable[[HubConnection], None],
-        on_lost: Callable[[HubConnection, str | None], None],
+        on_lost: Callable[[HubConnection, Failure | None], None],
         on_other: Callable[[int, int], None],
         after_step: Callable[[], None],
     ) -> None:
@@ -114,7 +116,7 @@ class Exchange:
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._on_lost(connection, _kind(error))
+                self._on_lost(connection, _failure(error))
         self._counts.bytes_received += sum(map(len, replies))
         if replies != [connection.expected for connection in batch]:
             batch = self._sort_out(batch, replies, now)
@@ -135,7 +137,7 @@ class Exchange:
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._on_lost(connection, _kind(error))
+                self._on_lost(connection, _failure(error))
                 continue
             self._counts.bytes_received += len(data)
             # A run takes so long that the replies to the next one may have come meanwhile.
@@ -208,7 +210,7 @@ class Exchange:
                 note_taken(0)
             except OSError as error:
                 note_taken(0)
-                self._on_lost(connection, _kind(error))
+                self._on_lost(connection, _failure(error))
         self._counts.bytes_sent += sum(taken)
         if taken.count(self._share.payload.largest) != len(taken):
             # Some messages are smaller than the largest, or did not fit.
@@ -277,7 +279,7 @@ class Exchange:
         except BlockingIOError:
             taken = 0
         except OSError as error:
-            self._on_lost(connection, _kind(error))
+            self._on_lost(connection, _failure(error))
             return
         self._counts.bytes_sent += taken
         if taken < len(message):
@@ -322,7 +324,7 @@ class Exchange:
         except BlockingIOError:
             return
         except OSError as error:
-            self._on_lost(connection, _kind(error))
+            self._on_lost(connection, _failure(error))
 
     def _send_rest(self, connection: HubConnection, unsent: bytes | memoryview) -> None:
         """Send what did not fit before.
@@ -345,12 +347,12 @@ class Exchange:
         if connection.datagram:
             self._take_datagram(connection, data, now)
         elif not data:
-            self._on_lost(
-                connection,
-                FailureKind.TRUNCATED if connection.listed().partial else FailureKind.CLOSED,
-            )
+            partial = connection.listed().partial
+            kind = FailureKind.TRUNCATED if partial else FailureKind.CLOSED
+            self._on_lost(connection, Failure(kind, "the server closed the connection"))
         elif connection.overdue:
-            self._on_lost(connection, FailureKind.TIMEOUT)
+            reason = f"the reply took longer than {format_duration(self._share.plan.reply_timeout)}"
+            self._on_lost(connection, Failure(FailureKind.TIMEOUT, reason))
         else:
             self._take_stream(connection, data, now)
 
@@ -363,12 +365,16 @@ class Exchange:
         if checked.wrong:
             self._counts.errors.update(checked.wrong)
             self._counts.wrong += checked.completed_wrong
+            for found in checked.differences:
+                self._recorder.evidence.add_reply(connection.number, found)
         self._note(checked.completed, now)
         if not checked.in_step:
             self._on_lost(connection, None)
         elif connection.unsent is not None and len(connection.unsent) > in_flight.bytes:
             # A reply to bytes that have not left.
-            self._on_lost(connection, FailureKind.FOREIGN)
+            self._counts.errors[FailureKind.FOREIGN] += 1
+            self._recorder.evidence.add_reply(connection.number, _too_early(in_flight, data))
+            self._on_lost(connection, None)
         elif checked.completed:
             self._on_answered(connection)
 
@@ -390,7 +396,9 @@ class Exchange:
     def _take_datagram(self, connection: HubConnection, data: bytes, now: int) -> None:
         self._counts.datagrams_received += 1
         self._note_first_byte(connection, now)
-        found = datagrams.take(self._share.payload, connection, data, self._counts)
+        found = datagrams.take(
+            self._share.payload, connection, data, self._counts, self._recorder.evidence
+        )
         if found is not None:
             self._note([Completed(found, 0, 1)], now)
             datagrams.note_round_trips((connection,), (now - found.sent_ns,), self._counts)
@@ -402,8 +410,14 @@ class Exchange:
             self._recorder.times.first_byte.append(now - runs[0].sent_ns)
 
 
-def _kind(error: OSError) -> str:
-    """Return the kind of failure that an error of an open connection counts as."""
+def _failure(error: OSError) -> Failure:
+    """Return the failure that an error of an open connection counts as."""
     if isinstance(error, HandshakeRejectedError):
-        return FailureKind.HANDSHAKE
-    return connected_failure(error.errno).kind
+        return Failure(FailureKind.HANDSHAKE, str(error))
+    return Failure.of(lost(error), error)
+
+
+def _too_early(in_flight: InFlight, data: bytes) -> Difference:
+    """Return what is wrong with a right reply to bytes that have not left."""
+    note = f"{len(data):,} bytes came before the message had left"
+    return Difference(FailureKind.FOREIGN, in_flight.oldest or 0, b"", data, note)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from echo_client.connecting import UNIX_QUEUE_SECONDS, failure_to_connect
+from echo_client.addresses import Address
+from echo_client.connecting import UNIX_QUEUE_SECONDS, no_handshake, not_connected
 from echo_client.errors import ConnectError, HandshakeError
-from echo_client.failure_kinds import FailureKind
 from echo_core.epoll_set import READABLE, WRITABLE, EpollSet
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.timer_queue import TimerQueue
@@ -167,7 +168,7 @@ class Opener:
                 shook_hands = connection.in_handshake
                 self._abandon(connection)
                 if shook_hands:
-                    self._failed(connection.slot(), FailureKind.HANDSHAKE)
+                    self._failed(connection.slot(), no_handshake(connection.address, "timed out"))
                 else:
                     self._try_next(connection.slot(), connection.attempt, errno.ETIMEDOUT)
 
@@ -177,10 +178,10 @@ class Opener:
             kind = _connection_class(address.transport)
             connection = kind.of(slot, address, self._share.source(slot.number))
         except ConnectError as error:
-            self._failed(slot, error.kind)
+            self._failed(slot, error)
             return
         except OSError as error:
-            self._failed(slot, failure_to_connect(error.errno, address).kind)
+            self._failed(slot, self._error(error.errno or 0, address))
             return
         begin = time.monotonic_ns()
         connection.sent_ns = slot.refused_since_ns or begin
@@ -234,7 +235,7 @@ class Opener:
             connection.begin_handshake(self._tls_context, name, connect_ns, self._sessions)
         except HandshakeError as error:
             self._abandon(connection)
-            self._failed(connection.slot(), error.kind)
+            self._failed(connection.slot(), error)
         else:
             self._shake_hands(connection)
 
@@ -248,7 +249,7 @@ class Opener:
             done = connection.proceed()
         except HandshakeError as error:
             self._abandon(connection)
-            self._failed(connection.slot(), error.kind)
+            self._failed(connection.slot(), error)
             return
         wanted = READABLE if done else connection.handshake_events
         if wanted != watched:
@@ -274,12 +275,17 @@ class Opener:
         if attempt + 1 < len(self._share.addresses(slot.number)):
             self._open(slot, attempt + 1)
         else:
-            address = self._share.addresses(slot.number)[attempt]
-            self._failed(slot, failure_to_connect(failure, address).kind)
+            self._failed(slot, self._error(failure, self._share.addresses(slot.number)[attempt]))
 
-    def _failed(self, slot: ConnectionSlot, kind: str) -> None:
+    def _error(self, number: int, address: Address) -> ConnectError:
+        """Return the error for an error number (`errno`) of connecting."""
+        error = OSError(number, os.strerror(number))
+        return not_connected(error, address, self._share.plan.connect_timeout)
+
+    def _failed(self, slot: ConnectionSlot, error: ConnectError) -> None:
         self._counts.failed += 1
-        self._counts.errors[kind] += 1
+        self._counts.errors[error.kind] += 1
+        self._recorder.evidence.add_failure(slot.number, error.kind, None, str(error))
         self._first.discard(slot.number)
         slot.failures += 1
         if self._share.gives_up(slot.failures):

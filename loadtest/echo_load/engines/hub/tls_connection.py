@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from echo_client.addresses import Address
-from echo_client.errors import HandshakeError
+from echo_client.connecting import no_handshake
+from echo_client.tls_socket import protocol_error
 from echo_core.epoll_set import READABLE, WRITABLE
 from echo_core.openssl_socket import LARGEST_RECORD, OpenSslSocket
 from echo_load.engines.hub.connection import HandshakeRejectedError, HubConnection
@@ -92,7 +93,7 @@ class TlsConnection(OpenSslSocket, HubConnection):
                 session=sessions.get(self.address) if sessions else None,
             )
         except ValueError as error:
-            raise HandshakeError(str(error)) from error
+            raise no_handshake(self.address, str(error)) from error
 
     def proceed(self) -> bool:
         """Continue the handshake; return False if it waits for `handshake_events`.
@@ -107,10 +108,18 @@ class TlsConnection(OpenSslSocket, HubConnection):
         except ssl.SSLWantWriteError:
             self.handshake_events = WRITABLE
         except OSError as error:
-            raise HandshakeError(error.strerror or str(error)) from error
+            raise no_handshake(self.address, self._reason(error)) from error
         else:
             return True
         return False
+
+    def _reason(self, error: OSError) -> str:
+        if isinstance(error, ssl.SSLEOFError):
+            reset = self.is_reset(error)
+            return "reset by the peer" if reset else "the server closed the connection"
+        if isinstance(error, ssl.SSLError):
+            error = protocol_error(error)
+        return error.strerror or str(error)
 
     def recv(self, size: int, *_: Any) -> bytes:
         """Receive decrypted bytes: `size` at most, or the rest of a record if that is more.
@@ -162,7 +171,8 @@ class TlsConnection(OpenSslSocket, HubConnection):
             data: bytes = self.tls.read(size)
         except ssl.SSLError as error:
             if self.fresh and "_ALERT_" in (error.reason or ""):
-                raise HandshakeRejectedError(error.reason) from error
+                said = f"TLS handshake failed: {protocol_error(error).strerror}"
+                raise HandshakeRejectedError(said) from error
             self.end_of_stream(error)
             return b""
         if self.fresh and self.sessions is not None:

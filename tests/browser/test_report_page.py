@@ -168,7 +168,7 @@ def test_replies_that_are_markup_are_shown_as_text(
     path.write_bytes(render([replace(results[1], evidence=evidence)], ["run"]))
     with browser.new_context(offline=True) as context:
         opened = OpenPage(context.new_page(), path)
-        assert opened.complaints == []
+        assert opened.messages == []
         assert opened.all("img") == []
         lines = opened.all(".dump")[1].inner_text().splitlines()
         assert "".join(line[25:] for line in lines) == evil.decode()

@@ -6,8 +6,10 @@ import math
 import time
 from collections.abc import Sequence
 from ctypes import c_int64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
+
+import msgspec
 
 from echo_client.addresses import Address
 from echo_load.plan.pacing import Schedule, Timeline
@@ -48,6 +50,7 @@ class Share:
         connections: how many connections there are in all; it has every `generators`th.
         core: the only processor core to run on; None for any.
         seed: of random numbers.
+        target: the index of the only target that it uses; None for all.
         end_ns: the instant of the monotonic clock after which nothing new is sent. The controller
             changes it in shared memory: among a thousand threads that take turns at the GIL, a
             thread that had to be told first could wait for seconds.
@@ -64,6 +67,7 @@ class Share:
     core: int | None
     seed: int
     end_ns: c_int64
+    target: int | None = None
 
     @classmethod
     def alone(cls, plan: Plan, targets: Sequence[Sequence[Address]], seed: int = 0) -> Self:
@@ -91,7 +95,29 @@ class Share:
     @property
     def numbers(self) -> range:
         """The numbers of its connections; all connections are numbered from 1."""
-        return range(1 + self.generator, self.connections + 1, self.generators)
+        first, step = 1 + self.generator, self.generators
+        if self.target is not None:
+            targets = len(self.targets)
+            begin, step = first, math.lcm(step, targets)
+            of_target = (
+                number
+                for number in range(begin, begin + step, self.generators)
+                if (number - 1) % targets == self.target
+            )
+            # Without one, no connection of this generator has this target.
+            first = next(of_target, self.connections + 1)
+        return range(first, self.connections + 1, step)
+
+    def by_target(self) -> dict[int, Share]:
+        """Return a share for each target that this one has connections to, by its index."""
+        targets = len(self.targets)
+        if targets == 1:
+            return {0: self}
+        plan = msgspec.structs.replace(
+            self.plan, connects_in_flight=-(-self.plan.connects_in_flight // targets)
+        )
+        shares = {target: replace(self, plan=plan, target=target) for target in range(targets)}
+        return {target: share for target, share in shares.items() if share.numbers}
 
     @property
     def connect_gap(self) -> float:
@@ -154,7 +180,8 @@ class Share:
         """The instants at which its messages are due, from the beginning; None in a closed loop."""
         if not self.plan.open_loop:
             return None
-        turns = range(self.generator, self.connections, self.generators)
+        numbers = self.numbers
+        turns = range(numbers.start - 1, self.connections, numbers.step)
         messages = self.plan.messages
         if messages is not None:
             rounds, more = divmod(messages, self.connections)

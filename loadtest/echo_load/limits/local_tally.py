@@ -77,7 +77,7 @@ class LocalTally:
             0,
             Update(
                 "ended" if ended else "running",
-                snapshot,
+                {0: snapshot},
                 self.elapsed,
                 time.process_time() - self._cpu_seconds,
                 0.0,

@@ -277,6 +277,24 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
     max_us: float
 
 
+class TargetResult(Totals, frozen=True, kw_only=True):
+    """The counts and latencies of one of several targets, over all stages and repeats.
+
+    The jitter and the losses are those over UDP, and `retransmits` are those over TCP, of this
+    target. Its figures per second are calculated from the same `seconds` as those of the whole
+    test.
+
+    Attributes:
+        target: URL of the service.
+        latency_us: latency distributions in microseconds.
+        series: figures of each second.
+    """
+
+    target: str
+    latency_us: Latencies
+    series: list[Second]
+
+
 class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     """One repeat of a test that was run several times.
 
@@ -356,6 +374,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         passed: whether the verdict is `passed`.
         reasons: why the test did not pass, one line each; empty if it passed.
         evidence: the first failures of each kind.
+        by_target: result of each target, in the order of `targets`; empty unless there are several.
         watch: outages that `echo-load watch` found; None for any other command.
         capacity: the answer of `echo-load capacity`, and its steps; the rest of the result is of
             the test that confirmed the answer. None for other commands.
@@ -381,6 +400,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     reasons: list[str]
     evidence: Evidence = Evidence()
+    by_target: tuple[TargetResult, ...] = ()
     watch: WatchResult | None = None
     capacity: CapacityResult | None = None
     idle: IdleResult | None = None

@@ -43,6 +43,7 @@ from echo_load.runner.tally import (
     measured_in,
     series,
     stage_results,
+    target_results,
     totals,
 )
 
@@ -315,4 +316,5 @@ class _TestRun:
             passed=verdict == "passed",
             reasons=reasons,
             evidence=evidence(tallies, targets),
+            by_target=tuple(target_results(tallies, targets)),
         )

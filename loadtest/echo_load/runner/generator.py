@@ -10,16 +10,17 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from echo_client.failure_kinds import FailureKind
 from echo_core.errors import EchoswarmError
 from echo_core.limits import raise_descriptor_limit
 from echo_load.engines.engine import Engine
 from echo_load.engines.recorder import Recorder, Snapshot
+from echo_load.engines.several import SeveralEngines
 from echo_load.engines.share import Share
 
 SNAPSHOT_SECONDS = 0.25
@@ -59,7 +60,8 @@ class Update:
 
     Attributes:
         state: `connecting`, `ready` or `running`; in the last update `ended` or `failed`.
-        snapshot: measurements since the previous update; None if the generator failed.
+        snapshots: measurements since the previous update, by the index of the target; empty if the
+            generator failed.
         seconds: seconds since the generator received `Start`, or was created if it has not yet.
         cpu_seconds: processor time that it has used since then.
         waited_seconds: time that it has waited for a processor since then; with the threads engine,
@@ -69,7 +71,7 @@ class Update:
     """
 
     state: State
-    snapshot: Snapshot | None
+    snapshots: dict[int, Snapshot]
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     waited_seconds: float = 0.0
@@ -93,29 +95,51 @@ def generate(share: Share, controller: Connection) -> None:
         os.sched_setaffinity(0, {share.core})
     raise_descriptor_limit()
     try:
-        engine, recorder, wait = _make_engine(share)
-        _Generator(engine, recorder, wait, share, controller).run()
+        _patch(share)
+        parts = _parts(share)
+        wait = _wait if share.plan.driven_by == "threads" else _wait_on_hub
+        _Generator(parts, wait, share, controller).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
     except EchoswarmError as error:
-        controller.send(Update("failed", None, failure=str(error)))
+        controller.send(Update("failed", {}, failure=str(error)))
 
 
-def _make_engine(share: Share) -> tuple[Engine, Recorder, Callable[[Connection, float], bool]]:
-    """Return the engine, its recorder, and a function that waits for a command."""
-    recorder = Recorder(share.timeline, share.payload)
+def _patch(share: Share) -> None:
+    """Monkey-patch the process if the engine's threads are to be greenlets."""
     if share.plan.driven_by == "greenlets":
         from gevent import monkey
 
         monkey.patch_all()
+
+
+class _Part(NamedTuple):
+    """The connections to one target: their engine, and where that records."""
+
+    engine: Engine
+    recorder: Recorder
+
+
+def _parts(share: Share) -> dict[int, _Part]:
+    """Return the part of each target, by the target's index.
+
+    In an open loop each target is due its own part of the rate, whatever becomes of the others.
+    """
+    parts = {}
+    for target, one in share.by_target().items():
+        recorder = Recorder(one.timeline, one.payload)
+        parts[target] = _Part(_make_engine(one, recorder), recorder)
+    return parts
+
+
+def _make_engine(share: Share, recorder: Recorder) -> Engine:
     if share.plan.driven_by == "hub":
         from echo_load.engines.hub.engine import HubEngine
 
-        return HubEngine(share, recorder), recorder, _wait_on_hub
+        return HubEngine(share, recorder)
     from echo_load.engines.threads import ThreadsEngine
 
-    wait = _wait if share.plan.driven_by == "threads" else _wait_on_hub
-    return ThreadsEngine(share, recorder), recorder, wait
+    return ThreadsEngine(share, recorder)
 
 
 def _wait(controller: Connection, seconds: float) -> bool:
@@ -132,14 +156,15 @@ def _wait_on_hub(controller: Connection, seconds: float) -> bool:
 class _Generator:
     def __init__(
         self,
-        engine: Engine,
-        recorder: Recorder,
+        parts: Mapping[int, _Part],
         wait: Callable[[Connection, float], bool],
         share: Share,
         controller: Connection,
     ) -> None:
-        self._engine = engine
-        self._recorder = recorder
+        self._parts = parts
+        engines = [part.engine for part in parts.values()]
+        self._engine = engines[0] if len(engines) == 1 else SeveralEngines(engines)
+        self._recorders = [part.recorder for part in parts.values()]
         self._wait = wait
         self._share = share
         self._controller = controller
@@ -154,7 +179,8 @@ class _Generator:
             # Objects that exist by now are kept until the end. Collecting garbage among them would
             # delay messages by milliseconds.
             gc.freeze()
-            self._recorder.start(start.gate_ns)
+            for recorder in self._recorders:
+                recorder.start(start.gate_ns)
             self._engine.start(start.gate_ns)
             in_time = self._until_ended()
         self._engine.abort(verdict=None if in_time else FailureKind.TIMEOUT)
@@ -203,25 +229,28 @@ class _Generator:
         # Updates at the end of a stage or a second are sent one poll early, so that none is sent
         # after the next one has begun.
         soon_ns = time.monotonic_ns() + int(_POLL_SECONDS * 1e9)
-        stage = self._recorder.stage_at(soon_ns)
-        if stage != self._recorder.stage:
+        stage = self._recorders[0].stage_at(soon_ns)
+        if stage != self._recorders[0].stage:
             self._send_update(state)
-            self._recorder.stage = stage
+            for recorder in self._recorders:
+                recorder.stage = stage
         elif self._interval_at(soon_ns) != self._last_interval:
             self._send_update(state)
 
     def _interval_at(self, now_ns: int) -> float:
         """Return the number of the interval between updates; each fourth one ends with a second."""
-        elapsed = self._recorder.elapsed_at(now_ns)
+        elapsed = self._recorders[0].elapsed_at(now_ns)
         return (elapsed if elapsed > -math.inf else now_ns / 1e9) // SNAPSHOT_SECONDS
 
     def _send_update(self, state: State) -> None:
         self._last_interval = self._interval_at(time.monotonic_ns() + int(_POLL_SECONDS * 1e9))
-        counts = self._engine.counts()
+        snapshots = {
+            target: part.recorder.take(part.engine.counts()) for target, part in self._parts.items()
+        }
         self._controller.send(
             Update(
                 state,
-                self._recorder.take(counts),
+                snapshots,
                 *self._usage.now(),
                 self._engine.messages_by_connection() if state == "ended" else [],
             )

@@ -107,7 +107,9 @@ class Generators:
         self._task = task
         self._end_ns = _SPAWN.RawValue(c_int64, NEVER)
         self._shares = task.shares(self._end_ns)
-        self.tally = Tally(task.plan, task.stages, len(self._shares), task.repeat)
+        self.tally = Tally(
+            task.plan, task.stages, len(self._shares), task.repeat, len(task.targets)
+        )
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
 
@@ -167,7 +169,7 @@ class Generators:
             if stop_sent:
                 pass
             elif should_stop() or self._nothing_opened():
-                self.tally.stopped_ns = time.monotonic_ns()
+                self.tally.stop(time.monotonic_ns())
                 self._end_ns.value = 0
                 self._send(Interrupt())
                 stop_sent = True
@@ -219,7 +221,7 @@ class Generators:
             seconds += _GATE_SECONDS_PER_THREAD * threads
         gate_ns = time.monotonic_ns() + int(seconds * 1e9)
         seconds = min(self.tally.timeline.seconds, NEVER / 2e9)
-        self.tally.gate_ns = gate_ns
+        self.tally.begin(gate_ns)
         self._end_ns.value = min(NEVER, gate_ns + int(seconds * 1e9))
         self._send(Start(gate_ns))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from echo_load.engines.evidence import Found
-from echo_load.engines.recorder import SOON_SECONDS
+from echo_load.engines.recorder import SOON_SECONDS, Snapshot
 from echo_load.measure.counts import Counts
 from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
@@ -26,6 +26,7 @@ from echo_load.results.result import (
     Latency,
     Second,
     StageResult,
+    TargetResult,
     Totals,
 )
 from echo_load.runner.generator import Update
@@ -45,6 +46,7 @@ class Tally:
         stages: stages of the plan that share their connections.
         generators: number of generators.
         repeat: number of the repeat, from 1.
+        targets: number of targets.
 
     Attributes:
         timeline: the stages over time.
@@ -58,10 +60,16 @@ class Tally:
         messages_by_connection: round trips of each connection, once the generators have ended.
         by_stage: counts and distributions of each stage.
         found: the first failures of each kind.
+        by_target: the figures of each target; empty unless there are several.
     """
 
     def __init__(
-        self, plan: Plan, stages: tuple[StagePlan, ...], generators: int, repeat: int
+        self,
+        plan: Plan,
+        stages: tuple[StagePlan, ...],
+        generators: int,
+        repeat: int,
+        targets: int = 1,
     ) -> None:
         self.plan = plan
         self.stages = stages
@@ -76,7 +84,10 @@ class Tally:
         self.messages_by_connection: list[int] = []
         self.by_stage = [(Counts(), Measured()) for _ in stages]
         self.found = Found()
-        self._last_counts = [Counts() for _ in range(generators)]
+        self.by_target = (
+            [Tally(plan, stages, generators, repeat) for _ in range(targets)] if targets > 1 else []
+        )
+        self._last_counts: defaultdict[tuple[int, int], Counts] = defaultdict(Counts)
         self._last_elapsed = [-math.inf] * generators
         self._last_replies: dict[int, float] = {}
         self._last_failure = 0.0
@@ -85,22 +96,47 @@ class Tally:
         self._open_before = 0
         self._series: list[Second] = []
 
+    def begin(self, gate_ns: int) -> None:
+        """Note when the first stage begins, in nanoseconds of the monotonic clock."""
+        for tally in (self, *self.by_target):
+            tally.gate_ns = gate_ns
+
+    def stop(self, now_ns: int) -> None:
+        """Note that the generators are told to stop, in nanoseconds of the monotonic clock."""
+        for tally in (self, *self.by_target):
+            tally.stopped_ns = now_ns
+
     def take(self, generator: int, update: Update) -> None:
         """Add an update of one generator."""
+        self._take(generator, update, update.snapshots)
+        for target, tally in enumerate(self.by_target):
+            of_target = {
+                one: snapshot for one, snapshot in update.snapshots.items() if one == target
+            }
+            tally._take(generator, update, of_target)  # noqa: SLF001  # it is a tally, too
+
+    def _take(self, generator: int, update: Update, snapshots: Mapping[int, Snapshot]) -> None:
         self.states[generator] = update.state
         self.usages[generator] = Usage(update.seconds, update.cpu_seconds, update.waited_seconds)
         self.messages_by_connection += update.messages_by_connection
-        snapshot = update.snapshot
-        assert snapshot is not None
-        gained = snapshot.counts.since(self._last_counts[generator])
-        self._last_counts[generator] = snapshot.counts
+        together = Counts()
+        elapsed = min(snapshot.elapsed for snapshot in update.snapshots.values())
+        for target, snapshot in snapshots.items():
+            gained = snapshot.counts.since(self._last_counts[generator, target])
+            self._last_counts[generator, target] = snapshot.counts
+            together.add(gained)
+            self._add(snapshot, gained)
+        self.counts.add(together)
+        self._count_in_second(generator, elapsed, together)
+        self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
+
+    def _add(self, snapshot: Snapshot, gained: Counts) -> None:
+        """Add the measurements of one generator, and what it has counted since the last ones."""
         for stage, instant in snapshot.last_reply.items():
             self._last_replies[stage] = max(self._last_replies.get(stage, 0.0), instant)
         if gained.errors:
             self._last_failure = max(self._last_failure, snapshot.elapsed)
-        self.counts.add(gained)
         self.found.add(snapshot.found)
-        self._count_in_second(generator, snapshot.elapsed, gained.copy())
         # Counts from before the first stage are added to it.
         self.by_stage[max(0, snapshot.stage)][0].add(gained)
         for stage, measured in snapshot.measured.items():
@@ -110,7 +146,6 @@ class Tally:
             self.by_stage[stage][1].response.merge(times)
             self.measured.response.merge(times)
             self._times[max(second, len(self._series))].merge(times)
-        self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
 
     def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> None:
         """Attribute the increase of a generator's counts since its last update to a second.
@@ -351,6 +386,34 @@ def evidence(tallies: Sequence[Tally], targets: Sequence[str]) -> Evidence:
         found.add(tally.found)
     gates = [tally.gate_ns for tally in tallies if tally.gate_ns is not None]
     return evidence_of(found, counts.errors, targets, gates[0] if gates else None)
+
+
+def target_results(tallies: Sequence[Tally], targets: Sequence[str]) -> list[TargetResult]:
+    """Return the result of each target, over all tallies; empty unless there are several.
+
+    Args:
+        tallies: the tallies, in the order in which they were run.
+        targets: URLs of the targets.
+    """
+    results = []
+    for number, target in enumerate(targets if len(targets) > 1 else ()):
+        own = [tally.by_target[number] for tally in tallies]
+        counts = sum((tally.counts for tally in own), Counts())
+        measured = measured_in(own)
+        seconds = sum(tally.seconds for tally in tallies)
+        fields = _total_fields(own, counts, measured, seconds)
+        scheme, _, _ = target.partition("://")
+        fields["retransmits"] = counts.retransmits if scheme in {"tcp", "tls"} else None
+        fields["loss_burst"] = counts.longest_burst if scheme == "udp" else None
+        results.append(
+            TargetResult(
+                target=target,
+                latency_us=Latencies.of(measured),
+                series=series(own),
+                **fields,
+            )
+        )
+    return results
 
 
 def _retransmits(tallies: Sequence[Tally], counts: Counts) -> int | None:

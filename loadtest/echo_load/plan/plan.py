@@ -128,8 +128,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         self._check_time()
         self._check_payload()
         self._check_targets()
+        targets = [str(endpoint) for endpoint in self.endpoints]
         for limit in self.limits:
-            limit.check_measured(self.schemes)
+            limit.check_measured(self.schemes, targets)
 
     @property
     def limits(self) -> tuple[Threshold, ...]:

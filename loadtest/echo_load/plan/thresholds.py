@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from echo_client.failure_kinds import LOSSES
+from echo_core.endpoint import parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.units import parse_count, parse_duration, parse_percentage, parse_rate
 from echo_load.measure.names import DISTRIBUTIONS
@@ -48,7 +49,9 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 _OPPOSITES = {"<": ">=", ">": "<=", "<=": ">", ">=": "<"}
-_FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|==|<|>)\s*(\S.*?)\s*", re.ASCII)
+_FORM = re.compile(
+    r"\s*([A-Za-z_][\w.]*)\s*(?:\{\s*(.*?)\s*\}\s*)?(<=|>=|==|<|>)\s*(\S.*?)\s*", re.ASCII
+)
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:[._]\d{1,6})?)", re.ASCII)
 
 Kind = Literal["time", "share", "count", "rate"]
@@ -132,6 +135,7 @@ class Threshold:
         relation: required relation of the figure to the limit: `<`, `<=`, `>`, `>=` or `==`.
         limit: the limit, in that unit.
         aborts: whether crossing it ends the test at once.
+        target: URL of the only target whose figure it is; None for all together.
     """
 
     text: str
@@ -140,10 +144,13 @@ class Threshold:
     relation: str
     limit: float
     aborts: bool = False
+    target: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """Parse `p99<5ms`, `service.p99.9<=2ms`, `errors<0.1%` or `messages_per_second>10k`.
+
+        A target in braces limits the condition to it: `p99{tcp://10.0.0.7:50007}<5ms`.
 
         Raises:
             InvalidValueError: the text is not a threshold.
@@ -154,10 +161,13 @@ class Threshold:
                 f"{text!r} is not a threshold; write it as in p99<5ms, errors<0.1% or "
                 "messages_per_second>10k"
             )
-        name, relation, written = match.groups()
+        name, named, relation, written = match.groups()
         metric, kind = _metric(name)
         kind, limit = _limit(text, kind, written)
-        return cls(f"{name}{relation}{written}", metric, kind, relation, limit)
+        target = None if named is None else _target(text, named)
+        braces = "" if target is None else f"{{{target}}}"
+        whole = f"{name}{braces}{relation}{written}"
+        return cls(whole, metric, kind, relation, limit, target=target)
 
     @classmethod
     def parse_abort(cls, text: str) -> Threshold:
@@ -178,12 +188,25 @@ class Threshold:
             return replace(one, aborts=True)
         return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
 
-    def check_measured(self, schemes: Collection[str]) -> None:
-        """Check that the figure exists over one of these schemes.
+    def check_measured(self, schemes: Collection[str], targets: Collection[str]) -> None:
+        """Check that the figure exists over one of these schemes, and that its target exists.
+
+        Args:
+            schemes: those of all targets.
+            targets: URLs of the targets.
 
         Raises:
             InvalidValueError: it does not.
         """
+        if self.target is not None:
+            if self.target not in targets:
+                tested = (
+                    f"the targets are {', '.join(targets)}" if targets else "no target is given"
+                )
+                raise InvalidValueError(f"{self.text!r}: {self.target} is not tested; {tested}")
+            if list(targets).count(self.target) > 1:
+                raise InvalidValueError(f"{self.text!r}: {self.target} is given more than once")
+            schemes = {self.target.partition("://")[0]}
         able = _MEASURED_OVER.get(self.metric.partition(".")[0])
         if able is not None and not set(able) & set(schemes):
             raise InvalidValueError(
@@ -262,6 +285,14 @@ def _metric(name: str) -> tuple[str, Kind]:
         f"{name!r} is not a threshold metric; the metrics are p50, p99.9 and any other "
         f"percentile, mean and max of the response time (others as in {others}), and {known}"
     )
+
+
+def _target(text: str, written: str) -> str:
+    """Return the URL of a target in the form in which results have it."""
+    try:
+        return str(parse_target(written))
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{text!r}: {error}") from error
 
 
 def _limit(text: str, kind: Kind, written: str) -> tuple[Kind, float]:

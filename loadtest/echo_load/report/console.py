@@ -20,6 +20,7 @@ from echo_load.report.tables import (
     repeat_lines,
     stage_table,
     summary,
+    target_table,
     whole_table,
 )
 from echo_load.report.watching import WatchScreen, live_display, outage_table, watch_summary
@@ -131,6 +132,8 @@ class ConsoleReport(Observer):
         if self._plan.repeat > 1:
             self._output.print(Text())
             self._print_stages(result.stages)
+        if result.by_target:
+            self._output.print(target_table(result), Text())
         self._output.print(whole_table(result), Text())
         if parts := evidence_parts(result):
             self._output.print(*parts)

@@ -9,6 +9,8 @@ from hdrh.histogram import HdrHistogram
 
 from echo_load.results.result import Result
 
+_COUNTS = ("connections", "messages", "bytes_sent", "bytes_received")
+_TIMES = ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us")
 _NS_PER_MS = 1e6
 # Percentiles printed for each halving of the distance to 100.
 _TICKS_PER_HALF_DISTANCE = 5
@@ -18,22 +20,26 @@ def series_csv(result: Result) -> bytes:
     """Return the figures of each second as CSV (RFC 4180, but with line feeds), one row each.
 
     Times are in microseconds. Errors have a column for their total, and one for each kind that
-    occurred.
+    occurred. With several targets there is a column `target`, in which the rows of all targets
+    together are empty; the rows of each target follow.
     """
     kinds = sorted({kind for one in result.series for kind in one.errors})
+    several = bool(result.by_target)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    counts = ("second", "repeat", "stage", "connections", "messages", "bytes_sent")
-    names = (*counts, "bytes_received")
-    times = ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us")
-    writer.writerow((*names, "errors", *(f"error_{kind}" for kind in kinds), *times))
-    for one in result.series:
+    names = ("second", "repeat", "stage", *_COUNTS)
+    first = ("target", *names) if several else names
+    writer.writerow((*first, "errors", *(f"error_{kind}" for kind in kinds), *_TIMES))
+    rows = [("", one) for one in result.series]
+    rows += [(of.target, one) for of in result.by_target for one in of.series]
+    for target, one in rows:
+        cells = (*(getattr(one, name) for name in names), sum(one.errors.values()))
         writer.writerow(
             (
-                *(getattr(one, name) for name in names),
-                sum(one.errors.values()),
+                *((target,) if several else ()),
+                *cells,
                 *(one.errors.get(kind, 0) for kind in kinds),
-                *(getattr(one, name) for name in times),
+                *(getattr(one, name) for name in _TIMES),
             )
         )
     return text.getvalue().encode()

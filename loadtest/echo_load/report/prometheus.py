@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email.message import Message
@@ -77,6 +78,14 @@ def parse_listen(text: str) -> NetworkEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetFigures:
+    """The figures of one of several targets at one instant."""
+
+    counts: Counts
+    response: Exposed
+
+
+@dataclass(frozen=True, slots=True)
 class ScrapedFigures:
     """The figures at one instant; immutable, because the server's thread reads them."""
 
@@ -91,6 +100,7 @@ class ScrapedFigures:
     stage: str = ""
     phase: str = "starting"
     watch: WatchResult | None = None
+    targets: Mapping[str, TargetFigures] = field(default_factory=dict)
 
 
 class PrometheusReport(Observer):
@@ -109,8 +119,8 @@ class PrometheusReport(Observer):
     def __init__(self, endpoint: NetworkEndpoint) -> None:
         self._endpoint = endpoint
         self.figures = ScrapedFigures()
-        # The counts and times of the parts that have ended.
-        self._before = Counts(), Measured()
+        # The counts and times of the parts that have ended: of all targets, then of each.
+        self._before: defaultdict[int, tuple[Counts, Measured]] = defaultdict(_nothing)
         self._tally: Tally | None = None
 
     def __enter__(self) -> Self:
@@ -150,13 +160,11 @@ class PrometheusReport(Observer):
             self.figures = replace(self.figures, phase=progress.phase)
             return
         if self._tally is not None and tally is not self._tally:
-            self._before[0].add(self._tally.counts)
-            self._before[1].add(self._tally.measured)
+            for index, ended in enumerate((self._tally, *self._tally.by_target)):
+                self._before[index][0].add(ended.counts)
+                self._before[index][1].add(ended.measured)
         self._tally = tally
-        counts = self._before[0] + tally.counts
-        measured = Measured()
-        measured.add(self._before[1])
-        measured.add(tally.measured)
+        counts, measured = self._so_far(0, tally)
         number = max(0, tally.timeline.stage_at(progress.elapsed))
         self.figures = ScrapedFigures(
             counts=counts,
@@ -170,11 +178,31 @@ class PrometheusReport(Observer):
             stage=tally.plan.stage_name(tally.stages[number]),
             phase=progress.phase,
             watch=progress.watch,
+            targets=self._by_target(tally),
         )
+
+    def _so_far(self, index: int, tally: Tally) -> tuple[Counts, Measured]:
+        """Return the counts and times of a tally, and of those before it."""
+        before, measured = self._before[index], Measured()
+        measured.add(before[1])
+        measured.add(tally.measured)
+        return before[0] + tally.counts, measured
+
+    def _by_target(self, tally: Tally) -> dict[str, TargetFigures]:
+        figures = {}
+        for index, of_target in enumerate(tally.by_target, 1):
+            counts, measured = self._so_far(index, of_target)
+            target = str(tally.plan.endpoints[index - 1])
+            figures[target] = TargetFigures(counts, Exposed.of(measured.response))
+        return figures
 
     def ended(self, result: Result) -> None:  # noqa: ARG002  # its figures are shown already
         """Show that the test has ended."""
         self.figures = replace(self.figures, phase="ended")
+
+
+def _nothing() -> tuple[Counts, Measured]:
+    return Counts(), Measured()
 
 
 class _FiguresCollector(Collector):
@@ -213,6 +241,8 @@ class _FiguresCollector(Collector):
         for kind, count in sorted((_KINDS | dict(figures.counts.errors)).items()):
             errors.add_metric([kind], count)
         yield errors
+        if figures.targets:
+            yield from _by_target(figures.targets)
         if figures.watch is not None:
             yield from _outages(figures.watch)
         for name, help_text, value in (
@@ -251,6 +281,34 @@ class _FiguresCollector(Collector):
                 sum_value=times.sum_seconds,
                 unit="seconds",
             )
+
+
+def _by_target(targets: Mapping[str, TargetFigures]) -> Iterator[Metric]:
+    """Yield the metrics of several targets."""
+    prefix = f"{_PREFIX}target_"
+    connections = GaugeMetricFamily(
+        f"{prefix}connections_open", "Open connections, by target.", labels=["target"]
+    )
+    messages = CounterMetricFamily(
+        f"{prefix}messages", "Completed round trips, by target.", labels=["target"]
+    )
+    errors = CounterMetricFamily(
+        f"{prefix}errors", "Failures by target and kind.", labels=["target", "kind"]
+    )
+    response = HistogramMetricFamily(
+        f"{prefix}response_time_seconds",
+        "From when a message was due until its reply had arrived, by target.",
+        labels=["target"],
+        unit="seconds",
+    )
+    for target, figures in targets.items():
+        connections.add_metric([target], figures.counts.open)
+        messages.add_metric([target], figures.counts.messages)
+        for kind, count in sorted((_KINDS | dict(figures.counts.errors)).items()):
+            errors.add_metric([target, kind], count)
+        times = figures.response
+        response.add_metric([target], buckets=times.buckets, sum_value=times.sum_seconds)
+    yield from (connections, messages, errors, response)
 
 
 def _outages(found: WatchResult) -> Iterator[Metric]:

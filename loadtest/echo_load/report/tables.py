@@ -16,10 +16,17 @@ from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
 from echo_load.report.checks import checks
 from echo_load.results.reconciliation import Reconciliation
-from echo_load.results.result import GeneratorResult, Latency, Result, StageResult, Totals
+from echo_load.results.result import (
+    GeneratorResult,
+    Latency,
+    Result,
+    StageResult,
+    TargetResult,
+    Totals,
+)
 from echo_load.results.verdict import shortcomings
 
-# With more stages than this, the summary shows the whole test only.
+# With more stages or targets than this, the summary shows the whole test only.
 _MOST_STAGES = 4
 # Waiting for a processor is shown if it amounts to this number of cores.
 _LEAST_WAITING = 0.05
@@ -103,6 +110,27 @@ def repeat_lines(repeat: int, stages: Sequence[StageResult]) -> list[Text]:
     return lines
 
 
+def target_table(result: Result) -> Table:
+    """Return the table of several targets, with a row for each."""
+    table = Table(box=HORIZONTALS, expand=True, title=Text("targets", "bold"), title_justify="left")
+    table.title_style = ""
+    table.add_column("", ratio=1, overflow="fold")
+    for name in ("opened", "messages", "msg/s", "p50", "p99", "max", "errors"):
+        table.add_column(Text(name, "dim"), justify="right", no_wrap=True)
+    for one in result.by_target:
+        response, errors = one.latency_us.response, sum(one.errors.values())
+        times = (response.p50, response.p99, response.max)
+        table.add_row(
+            one.target,
+            f"{one.connections_opened:,}",
+            f"{one.messages:,}",
+            written_rate(one.messages_per_second),
+            *(written_time(time / 1e6) if response.count else "-" for time in times),
+            Text(f"{errors:,}", "red" if errors else "green"),
+        )
+    return table
+
+
 def whole_table(result: Result) -> Table:
     """Return the table of the whole test."""
     table = _table()
@@ -134,6 +162,10 @@ def summary(result: Result) -> Group:
         lines += [Text.assemble((f"{stage.name}  ", "dim"), _speed(stage)) for stage in stages]
     else:
         lines.append(Text(_speed(_whole(result))))
+    if len(result.by_target) <= _MOST_STAGES:
+        lines += [
+            Text.assemble((f"{one.target}  ", "dim"), _speed(one)) for one in result.by_target
+        ]
     if result.capacity is not None:
         lines.insert(1, Text(result.capacity.answer, "bold"))
     lines.append(Text(checks(result)))
@@ -155,7 +187,7 @@ def _indented(line: Text) -> Text:
     return Text("  ") + line
 
 
-def _speed(stage: StageResult) -> str:
+def _speed(stage: StageResult | TargetResult) -> str:
     response = stage.latency_us.response
     speed = (
         f"{written_rate(stage.messages_per_second)} msg/s, "

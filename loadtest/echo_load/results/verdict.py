@@ -44,9 +44,10 @@ class End(NamedTuple):
 def tolerated(plan: Plan, kind: str) -> bool:
     """Return whether a threshold of the plan allows some errors of this kind.
 
-    Without such a threshold no error is tolerated, and wrong replies are never tolerated.
+    Without such a threshold no error is tolerated, and wrong replies are never tolerated. A
+    threshold on one of the targets tolerates nothing, because it says nothing of the others.
     """
-    return is_tolerated(kind, {limit.metric for limit in plan.limits})
+    return is_tolerated(kind, {limit.metric for limit in plan.limits if limit.target is None})
 
 
 def is_tolerated(kind: str, metrics: Collection[str]) -> bool:

@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from types import FrameType
@@ -26,7 +26,7 @@ from echo_load.measure.counts import Counts
 from echo_load.plan.plan import Plan
 from echo_load.plan.ports import check_ports
 from echo_load.plan.sources import processes_for, source_addresses
-from echo_load.plan.thresholds import Threshold
+from echo_load.plan.thresholds import Figures, Threshold, ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import Latencies, Machine, Repeat, Result, Spread
 from echo_load.results.verdict import End, reach_verdict
@@ -254,13 +254,27 @@ class _TestRun:
 
     def _is_crossed(self, limits: Sequence[Threshold], elapsed: float) -> bool:
         """Return whether a threshold is crossed, given the figures of all parts so far."""
-        so_far = figures(self.tallies)
-        judged = [
-            limit.judge(so_far)
-            for limit in limits
-            if limit.kind == "count" or elapsed >= _SECONDS_TO_JUDGE
-        ]
+        judged = self._judge(
+            limit for limit in limits if limit.kind == "count" or elapsed >= _SECONDS_TO_JUDGE
+        )
         return any(one.value is not None and not one.passed for one in judged)
+
+    def _judge(self, limits: Iterable[Threshold]) -> list[ThresholdResult]:
+        """Compare the figures of all targets, or of the one that is named, with limits."""
+        targets = [str(endpoint) for endpoint in self._plan.endpoints]
+        # The figures of many thresholds are calculated once.
+        of_target: dict[str | None, Figures] = {}
+        judged = []
+        for limit in limits:
+            if limit.target not in of_target:
+                several = limit.target is not None and len(targets) > 1
+                of_target[limit.target] = figures(
+                    [tally.by_target[targets.index(limit.target)] for tally in self.tallies]
+                    if limit.target is not None and several
+                    else self.tallies
+                )
+            judged.append(limit.judge(of_target[limit.target]))
+        return judged
 
     def _should_stop(self) -> bool:
         return self._aborted or self._is_interrupted()
@@ -282,7 +296,7 @@ class _TestRun:
         summed = totals(tallies)
         measured = measured_in(tallies)
         targets = [str(endpoint) for endpoint in endpoints]
-        thresholds = [limit.judge(figures(tallies)) for limit in plan.limits]
+        thresholds = self._judge(plan.limits)
         verdict, reasons = reach_verdict(
             plan,
             stages,

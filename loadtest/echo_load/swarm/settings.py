@@ -155,6 +155,10 @@ def _thresholds(text: str) -> tuple[Threshold, ...]:
 
 def _threshold(text: str) -> Threshold:
     one = Threshold.parse(text)
+    if one.target is not None:
+        raise InvalidValueError(
+            f"{text!r}: a swarm has one target, which needs no name; omit {{…}}"
+        )
     if one.metric not in _MEASURED and not one.metric.startswith(_MEASURED_TIMES):
         raise InvalidValueError(
             f"{text!r}: a swarm does not measure {one.metric}; it measures response and connect "

@@ -37,7 +37,7 @@ def rates(result: Result) -> list[Guide]:
     return [
         Guide(limit.text, limit.limit)
         for limit in result.plan.limits
-        if limit.metric == "messages_per_second"
+        if limit.metric == "messages_per_second" and limit.target is None
     ]
 
 
@@ -115,7 +115,9 @@ def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, An
 
 
 def _of_response(limit: Threshold) -> bool:
-    return limit.metric.startswith("response.") and not limit.metric.endswith(".mean")
+    # The charts are those of all targets together.
+    of_all = limit.target is None
+    return of_all and limit.metric.startswith("response.") and not limit.metric.endswith(".mean")
 
 
 def _line(axis: str, at: float) -> Shape:

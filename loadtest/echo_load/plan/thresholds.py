@@ -209,8 +209,9 @@ class Threshold:
             schemes = {self.target.partition("://")[0]}
         able = _MEASURED_OVER.get(self.metric.partition(".")[0])
         if able is not None and not set(able) & set(schemes):
+            no = "no target is" if self.target is None else "this target is not"
             raise InvalidValueError(
-                f"{self.text!r} is only measured over {' and '.join(able)}, but no target is "
+                f"{self.text!r} is only measured over {' and '.join(able)}, but {no} "
                 f"{' or '.join(f'{scheme}://' for scheme in able)}"
             )
 

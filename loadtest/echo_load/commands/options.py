@@ -141,8 +141,8 @@ verdict_options = together(
         multiple=True,
         help='Limit that must hold, or the exit code is 99: "p99<5ms", "service.p99.9<=2ms", '
         '"connect.max<1s", "errors<0.1%", "loss<1%", "retransmits<100", "jitter<2ms", '
-        '"messages_per_second>10k". Without a limit on errors or loss, no error is tolerated. '
-        "Repeatable.",
+        '"messages_per_second>10k"; for one of several targets, "p99{tcp://HOST:PORT}<5ms". '
+        "Without a limit on errors or loss, no error is tolerated. Repeatable.",
     ),
     click.option(
         "--abort-on",

@@ -115,11 +115,11 @@ def target_table(result: Result) -> Table:
     table = Table(box=HORIZONTALS, expand=True, title=Text("targets", "bold"), title_justify="left")
     table.title_style = ""
     table.add_column("", ratio=1, overflow="fold")
-    for name in ("opened", "messages", "msg/s", "p50", "p99", "max", "errors"):
+    for name in ("opened", "messages", "msg/s", "p50", "p99", "errors"):
         table.add_column(Text(name, "dim"), justify="right", no_wrap=True)
     for one in result.by_target:
         response, errors = one.latency_us.response, sum(one.errors.values())
-        times = (response.p50, response.p99, response.max)
+        times = (response.p50, response.p99)
         table.add_row(
             one.target,
             f"{one.connections_opened:,}",

@@ -374,7 +374,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         passed: whether the verdict is `passed`.
         reasons: why the test did not pass, one line each; empty if it passed.
         evidence: the first failures of each kind.
-        by_target: result of each target, in the order of `targets`; empty unless there are several.
+        by_target: result of each target, in the order of `targets`; empty unless `run`, `hold` or
+            `capacity` tested several.
         watch: outages that `echo-load watch` found; None for any other command.
         capacity: the answer of `echo-load capacity`, and its steps; the rest of the result is of
             the test that confirmed the answer. None for other commands.

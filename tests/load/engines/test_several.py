@@ -79,7 +79,7 @@ def shares(targets: int, generators: int, connections: int, **plan: object) -> l
 def test_each_connection_is_in_one_share_and_has_its_target(
     targets: int, generators: int, connections: int
 ) -> None:
-    numbers = []
+    numbers: list[int] = []
     for share in shares(targets, generators, max(connections, generators)):
         parts = share.by_target()
         of_parts = [list(part.numbers) for part in parts.values()]

@@ -189,12 +189,19 @@ class PrometheusReport(Observer):
         return before[0] + tally.counts, measured
 
     def _by_target(self, tally: Tally) -> dict[str, TargetFigures]:
-        figures = {}
+        # A target may be given more than once.
+        together: defaultdict[str, tuple[Counts, LatencyHistogram]] = defaultdict(
+            lambda: (Counts(), LatencyHistogram())
+        )
         for index, of_target in enumerate(tally.by_target, 1):
             counts, measured = self._so_far(index, of_target)
             target = str(tally.plan.endpoints[index - 1])
-            figures[target] = TargetFigures(counts, Exposed.of(measured.response))
-        return figures
+            together[target][0].add(counts)
+            together[target][1].merge(measured.response)
+        return {
+            target: TargetFigures(counts, Exposed.of(response))
+            for target, (counts, response) in together.items()
+        }
 
     def ended(self, result: Result) -> None:  # noqa: ARG002  # its figures are shown already
         """Show that the test has ended."""

@@ -87,6 +87,9 @@ class Tally:
         self.by_target = (
             [Tally(plan, stages, generators, repeat) for _ in range(targets)] if targets > 1 else []
         )
+        self._whole = self
+        for tally in self.by_target:
+            tally._whole = self  # noqa: SLF001  # it is a tally, too
         self._last_counts: defaultdict[tuple[int, int], Counts] = defaultdict(Counts)
         self._last_elapsed = [-math.inf] * generators
         self._last_replies: dict[int, float] = {}
@@ -222,8 +225,9 @@ class Tally:
     @property
     def _all_messages_done(self) -> bool:
         """True if as many messages as the plan allows were answered or have failed."""
-        messages = self.plan.messages
-        return messages is not None and self.counts.attempts >= messages
+        # A target has a part of the messages.
+        messages, attempts = self.plan.messages, self._whole.counts.attempts
+        return messages is not None and attempts >= messages
 
     def series(self) -> list[Second]:
         """Return one entry per second, from the first stage to the end of the last."""

@@ -125,6 +125,7 @@ def sums(result: Result) -> None:
         assert one.seconds == totals.seconds
         assert one.messages == one.latency_us.response.count
         assert sum(second.messages for second in one.series) == one.messages
+        assert len(one.series) <= len(result.series)
     assert errors == totals.errors
     assert max(one.latency_us.response.max for one in result.by_target) == (
         result.latency_us.response.max
@@ -140,8 +141,9 @@ def sums(result: Result) -> None:
         ("-r", "500", "-d", "2s", "--processes", "2"),
         ("--stages", "2/500ms,7/500ms", "--pipeline", "8"),
         ("-n", "60", "--repeat", "2", "--churn", "5"),
+        ("-n", "100", "-d", "30s"),
     ],
-    ids=["closed", "limited", "open", "stages", "repeats"],
+    ids=["closed", "limited", "open", "stages", "repeats", "both"],
 )
 def test_udp_beside_tcp(start_server: StartServer, options: tuple[str, ...]) -> None:
     server = start_server(*TCP_AND_UDP, "--admin", "127.0.0.1:0")

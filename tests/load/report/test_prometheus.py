@@ -159,6 +159,21 @@ def test_retransmits_are_shown_over_tcp_only(target: str, shown: bool) -> None:
             assert ((name, "") in found) != shown
 
 
+def test_a_target_that_is_given_twice_has_one_series() -> None:
+    plan = Plan(targets=("tcp://h:1", "tcp://h:2", "tcp://h:1"))
+    tally = Tally(plan, plan.run_stages, 1, 1, targets=3)
+    for messages, of_target in enumerate(tally.by_target, 1):
+        of_target.counts.messages = messages
+    with PrometheusReport(parse_listen("0")) as report:
+        report.progressed(Progress(1, 1, "running", 1.0, tally))
+        found = scrape(report.url)
+    name = "echo_load_target_messages_total"
+    assert {key: value for key, value in found.items() if key[0] == name} == {
+        (name, "tcp://h:1"): 1 + 3,
+        (name, "tcp://h:2"): 2,
+    }
+
+
 @pytest.mark.slow
 def test_openmetrics_is_served_on_request(echo_server: EchoServerProcess) -> None:
     with running("run", echo_server.url, "-d", "60s") as (_, url):

@@ -45,6 +45,10 @@ from support.swarms import SHORT, free_port, locust, started
             "--threshold: 'retransmits<1': a swarm does not measure retransmits",
         ),
         (
+            ["--host", "h", "--threshold", "p99{h:50007}<1s"],
+            "--threshold: 'p99{h:50007}<1s': a swarm has one target, which needs no name",
+        ),
+        (
             ["--host", "h", "--rate", "5"],
             "--rate applies only to EchoBlockUser, which is not running; add EchoBlockUser",
         ),

@@ -320,3 +320,24 @@ def test_a_wrong_reply_counts_as_one_message_and_one_attempt(
     assert [one.value for one in result.thresholds] == [share, 0]
     failed = next(one for one in compare(result, result).changes if one.figure == "failed")
     assert failed.baseline == share
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "whole"),
+    [
+        ("p99{tcp://h:1}<5ms", "tcp://h:1", "p99{tcp://h:1}<5ms"),
+        ("p99{h:1}<5ms", "tcp://h:1", "p99{tcp://h:1}<5ms"),
+        (" errors { udp://[::1]:7 } <= 1% ", "udp://[::1]:7", "errors{udp://[::1]:7}<=1%"),
+        ("p50{unix:///tmp/a{b}}<1s", "unix:///tmp/a{b}", "p50{unix:///tmp/a{b}}<1s"),
+        ("p99<5ms", None, "p99<5ms"),
+    ],
+)
+def test_a_threshold_may_name_a_target(text: str, target: str | None, whole: str) -> None:
+    one = Threshold.parse(text)
+    assert (one.target, one.text) == (target, whole)
+    assert Threshold.parse(one.text) == one
+
+
+def test_a_condition_to_abort_on_may_name_a_target() -> None:
+    one = Threshold.parse_abort("p99{h:1}>1s")
+    assert (one.target, one.relation, one.aborts) == ("tcp://h:1", "<=", True)

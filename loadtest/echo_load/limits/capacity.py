@@ -240,12 +240,12 @@ class _Finder:
             processes=1,
             thresholds=(),
         )
-        result = run(once, interruption=self._interruption)
+        self._last = result = run(once, interruption=self._interruption)
         if result.verdict == "failed":
             raise TargetError(f"{', '.join(result.targets)}: {result.reasons[0]}")
 
     def _attempt(self, level: float, confirm: bool) -> Outcome:
-        if self._interruption.requested:
+        if self._interruption.requested and self._last is not None:
             return "interrupted"
         plan = self._capacity_plan.step(level, confirm=confirm)
         try:
@@ -293,8 +293,7 @@ class _Finder:
             return kept[-1]
         if failed and found.outcome != "interrupted":
             return failed[-1]
-        if self._last is None:
-            raise TargetError("interrupted before the first step")
+        assert self._last is not None
         return self._last
 
     def _level(self, step: CapacityStep) -> float:

@@ -1,8 +1,10 @@
 """The search for the highest level, a rate or a number of connections, that a target sustains.
 
-The search runs no tests itself: a function tries a level. A single attempt is unreliable near the
-limit, and on a busy machine sometimes elsewhere. A level therefore counts as failed only if two of
-at most three attempts failed, and longer attempts confirm the answer.
+The search knows nothing of tests: it asks a function whether a level is kept. Single answers are
+noisy near the limit, and now and then wrong anywhere, on a busy machine. So a level counts as
+failed only if it failed twice of at most three attempts, the answer is confirmed by longer ones,
+and what failed above it is tried once more at the end, long after the disturbance that may have
+been the reason.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ Attempt = Callable[[float, bool], Outcome]
 _MAJORITY = 2
 # Attempts at a level that fail because of the generator before that counts as the limit.
 _MOST_DISTURBED = 3
+# Searches above the answer because what had failed there was kept when it was tried again.
+_MOST_CHALLENGES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Found:
 
 
 def search(attempt: Attempt, within: Range) -> Found:
-    """Find the highest level that is kept: bracket it, narrow the bracket, confirm the answer.
+    """Return the highest level that is kept: double, bracket, narrow, confirm both ends.
 
     Args:
         attempt: tries a level and returns the outcome; its second argument is True if the attempt
@@ -96,19 +100,31 @@ class _Search:
     def __init__(self, attempt: Attempt, within: Range) -> None:
         self._attempt = attempt
         self._within = within
+        # The level to be confirmed, and the lowest one above it that failed, because of `_outcome`.
         self._kept: float | None = None
         self._failed: float | None = None
         self._outcome: Outcome = "kept"
+        # The last levels that longer attempts showed to be kept, and to fail.
+        self._confirmed: float | None = None
+        self._refuted: float | None = None
+        self._all_kept: list[float] = []
 
     def run(self) -> Found:
         """Search; see `search`."""
-        complete = self._bracket() and self._narrow()
-        if not complete or self._kept is None:
-            return self._found(confirmed=False)
-        return self._confirm(self._kept)
+        complete = self._bracket() and self._narrow(confirm=False) and self._confirm()
+        if not complete:
+            self._outcome = "interrupted"
+            # The level that was to be confirmed next may not have been tried at all.
+            self._kept = max((one for one in self._all_kept if self._is_below(one)), default=None)
+        return Found(
+            self._kept,
+            self._failed,
+            self._outcome,
+            confirmed=complete and self._kept is not None,
+        )
 
-    def _found(self, *, confirmed: bool) -> Found:
-        return Found(self._kept, self._failed, self._outcome, confirmed)
+    def _is_below(self, level: float) -> bool:
+        return self._failed is None or level < self._failed
 
     def _bracket(self) -> bool:
         """Double the level until one fails, or halve it until one is kept.
@@ -119,7 +135,7 @@ class _Search:
         within = self._within
         level = within.rounded(within.start)
         while True:
-            if not self._try(level):
+            if not self._try(level, confirm=False):
                 return False
             if self._kept is not None and self._failed is not None:
                 return True
@@ -129,7 +145,7 @@ class _Search:
                 return True
             level = within.rounded(level * 2 if self._failed is None else level / 2)
 
-    def _narrow(self) -> bool:
+    def _narrow(self, *, confirm: bool) -> bool:
         """Try levels between the highest kept and the lowest failed until they are close.
 
         Returns:
@@ -138,39 +154,82 @@ class _Search:
         while self._kept is not None and self._failed is not None:
             if self._within.is_narrow(self._kept, self._failed):
                 break
-            if not self._try(self._within.between(self._kept, self._failed)):
+            if not self._try(self._within.between(self._kept, self._failed), confirm=confirm):
                 return False
         return True
 
-    def _confirm(self, level: float) -> Found:
-        """Confirm a level, or else the first of several lower ones that can be confirmed."""
-        step = self._within.precision
-        while True:
-            outcome = self._outcome_at(level, confirm=True)
-            if outcome == "interrupted":
-                self._outcome = outcome
-                return self._found(confirmed=False)
-            if outcome == "kept":
-                self._kept = level
-                return self._found(confirmed=True)
-            self._kept, self._failed, self._outcome = None, level, outcome
-            if level <= self._within.lowest:
-                return self._found(confirmed=False)
-            lower = self._within.rounded(level / (1 + step))
-            level = lower if lower < level else level - 1
-            # Growing steps limit the number of attempts if the level is far too high.
-            step *= 1.5
+    def _confirm(self) -> bool:
+        """Confirm that the answer is kept, and that the level above it still fails.
 
-    def _try(self, level: float) -> bool:
+        If the answer is not kept, a lower one is narrowed with long attempts; if the level above it
+        is kept after all, the search goes on from there. Returns False if it was interrupted.
+        """
+        for _ in range(_MOST_CHALLENGES):
+            if not (self._confirm_kept() and self._narrow(confirm=True)):
+                return False
+            if self._kept is None or self._failed in {None, self._refuted}:
+                return True
+            outcome = self._settled(self._failed, confirm=False)
+            if outcome == "interrupted":
+                return False
+            if outcome != "kept":
+                return True
+            if not (self._rise(self._failed) and self._narrow(confirm=False)):
+                return False
+        return self._confirm_kept() and self._narrow(confirm=True)
+
+    def _confirm_kept(self) -> bool:
+        """Confirm the level, or find one below it that can be.
+
+        Returns False if the search was interrupted.
+        """
+        step = self._within.precision
+        while self._kept is not None and self._kept != self._confirmed:
+            level = self._kept
+            if not self._try(level, confirm=True):
+                return False
+            if self._kept != self._confirmed:
+                self._kept = self._below(level, step)
+                step *= 2
+        return True
+
+    def _below(self, level: float, step: float) -> float | None:
+        """Return the level to confirm next if this one was not; None below the lowest."""
+        if level <= self._within.lowest:
+            return None
+        lower = self._within.rounded(level / (1 + step))
+        lower = lower if lower < level else level - 1
+        return lower if self._confirmed is None else max(lower, self._confirmed)
+
+    def _rise(self, level: float) -> bool:
+        """Raise a level that is kept after all until one fails.
+
+        Returns False if the search was interrupted.
+        """
+        step = self._within.precision
+        self._kept, self._failed, self._outcome = level, None, "kept"
+        while self._failed is None and level < self._within.highest:
+            higher = self._within.rounded(level * (1 + step))
+            level = higher if higher > level else level + 1
+            if not self._try(level, confirm=False):
+                return False
+            step *= 2
+        return True
+
+    def _try(self, level: float, *, confirm: bool) -> bool:
         """Try a level; return False if the search was interrupted."""
-        outcome = self._outcome_at(level, confirm=False)
+        outcome = self._settled(level, confirm=confirm)
         if outcome == "interrupted":
-            self._outcome = outcome
             return False
         if outcome == "kept":
             self._kept = level
+            self._all_kept.append(level)
+            if confirm:
+                self._confirmed = level
         else:
             self._failed, self._outcome = level, outcome
+            if confirm:
+                self._refuted = level
         return True
 
     def _outcome_at(self, level: float, *, confirm: bool) -> Outcome:

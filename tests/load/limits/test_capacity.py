@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import random
+import signal
+import subprocess
+
+import msgspec
 import pytest
 
 from echo_load.limits.capacity import seconds_for
 from echo_load.plan.thresholds import Threshold
+from echo_load.results.capacity import CapacityResult
+from echo_load.results.result import Result
 from support.known_delays import KnownDelays
-from support.processes import LOAD, StartServer, loaded, run
+from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, run
 
 QUICK = ("-c", "20", "-d", "1s", "--warmup", "100ms", "--repeat", "1", "--precision", "20%")
 
@@ -20,21 +28,137 @@ def test_a_step_is_long_enough_for_its_percentile() -> None:
     assert seconds_for([Threshold.parse("p99.99<5ms")], 10) == 30
 
 
+def answered(*arguments: str) -> tuple[int, CapacityResult]:
+    """Exit code and answer of a search, which takes longer than other commands."""
+    process = subprocess.run(
+        [*LOAD, "capacity", *arguments, "--json"],
+        capture_output=True,
+        check=False,
+        env=environment(),
+    )
+    result = msgspec.json.decode(process.stdout, type=Result)
+    assert result.exit_code == process.returncode
+    assert result.capacity is not None
+    return process.returncode, result.capacity
+
+
+def share_answered_within(seconds: float, rate: float, service: float) -> float:
+    """The share of messages that an M/D/1 queue answers within a time.
+
+    That is the waiting time's distribution (A. K. Erlang, The Theory of Probabilities and Telephone
+    Conversations, 1909; V. Iversen and L. Staalhagen, Waiting time distribution in M/D/1 queueing
+    systems, Electronics Letters 35, 1999), plus the fixed service time.
+    """
+    waited = seconds - service
+    if waited < 0:
+        return 0.0
+    # The queue's load at which `number` services have begun in the time.
+    loads = [rate * (number * service - waited) for number in range(int(waited / service) + 1)]
+    return (1 - rate * service) * math.fsum(
+        load**number / math.factorial(number) * math.exp(-load) for number, load in enumerate(loads)
+    )
+
+
+def rate_that_keeps(percentile: float, seconds: float, service: float) -> float:
+    """The rate at which this share of messages is answered within a time, by bisection."""
+    low, high = 0.0, 1 / service
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        if share_answered_within(seconds, middle, service) >= percentile:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def test_the_theory_is_that_of_one_worker_with_a_fixed_service_time() -> None:
+    rate, service = 150.0, 0.005
+    random_ = random.Random(1)
+    free = now = 0.0
+    times = []
+    for _ in range(200_000):
+        now += random_.expovariate(rate)
+        free = max(free, now) + service
+        times.append(free - now)
+    for seconds in (0.006, 0.012, 0.02, 0.05):
+        simulated = sum(one <= seconds for one in times) / len(times)
+        assert simulated == pytest.approx(
+            share_answered_within(seconds, rate, service), abs=0.01
+        ), seconds
+    assert share_answered_within(0.05, 154.7, 0.005) == pytest.approx(0.99, abs=1e-4)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
+def test_the_rate_at_which_a_single_worker_becomes_too_slow_is_found() -> None:
+    service, limit = 0.005, 0.05
+    with KnownDelays(service=service) as target:
+        code, capacity = answered(
+            *(target.target, "--slo", "p99<50ms", "--arrivals", "poisson", "--start", "100")
+        )
+    assert capacity.rate == pytest.approx(rate_that_keeps(0.99, limit, service), rel=0.1)
+    assert (code, capacity.bound, capacity.confirmed) == (0, "slo", True)
+    assert capacity.failed_at is not None
+    assert capacity.rate < capacity.failed_at <= capacity.rate * 1.0501
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_rate_above_which_a_target_sheds_is_found() -> None:
     with KnownDelays(sheds_above=600) as target:
-        code, result = loaded(
-            *("capacity", target.target, "--slo", "errors==0", "--start", "400"),
-            *("-c", "20", "-d", "2s", "--warmup", "100ms", "--repeat", "1", "--at-least", "5k"),
+        code, capacity = answered(
+            *(target.target, "--slo", "errors==0", "--start", "400", "-c", "20", "--repeat", "1")
         )
-    capacity = result.capacity
-    assert capacity is not None
-    assert capacity.rate is not None
-    assert 480 <= capacity.rate <= 660
-    assert capacity.bound == "refused"
+    assert capacity.rate == pytest.approx(600, rel=0.1)
+    assert (code, capacity.bound) == (0, "refused")
+
+
+@pytest.mark.slow
+def test_a_target_that_cannot_do_what_is_required_is_said(start_server: StartServer) -> None:
+    code, result = loaded(
+        *("capacity", start_server().url, *QUICK, "--slo", "p50<9s", "--start", "100"),
+        *("--highest", "200", "--at-least", "5k"),
+    )
     assert (code, result.verdict) == (99, "crossed")
     assert "--at-least 5,000 msg/s was not reached" in result.reasons[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_says_what_is_known(
+    start_server: StartServer, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [
+            *LOAD,
+            "capacity",
+            start_server().url,
+            *QUICK,
+            "--slo",
+            "p99<9s",
+            "--start",
+            "20",
+            "--json",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"search ")
+        process.send_signal(number)
+        result = msgspec.json.decode(process.stdout.read(), type=Result)
+        code = process.wait(DEADLINE)
+    capacity = result.capacity
+    assert (code, result.verdict) == (130, "interrupted")
+    assert result.reasons[0] == "interrupted before the end"
+    assert capacity is not None
+    assert (capacity.bound, capacity.confirmed) == ("interrupted", False)
+    assert capacity.steps[0].kept
+    assert capacity.rate is not None
+    assert capacity.rate >= 20
+    assert capacity.answer == f"interrupted: at least {capacity.written(capacity.rate)}"
 
 
 @pytest.mark.slow

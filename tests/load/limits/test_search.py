@@ -72,6 +72,53 @@ def test_an_interrupted_search_gives_what_is_known() -> None:
     assert (found.level, found.outcome, found.confirmed) == (4000, "interrupted", False)
 
 
+def test_an_answer_that_cannot_be_confirmed_is_narrowed_again() -> None:
+    def attempt(level: float, confirm: bool) -> Outcome:
+        return "kept" if level <= (4300 if confirm else 5000) else "failed"
+
+    found = search(attempt, WITHIN)
+    assert found.confirmed
+    assert found.level is not None
+    assert found.failed is not None
+    assert found.level <= 4300 < found.failed <= found.level * 1.0501
+
+
+@pytest.mark.parametrize("begin", range(6))
+def test_a_disturbance_while_the_limit_is_bracketed_misleads_nobody(begin: int) -> None:
+    """All attempts fail for a time, whatever the level."""
+    attempts: list[float] = []
+
+    def attempt(level: float, _confirm: bool) -> Outcome:
+        attempts.append(level)
+        disturbed = begin <= len(attempts) < begin + 3
+        return "kept" if level <= 4300 and not disturbed else "failed"
+
+    found = search(attempt, WITHIN)
+    assert found.confirmed
+    assert found.level is not None
+    assert found.failed is not None
+    assert found.level <= 4300 < found.failed <= found.level * 1.0501
+
+
+@pytest.mark.parametrize("attempts", range(1, 20))
+def test_an_interrupted_search_names_no_level_that_was_not_kept(attempts: int) -> None:
+    kept: list[float] = []
+    failed: list[float] = []
+
+    def attempt(level: float, confirm: bool) -> Outcome:
+        if len(kept + failed) == attempts:
+            return "interrupted"
+        is_kept = level <= (2300 if confirm else 5000)
+        (kept if is_kept else failed).append(level)
+        return "kept" if is_kept else "failed"
+
+    found = search(attempt, WITHIN)
+    assert (found.outcome, found.confirmed) == ("interrupted", False)
+    below = [level for level in kept if found.failed is None or level < found.failed]
+    assert found.level == max(below, default=None)
+    assert found.failed is None or found.failed in failed
+
+
 def test_noise_moves_the_answer_little() -> None:
     """One attempt in ten fails for no reason of the target, and those near the limit are tosses."""
     near = 0

@@ -15,14 +15,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from echo_client.connection import EchoConnection
-from echo_client.errors import ClientError, ClosedError, ConnectError, MismatchError
-from echo_client.failure_kinds import FailureKind
+from echo_client.errors import (
+    ClientError,
+    ClosedError,
+    ConnectError,
+    MismatchError,
+    ReplyTimeoutError,
+)
+from echo_client.failure_kinds import MISMATCHES, FailureKind
 from echo_load.engines.checking import check_one
 from echo_load.engines.recorder import Recorder
 from echo_load.limits.outages import NEW_CONNECTIONS, OutageLog
+from echo_load.limits.pauses import Heartbeat
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
 
+# Failures that show something about the target even if this process did not run meanwhile.
+_CERTAIN = frozenset({FailureKind.REFUSED, FailureKind.UNREACHABLE, *MISMATCHES})
 # The largest rate at which the kept connections of a target try to reconnect, per second.
 _MOST_ATTEMPTS = 500.0
 
@@ -48,14 +57,16 @@ class Findings:
         lock: the lock that guards all fields.
         counts: connections, messages and errors.
         messages_lost: probes that were sent on an open connection and got no reply.
-        reconnects: seconds that it took to replace each lost connection.
-        messages: number of replies by slot.
+        disregarded: probes that failed while this process did not run.
+        reconnects: time in seconds that it took to replace each lost connection.
+        messages: number of replies of each kept connection.
     """
 
     recorder: Recorder
     lock: threading.Lock = field(default_factory=threading.Lock)
     counts: Counts = field(default_factory=Counts)
     messages_lost: int = 0
+    disregarded: int = 0
     reconnects: list[float] = field(default_factory=list)
     messages: Counter[int] = field(default_factory=Counter)
 
@@ -81,11 +92,12 @@ class TargetProbes:
         connect: opens a connection to the target.
         payload: messages to send.
         slots: numbers of the connections to keep.
-        numbers: numbers of new connections, for the stamps of their messages.
-        interval: seconds between two probes on kept connections, which take turns, and between two
-            probes on new connections.
-        memory_seconds: longest time in seconds from the beginning of a probe to its failure.
-        findings: measurements, to which those of this target are added.
+        numbers: numbers of new connections, which their messages contain.
+        interval: interval in seconds of probes on kept connections, each in its turn, and of those
+            on new ones.
+        memory_seconds: how long after it was sent a probe may still fail.
+        findings: what was found so far.
+        heartbeat: tells when this process did not run.
 
     Attributes:
         log: the outages, to be read under the lock of the findings.
@@ -101,6 +113,7 @@ class TargetProbes:
         interval: float,
         memory_seconds: float,
         findings: Findings,
+        heartbeat: Heartbeat,
     ) -> None:
         self.log = OutageLog(memory_seconds)
         self._connect = connect
@@ -111,6 +124,7 @@ class TargetProbes:
         self._cycle = interval * len(slots)
         self._pause = max(interval, len(slots) / _MOST_ATTEMPTS)
         self._findings = findings
+        self._heartbeat = heartbeat
         self._stopping = threading.Event()
         # Notified of each correct reply, which lets lost connections reconnect early.
         self._replied = threading.Condition(findings.lock)
@@ -183,21 +197,22 @@ class TargetProbes:
                         self._reconnected(time.monotonic() - loss.at)
                     loss = self._probe_until_lost(connection, slot, sequences)
             except ClientError as error:
-                if loss is not None and not loss.is_failure:
-                    self._not_replaced(slot, loss.at)
-                self._failed(slot, begin, error)
-                loss = _Loss(begin if loss is None else loss.at, is_failure=True)
+                if self._failed(slot, begin, error):
+                    if loss is not None and not loss.is_failure:
+                        self._not_replaced(slot, loss.at)
+                    loss = _Loss(begin if loss is None else loss.at, is_failure=True)
                 self._wait_to_reconnect()
 
     def _probe_until_lost(
         self, connection: EchoConnection, slot: int, sequences: Iterator[int]
     ) -> _Loss | None:
-        """Probe a connection at its turns; return its loss, or None if it was not lost."""
-        due = time.monotonic() + self._cycle
+        """Probe a connection in its turns; return how it was lost, None if it was not."""
+        begin = idle_since = time.monotonic()
+        due = begin + self._cycle
         sending = False
         while not self._stopping.is_set():
             try:
-                sending = False
+                sending, idle_since = False, time.monotonic()
                 _idle_until(connection, due)
                 if self._stopping.is_set():
                     return None
@@ -206,11 +221,15 @@ class TargetProbes:
                 self._round_trip(connection, slot, next(sequences), slot)
             except ClientError as error:
                 at = begin if sending else time.monotonic()
+                # It may have broken at any time since it was last answered.
+                since = begin if isinstance(error, ReplyTimeoutError) else idle_since
                 if isinstance(error, ClosedError) and not error.received:
                     self._closed_in_order(message_lost=sending)
                     return _Loss(at, is_failure=False)
-                self._failed(slot, at, error, was_kept=True, message_lost=sending)
-                return _Loss(at, is_failure=True)
+                counts = self._failed(
+                    slot, at, error, since=since, was_kept=True, message_lost=sending
+                )
+                return _Loss(at, is_failure=counts)
         return None
 
     @contextmanager
@@ -285,21 +304,31 @@ class TargetProbes:
         at: float,
         error: ClientError,
         *,
+        since: float | None = None,
         was_kept: bool = False,
         message_lost: bool = True,
-    ) -> None:
-        """Record a probe that failed, or a connection that broke.
+    ) -> bool:
+        """Note a failure; return whether it counts, as none of a time without processor does.
 
         Args:
             slot: number of the kept connection, or `NEW_CONNECTIONS`.
-            at: instant at which the probe began, or the connection broke.
+            at: when the probe was sent, or the connection broke.
             error: the failure.
-            was_kept: whether a kept connection was lost, after its first round trip.
-            message_lost: whether a message was in flight.
+            since: when the target was last known to be well, or the probe was sent; None for `at`.
+            was_kept: whether a kept connection was lost.
+            message_lost: whether a message was sent that got no reply.
         """
         kind = error.found if isinstance(error, WrongReplyError) else error.kind
+        certain = kind in _CERTAIN or not self._heartbeat.paused_since(
+            at if since is None else since
+        )
         with self._findings.lock:
             counts = self._findings.counts
+            if not certain:
+                self._findings.disregarded += 1
+                counts.failed += isinstance(error, ConnectError) and not was_kept
+                counts.lost += was_kept
+                return False
             counts.errors[kind] += 1
             if isinstance(error, WrongReplyError):
                 counts.wrong += 1
@@ -309,6 +338,7 @@ class TargetProbes:
                 self._findings.messages_lost += message_lost
             counts.lost += was_kept
             self.log.failed(slot, at, kind)
+        return True
 
     def _closed_in_order(self, *, message_lost: bool) -> None:
         """Count a kept connection that the server closed with an end of the stream."""

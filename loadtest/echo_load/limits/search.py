@@ -207,7 +207,8 @@ class _Search:
         Returns False if the search was interrupted.
         """
         step = self._within.precision
-        self._kept, self._failed, self._outcome = level, None, "kept"
+        self._kept = level
+        self._forget_failure()
         while self._failed is None and level < self._within.highest:
             higher = self._within.rounded(level * (1 + step))
             level = higher if higher > level else level + 1
@@ -215,6 +216,9 @@ class _Search:
                 return False
             step *= 2
         return True
+
+    def _forget_failure(self) -> None:
+        self._failed, self._outcome = None, "kept"
 
     def _try(self, level: float, *, confirm: bool) -> bool:
         """Try a level; return False if the search was interrupted."""

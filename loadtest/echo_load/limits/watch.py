@@ -20,11 +20,12 @@ from echo_core.units import LONGEST_SECONDS, format_duration
 from echo_load.limits.connector import connectors
 from echo_load.limits.local_tally import LocalTally
 from echo_load.limits.outages import LoggedOutage, OutageLog
+from echo_load.limits.pauses import Heartbeat
 from echo_load.limits.probing import Findings, TargetProbes
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.result import Result, Verdict
-from echo_load.results.watch import Outage, TargetWatch, WatchResult
+from echo_load.results.watch import Outage, Pause, TargetWatch, WatchResult
 from echo_load.runner.controller import Interruption
 from echo_load.runner.generator import SNAPSHOT_SECONDS
 from echo_load.runner.local_server import LocalServer
@@ -74,15 +75,6 @@ class WatchPlan(msgspec.Struct, frozen=True, kw_only=True):
                 f"{format_duration(self.interval)}; it must be at most "
                 f"{format_duration(_MOST_WAITING / 2 * self.interval)}, or `interval` be longer"
             )
-
-    @property
-    def description(self) -> str:
-        """The watch in one line of text."""
-        connections = self.plan.connections
-        return (
-            f"{connections:,} connection{'s' * (connections > 1)} and a new one every "
-            f"{format_duration(self.interval)}, probed every {format_duration(self.interval)}"
-        )
 
 
 def watch(
@@ -149,6 +141,7 @@ class _Watch:
         self._plan = msgspec.structs.replace(plan, rate=rate, duration=self._duration)
         self._local = LocalTally(self._plan)
         self._findings = Findings(self._local.recorder)
+        self._heartbeat = Heartbeat()
         self._end: float | None = None
         numbers = itertools.count(plan.connections)
         payload = plan.payload(random.SystemRandom().getrandbits(32))
@@ -161,6 +154,7 @@ class _Watch:
                 interval=watch_plan.interval,
                 memory_seconds=4 * plan.reply_timeout + _MARGIN_SECONDS,
                 findings=self._findings,
+                heartbeat=self._heartbeat,
             )
             for number, connector in enumerate(connectors(plan, endpoints, plan.reply_timeout))
         ]
@@ -175,6 +169,7 @@ class _Watch:
         with self._findings.lock:
             self._local.start()
         begin = self._local.begin
+        self._heartbeat.start()
         for probes in self._probes:
             probes.start(begin)
         end = begin + self._duration
@@ -195,6 +190,7 @@ class _Watch:
         deadline = time.monotonic() + 2 * self._plan.reply_timeout + _MARGIN_SECONDS
         while time.monotonic() < deadline and not all(probes.idle for probes in self._probes):
             time.sleep(_POLL_SECONDS)
+        self._heartbeat.stop()
         self._update(ended=True)
 
     def _update(self, *, ended: bool) -> None:
@@ -219,22 +215,31 @@ class _Watch:
                 key=lambda outage: outage.begin,
             )
             reconnects = list(self._findings.reconnects)
-            lost = self._findings.messages_lost
-        targets = [_target_watch(str(one), outages, seconds) for one in self._endpoints]
+            lost, disregarded = self._findings.messages_lost, self._findings.disregarded
+        pauses = list(self._pauses(seconds))
+        targets = [_target_watch(str(one), outages, pauses, seconds) for one in self._endpoints]
         return WatchResult(
             seconds=seconds,
             interval_seconds=self._watch_plan.interval,
             outages=outages,
+            pauses=pauses,
             targets=targets,
             availability=statistics.fmean(one.availability for one in targets),
             longest_seconds=max((one.seconds for one in outages), default=0.0),
             outage_seconds=max(one.outage_seconds for one in targets),
             budget_seconds=self._watch_plan.outage_budget,
             messages_lost=lost,
+            disregarded=disregarded,
             reconnects=len(reconnects),
             reconnect_median_seconds=statistics.median(reconnects) if reconnects else 0.0,
             reconnect_longest_seconds=max(reconnects, default=0.0),
         )
+
+    def _pauses(self, seconds: float) -> Iterator[Pause]:
+        for logged in self._heartbeat.pauses:
+            begin, end = (min(seconds, max(0.0, instant - self._local.begin)) for instant in logged)
+            if end > begin:
+                yield Pause(begin=begin, end=end, seconds=end - begin)
 
     def _outages(self, endpoint: Endpoint, log: OutageLog, seconds: float) -> Iterator[Outage]:
         for number, logged in enumerate(log.outages, 1):
@@ -290,11 +295,22 @@ class _Watch:
         )
 
 
-def _target_watch(target: str, outages: Sequence[Outage], seconds: float) -> TargetWatch:
-    own = [outage.seconds for outage in outages if outage.target == target]
+def _target_watch(
+    target: str, outages: Sequence[Outage], pauses: Sequence[Pause], seconds: float
+) -> TargetWatch:
+    own = [outage for outage in outages if outage.target == target]
+    watched = seconds - sum(pause.seconds for pause in pauses)
+    out = sum(_without(outage, pauses) for outage in own)
     return TargetWatch(
         target=target,
-        availability=max(0.0, 1 - sum(own) / seconds) if seconds else 1.0,
+        availability=max(0.0, 1 - out / watched) if watched > 0 else 1.0,
         outages=len(own),
-        outage_seconds=sum(own),
+        outage_seconds=sum(outage.seconds for outage in own),
+    )
+
+
+def _without(outage: Outage, pauses: Sequence[Pause]) -> float:
+    """Return the duration of an outage without the time in which the watch did not run."""
+    return outage.seconds - sum(
+        max(0.0, min(outage.end, pause.end) - max(outage.begin, pause.begin)) for pause in pauses
     )

@@ -13,6 +13,7 @@ from echo_load.report.page import document, rows
 from echo_load.report.page.charts import Run, charts
 from echo_load.report.page.guides import numbered_parts
 from echo_load.results.result import Result
+from echo_load.results.watch import written_availability
 
 _TEMPLATE = files(__package__) / "page" / "report.html.j2"
 _VERDICTS = {
@@ -32,9 +33,8 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "origin": evidence.origin,
     "span": evidence.span,
     "dump_lines": partial(evidence.dump_lines, bytes_in_line=8),
-    "description": lambda result: (
-        result.idle.description if result.idle is not None else result.plan.description
-    ),
+    "availability": written_availability,
+    "description": rows.description,
 }
 
 

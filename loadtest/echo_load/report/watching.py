@@ -14,7 +14,7 @@ from echo_core.units import format_count, format_duration
 from echo_load.plan.thresholds import written_time
 from echo_load.report.checks import checks
 from echo_load.results.result import Result
-from echo_load.results.watch import Outage, WatchResult
+from echo_load.results.watch import Outage, Pause, WatchResult, written_availability
 from echo_load.runner.observer import Progress
 
 _BAR_WIDTH = 60
@@ -35,6 +35,7 @@ class WatchScreen:
         self._write = write
         self._begun: set[tuple[str, int]] = set()
         self._ended: set[tuple[str, int]] = set()
+        self._pauses = 0
         self._is_first = True
 
     def progressed(self, progress: Progress) -> None:
@@ -47,6 +48,9 @@ class WatchScreen:
             self._write(Text(f"watching {several} on {_connections(progress)}", "dim"))
             if self._live is not None:
                 self._live.start()
+        for pause in found.pauses[self._pauses :]:
+            self._write(_paused(pause))
+        self._pauses = len(found.pauses)
         for outage in found.outages:
             self._announce(outage)
         if self._live is not None:
@@ -105,7 +109,7 @@ def watch_summary(result: Result, found: WatchResult) -> Group:
             f"{format_duration(round(found.seconds, 1))}, probes every "
             f"{format_duration(found.interval_seconds)}",
         ),
-        Text(f"  availability {found.availability:.4%}"),
+        Text(f"  availability {written_availability(found.availability)}"),
         Text(f"  {checks(result)}"),
         Text(f"  {format_count(found.messages_lost, 'message')} lost"),
     ]
@@ -120,6 +124,8 @@ def watch_summary(result: Result, found: WatchResult) -> Group:
             f"{written_time(found.reconnect_median_seconds)} (median), "
             f"{written_time(found.reconnect_longest_seconds)} at most"
         )
+    if found.paused is not None:
+        lines.append(Text(f"  {found.paused}; nothing is known of that time", "yellow"))
     lines += [Text(f"  - {reason}", "red") for reason in result.reasons]
     if result.passed and found.budget_seconds is not None:
         lines.append(Text(f"  within the budget of {format_duration(found.budget_seconds)}"))
@@ -153,6 +159,13 @@ def _line(outage: Outage, what: str, style: str) -> Text:
     )
 
 
+def _paused(pause: Pause) -> Text:
+    return Text.assemble(
+        (f"{pause.begin:9.3f} s  ", "dim"),
+        (f"the watch itself paused {written_time(pause.seconds)}", "yellow"),
+    )
+
+
 def _timelines(found: WatchResult) -> RenderableType:
     """Return a bar for each target, from the beginning until now."""
     lines = []
@@ -165,6 +178,7 @@ def _timelines(found: WatchResult) -> RenderableType:
                 for one in found.outages
             )
             bar.append("█" if out else "▁", "red" if out else "green")
-        lines.append(Text.assemble(bar, f" {target.availability:.2%}  {target.target}"))
+        share = written_availability(target.availability)
+        lines.append(Text.assemble(bar, f" {share}  {target.target}"))
     last = f"{format_duration(round(found.seconds, 1))}, {found.messages_lost:,} messages lost"
     return Group(*lines, Text(last, "dim"))

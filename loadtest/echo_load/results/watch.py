@@ -6,6 +6,11 @@ from typing import Literal
 
 import msgspec
 
+from echo_load.plan.thresholds import written_time
+
+# The least difference from 1 that is shown of a share.
+_DIGITS = 6
+
 OutageKind = Literal["refused", "unreachable", "silent", "reset", "closed", "wrong", "other"]
 
 
@@ -44,12 +49,27 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
 
 
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which the watch itself did not run, and of which it knows nothing.
+
+    Attributes:
+        begin: when it began, in seconds since the watch began.
+        end: when it ended.
+        seconds: duration.
+    """
+
+    begin: float
+    end: float
+    seconds: float
+
+
 class TargetWatch(msgspec.Struct, frozen=True, kw_only=True):
     """A target over the whole watch.
 
     Attributes:
         target: URL of the target.
-        availability: share of the time outside its outages.
+        availability: share of the time outside its outages, without the time in which the watch
+            itself did not run.
         outages: number of its outages.
         outage_seconds: duration of its outages together.
     """
@@ -68,12 +88,16 @@ class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
         interval_seconds: interval at which each target was probed on a kept connection, and as
             often on a new one.
         outages: each outage, in the order in which they began.
+        pauses: each time in which the watch itself did not run (it was stopped, or got no
+            processor), of 0.1 s or more.
         targets: figures of each target.
-        availability: share of the time outside outages, averaged over the targets.
+        availability: `availability` averaged over the targets.
         longest_seconds: duration of the longest outage; 0 without one.
         outage_seconds: duration of the outages together, of the target with the most.
         budget_seconds: largest `outage_seconds` allowed; None for no limit.
         messages_lost: probes that were sent on an open connection and got no reply.
+        disregarded: probes that failed while the watch itself did not run, which is no evidence
+            against a target; they are not in the errors.
         reconnects: kept connections that were lost and replaced.
         reconnect_median_seconds: median of the time from the loss of a connection to the first
             checked reply on the one that replaced it; 0 without one.
@@ -83,17 +107,39 @@ class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     interval_seconds: float
     outages: list[Outage]
+    pauses: list[Pause]
     targets: list[TargetWatch]
     availability: float
     longest_seconds: float
     outage_seconds: float
     budget_seconds: float | None
     messages_lost: int
+    disregarded: int
     reconnects: int
     reconnect_median_seconds: float
     reconnect_longest_seconds: float
 
     @property
+    def paused(self) -> str | None:
+        """What the watch itself missed, in a few words; None if it ran all the time."""
+        if not self.pauses:
+            return None
+        times = f" {len(self.pauses):,} times, in all" if len(self.pauses) > 1 else ""
+        return f"the watch itself paused{times} {written_time(self.paused_seconds)}"
+
+    @property
+    def paused_seconds(self) -> float:
+        """Duration of the pauses of the watch itself together."""
+        return sum(one.seconds for one in self.pauses)
+
+    @property
     def within_budget(self) -> bool:
         """Whether the outages did not take longer than allowed."""
         return self.budget_seconds is None or self.outage_seconds <= self.budget_seconds
+
+
+def written_availability(share: float) -> str:
+    """Return an availability in percent, which is 100 only if it is complete."""
+    below = 1 - 10**-_DIGITS
+    shown = 1.0 if share >= 1 else min(round(share, _DIGITS), below)
+    return "100 %" if shown == 1 else f"{shown * 100:.{_DIGITS - 2}f} %"

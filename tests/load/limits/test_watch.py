@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import socket
 import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from echo_load.results.result import Result
 from echo_load.results.watch import WatchResult
-from support.misbehaving import Service, resets, silent, wrong
+from support.certificates import make_certificates
+from support.misbehaving import Behaviour, Service, resets, silent, wrong
 from support.namespaces import inside, network_namespace
 from support.processes import (
     DEADLINE,
@@ -21,6 +25,8 @@ from support.processes import (
     SERVER,
     StartServer,
     environment,
+    is_stopped,
+    reset,
     run,
     until,
 )
@@ -82,6 +88,108 @@ def test_a_server_that_is_killed_and_started_again_refused(start_server: StartSe
     assert 0 < found.availability < 1
 
 
+@pytest.mark.parametrize("scheme", ["tls", "udp", "unix"])
+def test_outages_over_other_transports(
+    start_server: StartServer, tmp_path: Path, scheme: str
+) -> None:
+    certificates = make_certificates(tmp_path)
+    tls = certificates.options if scheme == "tls" else ()
+    trust = ("--tls-ca", str(certificates.authority)) if scheme == "tls" else ()
+    listen = f"unix://{tmp_path}/echo" if scheme == "unix" else f"{scheme}://127.0.0.1:0"
+    server = start_server("--listen", listen, *tls)
+    watching = Watching(server.url, *trust)
+    server.process.kill()
+    server.wait()
+    watching.wait_for("outage of")
+    start_server("--listen", server.url, *tls)
+    watching.wait_for("end of the outage")
+    code, found = watching.stop()
+    (outage,) = found.outages
+    assert (code, outage.kind, outage.target) == (0, "refused", server.url)
+    assert (outage.partial, outage.ongoing) == (False, False)
+    assert outage.connections > 0
+
+
+def established(port: int) -> list[str]:
+    """The connections of this machine that are established to a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [line[1] for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"]
+
+
+class Switched:
+    """Echo, but answer in another way as long as it is told to; a behaviour.
+
+    Attributes:
+        is_faulty: set while answers are of the other kind.
+        faults: number of such answers.
+    """
+
+    def __init__(self, fault: Callable[[socket.socket, bytes], object], *, every: int = 1) -> None:
+        self.is_faulty = threading.Event()
+        self.faults = 0
+        self._fault = fault
+        self._every = every
+        self._numbers = itertools.count()
+
+    def __call__(self, connection: socket.socket, _over: threading.Event) -> None:
+        number = next(self._numbers)
+        while data := connection.recv(65536):
+            if self.is_faulty.is_set() and number % self._every == 0:
+                self.faults += 1
+                self._fault(connection, data)
+            else:
+                connection.sendall(data)
+
+
+def _flips(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(bytes(byte ^ 1 for byte in data))
+
+
+def _halves(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(data[: len(data) // 2])
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "error"),
+    [
+        (_flips, "wrong", "corrupt"),
+        (lambda connection, _: reset(connection), "reset", "reset"),
+        (_halves, "closed", "closed"),
+        (lambda connection, data: connection.sendall(data[:1]), "silent", "timeout"),
+    ],
+)
+def test_answers_that_are_no_echo_are_outages(
+    fault: Callable[[socket.socket, bytes], object], kind: str, error: str
+) -> None:
+    behaviour = Switched(fault)
+    with Service(behaviour) as service:
+        watching = Watching(service.target, "--timeout", "500ms")
+        behaviour.is_faulty.set()
+        watching.wait_for("outage of")
+        behaviour.is_faulty.clear()
+        watching.wait_for("end of the outage")
+        _, found = watching.stop()
+    (outage,) = found.outages
+    assert (outage.kind, outage.partial, outage.ongoing) == (kind, False, False)
+    assert set(outage.errors) == {error}
+    assert outage.connections > 0
+
+
+def test_an_outage_of_some_connections_is_partial() -> None:
+    behaviour = Switched(_flips, every=3)
+    with Service(behaviour) as service:
+        watching = Watching(service.target)
+        until(lambda: len(established(service.port)) >= 10, "connections")
+        behaviour.is_faulty.set()
+        until(lambda: behaviour.faults >= 5, "faults")
+        behaviour.is_faulty.clear()
+        watching.wait_for("end of the outage")
+        _, found = watching.stop()
+    assert {outage.kind for outage in found.outages} == {"wrong"}
+    assert any(outage.partial for outage in found.outages)
+
+
 def test_outages_are_served_to_prometheus(start_server: StartServer) -> None:
     server = start_server()
     watching = Watching(server.url, "--prometheus", "0")
@@ -111,6 +219,53 @@ def test_a_server_that_is_stopped_is_silent(start_server: StartServer) -> None:
     assert (outage.kind, outage.ongoing) == ("silent", False)
     assert outage.seconds > 0.3
     assert found.messages_lost > 0
+
+
+def echoes_until_idle(seconds: float) -> Behaviour:
+    """Echo, and reset a connection that was idle for too long."""
+
+    def behave(connection: socket.socket, _over: threading.Event) -> None:
+        connection.settimeout(seconds)
+        try:
+            while data := connection.recv(65536):
+                connection.sendall(data)
+        except TimeoutError:
+            reset(connection)
+
+    return behave
+
+
+def test_a_watch_that_was_stopped_itself_does_not_blame_the_target() -> None:
+    with Service(echoes_until_idle(2.0)) as service:
+        watching = Watching(service.target, "--timeout", "10s")
+        until(lambda: len(established(service.port)) >= 10, "connections")
+        watching.process.send_signal(signal.SIGSTOP)
+        until(lambda: is_stopped(watching.process.pid), "the watch to stand still")
+        until(lambda: not established(service.port), "the connections to be reset")
+        watching.process.send_signal(signal.SIGCONT)
+        watching.wait_for("the watch itself paused")
+        until(lambda: len(established(service.port)) >= 10, "new connections")
+        code, found = watching.stop()
+    assert (code, found.outages, found.availability, found.messages_lost) == (0, [], 1.0, 0)
+    assert found.disregarded >= found.reconnects == 10
+    longest = max(found.pauses, key=lambda pause: pause.seconds)
+    assert longest.seconds == pytest.approx(longest.end - longest.begin)
+    assert longest.seconds > 1.4
+
+
+def test_an_outage_that_began_while_the_watch_was_stopped_is_found(
+    start_server: StartServer,
+) -> None:
+    server = start_server()
+    watching = Watching(server.url, "--timeout", "300ms")
+    watching.process.send_signal(signal.SIGSTOP)
+    until(lambda: is_stopped(watching.process.pid), "the watch to stand still")
+    server.process.kill()
+    server.wait()
+    watching.process.send_signal(signal.SIGCONT)
+    watching.wait_for("outage of")
+    _, found = watching.stop()
+    assert [(one.kind, one.ongoing) for one in found.outages] == [("refused", True)]
 
 
 def test_a_rolling_restart_is_no_outage(start_server: StartServer) -> None:

@@ -55,6 +55,18 @@ def moment(started_at: str) -> str:
         return started_at
 
 
+def description(result: Result) -> str:
+    """Return the test in one line of text."""
+    if result.idle is not None:
+        return result.idle.description
+    if result.watch is None:
+        return result.plan.description
+    interval = format_duration(result.watch.interval_seconds)
+    kept = format_count(result.plan.connections, "connection")
+    watched = format_duration(round(result.watch.seconds, 1))
+    return f"{kept} and a new one every {interval}, {watched}"
+
+
 def checked(result: Result) -> str:
     """Return what was checked, and the errors found, in one sentence."""
     checked = checks(result)

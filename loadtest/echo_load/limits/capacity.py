@@ -351,8 +351,8 @@ def _bound(found: Found, result: Result | None) -> Bound:
 def outcome_of(result: Result) -> Outcome:
     """Return the outcome of a step: the SLO was kept, the target failed, or the generators did.
 
-    Where the generators were a bottleneck, the target still counts as failed if their processors
-    had time to spare and their delays are too small to explain the response times.
+    A generator that was late is to blame if its delays explain the response times. If they do not,
+    the target may have failed, or what disturbed the generator may have disturbed the target, too.
     """
     if result.passed:
         return "kept"
@@ -371,7 +371,7 @@ def outcome_of(result: Result) -> Outcome:
         for limit in (Threshold.parse(one.threshold),)
     ]
     refused = _REFUSALS & result.totals.errors.keys()
-    return "failed" if refused or not all(kept_without_delays) else "generator"
+    return "disturbed" if refused or not all(by_itself) else "generator"
 
 
 def _step(result: Result, plan: Plan, *, confirm: bool) -> CapacityStep:

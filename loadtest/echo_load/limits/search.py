@@ -14,13 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-# Kept; failed because of the target; failed because of the generator; unknown.
-Outcome = Literal["kept", "failed", "generator", "interrupted"]
+# Kept; failed because of the target; failed because of the target or of a disturbance; failed
+# because of the generator; not known.
+Outcome = Literal["kept", "failed", "disturbed", "generator", "interrupted"]
 Attempt = Callable[[float, bool], Outcome]
 # The majority of three attempts.
 _MAJORITY = 2
-# Attempts at a level that fail because of the generator before that counts as the limit.
-_MOST_DISTURBED = 3
+# Attempts at a level that may fail because of the generator.
+_MOST_BY_GENERATOR = 3
+# Attempts at a level that may fail if some of them were disturbed: few levels fail so often by
+# disturbances alone.
+_MOST_DISTURBED = 4
 # Searches above the answer because what had failed there was kept when it was tried again.
 _MOST_CHALLENGES = 3
 
@@ -239,10 +243,12 @@ class _Search:
     def _outcome_at(self, level: float, *, confirm: bool) -> Outcome:
         """Return the outcome of a level: of the first attempt if kept, else of most attempts.
 
-        An attempt that failed because of the generator shows nothing about the target and is
-        repeated; after three of them the generator is the limit.
+        Disturbances make a target look worse, never better. So attempts that failed while there was
+        one are repeated more often, and count as failures only if all fail. Those that failed
+        because of the generator show nothing about the target: if that happens again and again, the
+        generator is the limit.
         """
-        kept = failed = disturbed = 0
+        kept = failed = disturbed = by_generator = 0
         while True:
             outcome = self._attempt(level, confirm)
             match outcome:
@@ -252,11 +258,12 @@ class _Search:
                     kept += 1
                     if kept > failed or kept == _MAJORITY:
                         return outcome
-                case "failed":
-                    failed += 1
-                    if failed == _MAJORITY:
-                        return outcome
+                case "failed" | "disturbed":
+                    failed += outcome == "failed"
+                    disturbed += outcome == "disturbed"
+                    if failed == _MAJORITY or failed + disturbed == _MOST_DISTURBED:
+                        return "failed"
                 case "generator":
-                    disturbed += 1
-                    if disturbed == _MOST_DISTURBED:
+                    by_generator += 1
+                    if by_generator == _MOST_BY_GENERATOR:
                         return outcome

@@ -59,6 +59,20 @@ def test_a_disturbed_generator_does_not_count_against_the_target() -> None:
     assert 4700 <= found.level <= 5000
 
 
+def test_a_level_that_only_seems_to_fail_during_disturbances_is_kept() -> None:
+    """Three of four attempts fail while something disturbs both sides."""
+    attempts: list[float] = []
+
+    def attempt(level: float, _confirm: bool) -> Outcome:
+        attempts.append(level)
+        return "kept" if level <= 5000 and len(attempts) % 4 == 0 else "disturbed"
+
+    found = search(attempt, WITHIN)
+    assert (found.outcome, found.confirmed) == ("failed", True)
+    assert found.level is not None
+    assert 4700 <= found.level <= 5000
+
+
 def test_an_interrupted_search_gives_what_is_known() -> None:
     levels: list[float] = []
 

@@ -27,6 +27,7 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
         over_time.errors(runs),
         distributions.distribution(runs),
         distributions.percentiles(runs),
-        distributions.response_and_service(runs),
+        # A watch sends probes when it can, and has service times only.
+        *([] if watched else [distributions.response_and_service(runs)]),
         distributions.spread(runs),
     ]

@@ -77,14 +77,22 @@ function draw(name, { data, layout }) {
   );
 }
 
+const shown = Object.keys(figures).filter((name) => document.getElementById(`chart-${name}`));
+
+// A chart that cannot be drawn keeps no other from being drawn.
+async function each(action) {
+  const results = await Promise.allSettled(shown.map(async (name) => action(name)));
+  for (const { reason } of results.filter(({ status }) => status === "rejected")) {
+    console.error(reason);
+  }
+}
+
 function paint() {
-  return Promise.all(Object.entries(figures).map(([name, figure]) => draw(name, figure)));
+  return each((name) => draw(name, figures[name]));
 }
 
 function resize() {
-  for (const name of Object.keys(figures)) {
-    Plotly.Plots.resize(`chart-${name}`);
-  }
+  return each((name) => Plotly.Plots.resize(`chart-${name}`));
 }
 
 // Paper is light, and as wide as it is.

@@ -13,6 +13,7 @@ from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.report.checks import checks
 from echo_load.results.idle import IdleResult
 from echo_load.results.result import Latencies, Latency, Result
+from echo_load.results.watch import WatchResult
 
 NOTHING = "–"  # noqa: RUF001  # an en dash
 
@@ -135,6 +136,8 @@ def plan(result: Result) -> dict[str, str]:
     asked = result.plan
     if result.idle is not None:
         return _idle_plan(result, result.idle)
+    if result.watch is not None:
+        return _watch_plan(result, result.watch)
     rows = {
         "command": f"echo-load {result.command}",
         "targets": ", ".join(result.targets),
@@ -227,6 +230,23 @@ def _idle_plan(result: Result, found: IdleResult) -> dict[str, str]:
     }
     written = {name: format_duration(one) for name, one in times.items() if one is not None}
     return {"command": "echo-load idle", "target": ", ".join(result.targets), **written}
+
+
+def _watch_plan(result: Result, found: WatchResult) -> dict[str, str]:
+    """Return the fields of a plan for watching targets that are set."""
+    times = {
+        "interval of probes": found.interval_seconds,
+        "outage budget": found.budget_seconds,
+        "timeout": result.plan.reply_timeout,
+    }
+    written = {name: format_duration(one) for name, one in times.items() if one is not None}
+    return {
+        "command": "echo-load watch",
+        "targets": ", ".join(result.targets),
+        "connections": f"{result.plan.connections:,}",
+        **written,
+        "payload size": _written("payload_size", result.plan.payload_size),
+    }
 
 
 def _stages(asked: Plan) -> str:

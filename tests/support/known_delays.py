@@ -1,16 +1,19 @@
 """An echo service with given delays, which reports the delays and stalls that really occurred.
 
 It is a program of its own, with one thread, so that it shares no interpreter lock with the program
-that measures it. It sleeps until shortly before an instant, and busy-waits for the rest. All
+that measures it. It sleeps until shortly before an instant, and busy-waits for the rest. Where that
+is permitted, it has a real-time priority, so that its delays are known on a busy machine, too. All
 instants are those of CLOCK_MONOTONIC, which all processes of a machine share.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
+import os
 import select
 import socket
 import subprocess
@@ -252,6 +255,8 @@ def _main() -> None:
     parser.add_argument("--starve-after", type=int)
     gc.disable()
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     _Service(parser.parse_args()).run()
 
 

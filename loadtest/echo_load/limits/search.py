@@ -10,6 +10,7 @@ been the reason.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,11 +21,9 @@ Outcome = Literal["kept", "failed", "disturbed", "generator", "interrupted"]
 Attempt = Callable[[float, bool], Outcome]
 # The majority of three attempts.
 _MAJORITY = 2
-# Attempts at a level that may fail because of the generator.
-_MOST_BY_GENERATOR = 3
 # Attempts at a level that may fail if some of them were disturbed: few levels fail so often by
 # disturbances alone.
-_MOST_DISTURBED = 4
+_MOST_ATTEMPTS = 4
 # Searches above the answer because what had failed there was kept when it was tried again.
 _MOST_CHALLENGES = 3
 
@@ -244,11 +243,11 @@ class _Search:
         """Return the outcome of a level: of the first attempt if kept, else of most attempts.
 
         Disturbances make a target look worse, never better. So attempts that failed while there was
-        one are repeated more often, and count as failures only if all fail. Those that failed
-        because of the generator show nothing about the target: if that happens again and again, the
-        generator is the limit.
+        one, or because of the generator, are repeated more often, and count only if all fail.
+        Whether the target or the generator is the limit is then what most of them showed.
         """
-        kept = failed = disturbed = by_generator = 0
+        kept = 0
+        failures: Counter[Outcome] = Counter()
         while True:
             outcome = self._attempt(level, confirm)
             match outcome:
@@ -256,14 +255,11 @@ class _Search:
                     return outcome
                 case "kept":
                     kept += 1
-                    if kept > failed or kept == _MAJORITY:
+                    if kept > failures["failed"] or kept == _MAJORITY:
                         return outcome
-                case "failed" | "disturbed":
-                    failed += outcome == "failed"
-                    disturbed += outcome == "disturbed"
-                    if failed == _MAJORITY or failed + disturbed == _MOST_DISTURBED:
-                        return "failed"
-                case "generator":
-                    by_generator += 1
-                    if by_generator == _MOST_BY_GENERATOR:
-                        return outcome
+                case _:
+                    failures[outcome] += 1
+            if failures["failed"] == _MAJORITY:
+                return "failed"
+            if (failed := failures.total()) == _MOST_ATTEMPTS:
+                return "generator" if 2 * failures["generator"] >= failed else "failed"

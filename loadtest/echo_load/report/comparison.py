@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_load.plan.thresholds import written_rate, written_time
-from echo_load.results.compare import CONFIDENCE, Change, Comparison
+from echo_load.results.compare import CONFIDENCE
+from echo_load.results.comparison import Change, Comparison
 
 # Wider than any table.
 _UNLIMITED = 10_000
@@ -101,7 +102,9 @@ def conclusion(comparison: Comparison) -> Text:
 def _amount(change: Change, value: float) -> str:
     if change.unit == "us":
         return written_time(value / 1e6)
-    return f"{value * 100:.3g} %" if change.unit == "share" else f"{written_rate(value)}/s"
+    if change.unit == "share":
+        return f"{value * 100:.3g} %"
+    return f"{written_rate(value)}{'/s' if change.unit == 'per second' else ''}"
 
 
 def _points(change: Change, value: float) -> str:
@@ -114,8 +117,12 @@ def _unit(change: Change) -> str:
 
 
 def _interval(change: Change) -> str:
-    if change.low is None or change.high is None:
+    if change.low is None and change.high is None:
         return "-"
+    if change.high is None:
+        return f"from {_points(change, change.low or 0.0)} {_unit(change)}"
+    if change.low is None:
+        return f"up to {_points(change, change.high)} {_unit(change)}"
     return f"{_points(change, change.low)} to {_points(change, change.high)} {_unit(change)}"
 
 

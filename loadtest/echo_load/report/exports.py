@@ -20,7 +20,8 @@ def series_csv(result: Result) -> bytes:
     """Return the figures of each second as CSV (RFC 4180, but with line feeds), one row each.
 
     Times are in microseconds. Errors have a column for their total, and one for each kind that
-    occurred. With several targets there is a column `target`, in which the rows of all targets
+    occurred. Tests over UDP have a column for the jitter, which is empty for a second without
+    replies. With several targets there is a column `target`, in which the rows of all targets
     together are empty; the rows of each target follow.
     """
     kinds = sorted({kind for one in result.series for kind in one.errors})
@@ -28,8 +29,9 @@ def series_csv(result: Result) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ("second", "repeat", "stage", *_COUNTS)
+    times = (*_TIMES, "jitter_us") if result.totals.jitter_us is not None else _TIMES
     first = ("target", *names) if several else names
-    writer.writerow((*first, "errors", *(f"error_{kind}" for kind in kinds), *_TIMES))
+    writer.writerow((*first, "errors", *(f"error_{kind}" for kind in kinds), *times))
     rows = [("", one) for one in result.series]
     rows += [(of.target, one) for of in result.by_target for one in of.series]
     for target, one in rows:
@@ -39,7 +41,7 @@ def series_csv(result: Result) -> bytes:
                 *((target,) if several else ()),
                 *cells,
                 *(one.errors.get(kind, 0) for kind in kinds),
-                *(getattr(one, name) for name in _TIMES),
+                *(getattr(one, name) for name in times),
             )
         )
     return text.getvalue().encode()

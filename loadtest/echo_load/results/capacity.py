@@ -93,6 +93,12 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
         """The answer: a rate or a number of connections; None if there is none."""
         return self.rate if self.asked == "rate" else self.connections
 
+    @property
+    def interval(self) -> tuple[float, float | None]:
+        """Lower and upper bound of the target's capacity; no upper one if it was not reached."""
+        reached = self.bound in {"slo", "refused"}
+        return self.level or 0.0, self.failed_at if reached else None
+
     def level_of(self, step: CapacityStep) -> float:
         """Return the rate of a step, or its number of connections if those were asked for."""
         return step.rate if self.asked == "rate" else step.connections

@@ -14,16 +14,17 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from echo_load.errors import IncomparableError
 from echo_load.plan.bounds import DEFAULT_MARGIN
+from echo_load.results.compare_capacities import compare_capacities
+from echo_load.results.comparison import Change, ChangeVerdict, Comparison, Unit, caveats
 from echo_load.results.result import Result, StageResult
 
-SCHEMA = "echoswarm/comparison/1"
 CONFIDENCE = 0.95
 # Differences between shares of failed messages that are smaller than this are of no interest.
 _SHARE_MARGIN = 0.0001
@@ -35,70 +36,10 @@ _SEED = 20_000
 # The least standard error: a figure that does not vary at all has rounding errors.
 _LEAST_ERROR = 1e-9
 
-ChangeVerdict = Literal["better", "worse", "no difference", "too noisy", "too few repeats"]
-Unit = Literal["per second", "us", "share"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Assignments = np.ndarray[Any, np.dtype[np.bool_]]
 
-# Fields of the plan that may differ between runs of the same test, or hardly affect it.
-_NOT_THE_TEST = frozenset({"targets", "repeat", "thresholds", "abort_on", "duration", "processes"})
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """The change of one figure from one result to another.
-
-    Attributes:
-        stage: name of the stage.
-        figure: name of the figure, such as `response p99`.
-        unit: unit of the figure: messages `per second`, microseconds (`us`), or a `share` of all
-            attempts.
-        baseline: geometric mean of the figure over the repeats of the first result; for a share,
-            the arithmetic mean.
-        other: the same mean for the second result.
-        change: relative change from the first to the second (0.1 is 10 % more); for shares, their
-            difference.
-        low: lower bound of the confidence interval of the change, at 95 % for all figures
-            together; None if there are too few repeats.
-        high: upper bound of that interval.
-        verdict: `no difference` if the interval is within the margin; otherwise `better` or `worse`
-            if it excludes 0; otherwise `too noisy`. Without an interval it is `too few repeats`.
-        repeats_to_tell: estimated number of repeats of each result that would give another
-            verdict, if these are too noisy or too few; None otherwise.
-    """
-
-    stage: str
-    figure: str
-    unit: Unit
-    baseline: float
-    other: float
-    change: float
-    low: float | None
-    high: float | None
-    verdict: ChangeVerdict
-    repeats_to_tell: int | None
-
-
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The comparison of two results, figure by figure.
-
-    Attributes:
-        schema: name and version of this format.
-        baseline: name of the first result.
-        other: name of the second result.
-        repeats: number of complete repeats of the first and of the second result.
-        changes: change of each figure of each stage.
-        verdict: first of `worse`, `better`, `too few repeats` and `too noisy` that is the verdict
-            on one of the figures; otherwise `no difference`.
-        notes: caveats, one line each.
-    """
-
-    schema: str = SCHEMA
-    baseline: str
-    other: str
-    repeats: tuple[int, int]
-    changes: list[Change]
-    verdict: ChangeVerdict
-    notes: list[str]
+_ASKED = {"rate": "messages per second", "connections": "connections"}
 
 
 class Samples(NamedTuple):
@@ -138,9 +79,14 @@ def compare(
 
     Raises:
         IncomparableError: the results are of different commands or have different stages, or one
-            has no complete repeat.
+            has no complete repeat; or they are searches for a capacity with different SLOs, or
+            without an answer.
     """
     _check(baseline, other, names)
+    if baseline.capacity is not None and other.capacity is not None:
+        return compare_capacities(
+            (baseline, baseline.capacity), (other, other.capacity), names, margin
+        )
     repeats = _repeats(baseline, names[0]), _repeats(other, names[1])
     changes = compare_figures(_samples(*repeats), margin)
     verdicts = [change.verdict for change in changes]
@@ -151,7 +97,7 @@ def compare(
         repeats=(len(repeats[0]), len(repeats[1])),
         changes=changes,
         verdict=next((one for one in order if one in verdicts), "no difference"),
-        notes=_notes(baseline, other, names),
+        notes=caveats(baseline, other, names),
     )
 
 
@@ -244,6 +190,7 @@ _FIGURES: tuple[tuple[str, Unit, bool, Callable[[StageResult], float]], ...] = (
     ("response p99", "us", False, lambda stage: stage.latency_us.response.p99),
     ("response p99.9", "us", False, lambda stage: stage.latency_us.response.p99_9),
     ("service p99", "us", False, _service_p99),
+    ("jitter", "us", False, lambda stage: stage.jitter_us or 0.0),
     ("connect p50", "us", False, lambda stage: stage.latency_us.connect.p50),
     ("failed", "share", False, _failed),
 )
@@ -352,24 +299,3 @@ def _estimated_repeats(one: Samples, mean: float, half: float, least: float) -> 
     wanted = max(abs(mean), least - abs(mean))
     repeats = min(len(one.baseline), len(one.other))
     return max(repeats + 1, math.ceil(repeats * (half / wanted) ** 2))
-
-
-def _notes(baseline: Result, other: Result, names: tuple[str, str]) -> list[str]:
-    """Return the caveats of a comparison, one line each."""
-    notes = []
-    plans = [msgspec.to_builtins(one.plan) for one in (baseline, other)]
-    differing = [
-        f"{name.replace('_', ' ')} ({plans[0][name]} and {plans[1][name]})"
-        for name in plans[0]
-        if name not in _NOT_THE_TEST and plans[0][name] != plans[1][name]
-    ]
-    if differing:
-        notes.append(f"the plans differ in {', '.join(differing)}")
-    if baseline.machine != other.machine:
-        notes.append("they were measured on different machines, or with different versions")
-    for name, result in zip(names, (baseline, other), strict=True):
-        if result.generator.bound:
-            notes.append(f"{name} is generator-bound: it shows the generator, not the target")
-        if not result.passed:
-            notes.append(f"{name} did not pass: {result.reasons[0]}")
-    return notes

@@ -260,6 +260,7 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
         p99_us: 99th percentile.
         p99_9_us: 99.9th percentile.
         max_us: longest response time.
+        jitter_us: jitter over UDP in microseconds, as in the totals; None without replies over UDP.
     """
 
     second: int
@@ -275,6 +276,7 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
     p99_us: float
     p99_9_us: float
     max_us: float
+    jitter_us: float | None = None
 
 
 class TargetResult(Totals, frozen=True, kw_only=True):

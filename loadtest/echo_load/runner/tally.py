@@ -257,6 +257,7 @@ class Tally:
                     p99_us=p99,
                     p99_9_us=p99_9,
                     max_us=times.max_us,
+                    jitter_us=counts.jitter_us,
                 )
             )
 

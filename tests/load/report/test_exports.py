@@ -12,6 +12,7 @@ from hdrh.histogram import HdrHistogram
 
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.report.exports import hgrm, series_csv
+from echo_load.results.compare import compare
 from echo_load.results.result import Latency, Result
 from support.processes import StartServer, loaded
 
@@ -49,6 +50,26 @@ def test_the_series_has_a_row_per_second(result: Result) -> None:
 def test_a_stage_with_a_comma_is_one_field(result: Result) -> None:
     assert "1,000 msg/s on 4 connections" in {one.stage for one in result.series}
     assert {len(row) for row in csv.reader(io.StringIO(series_csv(result).decode()))} == {15}
+
+
+@pytest.mark.slow
+def test_over_udp_there_is_a_column_for_the_jitter(
+    start_server: StartServer, result: Result
+) -> None:
+    url = start_server("--listen", "udp://127.0.0.1:0").url
+    _, datagrams = loaded("run", url, "-c", "2", "--rate", "200", "-d", "2s")
+    rows = list(csv.DictReader(io.StringIO(series_csv(datagrams).decode())))
+    jitters = [float(row["jitter_us"]) for row in rows]
+    assert len(jitters) == 2
+    assert jitters == [one.jitter_us for one in datagrams.series]
+    # The jitter of the whole test is the mean over all replies.
+    assert datagrams.totals.jitter_us is not None
+    assert min(jitters) <= datagrams.totals.jitter_us <= max(jitters)
+    assert "jitter_us" not in series_csv(result).decode()
+    (jitter,) = (
+        change for change in compare(datagrams, datagrams).changes if change.figure == "jitter"
+    )
+    assert jitter.baseline == pytest.approx(datagrams.totals.jitter_us)
 
 
 def lines_of(text: str) -> list[tuple[float, float, int]]:

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from echo_load.errors import IncomparableError
 from echo_load.report.comparison import ComparisonTable
-from echo_load.results.compare import Change, Comparison, Samples, Unit, compare, compare_figures
+from echo_load.results.compare import Samples, compare, compare_figures
+from echo_load.results.comparison import Change, Comparison, Unit
 from echo_load.results.result import Repeat, Result, load_result
 from support.processes import LOAD, StartServer, run
 

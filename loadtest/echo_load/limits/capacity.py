@@ -126,8 +126,7 @@ def _clear_failures(limits: list[Threshold]) -> list[str]:
     for limit in limits:
         if limit.kind == "time" and limit.relation[0] == "<" and not limit.metric.endswith(".max"):
             clearly = max(limit.limit * _CLEAR_FACTOR, limit.limit + _CLEAR_SECONDS)
-            of = "" if limit.target is None else f"{{{limit.target}}}"
-            found.append(f"{limit.metric}{of}<{math.ceil(clearly * 1e6)}us")
+            found.append(f"{limit.metric}<{math.ceil(clearly * 1e6)}us")
     return found
 
 
@@ -371,7 +370,7 @@ def outcome_of(result: Result) -> Outcome:
         for limit in (Threshold.parse(one.threshold),)
     ]
     refused = _REFUSALS & result.totals.errors.keys()
-    return "disturbed" if refused or not all(by_itself) else "generator"
+    return "disturbed" if refused or not all(kept_without_delays) else "generator"
 
 
 def _step(result: Result, plan: Plan, *, confirm: bool) -> CapacityStep:

@@ -198,7 +198,7 @@ class _Search:
 
     @property
     def _is_proven(self) -> bool:
-        """True if the target has answered a message that was sent after the last drop."""
+        """Whether the target has answered a message that was sent after the last drop."""
         return max(self._proven_at, self._in_use.proven_at) >= self._dropped_at
 
     def _step(self, longest: float) -> None:

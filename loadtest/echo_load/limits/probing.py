@@ -58,8 +58,8 @@ class Findings:
         counts: connections, messages and errors.
         messages_lost: probes that were sent on an open connection and got no reply.
         disregarded: probes that failed while this process did not run.
-        reconnects: time in seconds that it took to replace each lost connection.
-        messages: number of replies of each kept connection.
+        reconnects: seconds that it took to replace each lost connection.
+        messages: number of replies by slot.
     """
 
     recorder: Recorder
@@ -92,11 +92,11 @@ class TargetProbes:
         connect: opens a connection to the target.
         payload: messages to send.
         slots: numbers of the connections to keep.
-        numbers: numbers of new connections, which their messages contain.
-        interval: interval in seconds of probes on kept connections, each in its turn, and of those
-            on new ones.
-        memory_seconds: how long after it was sent a probe may still fail.
-        findings: what was found so far.
+        numbers: numbers of new connections, for the stamps of their messages.
+        interval: seconds between two probes on kept connections, which take turns, and between two
+            probes on new connections.
+        memory_seconds: longest time in seconds from the beginning of a probe to its failure.
+        findings: measurements, to which those of this target are added.
         heartbeat: tells when this process did not run.
 
     Attributes:
@@ -155,7 +155,7 @@ class TargetProbes:
 
     @property
     def idle(self) -> bool:
-        """True if no probe is in flight."""
+        """Whether no probe is in flight."""
         with self._findings.lock:
             return not self._in_flight
 
@@ -206,7 +206,7 @@ class TargetProbes:
     def _probe_until_lost(
         self, connection: EchoConnection, slot: int, sequences: Iterator[int]
     ) -> _Loss | None:
-        """Probe a connection in its turns; return how it was lost, None if it was not."""
+        """Probe a connection at its turns; return its loss, or None if it was not lost."""
         begin = idle_since = time.monotonic()
         due = begin + self._cycle
         sending = False
@@ -308,15 +308,18 @@ class TargetProbes:
         was_kept: bool = False,
         message_lost: bool = True,
     ) -> bool:
-        """Note a failure; return whether it counts, as none of a time without processor does.
+        """Record a probe that failed, or a connection that broke.
 
         Args:
             slot: number of the kept connection, or `NEW_CONNECTIONS`.
-            at: when the probe was sent, or the connection broke.
+            at: instant at which the probe began, or the connection broke.
             error: the failure.
-            since: when the target was last known to be well, or the probe was sent; None for `at`.
-            was_kept: whether a kept connection was lost.
-            message_lost: whether a message was sent that got no reply.
+            since: instant after which the failure must have happened; None for `at`.
+            was_kept: whether a kept connection was lost, after its first round trip.
+            message_lost: whether a message was in flight.
+
+        Returns:
+            False if the failure was disregarded, because this process did not run meanwhile.
         """
         kind = error.found if isinstance(error, WrongReplyError) else error.kind
         certain = kind in _CERTAIN or not self._heartbeat.paused_since(

@@ -1,10 +1,9 @@
 """The search for the highest level, a rate or a number of connections, that a target sustains.
 
-The search knows nothing of tests: it asks a function whether a level is kept. Single answers are
-noisy near the limit, and now and then wrong anywhere, on a busy machine. So a level counts as
-failed only if it failed twice of at most three attempts, the answer is confirmed by longer ones,
-and what failed above it is tried once more at the end, long after the disturbance that may have
-been the reason.
+The search runs no tests itself: a function tries a level. A single attempt is unreliable near the
+limit, and on a busy machine anywhere. A level therefore counts as failed only if several attempts
+failed. Longer attempts confirm the answer, and what failed above it is tried once more at the end,
+when the disturbance that may have been the reason is over.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 # Kept; failed because of the target; failed because of the target or of a disturbance; failed
-# because of the generator; not known.
+# because of the generator; unknown.
 Outcome = Literal["kept", "failed", "disturbed", "generator", "interrupted"]
 Attempt = Callable[[float, bool], Outcome]
 # The majority of three attempts.
 _MAJORITY = 2
-# Attempts at a level that may fail if some of them were disturbed: few levels fail so often by
-# disturbances alone.
+# Attempts at a level all of which have to fail if some of them were disturbed.
 _MOST_ATTEMPTS = 4
-# Searches above the answer because what had failed there was kept when it was tried again.
+# Further searches above the answer, because a level that had failed was kept at last.
 _MOST_CHALLENGES = 3
 
 
@@ -82,7 +80,7 @@ class Found:
 
 
 def search(attempt: Attempt, within: Range) -> Found:
-    """Return the highest level that is kept: double, bracket, narrow, confirm both ends.
+    """Find the highest level that is kept: bracket it, narrow the bracket, confirm both ends.
 
     Args:
         attempt: tries a level and returns the outcome; its second argument is True if the attempt
@@ -165,14 +163,17 @@ class _Search:
         """Confirm that the answer is kept, and that the level above it still fails.
 
         If the answer is not kept, a lower one is narrowed with long attempts; if the level above it
-        is kept after all, the search goes on from there. Returns False if it was interrupted.
+        is kept after all, the search goes on from there.
+
+        Returns:
+            False if the search was interrupted.
         """
         for _ in range(_MOST_CHALLENGES):
             if not (self._confirm_kept() and self._narrow(confirm=True)):
                 return False
             if self._kept is None or self._failed in {None, self._refuted}:
                 return True
-            outcome = self._settled(self._failed, confirm=False)
+            outcome = self._outcome_at(self._failed, confirm=False)
             if outcome == "interrupted":
                 return False
             if outcome != "kept":
@@ -184,7 +185,8 @@ class _Search:
     def _confirm_kept(self) -> bool:
         """Confirm the level, or find one below it that can be.
 
-        Returns False if the search was interrupted.
+        Returns:
+            False if the search was interrupted.
         """
         step = self._within.precision
         while self._kept is not None and self._kept != self._confirmed:
@@ -207,7 +209,8 @@ class _Search:
     def _rise(self, level: float) -> bool:
         """Raise a level that is kept after all until one fails.
 
-        Returns False if the search was interrupted.
+        Returns:
+            False if the search was interrupted.
         """
         step = self._within.precision
         self._kept = level
@@ -225,7 +228,7 @@ class _Search:
 
     def _try(self, level: float, *, confirm: bool) -> bool:
         """Try a level; return False if the search was interrupted."""
-        outcome = self._settled(level, confirm=confirm)
+        outcome = self._outcome_at(level, confirm=confirm)
         if outcome == "interrupted":
             return False
         if outcome == "kept":
@@ -242,9 +245,9 @@ class _Search:
     def _outcome_at(self, level: float, *, confirm: bool) -> Outcome:
         """Return the outcome of a level: of the first attempt if kept, else of most attempts.
 
-        Disturbances make a target look worse, never better. So attempts that failed while there was
-        one, or because of the generator, are repeated more often, and count only if all fail.
-        Whether the target or the generator is the limit is then what most of them showed.
+        Disturbances make a target look worse, never better. Attempts that failed during one, or
+        because of the generator, are therefore repeated more often, and count only if all fail.
+        Most of them decide whether the target or the generator is the limit.
         """
         kept = 0
         failures: Counter[Outcome] = Counter()

@@ -16,12 +16,12 @@ from echo_core.limits import raise_descriptor_limit
 from echo_core.units import LONGEST_SECONDS
 from echo_load.limits.connector import connectors
 from echo_load.limits.idle_connections import CheckedConnection, IdleConnection
+from echo_load.limits.idle_control import Control, NotIdlenessError
 from echo_load.limits.idle_plan import IdlePlan
 from echo_load.limits.idle_verdict import reach_verdict, thresholds
 from echo_load.limits.ladder import conclude, first_rungs, next_rungs
 from echo_load.limits.local_tally import LocalTally
 from echo_load.measure.counts import Counts
-from echo_load.plan.thresholds import written_time
 from echo_load.results.idle import IdleResult, IdleRung
 from echo_load.results.result import Result
 from echo_load.runner.controller import Interruption
@@ -31,10 +31,6 @@ from echo_load.runner.observer import Observer, Progress
 # Connections per pause, by scheme: a single datagram may be lost for other reasons than idleness.
 _CONNECTIONS_PER_PAUSE = {"udp": 3}
 _POLL_SECONDS = 0.1
-
-
-class _NotIdlenessError(Exception):
-    """The target or the path failed for a reason other than idleness."""
 
 
 def find_idle(
@@ -92,8 +88,6 @@ class _Search:
         self._numbers = itertools.count()
         self._per_pause = _CONNECTIONS_PER_PAUSE.get(plan.endpoints[0].scheme, 1)
         first = first_rungs(idle_plan.up_to, idle_plan.at_least)
-        # The interval of messages on the connection in use, so that it is never idle for a pause.
-        self._interval = first[0] / 2
         self._plan = msgspec.structs.replace(
             plan, connections=len(first) * self._per_pause, duration=LONGEST_SECONDS
         )
@@ -103,11 +97,10 @@ class _Search:
         self._round = 0
         self._waiting: list[IdleConnection] = []
         self._failure: str | None = None
-        # Instants of the last drop, and up to which the target is known to have worked.
-        self._dropped_at = self._proven_at = 0.0
         self._local.start()
         self._shown = 0.0
-        self._in_use = self._connected()
+        # Often enough that it is never idle for a pause.
+        self._control = Control(self._connected, first[0] / 2, self._timeout)
 
     def _connected(self) -> CheckedConnection:
         """Open a connection, and exchange its first message.
@@ -159,9 +152,7 @@ class _Search:
                     before.dropped_seconds,
                 )
                 pauses = next_rungs(found) if narrower else []
-        except MismatchError as error:
-            self._failure = str(error)
-        except _NotIdlenessError as error:
+        except (MismatchError, NotIdlenessError) as error:
             self._failure = str(error)
 
     def _run_round(self, pauses: Sequence[float]) -> None:
@@ -169,10 +160,14 @@ class _Search:
         try:
             for pause in pauses:
                 self._open(pause)
-            while (self._unknown() or not self._is_proven) and not self._is_stopped():
+            while (self._unknown() or not self._control.proves_drops) and not self._is_stopped():
                 self._step(_POLL_SECONDS)
-            if not self._is_proven:
+            if not self._control.proves_drops:
                 self._disregard()
+        except NotIdlenessError:
+            # Drops at the same time are not caused by idleness either.
+            self._disregard()
+            raise
         finally:
             self._rungs += self._rungs_of_round()
             for one in self._waiting:
@@ -187,7 +182,7 @@ class _Search:
             try:
                 connection = self._connected()
             except ClientError as error:
-                raise _NotIdlenessError(f"a new connection failed: {error}") from error
+                raise NotIdlenessError(f"a new connection failed: {error}") from error
             if self._idle_plan.keepalive is not None:
                 connection.send_keepalives(self._idle_plan.keepalive)
             self._waiting.append(IdleConnection(connection, pause, self._timeout))
@@ -195,11 +190,6 @@ class _Search:
 
     def _unknown(self) -> list[IdleConnection]:
         return [one for one in self._waiting if not one.is_over]
-
-    @property
-    def _is_proven(self) -> bool:
-        """Whether the target has answered a message that was sent after the last drop."""
-        return max(self._proven_at, self._in_use.proven_at) >= self._dropped_at
 
     def _step(self, longest: float) -> None:
         """Wait for the next event, or until an action is due, and handle it.
@@ -210,7 +200,7 @@ class _Search:
         waiting = self._unknown()
         poll = select.poll()
         by_descriptor = {one.connection.fileno(): one for one in waiting}
-        for descriptor in (*by_descriptor, self._in_use.fileno()):
+        for descriptor in (*by_descriptor, self._control.fileno()):
             poll.register(descriptor, select.POLLIN)
         due = min((one.due for one in waiting), default=float("inf"))
         seconds = max(0.0, min(longest, due - time.monotonic()))
@@ -218,68 +208,18 @@ class _Search:
             if descriptor in by_descriptor:
                 by_descriptor[descriptor].receive()
             else:
-                self._receive_in_use()
+                self._control.receive()
         now = time.monotonic()
         for one in waiting:
             one.act(now)
         if any(one.is_over and one.outcome != "kept" for one in waiting):
-            self._dropped_at = now
-        self._use(now)
+            self._control.note_drop(now)
+        self._control.act(now)
         if any(one.outcome == "silence" for one in waiting):
-            self._check_target()
+            self._control.check_target()
         if now - self._shown >= SNAPSHOT_SECONDS:
             self._shown = now
             self._update(ended=False)
-
-    def _receive_in_use(self) -> None:
-        try:
-            ended = self._in_use.receive()
-        except MismatchError:
-            raise
-        except ClientError as error:
-            raise self._in_use_was_lost(str(error)) from error
-        if ended:
-            raise self._in_use_was_lost("the server closed it")
-
-    def _use(self, now: float) -> None:
-        """Send a message on the connection in use if one is due; check that it is answered."""
-        sent_at = self._in_use.sent_at
-        if sent_at is not None and now - sent_at > self._timeout:
-            if not self._in_use.is_datagram:
-                raise self._in_use_was_lost("a message got no reply")
-            self._check_target()
-            self._proven_at = now
-            sent_at = None
-        rested = now - self._in_use.answered_at >= self._interval
-        if sent_at is None and (rested or not self._is_proven):
-            try:
-                self._in_use.send()
-            except ClientError as error:
-                raise self._in_use_was_lost(str(error)) from error
-
-    def _in_use_was_lost(self, why: str) -> _NotIdlenessError:
-        """Disregard the drops of this round, and return the error for the connection in use.
-
-        Drops at the same time as that of a connection in use are not caused by idleness.
-        """
-        elapsed = written_time(self._local.elapsed)
-        self._disregard()
-        return _NotIdlenessError(
-            f"a connection with a message every {written_time(self._interval)} was lost, too, "
-            f"after {elapsed}: {why}; so idleness was not the reason"
-        )
-
-    def _check_target(self) -> None:
-        """Check that the target answers on a new connection.
-
-        Raises:
-            _NotIdlenessError: it does not, so that idleness does not explain the silence.
-        """
-        try:
-            self._connected().close()
-        except ClientError as error:
-            self._disregard()
-            raise _NotIdlenessError(f"a new connection failed, too: {error}") from error
 
     def _disregard(self) -> None:
         """Set the outcomes of this round to unknown, except for connections that were kept."""
@@ -325,7 +265,7 @@ class _Search:
         """Close all connections."""
         for one in self._waiting:
             one.connection.close()
-        self._in_use.close()
+        self._control.close()
 
     def result(self, *, interrupted: bool) -> Result:
         """Return the result of the search."""

@@ -363,12 +363,19 @@ def outcome_of(result: Result) -> Outcome:
     if generator.cpu_cores >= _BUSY_SHARE * generator.processes:
         return "generator"
     delays = (generator.lateness_us.p99 + generator.hub_lag_us.p99) / 1e6
-    kept_without_delays = [
-        limit.judge_value(one.value - delays)
+    limits = [
+        (Threshold.parse(one.threshold), one.value)
         for one in result.thresholds
         if one.kind == "time" and not one.aborts and one.value is not None
-        for limit in (Threshold.parse(one.threshold),)
     ]
+    median = result.latency_us.response.p50 / 1e6
+    if any(
+        limit.metric.startswith("response.p") and not limit.judge_value(median - delays)
+        for limit, _ in limits
+    ):
+        # Too much for a disturbance.
+        return "failed"
+    kept_without_delays = [limit.judge_value(value - delays) for limit, value in limits]
     refused = _REFUSALS & result.totals.errors.keys()
     return "disturbed" if refused or not all(kept_without_delays) else "generator"
 

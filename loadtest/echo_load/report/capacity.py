@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 
 from rich.box import HORIZONTALS
 from rich.table import Table
@@ -40,17 +41,33 @@ class CapacityReport(Observer):
 
 
 def capacity_table(capacity: CapacityResult) -> Table:
-    """Return the table of the steps, from the lowest level to the highest."""
+    """Return the table of the steps, from the lowest level to the highest.
+
+    Steps at the same level share a row: that of one that was kept, or else the one in the middle.
+    """
     table = Table(box=HORIZONTALS, expand=True)
     table.add_column("msg/s" if capacity.asked == "rate" else "connections", justify="right")
     for name in ("achieved", "p50", "p99", "p99.9"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("SLO", ratio=1)
-    for step in sorted(capacity.steps, key=capacity.level_of):
+    in_order = sorted(capacity.steps, key=lambda step: (capacity.level_of(step), step.phase))
+    for _, same in groupby(in_order, lambda step: (capacity.level_of(step), step.phase)):
+        step, outcome = _together(list(same))
         times = (step.p50_us, step.p99_us, step.p99_9_us)
         level, achieved = written_rate(capacity.level_of(step)), written_rate(step.achieved)
-        table.add_row(level, achieved, *map(_time, times), _outcome(step))
+        table.add_row(level, achieved, *map(_time, times), outcome)
     return table
+
+
+def _together(steps: list[CapacityStep]) -> tuple[CapacityStep, Text]:
+    """Return the step that is shown for several ones, and the outcome of all."""
+    kept = [step for step in steps if step.kept]
+    by_time = sorted(steps, key=lambda step: step.p99_us)
+    shown = kept[-1] if kept else by_time[(len(by_time) - 1) // 2]
+    outcome = _outcome(shown)
+    if len(steps) > 1:
+        outcome.append(f", {len(kept)} of {len(steps)} times" if kept else f", {len(steps)} times")
+    return shown, outcome
 
 
 def _outcome(step: CapacityStep) -> Text:

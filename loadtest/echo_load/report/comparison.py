@@ -11,7 +11,7 @@ from rich.text import Text
 
 from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.results.compare import CONFIDENCE
-from echo_load.results.comparison import Change, Comparison
+from echo_load.results.comparison import CAPACITY, Change, Comparison
 
 # Wider than any table.
 _UNLIMITED = 10_000
@@ -56,7 +56,8 @@ def _table(comparison: Comparison, *, narrow: bool) -> Table:
             (comparison.baseline, comparison.other), comparison.repeats, strict=True
         )
     ]
-    interval = f"{CONFIDENCE:.0%} interval"
+    capacities = all(change.figure == CAPACITY for change in comparison.changes)
+    interval = "interval" if capacities else f"{CONFIDENCE:.0%} interval"
     table.add_column("figure", style="dim")
     for head in _as_cells((names, ["change", interval]), narrow):
         table.add_column(head, justify="right", overflow="fold")

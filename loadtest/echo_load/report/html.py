@@ -12,6 +12,7 @@ from echo_load.report import evidence
 from echo_load.report.page import document, rows
 from echo_load.report.page.charts import Run, charts
 from echo_load.report.page.guides import numbered_parts
+from echo_load.report.tables import consequence
 from echo_load.results.result import Result
 from echo_load.results.watch import written_availability
 
@@ -35,6 +36,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "dump_lines": partial(evidence.dump_lines, bytes_in_line=8),
     "availability": written_availability,
     "description": rows.description,
+    "consequence": consequence,
 }
 
 

@@ -339,6 +339,11 @@ def _outages(found: WatchResult) -> Iterator[Metric]:
     yield CounterMetricFamily(
         f"{_PREFIX}reconnects", "Lost connections that were replaced.", value=found.reconnects
     )
+    yield CounterMetricFamily(
+        f"{_PREFIX}paused_seconds",
+        "Time in which the watch itself did not run.",
+        value=found.paused_seconds,
+    )
 
 
 def _listen(endpoint: NetworkEndpoint) -> socket.socket:

@@ -173,8 +173,16 @@ def summary(result: Result) -> Group:
         lines += [_threshold_line(one) for one in result.thresholds]
     lines += [Text(f"- {reason}", "red") for reason in result.reasons]
     if result.generator.bound:
-        lines.append(Text("generator-bound: the limit was the generator", "yellow"))
+        lines.append(Text(f"generator-bound: {consequence(result)}", "yellow"))
     return Group(*(line if not number else _indented(line) for number, line in enumerate(lines)))
+
+
+def consequence(result: Result) -> str:
+    """Return the meaning of "generator-bound" for a result."""
+    if result.capacity is not None and result.capacity.level is not None:
+        # Which side was the limit is in the answer; this is the test that confirmed it.
+        return "these times include delays of the generator"
+    return "the limit was the generator"
 
 
 def _whole(result: Result) -> StageResult:

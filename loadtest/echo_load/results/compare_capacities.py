@@ -12,7 +12,7 @@ import msgspec
 
 from echo_load.errors import IncomparableError
 from echo_load.results.capacity import CapacityResult
-from echo_load.results.comparison import Change, ChangeVerdict, Comparison, caveats
+from echo_load.results.comparison import CAPACITY, Change, ChangeVerdict, Comparison, caveats
 from echo_load.results.result import Result
 
 # A lower bound, and an upper bound or None.
@@ -38,7 +38,7 @@ def compare_capacities(
         changes=[
             msgspec.structs.replace(
                 change,
-                figure="capacity",
+                figure=CAPACITY,
                 unit="per second" if first.asked == "rate" else "count",
             )
         ],

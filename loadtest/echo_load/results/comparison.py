@@ -10,6 +10,8 @@ import msgspec
 from echo_load.results.result import Result
 
 SCHEMA = "echoswarm/comparison/1"
+# The only figure of a comparison of capacities.
+CAPACITY = "capacity"
 
 ChangeVerdict = Literal["better", "worse", "no difference", "too noisy", "too few repeats"]
 Unit = Literal["per second", "us", "share", "count"]
@@ -100,7 +102,8 @@ def caveats(
     if baseline.machine != other.machine:
         notes.append("they were measured on different machines, or with different versions")
     for name, result in zip(names, (baseline, other), strict=True):
-        if result.generator.bound:
+        # The bounds of a capacity account for the generator.
+        if result.generator.bound and result.capacity is None:
             notes.append(f"{name} is generator-bound: it shows the generator, not the target")
         if not result.passed:
             notes.append(f"{name} did not pass: {result.reasons[0]}")

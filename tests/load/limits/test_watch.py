@@ -205,6 +205,7 @@ def test_outages_are_served_to_prometheus(start_server: StartServer) -> None:
     server.process.kill()
     until(lambda: f"echo_load_target_up{labels} 0.0" in page(), "the target to be down")
     assert f"echo_load_outages_total{labels} 1.0" in page()
+    assert "\necho_load_paused_seconds_total " in page()
     watching.stop()
 
 

@@ -15,8 +15,8 @@ from playwright.sync_api import Browser
 
 from echo_load.report.html import render
 from echo_load.results.result import Result
+from support.open_page import LEAST_CONTRAST, SIZES, OpenPage
 from support.processes import DEADLINE, LOAD, EchoServerProcess, environment, loaded, until
-from support.shown_page import LEAST_CONTRAST, SIZES, Shown
 
 CHARTS = {
     "watch": ["outages", "throughput", "response-over-time", "connections", "errors"],
@@ -92,8 +92,8 @@ def test_a_page_is_complete_and_readable(
     with browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
     ) as context:
-        opened = Shown(context.new_page(), path)
-        assert opened.complaints == []
+        opened = OpenPage(context.new_page(), path)
+        assert opened.messages == []
         charts = {
             str(one.get_attribute("id")).removeprefix("chart-"): one for one in opened.all(".chart")
         }
@@ -120,7 +120,7 @@ def test_the_page_of_a_watch_speaks_of_outages_and_not_of_a_load(
     path = tmp_path / "page.html"
     path.write_bytes(render([results["watch"]], ["watch"]))
     with browser.new_context() as context:
-        opened = Shown(context.new_page(), path)
+        opened = OpenPage(context.new_page(), path)
         heading = opened.page.inner_text("h1")
         assert heading.startswith("10 connections and a new one every 50ms, ")
         assert "refused" in opened.page.inner_text("section:has(#outage-list)")
@@ -136,7 +136,7 @@ def test_the_labels_of_a_capacity_do_not_overlap(
     path.write_bytes(render([results["capacity"]], ["capacity"]))
     width, height = SIZES[size]
     with browser.new_context(viewport={"width": width, "height": height}) as context:
-        opened = Shown(context.new_page(), path)
+        opened = OpenPage(context.new_page(), path)
         chart = "#chart-capacity"
         guides = {
             str(one.text_content()): one.bounding_box()
@@ -169,7 +169,7 @@ def test_a_chart_without_its_element_keeps_no_other_from_being_drawn(
     path = tmp_path / "page.html"
     path.write_text(page.replace('id="chart-outages"', 'id="elsewhere"'))
     with browser.new_context() as context:
-        opened = Shown(context.new_page(), path)
-        assert opened.complaints == []
+        opened = OpenPage(context.new_page(), path)
+        assert opened.messages == []
         assert len(opened.all("#elsewhere .trace")) == 0
         assert len(opened.all("#chart-spread .trace")) == 1

@@ -50,11 +50,11 @@ def next_rungs(found: IdleResult) -> list[float]:
     return [*between, found.dropped_seconds + precision]
 
 
-def conclude(asked: IdleResult, rungs: Sequence[IdleRung]) -> IdleResult:
+def conclude(search: IdleResult, rungs: Sequence[IdleRung]) -> IdleResult:
     """Return the answer of a search, given the outcomes so far.
 
     Args:
-        asked: the parameters of the search; its answer is ignored.
+        search: the parameters of the search; its answer is ignored.
         rungs: the pauses of all rounds, with their outcomes.
     """
     kept = [rung.idle_seconds for rung in rungs if rung.outcome == "kept"]

@@ -89,7 +89,7 @@ def test_the_theory_is_that_of_one_worker_with_a_fixed_service_time() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_rate_at_which_a_single_worker_becomes_too_slow_is_found() -> None:
     service, limit = 0.005, 0.05
     with KnownDelays(service=service) as target:
@@ -106,7 +106,7 @@ def test_the_rate_at_which_a_single_worker_becomes_too_slow_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_rate_above_which_a_target_sheds_is_found() -> None:
     with KnownDelays(sheds_above=600) as target:
         code, capacity = answered(

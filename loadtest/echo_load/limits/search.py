@@ -105,9 +105,10 @@ class _Search:
         self._kept: float | None = None
         self._failed: float | None = None
         self._outcome: Outcome = "kept"
-        # The last levels that longer attempts showed to be kept, and to fail.
+        # The last levels that longer attempts showed to be kept, and to fail without disturbances.
         self._confirmed: float | None = None
         self._refuted: float | None = None
+        self._is_disturbed = False
         self._all_kept: list[float] = []
 
     def run(self) -> Found:
@@ -238,7 +239,7 @@ class _Search:
                 self._confirmed = level
         else:
             self._failed, self._outcome = level, outcome
-            if confirm:
+            if confirm and not self._is_disturbed:
                 self._refuted = level
         return True
 
@@ -262,7 +263,8 @@ class _Search:
                         return outcome
                 case _:
                     failures[outcome] += 1
-            if failures["failed"] == _MAJORITY:
+            self._is_disturbed = failures["failed"] < _MAJORITY
+            if not self._is_disturbed:
                 return "failed"
             if (failed := failures.total()) == _MOST_ATTEMPTS:
                 return "generator" if 2 * failures["generator"] >= failed else "failed"

@@ -73,6 +73,22 @@ def test_a_level_that_only_seems_to_fail_during_disturbances_is_kept() -> None:
     assert 4700 <= found.level <= 5000
 
 
+def test_a_confirmation_that_was_only_disturbed_is_tried_again() -> None:
+    confirmations: list[float] = []
+
+    def attempt(level: float, confirm: bool) -> Outcome:
+        if confirm:
+            confirmations.append(level)
+            if len(confirmations) <= 8:
+                return "disturbed"
+        return "kept" if level <= 5000 else "failed"
+
+    found = search(attempt, WITHIN)
+    assert (found.outcome, found.confirmed) == ("failed", True)
+    assert found.level is not None
+    assert 4700 <= found.level <= 5000
+
+
 def test_an_interrupted_search_gives_what_is_known() -> None:
     levels: list[float] = []
 

@@ -59,6 +59,8 @@ class TlsSocket:
         self._lock = threading.Lock()
         self._timeout = 0.0
         self._ended = False
+        # The error with which the stream has ended; None for an end of stream.
+        self._failure: OSError | None = None
         # Application data has been received.
         self._has_received = False
         # Encrypted data not yet sent, and the number of plain bytes in it.
@@ -140,7 +142,10 @@ class TlsSocket:
 
         Raises:
             HandshakeError: the server rejected the client after the client's part of the handshake.
+            OSError: the connection broke; raised once all data before that have been returned.
         """
+        if self._failure is not None:
+            raise self._failure
         if self._ended:
             return b""
         deadline = time.monotonic() + self._timeout
@@ -220,9 +225,16 @@ class TlsSocket:
                     # In TLS 1.3 the client completes the handshake before the server has checked
                     # its certificate.
                     raise HandshakeError(f"TLS handshake failed: {broken.strerror}") from error
-                raise broken from error
+                if not pieces:
+                    raise broken from error
+                self._ended = True
+                self._failure = broken
             if self._outgoing.pending > _MOST_OWED:
                 raise OSError(errno.EPROTO, "the server sends too many key updates")
+        if self._ended and pieces:
+            # poll(2) does not see an end that OpenSSL has received.
+            with suppress(OSError):
+                self._plain.shutdown(socket.SHUT_RD)
         return b"".join(pieces) if pieces or self._ended else None
 
     def _raise_refusal(self) -> None:

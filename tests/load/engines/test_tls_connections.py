@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.certificates import Certificates, make_certificates
-from support.processes import DEADLINE, StartServer, loaded
+from support.openssl import OpenSslPeer
+from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, reset, until
+from support.tls_in_memory import TlsInMemory
 
 ONE = ("-c", "1", "-n", "1", "--no-reconnect", "--timeout", "300ms", "--connect-timeout", "300ms")
+
+TWO = ("-c", "1", "-n", "2", "--no-reconnect", "--timeout", "5s", "--connect-timeout", "5s")
+engines = pytest.mark.parametrize("engine", ["hub", "threads"])
 
 
 @pytest.fixture
@@ -138,6 +146,102 @@ def test_close_notify_from_a_peer_that_keeps_its_socket(
     with peer(serve) as url:
         _, result = loaded("run", url, "--tls-insecure", *ONE)
     assert result.totals.errors == {kind: 1}
+
+
+def broken(record: bytes) -> bytes:
+    """Return a record whose last byte, of its authentication tag, is wrong."""
+    return record[:-1] + bytes([record[-1] ^ 1])
+
+
+@engines
+def test_a_reply_before_a_reset_counts(certificates: Certificates, engine: str) -> None:
+    def serve(accepted: socket.socket) -> None:
+        tls = TlsInMemory(accepted, certificates)
+        accepted.sendall(tls.encrypted(tls.receive_exactly(64)))
+        reset(accepted)
+
+    with peer(serve) as url:
+        _, result = loaded("run", url, "--tls-insecure", *TWO, "--engine", engine)
+    assert (result.totals.errors, result.totals.messages) == ({"reset": 1}, 1)
+    assert result.totals.bytes_received == 64
+
+
+@engines
+@pytest.mark.parametrize("size", [64, 40_000])
+@pytest.mark.parametrize("pipeline", ["1", "4"])
+def test_a_reply_before_a_broken_record_counts(
+    certificates: Certificates, engine: str, size: int, pipeline: str
+) -> None:
+    """The client receives both at once."""
+
+    def serve(accepted: socket.socket) -> None:
+        tls = TlsInMemory(accepted, certificates)
+        reply = tls.encrypted(tls.receive_exactly(size))
+        accepted.sendall(reply + broken(tls.encrypted(b"surplus")))
+
+    with peer(serve) as url:
+        _, result = loaded(
+            *("run", url, "--tls-insecure", *TWO, "--engine", engine, "--pipeline", pipeline),
+            *("--payload-size", str(size)),
+        )
+    assert (result.totals.errors, result.totals.messages) == ({"broken": 1}, 1)
+    assert result.totals.bytes_received == size
+
+
+@engines
+@pytest.mark.parametrize("notify", [True, False])
+def test_a_part_of_a_large_reply_before_the_end(
+    certificates: Certificates, engine: str, notify: bool
+) -> None:
+    def serve(accepted: socket.socket) -> None:
+        tls = TlsInMemory(accepted, certificates)
+        part = tls.encrypted(tls.receive_exactly(40_000)[:20_000])
+        accepted.sendall(part + (tls.close_notify() if notify else b""))
+        if not notify:
+            accepted.shutdown(socket.SHUT_WR)
+
+    with peer(serve) as url:
+        _, result = loaded(
+            *("run", url, "--tls-insecure", *ONE, "--engine", engine, "--payload-size", "40000")
+        )
+    assert result.totals.errors == {"truncated": 1}
+    assert result.totals.bytes_received == 20_000
+
+
+@pytest.mark.slow
+def test_a_peer_that_never_reads_responses_to_key_updates(certificates: Certificates) -> None:
+    """Receiving waits until they can be sent, and the next request is there to be received."""
+    files = certificates.cert.with_name("both.pem")
+    files.write_bytes(certificates.key.read_bytes() + certificates.cert.read_bytes())
+    stuck = threading.Event()
+
+    def serve(accepted: socket.socket) -> None:
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        never_reads = OpenSslPeer(accepted, str(files))
+        while never_reads.request_key_updates():
+            pass
+        stuck.set()
+
+    with peer(serve) as url:
+        test = subprocess.Popen(
+            [*LOAD, "run", url, "--tls-insecure", "-c", "1", "-n", "1", "--timeout", "1m"],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert stuck.wait(DEADLINE)
+            generators = psutil.Process(test.pid).children(recursive=True)
+            before = [generator.cpu_times() for generator in generators]
+            begin = time.monotonic()
+            until(lambda: time.monotonic() - begin > 2, "two seconds")
+            after = [generator.cpu_times() for generator in generators]
+        finally:
+            test.kill()
+            test.wait()
+    taken = sum(map(sum, after)) - sum(map(sum, before))
+    # Who spins takes nearly all of it.
+    assert taken < 0.8
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -68,6 +68,7 @@ class HubConnection(_socket.socket):
         over: it is to be closed as soon as nothing is in flight.
         address: the address that it connects to.
         attempt: the index of that address among its target's.
+        crossed: it cannot receive before its socket accepts bytes, and is watched for that alone.
         datagram: it is a UDP socket.
         highest: the highest sequence that came back in a datagram.
         lingers: it is only open for late datagrams.
@@ -82,6 +83,7 @@ class HubConnection(_socket.socket):
         "address",
         "attempt",
         "burst",
+        "crossed",
         "datagram",
         "due_ns",
         "expected",
@@ -121,6 +123,7 @@ class HubConnection(_socket.socket):
     over: bool
     address: Address
     attempt: int
+    crossed: bool
     datagram: bool
     highest: int
     lingers: bool
@@ -161,7 +164,7 @@ class HubConnection(_socket.socket):
         connection.fresh = True
         connection.head = b""
         connection.overdue = connection.over = connection.lingers = False
-        connection.queued = False
+        connection.queued = connection.crossed = False
         connection.address = address
         connection.attempt = 0
         connection.datagram = datagram

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from echo_client.errors import lost
 from echo_client.failure_kinds import FailureKind
-from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, Ready
+from echo_core.epoll_set import READABLE, WRITABLE, EpollSet, OtherDirectionError, Ready
 from echo_core.units import format_duration
 from echo_load.engines.checking import Completed, Difference, InFlight, Run
 from echo_load.engines.evidence import Failure
@@ -113,8 +113,8 @@ class Exchange:
             try:
                 replies.append(connection.recv(size))
                 batch.append(connection)
-            except BlockingIOError:
-                continue
+            except BlockingIOError as error:
+                self._wait(connection, error)
             except OSError as error:
                 self._on_lost(connection, _failure(error))
         self._counts.bytes_received += sum(map(len, replies))
@@ -134,7 +134,8 @@ class Exchange:
             due = 0 if in_flight is None or connection.datagram else in_flight.bytes
             try:
                 data = connection.recv(min(due, _MOST_BYTES) or _MOST_BYTES)
-            except BlockingIOError:
+            except BlockingIOError as error:
+                self._wait(connection, error)
                 continue
             except OSError as error:
                 self._on_lost(connection, _failure(error))
@@ -315,16 +316,26 @@ class Exchange:
     def _move(self, connection: HubConnection, events: int) -> None:
         """Send what did not fit before, and receive data or the error of a connection."""
         try:
+            if events & WRITABLE and connection.crossed:
+                connection.crossed = False
+                unsent = 0 if connection.unsent is None else WRITABLE
+                self._set.change(connection.fileno(), READABLE | unsent)
             if events & WRITABLE and connection.unsent is not None:
                 self._send_rest(connection, connection.unsent)
             if events & ~WRITABLE and connection.fileno() >= 0:
                 data = connection.recv(_MOST_BYTES)
                 self._counts.bytes_received += len(data)
                 self._take(connection, data, time.monotonic_ns())
-        except BlockingIOError:
-            return
+        except BlockingIOError as error:
+            self._wait(connection, error)
         except OSError as error:
             self._on_lost(connection, _failure(error))
+
+    def _wait(self, connection: HubConnection, blocked: BlockingIOError) -> None:
+        """Wait for the event that a receive needs, which over TLS is not always that of bytes."""
+        if isinstance(blocked, OtherDirectionError):
+            connection.crossed = True
+            self._set.change(connection.fileno(), WRITABLE)
 
     def _send_rest(self, connection: HubConnection, unsent: bytes | memoryview) -> None:
         """Send what did not fit before.

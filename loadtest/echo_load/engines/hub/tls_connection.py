@@ -30,11 +30,15 @@ class TlsConnection(OpenSslSocket, HubConnection):
         handshake_events: the events that the handshake waits for.
         sessions: the sessions of earlier connections by address, of which one is resumed, and to
             which that of this connection is added; None to resume none.
+        ended: the stream has ended, as OpenSSL knows and epoll may not.
+        failure: the error with which it has ended; None for an end of stream.
     """
 
     __slots__ = (
         "__weakref__",
         "connect_ns",
+        "ended",
+        "failure",
         "handshake_begin_ns",
         "handshake_events",
         "sessions",
@@ -45,6 +49,8 @@ class TlsConnection(OpenSslSocket, HubConnection):
     handshake_begin_ns: int
     handshake_events: int
     sessions: Sessions | None
+    ended: bool
+    failure: OSError | None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -52,6 +58,8 @@ class TlsConnection(OpenSslSocket, HubConnection):
         self.connect_ns = self.handshake_begin_ns = 0
         self.handshake_events = READABLE
         self.sessions = None
+        self.ended = False
+        self.failure = None
 
     @property
     def in_handshake(self) -> bool:
@@ -124,44 +132,76 @@ class TlsConnection(OpenSslSocket, HubConnection):
     def recv(self, size: int, *_: Any) -> bytes:
         """Receive decrypted bytes: `size` at most, or the rest of a record if that is more.
 
-        The result is empty at the end of the stream, with close_notify or without.
+        The result is empty at the end of the stream, with close_notify or without. An error is
+        raised once all bytes before it have been returned.
         """
-        data = self._read(min(size, LARGEST_RECORD))
+        if self.ended:
+            return self._end()
+        data = self._read(min(size, LARGEST_RECORD), fresh=self.fresh)
         if not data or (len(data) >= size and not self.tls.pending()):
             return data
         pieces, total = [data], len(data)
-        with suppress(BlockingIOError):
-            while total < size or self.tls.pending():
+        while total < size or self.tls.pending():
+            try:
                 data = self._read(
-                    LARGEST_RECORD if total >= size else min(size - total, LARGEST_RECORD)
+                    LARGEST_RECORD if total >= size else min(size - total, LARGEST_RECORD),
+                    fresh=False,
                 )
-                if not data:
-                    # epoll does not see a close_notify that OpenSSL has read: make it see an end.
-                    self.shutdown(socket.SHUT_RD)
-                    break
-                pieces.append(data)
-                total += len(data)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._note_end(error)
+                break
+            if not data:
+                self._note_end(None)
+                break
+            pieces.append(data)
+            total += len(data)
         return b"".join(pieces)
 
     def send(self, data: Any, *_: Any) -> int:
-        """Encrypt and send as much as the socket accepts; return the number of plain bytes."""
+        """Encrypt and send as much as the socket accepts; return the number of plain bytes.
+
+        Once the stream has ended it accepts nothing, as if its buffer were full: the next receive
+        reports the end.
+        """
+        if self.ended:
+            raise BlockingIOError
         try:
             sent = super().send(data)
-            if sent < len(data):
-                rest = memoryview(data)
-                with suppress(BlockingIOError):
-                    while sent < len(rest):
-                        sent += super().send(rest[sent:])
         except ConnectionError:
             if self.fresh:
                 # The alert that says why the server closed the connection may have arrived.
                 with suppress(BlockingIOError, ConnectionError):
                     self.recv(LARGEST_RECORD)
             raise
+        if sent < len(data):
+            rest = memoryview(data)
+            # An error is raised again by the next call.
+            with suppress(OSError):
+                while sent < len(rest):
+                    sent += super().send(rest[sent:])
         return sent
 
-    def _read(self, size: int) -> bytes:
+    def _note_end(self, failure: OSError | None) -> None:
+        """Keep the end of the stream for the next receive, and let epoll report it."""
+        self.ended = True
+        self.failure = failure
+        # epoll sees neither what OpenSSL has read nor an error that a receive has reported.
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RD)
+
+    def _end(self) -> bytes:
+        if self.failure is not None:
+            raise self.failure
+        return b""
+
+    def _read(self, size: int, *, fresh: bool) -> bytes:
         """Receive at most a record; see `recv`.
+
+        Args:
+            size: how many bytes at most.
+            fresh: nothing has come back yet.
 
         Raises:
             HandshakeRejectedError: the server rejected the client after the client's part of the
@@ -170,12 +210,12 @@ class TlsConnection(OpenSslSocket, HubConnection):
         try:
             data: bytes = self.tls.read(size)
         except ssl.SSLError as error:
-            if self.fresh and "_ALERT_" in (error.reason or ""):
+            if fresh and "_ALERT_" in (error.reason or ""):
                 said = f"TLS handshake failed: {protocol_error(error).strerror}"
                 raise HandshakeRejectedError(said) from error
             self.end_of_stream(error)
             return b""
-        if self.fresh and self.sessions is not None:
+        if fresh and self.sessions is not None:
             # In TLS 1.3 the server sends the ticket after the handshake (RFC 8446, section 4.6.1).
             self.sessions[self.address] = self.tls.session
         return data

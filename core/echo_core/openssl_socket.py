@@ -54,6 +54,9 @@ class OpenSslSocket(_socket.socket):
         """
         if not server_side and context.check_hostname and not server_name:
             raise ValueError("no server name is given for the certificate")
+        if server_name is not None:
+            # As `ssl.SSLContext.wrap_socket` does (RFC 6066, section 3: A-labels).
+            server_name = server_name.encode("idna").decode("ascii")
         wrap = context._wrap_socket  # type: ignore[attr-defined]  # noqa: SLF001
         self.tls = wrap(self, server_side, server_name, session=session)
 
@@ -83,9 +86,10 @@ class OpenSslSocket(_socket.socket):
             raise ConnectionResetError(errno.ECONNRESET, "reset by the peer") from error
 
     def send(self, data: Any, *_: Any) -> int:
-        """Encrypt and send at most one record; return the number of plaintext bytes accepted.
+        """Encrypt and send data; return the number of plaintext bytes, which is all of them.
 
-        After a BlockingIOError, the data of the next call must begin with the same bytes.
+        After a BlockingIOError, the data of the next call must begin with the same bytes. Some of
+        them may have left, in whole records: pass at most `LARGEST_RECORD` to know how many.
         """
         try:
             sent: int = self.tls.write(data)

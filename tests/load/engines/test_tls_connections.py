@@ -74,6 +74,7 @@ def speak(certificates: Certificates, accepted: socket.socket) -> tuple[ssl.SSLS
         ("-n", "4000"),
         ("-n", "20000", "--pipeline", "64"),
         ("-n", "40", "--payload-size", "300000"),
+        ("-n", "8", "--payload-size", "16MiB"),
         ("-n", "400", "--payload-size", "1-40000", "--pipeline", "8"),
         ("-n", "400", "--churn", "10"),
         ("-n", "2000", "--rate", "4k", "--pipeline", "16"),
@@ -117,6 +118,25 @@ def test_a_certificate_that_is_not_trusted(
     server = start_server("--listen", "tls://127.0.0.1:0", *certificates.options)
     _, result = loaded("run", server.url, *ONE)
     assert result.totals.errors == {"handshake": 1}
+
+
+@engines
+def test_a_server_name_outside_ascii(certificates: Certificates, engine: str) -> None:
+    names: list[str | None] = []
+
+    def serve(accepted: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.cert, certificates.key)
+        context.sni_callback = lambda _tls, name, _context: names.append(name)
+        with context.wrap_socket(accepted.dup(), server_side=True) as secured:
+            secured.sendall(secured.recv(64))
+
+    with peer(serve) as url:
+        _, result = loaded(
+            *("run", url, *ONE, "--engine", engine),
+            *("--tls-insecure", "--tls-server-name", "b\u00fccher.example"),
+        )
+    assert (result.totals.errors, names) == ({}, ["xn--bcher-kva.example"])
 
 
 def test_surplus_in_the_record_of_a_reply(certificates: Certificates) -> None:

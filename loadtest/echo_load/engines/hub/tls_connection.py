@@ -167,20 +167,20 @@ class TlsConnection(OpenSslSocket, HubConnection):
         """
         if self.ended:
             raise BlockingIOError
+        # A call that fails does not tell how much of its data has left: of a record, nothing has.
+        view = memoryview(data) if len(data) > LARGEST_RECORD else data
         try:
-            sent = super().send(data)
+            sent = super().send(view[:LARGEST_RECORD])
         except ConnectionError:
             if self.fresh:
                 # The alert that says why the server closed the connection may have arrived.
                 with suppress(BlockingIOError, ConnectionError):
                     self.recv(LARGEST_RECORD)
             raise
-        if sent < len(data):
-            rest = memoryview(data)
-            # An error is raised again by the next call.
-            with suppress(OSError):
-                while sent < len(rest):
-                    sent += super().send(rest[sent:])
+        # An error is raised again by the next call.
+        with suppress(OSError):
+            while sent < len(view):
+                sent += super().send(view[sent : sent + LARGEST_RECORD])
         return sent
 
     def _note_end(self, failure: OSError | None) -> None:

@@ -1,9 +1,10 @@
-"""The command `echo-client`: a prompt on a terminal, a pipe otherwise."""
+"""The command `echo-client`: a ping, or else a prompt on a terminal and a pipe elsewhere."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,11 +14,12 @@ import click
 
 from echo_client.errors import StreamError
 from echo_client.ip_options import ip_options, ip_version
+from echo_client.ping_options import ping_options
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
 from echo_core.command_line.arguments import Command, refuse_unused
 from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
-from echo_core.errors import InvalidValueError
+from echo_core.errors import ExitCode, InvalidValueError
 
 if TYPE_CHECKING:
     from echo_client.connection import EchoConnection
@@ -57,6 +59,7 @@ def _ip_address(text: str) -> str:
     default="5s",
     help="Maximum time to open a connection, including the TLS handshake.",
 )
+@ping_options
 @settings.config_option
 @program.version_option
 @click.pass_context
@@ -71,15 +74,19 @@ def echo_client(
     source_ip: str | None,
     timeout: float,
     connect_timeout: float,
+    messages: int | None,
+    interval: float,
+    payload_size: int,
     **tls: Any,
-) -> None:
+) -> ExitCode:
     """Talk to an echo service at HOST:PORT, tcp://, tls:// or udp://HOST:PORT, or unix:///PATH.
 
     unix://@NAME is a name in Linux's abstract namespace.
 
-    On a terminal it is a prompt: type a line to see the reply and its round trip in microseconds.
-    Otherwise it is a pipe: it sends standard input, writes what comes back to standard output at
-    the same time, and checks every byte. Over UDP there is only the prompt.
+    On a terminal it is a prompt: type a line to see the reply and its round trip. Otherwise it is a
+    pipe: it sends standard input, writes what comes back to standard output at the same time, and
+    checks every byte. With -n it is a ping: it sends messages at an interval, and prints the round
+    trip of each and a summary.
 
     Every option can also be set in the environment: ECHO_CLIENT_PORT=50007.
 
@@ -93,6 +100,14 @@ def echo_client(
     if endpoint.scheme == "unix":
         refuse_unused(
             context, ("ipv4", "ipv6", "source_ip"), f"applies only to IP targets, not to {endpoint}"
+        )
+    if messages is None:
+        refuse_unused(context, ("interval", "payload_size"), "has no effect without -n; add -n 10")
+    elif _is_pipe(sys.stdin.fileno()) and sys.stdout.isatty():
+        # Only there was the pipe typed by hand; scripts and services often inherit one.
+        raise click.UsageError(
+            "-n sends messages of its own, not standard input, which is a pipe; omit -n to send "
+            "the input, or add < /dev/null"
         )
     chosen = ip_version(ipv4=ipv4, ipv6=ipv6)
     version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
@@ -112,6 +127,17 @@ def echo_client(
         source=source_ip,
         ip_version=chosen,
     )
+    if messages is not None:
+        from echo_client.ping import Ping
+
+        return Ping(
+            endpoint,
+            connect,
+            messages=messages,
+            interval=interval,
+            timeout=timeout,
+            payload_size=payload_size,
+        ).run()
     if sys.stdin.isatty() and sys.stdout.isatty():
         from echo_client.repl import Repl
 
@@ -121,6 +147,11 @@ def echo_client(
         Repl(endpoint, connect).run()
     else:
         _pipe(endpoint, connect)
+    return ExitCode.OK
+
+
+def _is_pipe(descriptor: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
 def _pipe(endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:

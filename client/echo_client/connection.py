@@ -261,7 +261,7 @@ class EchoConnection:
                     return data
         except OSError as error:
             if not is_late(error):
-                raise lost(error) from error
+                raise self._broken(error) from error
             return None
 
     def end_of_sending(self) -> None:
@@ -338,6 +338,10 @@ class EchoConnection:
         except OSError as error:
             raise self._failed(error, bytes(received), len(message)) from error
         return bytes(received)
+
+    def _broken(self, error: OSError) -> ClientError:
+        """Return the error of a connection that cannot be used, which is not a timeout."""
+        return lost(error)
 
     def _failed(self, error: OSError, received: bytes, size: int) -> ClientError:
         """Return the error of a round trip, given the part of the reply that has arrived."""
@@ -416,6 +420,9 @@ class DatagramConnection(EchoConnection):
     def tcp_info(self) -> TcpInfo | None:
         """Return None: this is not TCP."""
         return None
+
+    def _broken(self, error: OSError) -> ClientError:
+        return self._undelivered(error)
 
     def _undelivered(self, error: OSError) -> ClientError:
         if is_late(error):

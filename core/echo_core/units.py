@@ -139,6 +139,21 @@ def format_duration(seconds: float) -> str:
     return "".join(parts) + (f"{rest:.6g}s" if rest else "")
 
 
+def format_time(seconds: float) -> str:
+    """Format a measured time with a fitting unit: `84 µs`, `12.3 ms`, `4.20 s`, `120 s`."""
+    # Not at 1 ms, which the rounding would write as 1000 µs.
+    if seconds < 999.5e-6:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 999.5e-3:
+        return f"{_three_digits(seconds * 1e3)} ms"
+    return f"{_three_digits(seconds)} s"
+
+
+def _three_digits(value: float) -> str:
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f}"
+
+
 def format_bytes(count: float) -> str:
     """Format a number of bytes with binary prefixes (IEC 80000-13): `512 B`, `64.0 KiB`."""
     if count < 1024:

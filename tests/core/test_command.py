@@ -65,6 +65,17 @@ CLIENT_MISTAKES = {
     f"localhost:{'9' * 5000}": "is not a port",
     "-4 [::1]:9": "tcp://[::1]:9 is an IPv6 address; omit -4 and -6",
     "-6 127.0.0.1:9": "tcp://127.0.0.1:9 is an IPv4 address; omit -4 and -6",
+    "-n 0": "--messages: '0' is not a whole number from 1 to 1000000",
+    "-n many": "--messages: 'many' is not a whole number",
+    "-n -1": "--messages: '-1' is not a whole number",
+    "-n 1 -n 2": "--messages is given twice",
+    "-i 1s": "--interval has no effect without -n; add -n 10",
+    "--payload-size 64": "--payload-size has no effect without -n; add -n 10",
+    "-n 1 -i 0": "--interval: '0' is not an interval of 1ms or more",
+    "-n 1 -i soon": "--interval: 'soon' is not a duration",
+    "-n 1 --payload-size 15": "--payload-size: '15' is not a size from 16 to 65507 bytes",
+    "-n 1 --payload-size 64KiB": "--payload-size: '64KiB' is not a size from 16 to 65507 bytes",
+    "-n 1 fd://3": "fd://",
     "localhost:1 --port 2": "--port cannot be combined with the target tcp://localhost:1",
 }
 LOAD_MISTAKES = {

@@ -9,6 +9,7 @@ from echo_core.units import (
     format_bytes,
     format_count,
     format_duration,
+    format_time,
     parse_count,
     parse_duration,
     parse_percentage,
@@ -156,3 +157,24 @@ def test_invalid_percentages(text: str) -> None:
 )
 def test_counts_have_the_right_plural(count: int, noun: str, written: str) -> None:
     assert format_count(count, noun) == written
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0, "0 µs"),
+        (84e-6, "84 µs"),
+        (999.4e-6, "999 µs"),
+        (999.6e-6, "1.00 ms"),
+        (1.234e-3, "1.23 ms"),
+        (9.996e-3, "10.0 ms"),
+        (12.34e-3, "12.3 ms"),
+        (99.96e-3, "100 ms"),
+        (999.4e-3, "999 ms"),
+        (999.6e-3, "1.00 s"),
+        (4.2, "4.20 s"),
+        (123.4, "123 s"),
+    ],
+)
+def test_a_measured_time_has_a_fitting_unit(seconds: float, expected: str) -> None:
+    assert format_time(seconds) == expected

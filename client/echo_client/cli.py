@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -59,6 +59,12 @@ def _ip_address(text: str) -> str:
     default="5s",
     help="Maximum time to open a connection, including the TLS handshake.",
 )
+@click.option(
+    "--datagrams",
+    type=click.Choice(["lines", "input"]),
+    default="lines",
+    help="What a pipe sends as one datagram over UDP: each line, or the whole input.",
+)
 @ping_options
 @settings.config_option
 @program.version_option
@@ -74,6 +80,7 @@ def echo_client(
     source_ip: str | None,
     timeout: float,
     connect_timeout: float,
+    datagrams: str,
     messages: int | None,
     interval: float,
     payload_size: int,
@@ -85,8 +92,10 @@ def echo_client(
 
     On a terminal it is a prompt: type a line to see the reply and its round trip. Otherwise it is a
     pipe: it sends standard input, writes what comes back to standard output at the same time, and
-    checks every byte. With -n it is a ping: it sends messages at an interval, and prints the round
-    trip of each and a summary.
+    checks every byte. Over UDP, each line of the input is a datagram.
+
+    With -n it is a ping: it sends messages at an interval, and prints the round trip of each and a
+    summary.
 
     Every option can also be set in the environment: ECHO_CLIENT_PORT=50007.
 
@@ -95,24 +104,11 @@ def echo_client(
     if target is not None:
         refuse_unused(context, ("host", "port"), f"cannot be combined with the target {target}")
     endpoint = target or NetworkEndpoint(host, port)
+    prompted = messages is None and sys.stdin.isatty() and sys.stdout.isatty()
+    _refuse_for_mode(context, endpoint, pings=messages is not None, prompted=prompted)
+    chosen = _ip_version_of(context, endpoint, ip_version(ipv4=ipv4, ipv6=ipv6))
     if endpoint.scheme != "tls":
         refuse_unused(context, tls, f"applies only to tls:// targets, not to {endpoint}")
-    if endpoint.scheme == "unix":
-        refuse_unused(
-            context, ("ipv4", "ipv6", "source_ip"), f"applies only to IP targets, not to {endpoint}"
-        )
-    if messages is None:
-        refuse_unused(context, ("interval", "payload_size"), "has no effect without -n; add -n 10")
-    elif _is_pipe(sys.stdin.fileno()) and sys.stdout.isatty():
-        # Only there was the pipe typed by hand; scripts and services often inherit one.
-        raise click.UsageError(
-            "-n sends messages of its own, not standard input, which is a pipe; omit -n to send "
-            "the input, or add < /dev/null"
-        )
-    chosen = ip_version(ipv4=ipv4, ipv6=ipv6)
-    version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
-    if version and chosen not in {version, None}:
-        raise click.UsageError(f"{endpoint} is an IPv{version} address; omit -4 and -6")
 
     from echo_client.connection import EchoConnection
     from echo_client.tls import TlsOptions
@@ -138,29 +134,74 @@ def echo_client(
             timeout=timeout,
             payload_size=payload_size,
         ).run()
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if prompted:
         from echo_client.repl import Repl
 
         if endpoint.scheme == "tls":
             # The prompt continues after errors; invalid TLS options must end it before it starts.
             options.context()
         Repl(endpoint, connect).run()
+    elif endpoint.scheme == "udp":
+        _datagram_pipe(connect, datagrams, timeout)
     else:
-        _pipe(endpoint, connect)
+        _pipe(connect)
     return ExitCode.OK
+
+
+def _refuse_for_mode(
+    context: click.Context, endpoint: Endpoint, *, pings: bool, prompted: bool
+) -> None:
+    """Refuse the options of a ping, a prompt or a pipe that is none."""
+    if not pings:
+        refuse_unused(context, ("interval", "payload_size"), "has no effect without -n; add -n 10")
+    elif _is_pipe(sys.stdin.fileno()) and sys.stdout.isatty():
+        # Only there was the pipe typed by hand; scripts and services often inherit one.
+        raise click.UsageError(
+            "-n sends messages of its own, not standard input, which is a pipe; omit -n to send "
+            "the input, or add < /dev/null"
+        )
+    if endpoint.scheme != "udp":
+        refuse_unused(context, ("datagrams",), f"applies only to udp:// targets, not to {endpoint}")
+    elif prompted or pings:
+        mode = "prompt" if prompted else "ping (-n)"
+        refuse_unused(context, ("datagrams",), f"applies only to a pipe, and this is a {mode}")
+
+
+def _ip_version_of(
+    context: click.Context, endpoint: Endpoint, chosen: Literal[4, 6] | None
+) -> Literal[4, 6] | None:
+    """Return the chosen IP version, if the endpoint can have it."""
+    if endpoint.scheme == "unix":
+        refuse_unused(
+            context, ("ipv4", "ipv6", "source_ip"), f"applies only to IP targets, not to {endpoint}"
+        )
+    version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
+    if version and chosen not in {version, None}:
+        raise click.UsageError(f"{endpoint} is an IPv{version} address; omit -4 and -6")
+    return chosen
 
 
 def _is_pipe(descriptor: int) -> bool:
     return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
-def _pipe(endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:
-    from echo_client.pipe import check_stream, stream
+def _input() -> Callable[[int], bytes]:
+    # Not sys.stdin, whose lock the sending thread could still hold at exit.
+    return partial(os.read, sys.stdin.fileno())
 
-    check_stream(endpoint)
+
+def _pipe(connect: Callable[[], EchoConnection]) -> None:
+    from echo_client.pipe import stream
+
     with connect() as connection:
-        # Not sys.stdin, whose lock the sending thread could still hold at exit.
-        stream(connection, partial(os.read, sys.stdin.fileno()), _write_output)
+        stream(connection, _input(), _write_output)
+
+
+def _datagram_pipe(connect: Callable[[], EchoConnection], division: str, timeout: float) -> None:
+    from echo_client.datagram_pipe import DIVISIONS, exchange
+
+    with connect() as connection:
+        exchange(connection, DIVISIONS[division](_input()), timeout, _write_output)
 
 
 def _write_output(data: bytes) -> None:

@@ -126,6 +126,12 @@ class MismatchError(ClientError):
     kind = FailureKind.MISMATCH
 
 
+class LostDatagramsError(ClientError):
+    """Datagrams were lost, or came back wrong, late or more than once."""
+
+    kind = FailureKind.LOST
+
+
 class StreamError(ClientError):
     """The input of a stream cannot be read, or its output cannot be written."""
 

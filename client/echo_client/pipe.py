@@ -36,6 +36,18 @@ class _Direction:
         self.digest.update(data)
 
 
+def read_source(source: Source, most: int) -> bytes:
+    """Return up to `most` bytes of a source; no bytes at the end of its data.
+
+    Raises:
+        StreamError: the source cannot be read.
+    """
+    try:
+        return source(most)
+    except OSError as error:
+        raise StreamError(f"cannot read the input: {error.strerror}") from error
+
+
 def check_stream(endpoint: Endpoint) -> None:
     """Check that an endpoint's transport is a stream.
 
@@ -127,7 +139,7 @@ class _Sender(threading.Thread):
 
     def run(self) -> None:
         try:
-            while data := self._read():
+            while data := read_source(self._source, CHUNK):
                 self.sent.add(data)
                 self._connection.send(data)
             # Set before the peer can see the end of the stream and close the connection.
@@ -136,9 +148,3 @@ class _Sender(threading.Thread):
         except ClientError as error:
             self.failure = error
             self._connection.abort()
-
-    def _read(self) -> bytes:
-        try:
-            return self._source(CHUNK)
-        except OSError as error:
-            raise StreamError(f"cannot read the input: {error.strerror}") from error

@@ -13,7 +13,7 @@ from echo_client.connection import DatagramConnection, EchoConnection, resolve
 from echo_client.errors import ClientError, ClosedError, RefusedError, ReplyTimeoutError
 from echo_core.endpoint import Endpoint, NetworkEndpoint
 from echo_core.errors import InvalidValueError
-from support.processes import CLIENT, DEADLINE, EchoServerProcess, StartServer, run
+from support.processes import DEADLINE, EchoServerProcess, StartServer
 
 
 @pytest.fixture
@@ -115,10 +115,3 @@ def test_addresses_include_the_transport() -> None:
     (address,) = resolve(Endpoint.parse("udp://127.0.0.1:7"))
     assert (address.transport, address.host) == ("udp", "127.0.0.1")
     assert str(address.endpoint) == "udp://127.0.0.1:7"
-
-
-def test_a_pipe_needs_a_stream(server: EchoServerProcess) -> None:
-    result = run([*CLIENT, server.url], stdin=b"hi")
-    (line,) = result.stderr.decode().splitlines()
-    assert (result.returncode, result.stdout) == (2, b"")
-    assert line.startswith(f"echo-client: error: {server.url}: datagrams may be lost or reordered")

@@ -76,6 +76,10 @@ CLIENT_MISTAKES = {
     "-n 1 --payload-size 15": "--payload-size: '15' is not a size from 16 to 65507 bytes",
     "-n 1 --payload-size 64KiB": "--payload-size: '64KiB' is not a size from 16 to 65507 bytes",
     "-n 1 fd://3": "fd://",
+    "--datagrams words udp://localhost:1": "--datagrams: 'words' is not one of",
+    "--datagrams input localhost:1": "--datagrams applies only to udp:// targets, not to tcp://",
+    "--datagrams input -n 1 udp://localhost:1": "--datagrams applies only to a pipe, and this is a "
+    "ping (-n)",
     "localhost:1 --port 2": "--port cannot be combined with the target tcp://localhost:1",
 }
 LOAD_MISTAKES = {

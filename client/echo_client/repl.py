@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-import statistics
 import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
 
-from prompt_toolkit import PromptSession, print_formatted_text
-from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.styles import Style
 
+from echo_client import differences, round_trips
+from echo_client.completion import CommandCompleter
 from echo_client.connection import EchoConnection
 from echo_client.errors import ClientError
 from echo_client.pipe import check_stream, stream
+from echo_client.prompt_connection import PromptConnection
+from echo_client.terminal_output import STYLE, Progress, show, show_error
 from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
-from echo_core.units import format_bytes, parse_count
-
-STYLE = Style.from_dict({"dim": "#888888", "error": "ansired", "prompt": "bold"})
+from echo_core.units import format_bytes, format_time, parse_count
 
 
 def history_path() -> Path:
@@ -48,10 +47,7 @@ class Repl:
     def __init__(self, endpoint: Endpoint, connect: Callable[[], EchoConnection]) -> None:
         self._endpoint = endpoint
         self._connect = connect
-        self._connection: EchoConnection | None = None
-        self._round_trips = array("q")
-        self._bytes = 0
-        self._mismatches = 0
+        self._connection = PromptConnection(endpoint, connect)
         self._ended = False
         self._commands: dict[str, tuple[str, str, Callable[[str], None]]] = {
             "help": ("", "list the commands", self._help),
@@ -67,12 +63,16 @@ class Repl:
         """Read and execute lines until Ctrl-D or the quit command."""
         session: PromptSession[str] = PromptSession(
             history=_history(),
-            completer=WordCompleter([f"\\{name}" for name in self._commands], sentence=True),
+            completer=CommandCompleter(
+                self._commands,
+                with_arguments=[name for name, (given, *_) in self._commands.items() if given],
+                with_files=["send"],
+            ),
             complete_while_typing=False,
             style=STYLE,
         )
         self._run_guarded(self._reconnect, "")
-        _print("", "\\help lists the commands, Ctrl-D quits")
+        show("", "\\help lists the commands, Ctrl-D quits")
         while not self._ended:
             try:
                 line = session.prompt(self._prompt)
@@ -82,10 +82,10 @@ class Repl:
                 break
             if line:
                 self._run_guarded(self._execute, line)
-        self._disconnect()
+        self._connection.close()
 
     def _prompt(self) -> FormattedText:
-        state = "" if self._connection else " (not connected)"
+        state = "" if self._connection.is_open else " (not connected)"
         return FormattedText([("class:prompt", f"{self._endpoint.location}{state}> ")])
 
     def _run_guarded(self, action: Callable[[str], None], argument: str) -> None:
@@ -93,14 +93,14 @@ class Repl:
         try:
             action(argument)
         except InvalidValueError as error:
-            _print_error(str(error))
+            show_error(str(error))
         except ClientError as error:
-            _print_error(f"{error}; \\reconnect connects again")
-            self._disconnect()
+            show_error(f"{error}; the next message connects again")
+            self._connection.close()
         except KeyboardInterrupt:
             # The reply may still arrive; only a new connection is certain to be in step.
-            _print_error("interrupted, connection closed; \\reconnect connects again")
-            self._disconnect()
+            show_error("interrupted, connection closed; the next message connects again")
+            self._connection.close()
 
     def _execute(self, line: str) -> None:
         if line.startswith("\\") and not line.startswith("\\\\"):
@@ -115,29 +115,17 @@ class Repl:
         self._show(text.encode(), lambda reply: reply.decode(errors="backslashreplace"))
 
     def _show(self, message: bytes, to_text: Callable[[bytes], str]) -> None:
-        reply, nanoseconds = self._round_trip(message)
-        _print(to_text(reply), f"  {nanoseconds / 1e3:.0f} µs")
+        self._connection.make_ready()
+        reply, nanoseconds = self._connection.round_trip(message)
+        show(to_text(reply), f"  {format_time(nanoseconds / 1e9)}")
         if reply != message:
-            _print_error(f"the reply differs from what was sent: {to_text(message)}")
-
-    def _round_trip(self, message: bytes) -> tuple[bytes, int]:
-        connection = self._connection
-        if connection is None:
-            raise InvalidValueError("not connected; \\reconnect connects again")
-        begin = time.perf_counter_ns()
-        reply = connection.round_trip(message)
-        nanoseconds = time.perf_counter_ns() - begin
-        self._round_trips.append(nanoseconds)
-        self._bytes += len(message)
-        self._mismatches += reply != message
-        return reply, nanoseconds
+            _show_difference(message, reply)
+        self._connection.check_step(message, reply)
 
     def _help(self, _argument: str) -> None:
         for name, (arguments, meaning, _) in self._commands.items():
-            _print(f"  {f'{chr(92)}{name} {arguments}':<18}", meaning)
-        _print(
-            "  anything else     ", "is sent unchanged, as UTF-8; start with \\\\ to send one \\"
-        )
+            show(f"  {f'{chr(92)}{name} {arguments}':<18}", meaning)
+        show("  anything else     ", "is sent unchanged, as UTF-8; start with \\\\ to send one \\")
 
     def _hex(self, argument: str) -> None:
         try:
@@ -166,9 +154,9 @@ class Repl:
         except ClientError as error:
             # The file had a connection of its own; the prompt's connection is unaffected.
             raise InvalidValueError(f"{path}: {error}") from error
-        _print(
+        show(
             f"{format_bytes(size)} sent and echoed unchanged",
-            f"  {seconds:.3f} s, {format_bytes(size / seconds)}/s each way, "
+            f"  {format_time(seconds)}, {format_bytes(size / seconds)}/s each way, "
             f"sha256 {digest.hexdigest()[:16]}",
         )
 
@@ -177,72 +165,92 @@ class Repl:
         if not text:
             raise InvalidValueError("no text is given; write \\repeat N TEXT")
         count = parse_count(count_text)
-        message = text.encode()
-        trips = array("q")
-        mismatches = 0
-        for _ in range(count):
-            reply, nanoseconds = self._round_trip(message)
-            trips.append(nanoseconds)
-            mismatches += reply != message
-        _print(f"{count} sent, {count - mismatches} came back unchanged", _summary(trips))
+        if not count:
+            raise InvalidValueError("0 messages are none; write \\repeat N TEXT with N from 1")
+        self._connection.make_ready()
+        repetition = _Repetition(self._connection, text.encode(), count)
+        try:
+            repetition.run()
+        finally:
+            # Also after Ctrl-C or an error.
+            repetition.show_figures()
 
     def _stats(self, _argument: str) -> None:
-        _print(
-            f"{len(self._round_trips)} messages, {format_bytes(self._bytes)} each way, "
-            f"{self._mismatches} mismatches",
-            _summary(self._round_trips),
-        )
+        self._connection.show_statistics()
 
     def _reconnect(self, _argument: str) -> None:
-        self._disconnect()
-        self._connection = self._connect()
-        _print(
-            f"{'sending' if self._endpoint.scheme == 'udp' else 'connected'} to {self._endpoint}"
-        )
+        self._connection.open()
 
     def _quit(self, _argument: str) -> None:
         self._ended = True
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+
+class _Repetition:
+    """A message that is sent many times, each time when the reply to the last has arrived."""
+
+    def __init__(self, connection: PromptConnection, message: bytes, count: int) -> None:
+        self._connection = connection
+        self._message = message
+        self._count = count
+        self._sent = 0
+        self._round_trips_ns = array("q")
+        self._mismatches = 0
+        # The number and the reply of the first message whose reply differed.
+        self._first_mismatch: tuple[int, bytes] | None = None
+        self._progress = Progress(count)
+
+    def run(self) -> None:
+        """Send the messages and check their replies."""
+        while self._sent < self._count:
+            self._sent += 1
+            reply, nanoseconds = self._connection.round_trip(self._message)
+            self._round_trips_ns.append(nanoseconds)
+            if reply != self._message:
+                self._mismatches += 1
+                self._first_mismatch = self._first_mismatch or (self._sent, reply)
+                self._connection.check_step(self._message, reply)
+            self._progress.update(self._sent)
+
+    def show_figures(self) -> None:
+        """Print how many messages were sent and came back, and their round trips."""
+        self._progress.erase()
+        unchanged = len(self._round_trips_ns) - self._mismatches
+        of = "" if self._sent == self._count else f" of {self._count:,}"
+        show(f"{self._sent:,}{of} sent, {unchanged:,} came back unchanged")
+        if self._round_trips_ns:
+            show("", round_trips.summary(self._round_trips_ns))
+        if self._first_mismatch is not None:
+            number, reply = self._first_mismatch
+            show_error(f"message {number:,} is the first with a wrong reply:")
+            _show_difference(self._message, reply)
+
+
+def _show_difference(message: bytes, reply: bytes) -> None:
+    for line in differences.describe(message, reply):
+        show_error(line)
 
 
 def _history() -> History:
     try:
         path = history_path()
     except RuntimeError:
-        _print_error("history is not saved: there is no home directory")
+        show_error("history is not saved: there is no home directory")
         return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
     except OSError as error:
-        _print_error(f"history is not saved: {path}: {error.strerror}")
+        show_error(f"history is not saved: {path}: {error.strerror}")
         return InMemoryHistory()
     return FileHistory(str(path))
 
 
-def _summary(trips: array[int]) -> str:
-    if not trips:
-        return ""
-    low, high = min(trips) / 1e3, max(trips) / 1e3
-    median = statistics.median(trips) / 1e3
-    return f"  round trip min {low:.0f}, median {median:.0f}, max {high:.0f} µs"
-
-
 def _unquoted(argument: str) -> str:
+    if os.path.exists(os.path.expanduser(argument)):  # noqa: PTH110, PTH111
+        # As it is completed: without quotes, even around spaces.
+        return argument
     try:
         words = shlex.split(argument)
     except ValueError:
         return argument
     return words[0] if len(words) == 1 else argument
-
-
-def _print(text: str, dimmed: str = "") -> None:
-    print_formatted_text(FormattedText([("", text), ("class:dim", dimmed)]), style=STYLE)
-
-
-def _print_error(text: str) -> None:
-    print_formatted_text(FormattedText([("class:error", text)]), style=STYLE)

@@ -17,7 +17,15 @@ from prompt_toolkit.history import InMemoryHistory
 
 from echo_client.repl import _history
 from support.certificates import make_certificates
-from support.misbehaving import Service, in_pieces, silent, wrong
+from support.misbehaving import (
+    Service,
+    doubled,
+    in_pieces,
+    resets,
+    resets_midway,
+    silent,
+    wrong,
+)
 from support.processes import CLIENT, DEADLINE, EchoServerProcess, environment
 
 Prompt = Callable[..., "Terminal"]
@@ -35,10 +43,12 @@ class Terminal:
             timeout=DEADLINE,
             dimensions=(50, 150),
         )
+        self.seen = ""
 
     def expect(self, pattern: str) -> str:
         self.child.expect(pattern)
         assert isinstance(self.child.after, str)
+        self.seen += f"{self.child.before}{self.child.after}"
         return self.child.after
 
     def type(self, line: str) -> None:
@@ -50,10 +60,11 @@ class Terminal:
 
     def expect_reply(self, reply: str) -> None:
         # Whatever stands between is how the terminal is told to write the aside grey.
-        self.expect(re.escape(reply) + r"[^ ]*  \d+ µs")
+        self.expect(re.escape(reply) + r"[^ ]*  (\d+ µs|\d+\.?\d* m?s)")
 
     def ends(self) -> int | None:
         self.child.expect(pexpect.EOF)
+        self.seen += str(self.child.before)
         self.child.close()
         status = self.child.exitstatus
         assert status is None or isinstance(status, int)
@@ -119,7 +130,9 @@ def test_commands(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("\\repeat often ping")
     terminal.expect("'often' is not a count")
     terminal.type("\\stats")
-    terminal.expect("101 messages, 404 B each way, 0 mismatches")
+    terminal.expect("101 messages, 404 B each way, 0 mismatches, 0 without a reply")
+    for name in ("min", "p50", "p90", "p99", "max"):
+        terminal.expect(f"{name} ")
     terminal.type("\\nonsense")
     terminal.expect("nonsense is not a command")
     terminal.type("\\\\literally")
@@ -184,8 +197,11 @@ def test_udp(start_server: Callable[..., EchoServerProcess], prompt: Prompt) -> 
     server.signal(signal.SIGKILL)
     server.wait()
     terminal.type("and now?")
-    terminal.expect("nothing listens there")
-    terminal.expect(r"\\reconnect")
+    terminal.expect("nothing listens there: .*; the next message connects again")
+    start_server("--listen", server.url)
+    terminal.type("welcome back")
+    terminal.expect("sending to udp://127.0.0.1:")
+    terminal.expect_reply("welcome back")
 
 
 def test_ctrl_d_ends(terminal: Terminal) -> None:
@@ -216,30 +232,41 @@ def test_ctrl_c_while_waiting_for_a_reply(prompt: Prompt) -> None:
         assert asked.wait(DEADLINE)
         terminal.child.sendintr()
         terminal.expect("interrupted, connection closed")
+        terminal.expect("the next message connects again")
         terminal.type("\\reconnect")
         terminal.expect("connected to")
 
 
-def test_reconnecting_after_the_server_restarts(
+def test_a_lost_connection_is_opened_again(
     echo_server: EchoServerProcess, prompt: Prompt, start_server: Callable[..., EchoServerProcess]
 ) -> None:
+    """A restart between two messages is reported, and costs none of them."""
     terminal = prompt(f"127.0.0.1:{echo_server.port}")
     terminal.type("still there?")
-    terminal.expect("µs")
+    terminal.expect("µs|ms")
     echo_server.signal(signal.SIGKILL)
     echo_server.wait()
     terminal.type("and now?")
-    terminal.expect(r"the server (closed|reset) the connection.*\\reconnect connects again")
-    terminal.type("hello?")
-    terminal.expect("not connected")
-    terminal.expect(r"\\reconnect")
-    terminal.type("\\reconnect")
+    terminal.expect(r"the server (closed|reset) the connection.*; connecting again")
+    terminal.expect("Connection refused; the next message connects again")
+    terminal.expect(r"\(not connected\)>")
+    terminal.child.send("hello?\r")
     terminal.expect("Connection refused")
     start_server("--port", str(echo_server.port))
-    terminal.type("\\reconnect")
-    terminal.expect("connected to")
     terminal.type("welcome back")
+    terminal.expect("connected to")
     terminal.expect_reply("welcome back")
+    terminal.type("\\stats")
+    terminal.expect("2 messages, 24 B each way, 0 mismatches, 0 without a reply")
+
+
+def test_a_connection_that_breaks_during_a_message(prompt: Prompt) -> None:
+    with Service(resets) as service:
+        terminal = prompt(service.target)
+        terminal.type("hello")
+        terminal.expect("the server reset the connection; the next message connects again")
+        terminal.type("\\stats")
+        terminal.expect("0 messages, 0 B each way, 0 mismatches, 1 without a reply")
 
 
 def test_a_service_that_is_silent_or_wrong(prompt: Prompt) -> None:
@@ -251,15 +278,78 @@ def test_a_service_that_is_silent_or_wrong(prompt: Prompt) -> None:
         terminal = prompt(service.target)
         terminal.type("hello")
         terminal.expect("idmmn")
-        terminal.expect("the reply differs from what was sent: hello")
+        terminal.expect("the reply differs from offset 0 on, in 5 of 5 bytes")
+        terminal.expect(r"sent      68 65 6c 6c 6f   \|hello\|")
+        terminal.expect(r"received  69 64 6d 6d 6e   \|idmmn\|")
+        terminal.type("\\repeat 3 hello")
+        terminal.expect("3 sent, 0 came back unchanged")
+        terminal.expect("message 1 is the first with a wrong reply:")
+        terminal.expect("the reply differs from offset 0 on")
         terminal.type("\\stats")
-        terminal.expect("1 mismatches")
+        terminal.expect("4 messages, 20 B each way, 4 mismatches")
+
+
+def test_surplus_bytes_are_out_of_step(prompt: Prompt) -> None:
+    with Service(doubled) as service:
+        terminal = prompt(service.target)
+        terminal.type("hello")
+        # They arrive with the reply, or are found before the next message.
+        terminal.expect("hello")
+        terminal.type("and now?")
+        terminal.expect("connected to")
+        terminal.type("\\quit")
+        assert terminal.ends() == 0
+        assert "out of step" in terminal.seen or "5 bytes arrived that were not" in terminal.seen
+
+
+@pytest.mark.slow
+def test_a_repetition_shows_progress_and_after_ctrl_c_its_figures(terminal: Terminal) -> None:
+    terminal.type("\\repeat 1M ping")
+    terminal.expect(r"[\d,]+ of 1,000,000 \(\d+ %\)")
+    terminal.child.sendintr()
+    figures = terminal.expect(
+        r"[\d,]+ of 1,000,000 sent, [\d,]+ came back unchanged.*max [^ ]+ .?s"
+    )
+    counts = re.search(r"([\d,]+) of 1,000,000 sent, ([\d,]+) came", figures)
+    assert counts is not None
+    sent, unchanged = (int(number.replace(",", "")) for number in counts.groups())
+    assert 0 <= sent - unchanged <= 1
+    assert sent > 1
+    for name in ("min", "p50", "p90", "p99"):
+        assert f"{name} " in figures
+    terminal.expect("interrupted, connection closed; the next message connects again")
+    terminal.type("again")
+    terminal.expect("connected to")
+    terminal.expect_reply("again")
+
+
+def test_a_repetition_that_fails_shows_its_figures(prompt: Prompt) -> None:
+    with Service(resets_midway) as service:
+        terminal = prompt(service.target)
+        terminal.type("\\repeat 10 hello")
+        terminal.expect("4 of 10 sent, 3 came back unchanged")
+        terminal.expect("the server reset the connection; the next message connects again")
+        terminal.type("\\repeat 0 hello")
+        terminal.expect("with N from 1")
+
+
+@pytest.mark.slow
+def test_commands_and_file_names_are_completed(terminal: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "a file with a long name"
+    file.write_bytes(b"content")
+    terminal.expect(">")
+    # Typing on would cancel a completion, so each is waited for.
+    terminal.child.send("\\se\t")
+    terminal.expect("nd")
+    terminal.child.send(f"{tmp_path}/a fi\t")
+    terminal.expect("le with a long name")
+    terminal.child.send("\r")
+    terminal.expect("7 B sent and echoed unchanged")
 
 
 def test_no_listener_at_the_start(prompt: Prompt, unused_port: int) -> None:
     terminal = prompt(f"127.0.0.1:{unused_port}")
-    terminal.expect("Connection refused")
-    terminal.expect(r"\\reconnect")
+    terminal.expect("Connection refused; the next message connects again")
     terminal.type("\\quit")
     assert terminal.ends() == 0
 

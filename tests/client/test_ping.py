@@ -120,7 +120,7 @@ def test_replies_in_pieces_are_put_together() -> None:
 
 
 def test_the_next_message_does_not_wait_for_a_reply() -> None:
-    """All messages are sent before the first reply, which comes after a second."""
+    """All messages are sent before the first reply."""
     arrived = threading.Event()
 
     def waits_for_all(connection: socket.socket, _over: threading.Event) -> None:
@@ -167,6 +167,7 @@ def test_surplus_bytes_are_noticed() -> None:
     assert len(lines_with("64 bytes from", lines)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
@@ -177,9 +178,9 @@ def test_surplus_bytes_are_noticed() -> None:
 )
 def test_datagrams_with_faults(start_server: StartServer, fault: str, expected: str) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0", "--fault", fault)
-    code, lines = ping("-n", "6", "--timeout", "500ms", server.url)
+    code, lines = ping("-n", "6", "--timeout", "2s", server.url)
     assert (code, counts(lines)) == (1, expected)
-    assert len(lines_with("no reply within 500ms", lines)) == 2 * (fault == "drop@30%")
+    assert len(lines_with("no reply within 2s", lines)) == 2 * (fault == "drop@30%")
 
 
 def test_reordered_datagrams_are_well(start_server: StartServer) -> None:
@@ -205,11 +206,11 @@ def test_a_late_datagram_stays_lost() -> None:
         serving = threading.Thread(target=serve)
         serving.start()
         url = f"udp://127.0.0.1:{service.getsockname()[1]}"
-        code, lines = ping("-i", "600ms", "-n", "2", "--timeout", "500ms", url)
+        code, lines = ping("-i", "1100ms", "-n", "2", "--timeout", "1s", url)
         serving.join(DEADLINE)
     assert code == 1
     assert counts(lines) == "2 messages: 1 received, 1 lost (50 %), 1 late, 1 surplus"
-    assert len(lines_with("seq=1 lost: no reply within 500ms", lines)) == 1
+    assert len(lines_with("seq=1 lost: no reply within 1s", lines)) == 1
     assert len(lines_with("late, counted as lost", lines)) == 1
     assert len(lines_with("2 bytes from", lines)) == 1
 

@@ -207,6 +207,27 @@ def test_a_part_of_a_reply_belongs_to_the_message_that_is_due(data: st.DataObjec
         assert begun is None
 
 
+@given(st.data())
+def test_the_message_whose_reply_is_wrong_is_named(data: st.DataObject) -> None:
+    """However the bytes come, and wherever in a run the message is."""
+    messages = data.draw(st.integers(1, 8))
+    whole, ends = PAYLOAD.run(CONNECTION, 10, messages)
+    at = data.draw(st.integers(0, len(whole) - 1))
+    stream = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+    in_flight = InFlight([Run(10, whole, ends, 0)])
+    cut = data.draw(st.integers(0, len(whole)))
+    found = [
+        one
+        for part in (stream[:cut], stream[cut:])
+        for one in in_flight.check(PAYLOAD, CONNECTION, 9 + messages, part).differences
+    ]
+    number, offset = divmod(at, 64)
+    got = stream[64 * number : 64 * (number + 1)]
+    due = PAYLOAD.message(CONNECTION, 10 + number)
+    assert found == [Difference(FailureKind.CORRUPT, 10 + number, due, got)]
+    assert kept(*found)[0].offset == offset
+
+
 def true(result: Result) -> Shown:
     """The evidence of a result, checked against what its messages must be."""
     errors, evidence = result.totals.errors, result.evidence
@@ -333,7 +354,7 @@ def test_faults_of_the_server_over_udp(start_server: StartServer) -> None:
     assert reasons["lost"] == "no reply came within 200ms"
 
 
-@pytest.mark.parametrize("engine", ["threads", "greenlets"])
+@pytest.mark.parametrize("engine", ["hub", "threads", "greenlets"])
 def test_a_certificate_that_is_not_trusted(
     start_server: StartServer, tmp_path: Path, engine: str
 ) -> None:

@@ -108,7 +108,7 @@ LOAD_MISTAKES = {
     "run --source-ip here": "--source-ip: 'here' is neither an address nor a network",
     "run -4 -6": "-4 and -6 cannot be combined",
     "run localhost:0": "'localhost:0': port 0 cannot be connected to",
-    "run --engine hub tls://localhost:1": "use --engine greenlets or threads",
+    "run --engine threads udp://localhost:1": "use --engine hub",
     "run --payload-size 64KiB udp://localhost:1": "messages of 65536 bytes are too large: a "
     "datagram can hold at most 65507",
     "run --tls-insecure localhost:1": "TLS options are given, but no target is tls://HOST:PORT",

@@ -1,1 +1,1 @@
-"""Engines: the ways in which one generator drives its connections."""
+"""Engines, which drive the connections of a generator."""

@@ -1,4 +1,4 @@
-"""Compares what comes back on a stream with the messages in flight on it, without any I/O."""
+"""The comparison of received bytes with the messages in flight on a stream; it does no I/O."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import NamedTuple
 from echo_client.failure_kinds import FailureKind
 from echo_load.plan.payload import Payload
 
-# Corrupt replies that one check keeps; any other wrong reply ends it.
+# Number of corrupt replies that a check keeps. A wrong reply of another kind ends the check.
 _MOST_KEPT = 5
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """Messages that left together on a connection; often just one.
+    """Consecutive messages that were sent together on a connection; often just one.
 
     Attributes:
-        sequence: the number of the first one within its connection.
-        data: the messages, one after the other.
-        ends: where each message ends within the data.
-        sent_ns: when they left, on the monotonic clock.
-        due_ns: when each one was due, on the monotonic clock; empty in a closed loop, where a
-            message is due when it leaves.
-        answered: how many of them have been answered.
+        sequence: sequence number of the first message.
+        data: the messages as one byte string.
+        ends: offset in the data at which each message ends.
+        sent_ns: instant at which they were sent, in nanoseconds of the monotonic clock.
+        due_ns: instant at which each message was due, in nanoseconds of the monotonic clock; used
+            in an open loop only.
+        answered: number of messages that have been answered.
     """
 
     sequence: int
@@ -43,17 +43,17 @@ class Run:
 
     @property
     def begin(self) -> int:
-        """Where the first message that has not been answered begins within the data."""
+        """The offset in the data of the first message that has not been answered."""
         return self.ends[self.answered - 1] if self.answered else 0
 
 
 class Completed(NamedTuple):
-    """Messages of one run whose replies arrived together, right or wrong.
+    """Consecutive messages of a run whose replies were completed together, right or wrong.
 
     Attributes:
-        run: their run.
-        first: the index of the first one within the run.
-        messages: how many.
+        run: the run.
+        first: index of the first message in the run.
+        messages: number of messages.
     """
 
     run: Run
@@ -62,15 +62,15 @@ class Completed(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A reply that differs from the one that was due.
+    """A reply that differs from the expected one.
 
     Attributes:
-        kind: the kind of failure that it counts as.
-        sequence: the number of the message that it should have answered; if none was in flight,
-            that of the last one sent, or -1 if none was.
-        due: what should have come; empty if no reply was due.
-        got: what came in its place.
-        note: what is wrong with it, if its bytes do not tell; without a full stop.
+        kind: kind of failure that it counts as.
+        sequence: sequence number of the message whose reply was expected; if none was in flight,
+            that of the last message sent, or -1 if none was.
+        due: the expected bytes; empty if no reply was expected.
+        got: the received bytes.
+        note: explanation, if the bytes do not show what is wrong; without a full stop.
     """
 
     kind: FailureKind
@@ -82,14 +82,14 @@ class Difference(NamedTuple):
 
 @dataclass(slots=True)
 class Checked:
-    """The result of checking some bytes that came back.
+    """The result of checking received bytes.
 
     Attributes:
-        completed: messages whose replies have arrived, right or wrong, the oldest first.
-        wrong: the kind of failure of each wrong reply.
-        differences: how the wrong replies differ; of many corrupt ones, only the first.
-        completed_wrong: how many of those completed had a wrong reply.
-        in_step: whether the next byte certainly belongs to the next reply.
+        completed: messages whose replies are complete, right or wrong, the oldest first.
+        wrong: kind of failure of each wrong reply.
+        differences: differences of the wrong replies; of many corrupt ones, only the first.
+        completed_wrong: number of completed messages with a wrong reply.
+        in_step: False if the next bytes cannot be attributed to a message.
     """
 
     completed: list[Completed] = field(default_factory=list)
@@ -100,30 +100,30 @@ class Checked:
 
     @property
     def messages(self) -> int:
-        """How many messages were completed."""
+        """The number of completed messages."""
         return sum(one.messages for one in self.completed)
 
     def add(self, kind: FailureKind, sequence: int, due: bytes, got: bytes) -> None:
-        """Count a wrong reply, and keep it if it is among the first; see `Difference`."""
+        """Add a wrong reply, and keep its difference if it is among the first; see `Difference`."""
         self.wrong.append(kind)
         if kind != FailureKind.CORRUPT or len(self.differences) < _MOST_KEPT:
-            # A tuple, because right replies are not to pay for a list.
+            # A tuple, because a new list for each check would slow down right replies.
             self.differences = (*self.differences, Difference(kind, sequence, due, got))
 
 
 class InFlight:
-    """The messages in flight on a stream, in the order in which their replies are due.
+    """The messages in flight on a connection, in the order in which they were sent.
 
-    What comes back is compared with whole runs; a run is only taken apart into messages where
-    they differ, to name what is wrong.
+    Received bytes are compared with whole runs. Only where they differ are they compared message by
+    message, to classify the wrong reply.
 
     Args:
         runs: the runs in flight, the oldest first.
 
     Attributes:
-        runs: the same.
-        count: messages in flight.
-        bytes: bytes that are still to come back.
+        runs: the runs in flight, the oldest first.
+        count: number of messages in flight.
+        bytes: number of bytes that are still to be received.
     """
 
     __slots__ = ("_differing", "_offset", "bytes", "count", "runs")
@@ -131,37 +131,41 @@ class InFlight:
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         self.runs: deque[Run] = deque()
         self.count = self.bytes = 0
-        # Bytes of the oldest run that have come back and were right.
+        # Offset in the oldest run of the next byte to compare.
         self._offset = 0
-        # What came of a reply that differs from its message, until all of it has come.
+        # The received part of a reply that differs, until it is complete; otherwise None.
         self._differing: bytearray | None = None
         for run in runs:
             self.add(run)
 
     def add(self, run: Run) -> None:
-        """Note that a run leaves."""
+        """Add a run that is being sent."""
         self.runs.append(run)
         self.count += len(run.ends)
         self.bytes += len(run.data)
 
     def remove(self, run: Run) -> None:
-        """Forget a datagram: a run of a single message, whose reply may come in any order."""
+        """Remove a datagram: a run of a single message, whose reply may arrive in any order."""
         self.runs.remove(run)
         self.count -= 1
         self.bytes -= len(run.data)
 
     @property
     def partial(self) -> bool:
-        """Whether the first part of a reply has come."""
+        """True if a part of a reply was received, but not all of it."""
         return bool(self._differing) or (bool(self.runs) and self._offset > self.runs[0].begin)
 
     @property
     def oldest(self) -> int | None:
-        """The number of the oldest message in flight; None if there is none."""
+        """The sequence number of the oldest message in flight; None if there is none."""
         return self.runs[0].sequence + self.runs[0].answered if self.runs else None
 
     def begun(self, kind: FailureKind) -> Difference | None:
-        """Return the reply of which only a part has come, as the kind it counts as; else None."""
+        """Return the reply of which only a part was received; None if there is none.
+
+        Args:
+            kind: kind of failure that it counts as.
+        """
         if not self.partial:
             return None
         run = self.runs[0]
@@ -170,9 +174,9 @@ class InFlight:
         return Difference(kind, run.sequence + run.answered, run.data[begin:end], got)
 
     def take_run(self, data: bytes) -> Run | None:
-        """Remove the oldest run and return it, if the data are exactly the replies to all of it.
+        """Remove and return the oldest run, if the data is exactly the replies to all of it.
 
-        If they are not, nothing has changed, and `check` tells what they are.
+        Otherwise return None and change nothing; `check` then classifies the data.
         """
         if self._offset or self._differing is not None or not self.runs:
             return None
@@ -185,16 +189,16 @@ class InFlight:
         return run
 
     def check(self, payload: Payload, connection: int, last: int, data: bytes) -> Checked:
-        """Compare a stream's next bytes with the messages in flight, and remove the answered ones.
+        """Compare a stream's next bytes with the messages in flight, and remove answered messages.
 
         A corrupt reply of the right length is one wrong reply, and the stream stays in step. After
-        any other wrong reply it is not, and the next bytes cannot be attributed to a message.
+        any other wrong reply the next bytes cannot be attributed to a message.
 
         Args:
-            payload: what is sent.
-            connection: the number of the connection.
-            last: the sequence number of the last message sent; -1 if none was.
-            data: what came.
+            payload: the messages of the test.
+            connection: number of the connection.
+            last: sequence number of the last message sent; -1 if none was.
+            data: the received bytes.
         """
         checked = Checked()
         self.bytes -= len(data)
@@ -222,7 +226,7 @@ class InFlight:
         return checked
 
     def _advance(self, run: Run, offset: int, checked: Checked) -> None:
-        """Note that the bytes of the oldest run before an offset have come back."""
+        """Advance to an offset in the oldest run, and add the messages that this completes."""
         answered = run.answered
         if offset == len(run.data):
             count = len(run.ends) - answered
@@ -237,13 +241,13 @@ class InFlight:
             checked.completed.append(Completed(run, answered, count))
 
     def _skip_equal(self, run: Run, data: bytes, position: int, size: int, checked: Checked) -> int:
-        """Advance over the messages whose replies are right, and return the position after them.
+        """Advance past right replies up to the first wrong one; return its position in the data.
 
         The number of messages that are compared at once doubles until they differ; then the first
-        that differs is found by bisection.
+        one that differs is found by bisection.
         """
         begin, ends, index = self._offset, run.ends, run.answered
-        # The first message that differs is before this one, or it is this one.
+        # The index of the first message that differs is at most this.
         limit = bisect_right(ends, begin + size)
         offset, count, growing = begin, 1, True
         while count := min(count, limit - index):
@@ -260,9 +264,9 @@ class InFlight:
     def _take_apart(
         self, payload: Payload, connection: int, data: bytes, position: int, checked: Checked
     ) -> int:
-        """Compare the next message by itself, and return the position of the byte after it."""
+        """Compare the next message alone; return the position in the data after its reply."""
         run = self.runs[0]
-        # A part that has come already may be of a message before the one that differs.
+        # The reply may have begun in data that was received earlier.
         begin, end = run.begin, run.ends[run.answered]
         due = run.data[begin:end]
         rest = data[position : position + end - self._offset]
@@ -287,13 +291,13 @@ class InFlight:
 def check_one(
     payload: Payload, connection: int, sequence: int, message: bytes, reply: bytes
 ) -> Checked:
-    """Compare what came back with the only message in flight; see `InFlight.check`."""
+    """Compare received bytes with the only message in flight; see `InFlight.check`."""
     in_flight = InFlight([Run.of_one(sequence, message, 0)])
     return in_flight.check(payload, connection, sequence, reply)
 
 
 def _are_equal(sent: bytes, offset: int, data: bytes, position: int, size: int) -> bool:
-    """Compare `size` bytes of what was sent, from an offset, with as many of what came."""
+    """Return whether `size` sent bytes from an offset equal the received ones at a position."""
     if offset + size < len(sent):
         return sent.startswith(memoryview(data)[position : position + size], offset)
     return data.startswith(memoryview(sent)[offset : offset + size], position)

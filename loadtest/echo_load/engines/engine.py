@@ -1,4 +1,4 @@
-"""The interface of every engine."""
+"""The interface of engines."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from echo_load.measure.counts import Counts
 
 
 class Engine(Protocol):
-    """Opens connections, waits for the gate to open, sends, checks and counts."""
+    """Opens connections, sends messages from a given instant on, and checks the replies."""
 
     def open(self) -> None:
-        """Begin to open the initial connections; return at once."""
+        """Begin to open the initial connections; return immediately."""
 
     @property
     def settled(self) -> bool:
-        """Whether every initial connection is established or has failed."""
+        """True if every initial connection is established or has failed."""
 
     def start(self, gate_ns: int) -> None:
-        """Open the gate: every connection sends from an instant on, until its share's end.
+        """Open the gate: send from an instant on, until the end of the share.
 
         Args:
-            gate_ns: the instant, on the monotonic clock, at which the first stage begins.
+            gate_ns: instant at which the first stage begins, in nanoseconds of the monotonic clock.
         """
 
     def abort(self, verdict: str | None = None) -> None:
-        """Stop at once.
+        """Stop immediately, and give up all connections.
 
         Args:
-            verdict: the error as which a round trip in flight is counted; None for not counting it.
+            verdict: kind of failure that is counted for each connection on which a reply is still
+                expected; None to count nothing.
         """
 
     @property
     def ended(self) -> bool:
-        """Whether every connection has ended and nothing more is to be sent."""
+        """True if every connection has ended and nothing more is to be sent."""
 
     def join(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for what `abort` woke; return False if some still runs."""
+        """Wait up to `timeout` seconds for the end; return False if it takes longer."""
 
     def counts(self) -> Counts:
         """Return the counts since the beginning."""
 
     def messages_by_connection(self) -> list[int]:
-        """Return the number of round trips of each connection."""
+        """Return the number of completed round trips of each connection of the share."""

@@ -1,7 +1,7 @@
-"""The evidence of failures: the first wrong replies of each kind, and their first reasons.
+"""The evidence of failures: the first wrong replies, and the first other failure, of each kind.
 
-What is kept is bounded, whatever number of failures there is: a few of each kind, and of each
-reply only the bytes around its first difference. Replies that are right cost nothing here.
+Its size is bounded: it contains a few failures of each kind, and of each wrong reply only the bytes
+around the first difference. Right replies take no time here.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from echo_core.units import format_count
 from echo_load.engines.checking import Difference
 from echo_load.plan.payload import Payload
 
-# How many wrong replies of each kind are kept.
+# Number of wrong replies of each kind that are kept.
 MOST_OF_A_KIND = 5
-# How many bytes are kept around the first one that differs, and how many of them precede it.
+# Number of bytes kept around the first one that differs, and number of those before it.
 EXCERPT_BYTES = 32
 _BYTES_BEFORE = 8
 
 
 class Excerpt(NamedTuple):
-    """Some bytes of a message or of a reply.
+    """A part of a message or of a reply.
 
     Attributes:
-        size: size of the whole in bytes.
-        data: the bytes.
+        size: size of the whole message or reply in bytes.
+        data: the bytes of the part.
     """
 
     size: int
@@ -45,16 +45,17 @@ class FoundReply:
     """A wrong reply.
 
     Attributes:
-        kind: the kind of failure that it was counted as.
+        kind: kind of failure that it was counted as.
         connection: number of its connection, from 1.
-        message: number of the message on its connection, from 0; None if none was sent.
-        at_ns: when it was noticed, on the monotonic clock.
-        offset: the first byte that differs, from 0; None if no reply was due, or if it came at the
-            wrong time.
-        begin: where the excerpts begin within the message and within the reply.
-        sent: what should have come; empty if no reply was due.
-        received: what came.
-        explanation: what is wrong with it, without a full stop.
+        message: sequence number of the message whose reply is wrong; if no reply was expected, that
+            of the last message sent, or None if none was.
+        at_ns: instant at which it was noticed, in nanoseconds of the monotonic clock.
+        offset: offset of the first byte that differs; None if no reply was expected, or if all
+            bytes are right and arrived at the wrong time.
+        begin: offset at which both excerpts begin.
+        sent: excerpt of the expected reply; empty if no reply was expected.
+        received: excerpt of the reply.
+        explanation: what is wrong, in words, without a full stop.
     """
 
     kind: str
@@ -70,14 +71,15 @@ class FoundReply:
 
 @dataclass(frozen=True, slots=True)
 class FoundFailure:
-    """The first failure of a kind other than a wrong reply.
+    """The first failure of a kind, other than a wrong reply.
 
     Attributes:
-        kind: the kind of failure that it was counted as.
+        kind: kind of failure that it was counted as.
         connection: number of its connection, from 1.
-        message: number of the oldest message that was in flight, from 0; None if there was none.
-        at_ns: when it was noticed, on the monotonic clock.
-        reason: the text of the system or of OpenSSL, or what was waited for in vain.
+        message: sequence number of the oldest message in flight; None if there was none.
+        at_ns: instant at which it was noticed, in nanoseconds of the monotonic clock.
+        reason: error text of the operating system or of OpenSSL, or the event that did not happen
+            in time.
     """
 
     kind: str
@@ -92,7 +94,7 @@ _Found = TypeVar("_Found", FoundReply, FoundFailure)
 
 @dataclass(slots=True)
 class Found:
-    """The first failures of one or of several generators.
+    """The first failures that one or several generators have found.
 
     Attributes:
         replies: wrong replies, the earliest first; up to `MOST_OF_A_KIND` of each kind.
@@ -103,7 +105,7 @@ class Found:
     failures: list[FoundFailure] = field(default_factory=list)
 
     def add(self, other: Found) -> None:
-        """Add what another generator found, or the same one later, and keep the earliest."""
+        """Add the failures of another generator, or later ones of the same; keep the earliest."""
         if other.replies:
             self.replies = _earliest([*self.replies, *other.replies], MOST_OF_A_KIND)
         if other.failures:
@@ -111,6 +113,7 @@ class Found:
 
 
 def _earliest(found: Iterable[_Found], most: int) -> list[_Found]:
+    """Return up to `most` failures of each kind, the earliest first."""
     kept: list[_Found] = []
     kinds: Counter[str] = Counter()
     for one in sorted(found, key=lambda one: one.at_ns):
@@ -124,8 +127,8 @@ class Failure(NamedTuple):
     """A failure that ends a connection.
 
     Attributes:
-        kind: the kind that it is counted as.
-        reason: the text of the system, or what was waited for in vain.
+        kind: kind of failure that it is counted as.
+        reason: error text of the operating system, or the event that did not happen in time.
     """
 
     kind: FailureKind
@@ -133,29 +136,29 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: ClientError, cause: BaseException | None = None) -> Failure:
-        """Return the failure that an error of the client stands for.
+        """Return the failure for an error of the client.
 
         Args:
             error: the error.
-            cause: what the system raised; by default the cause of the error.
+            cause: the exception that the operating system raised; None for the error's cause.
         """
         return cls(error.kind, reason_of(error, cause))
 
 
 def reason_of(error: ClientError, cause: BaseException | None = None) -> str:
-    """Return the text of an error, with that of the system if a connection broke."""
+    """Return the text of an error; if a connection broke, with that of the operating system."""
     text, cause = str(error), cause or error.__cause__
-    said = cause.strerror if isinstance(cause, OSError) else None
-    if isinstance(error, LostError) and said and said not in text:
-        return f"{text} ({said})"
+    detail = cause.strerror if isinstance(cause, OSError) else None
+    if isinstance(error, LostError) and detail and detail not in text:
+        return f"{text} ({detail})"
     return text
 
 
 class Evidence:
-    """Keeps the first failures of each kind that a generator finds; threads may share it.
+    """Keeps the first failures of each kind that a generator finds; thread-safe.
 
     Args:
-        payload: what is sent; None if nothing has a stamp.
+        payload: messages of the test, whose stamps identify wrong replies; None if not known.
     """
 
     def __init__(self, payload: Payload | None = None) -> None:
@@ -170,7 +173,7 @@ class Evidence:
 
         Args:
             connection: number of its connection.
-            found: how it differs.
+            found: the wrong reply.
         """
         if self._noted[found.kind] >= MOST_OF_A_KIND:
             return
@@ -186,21 +189,21 @@ class Evidence:
 
         Args:
             connection: number of the connection.
-            kind: the kind that it is counted as.
-            message: number of the oldest message in flight; None if there was none.
-            reason: why it failed, or a function that returns that.
+            kind: kind of failure that it is counted as.
+            message: sequence number of the oldest message in flight; None if there was none.
+            reason: reason of the failure, or a function that returns it.
         """
         if kind in self._failed:
             return
         with self._lock:
             if kind not in self._failed:
                 self._failed.add(kind)
-                said = reason if isinstance(reason, str) else reason()
+                text = reason if isinstance(reason, str) else reason()
                 now = time.monotonic_ns()
-                self._found.failures.append(FoundFailure(kind, connection, message, now, said))
+                self._found.failures.append(FoundFailure(kind, connection, message, now, text))
 
     def take(self) -> Found:
-        """Return what was found since the last call."""
+        """Return the failures that were kept since the last call."""
         with self._lock:
             found, self._found = self._found, Found()
         return found
@@ -238,7 +241,7 @@ class Evidence:
         return _difference(found, offset, differing)
 
     def _named(self, connection: int, got: bytes) -> str | None:
-        """Return what bytes are, if their stamp says it."""
+        """Return a description of bytes that have the stamp of a message; None without a stamp."""
         stamp = self._payload.stamp(got) if self._payload is not None else None
         if stamp is None:
             return None
@@ -247,11 +250,12 @@ class Evidence:
         return f"the reply to message {stamp.sequence}"
 
 
-# Wrong replies that are right ones to other messages.
+# Kinds of wrong replies that would be right for other messages.
 _OF_OTHERS = frozenset({FailureKind.DUPLICATED, FailureKind.REORDERED, FailureKind.FOREIGN})
 
 
 def _difference(found: Difference, offset: int | None, differing: int) -> str:
+    """Return the number and the position of the bytes that differ, in words."""
     due, got = len(found.due), len(found.got)
     if got < due:
         came = f"{got:,} of {due:,} bytes came"
@@ -264,7 +268,7 @@ def _difference(found: Difference, offset: int | None, differing: int) -> str:
 
 
 def _compare(due: bytes, got: bytes) -> tuple[int | None, int]:
-    """Return the offset of the first byte that differs, None if none does, and how many do."""
+    """Return the offset of the first byte that differs, or None, and the number of those."""
     size = min(len(due), len(got))
     missing = abs(len(due) - len(got))
     if size:

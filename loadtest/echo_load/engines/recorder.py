@@ -1,4 +1,4 @@
-"""An engine's measurements: nanoseconds, appended on the hot path and sorted later."""
+"""An engine's measurements: times in nanoseconds, appended on the hot path and sorted later."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from echo_load.measure.histogram import Integers, LatencyHistogram
 from echo_load.plan.pacing import Timeline
 from echo_load.plan.payload import Payload
 
-# Round trips after which they are sorted: few enough to delay the next ones by 0.2 ms only.
+# Number of replies after which the times are sorted: sorting delays the next messages by 0.2 ms.
 FOLD_AT = 1024
-# Replies that come this soon after the end of a test belong to its last second.
+# Replies that arrive within these seconds after the end of a test belong to its last second.
 SOON_SECONDS = 0.25
 
 
@@ -28,15 +28,15 @@ class Snapshot:
     """The measurements of one generator since its last snapshot.
 
     Attributes:
-        stage: its current stage; -1 before the first.
+        stage: index of the current stage; -1 before the first.
         elapsed: seconds since the first stage began; negative before.
-        counts: all that was counted since the generator started.
-        response: response times by the stage in which the message was due and the second in
-            which the reply arrived.
+        counts: counts since the generator started.
+        response: response times, by the stage in which the message was due and the second in which
+            the reply arrived.
         measured: the other distributions, by stage.
-        last_reply: when the last reply so far arrived, by the stage in which its message was due,
-            in seconds since the first stage began.
-        found: the first failures of each kind.
+        last_reply: instant of the last reply since the beginning, in seconds since the first stage
+            began, by the stage in which its message was due.
+        found: the failures that were kept since the last snapshot.
     """
 
     stage: int
@@ -54,13 +54,15 @@ def _times() -> array[int]:
 
 @dataclass(slots=True)
 class Times:
-    """Times as an engine records them, in nanoseconds.
+    """Times as an engine records them, in nanoseconds; see `Measured` for those not listed here.
 
     Attributes:
-        service: of each round trip, from when the message left.
-        response: of each round trip, from when it was due; empty in a closed loop.
-        replies: when each reply arrived, on the monotonic clock.
-        counts: how many round trips each entry of `service` and `replies` stands for; empty if one.
+        service: service time of each round trip.
+        response: response time of each round trip; empty in a closed loop, where it is the service
+            time.
+        replies: instant at which each reply arrived, on the monotonic clock.
+        counts: number of round trips that each entry of `service` and `replies` represents; empty
+            if each represents one.
     """
 
     service: array[int] = field(default_factory=_times)
@@ -75,12 +77,13 @@ class Times:
     hub_lag: array[int] = field(default_factory=_times)
 
     def move_to(self, other: Times) -> int:
-        """Move all times to another object, safely while a thread appends to these.
+        """Move all times to another object; another thread may append to these meanwhile.
 
-        A thread appends to `replies` last: the times of each reply are in the other arrays by then.
+        That thread must append to `replies` last, when the times of the reply are in the other
+        arrays.
 
         Returns:
-            How many replies there were.
+            The number of round trips whose times were moved.
         """
         complete = len(self.replies)
         replies = sum(self.counts[:complete]) if self.counts else complete
@@ -88,7 +91,7 @@ class Times:
             times: array[int] = getattr(self, name)
             getattr(other, name).extend(times[:complete])
             del times[:complete]
-        for name in (*_ONCE_A_CONNECTION, "lateness", "hub_lag"):
+        for name in (*_ONCE_PER_CONNECTION, "lateness", "hub_lag"):
             times = getattr(self, name)
             taken = times[:]
             getattr(other, name).extend(taken)
@@ -96,21 +99,21 @@ class Times:
         return replies
 
 
-# Counted for the stage in which they are sorted.
-_ONCE_A_CONNECTION = ("first_byte", "connect", "handshake", "kernel")
+# Times that belong to the stage in which they are sorted.
+_ONCE_PER_CONNECTION = ("first_byte", "connect", "handshake", "kernel")
 
 
 class Recorder:
     """Sorts an engine's times into stages and seconds.
 
     Args:
-        timeline: the stages.
-        payload: what is sent, which tells more about wrong replies; None if it is not known.
+        timeline: timeline of the stages.
+        payload: messages of the test, whose stamps identify wrong replies; None if not known.
 
     Attributes:
-        times: where the engine records; replaced whenever they are sorted.
-        evidence: where the engine notes failures.
-        stage: the generator's current stage; -1 before the first.
+        times: the times recorded by the engine; another object after they have been sorted.
+        evidence: the failures found by the engine.
+        stage: index of the generator's current stage; -1 before the first.
     """
 
     def __init__(self, timeline: Timeline, payload: Payload | None = None) -> None:
@@ -124,15 +127,15 @@ class Recorder:
         self._last_reply: dict[int, float] = {}
 
     def start(self, gate_ns: int) -> None:
-        """Set when the gate opens and the first stage begins, on the monotonic clock."""
+        """Set the beginning of the first stage, in nanoseconds of the monotonic clock."""
         self._begin_ns = gate_ns
 
     def elapsed_at(self, now_ns: int) -> float:
-        """Seconds since the first stage began; negative before."""
+        """Return the seconds since the first stage began; negative before."""
         return (now_ns - self._begin_ns) / 1e9 if self._begin_ns else -math.inf
 
     def stage_at(self, now_ns: int) -> int:
-        """The stage at an instant; -1 before the first."""
+        """Return the index of the stage at an instant; -1 before the first."""
         return self._timeline.stage_at(self.elapsed_at(now_ns)) if self._begin_ns else -1
 
     def fold(self) -> None:
@@ -140,7 +143,7 @@ class Recorder:
         times = self.times
         self.times = Times()
         once = self._of(max(self.stage, 0))
-        for name in _ONCE_A_CONNECTION:
+        for name in _ONCE_PER_CONNECTION:
             getattr(once, name).record(getattr(times, name))
         if self.stage >= 0:
             once.lateness.record(times.lateness)
@@ -149,7 +152,11 @@ class Recorder:
             self._fold_round_trips(times)
 
     def take(self, counts: Counts) -> Snapshot:
-        """Sort the recorded times, and return everything since the last call."""
+        """Sort the recorded times, and return the measurements since the last call.
+
+        Args:
+            counts: counts of the engine since the generator started.
+        """
         self.fold()
         measured, self._measured = self._measured, {}
         response, self._response = self._response, {}
@@ -158,9 +165,10 @@ class Recorder:
         return Snapshot(self.stage, elapsed, counts, response, measured, last_reply, found)
 
     def _fold_round_trips(self, times: Times) -> None:
+        """Add round trips to the distributions of their stages and seconds."""
         replies = np.frombuffer(times.replies, dtype=np.int64)
         service = np.frombuffer(times.service, dtype=np.int64)
-        # In a closed loop a message is due when it leaves.
+        # In a closed loop a message is due when it is sent.
         response = np.frombuffer(times.response, dtype=np.int64) if times.response else service
         counts = np.frombuffer(times.counts, dtype=np.int64) if times.counts else None
         stages = self._timeline.stages_at((replies - response - self._begin_ns) / 1e9)
@@ -183,7 +191,7 @@ class Recorder:
                 histogram.record_values(*_chosen(chosen, response, counts))
 
     def _seconds_of(self, replies: Integers) -> Integers:
-        """The second of each reply; replies just after the end belong to the last one."""
+        """Return the second of each reply; replies just after the end belong to the last one."""
         since_begin = replies - self._begin_ns
         if self._timeline.seconds < math.inf:
             end_ns = int(self._timeline.seconds * 1e9)
@@ -193,6 +201,7 @@ class Recorder:
         return seconds
 
     def _of(self, stage: int) -> Measured:
+        """Return the distributions of a stage."""
         if (measured := self._measured.get(stage)) is None:
             measured = self._measured[stage] = Measured()
         return measured
@@ -205,5 +214,5 @@ def _chosen(
 
 
 def _span(values: Integers) -> range:
-    """The range from the least to the greatest value; they are close together."""
+    """Return the range from the smallest to the largest value; it is assumed to be short."""
     return range(int(values.min()), int(values.max()) + 1) if len(values) else range(0)

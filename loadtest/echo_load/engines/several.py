@@ -1,4 +1,4 @@
-"""Several engines in one process, one for each target, as one engine."""
+"""An engine that consists of several engines in one process, one for each target."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ class SeveralEngines:
         self._engines = engines
 
     def open(self) -> None:
-        """Begin to open the initial connections; return at once."""
+        """Begin to open the initial connections; return immediately."""
         for engine in self._engines:
             engine.open()
 
     @property
     def settled(self) -> bool:
-        """Whether every initial connection is established or has failed."""
-        # All are asked, because each raises its own error.
+        """True if every initial connection is established or has failed."""
+        # All engines are checked, because each one raises its own error.
         settled = [engine.settled for engine in self._engines]
         return all(settled)
 
     def start(self, gate_ns: int) -> None:
-        """Open the gate: every connection sends from an instant on, until its share's end."""
+        """Open the gate: send from an instant on, until the end of the share."""
         for engine in self._engines:
             engine.start(gate_ns)
 
     def abort(self, verdict: str | None = None) -> None:
-        """Stop at once; a round trip in flight counts as the verdict, or not at all."""
+        """Stop immediately; count the verdict for each connection that expects a reply."""
         for engine in self._engines:
             engine.abort(verdict)
 
     @property
     def ended(self) -> bool:
-        """Whether every connection has ended and nothing more is to be sent."""
+        """True if every connection has ended and nothing more is to be sent."""
         ended = [engine.ended for engine in self._engines]
         return all(ended)
 
     def join(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for what `abort` woke; return False if some still runs."""
+        """Wait up to `timeout` seconds for the end; return False if it takes longer."""
         deadline = time.monotonic() + timeout
         return all(engine.join(max(0.0, deadline - time.monotonic())) for engine in self._engines)
 
     def counts(self) -> Counts:
-        """Return the counts since the beginning, of all engines together."""
+        """Return the counts of all engines since the beginning."""
         return sum((engine.counts() for engine in self._engines), Counts())
 
     def messages_by_connection(self) -> list[int]:
-        """Return the number of round trips of each connection."""
+        """Return the number of completed round trips of each connection, by engine."""
         return [count for engine in self._engines for count in engine.messages_by_connection()]

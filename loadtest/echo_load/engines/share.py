@@ -1,4 +1,4 @@
-"""The share of a test that one generator has to do."""
+"""The share of a test that one generator runs."""
 
 from __future__ import annotations
 
@@ -18,42 +18,45 @@ from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan
 
 if TYPE_CHECKING:
-    # Imported before gevent patches it, the module would keep unpatched parts.
+    # Not imported at run time: gevent has to patch the module before it is imported.
     import ssl
 
 # An instant of the monotonic clock, or a sequence number, that is never reached.
 NEVER = 2**62
-# The pause between two attempts to connect: doubled each time, up to the longest.
+# Pause between attempts to connect: doubled with each consecutive failure, up to the longest.
 _BACK_OFF_SECONDS = 0.05
 _LONGEST_BACK_OFF_SECONDS = 1.0
-# Failures in a row (7 seconds) after which to give up a connection if nothing else ends a test.
+# Consecutive failures (in about 7 seconds) after which a connection is given up, if nothing else
+# would end the test.
 _MOST_FAILURES = 10
 
 
 def back_off_seconds(failures: int) -> float:
-    """Return how long to wait before the next attempt to connect, after this many in a row."""
+    """Return the pause in seconds after a number of consecutive failures to connect."""
     return min(_BACK_OFF_SECONDS * 2.0 ** min(failures, 10), _LONGEST_BACK_OFF_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One generator's share of the connections and of the messages.
+    """One generator's share of the connections and of the messages of a test.
 
     Attributes:
-        plan: what all generators have to do.
-        stages: those of the plan that share their connections.
-        targets: the addresses of each target, in the order in which to try them.
-        payload: what is sent.
+        plan: the test, which all generators share.
+        stages: stages of the plan that share their connections.
+        targets: addresses of each target, in the order in which they are tried.
+        payload: messages of the test.
         sources: addresses to connect from, which connections use in turn; empty for any.
-        generator: its number, from 0.
-        generators: how many there are.
-        connections: how many connections there are in all; it has every `generators`th.
-        core: the only processor core to run on; None for any.
-        seed: of random numbers.
-        target: the index of the only target that it uses; None for all.
-        end_ns: the instant of the monotonic clock after which nothing new is sent. The controller
-            changes it in shared memory: among a thousand threads that take turns at the GIL, a
-            thread that had to be told first could wait for seconds.
+        generator: number of the generator, from 0.
+        generators: number of generators.
+        connections: number of connections of all generators. The generator has every
+            `generators`th of them.
+        core: processor core to which the generator is pinned; None to not pin it.
+        seed: seed of random numbers.
+        target: index of the only target of this share; None for all targets.
+        end_ns: instant after which no message becomes due, in nanoseconds of the monotonic clock;
+            0 if the test was stopped. It is in shared memory, so that a change by the controller
+            takes effect in all threads at once: where a thousand threads share the GIL, a thread
+            that forwards it could be delayed for seconds.
     """
 
     plan: Plan
@@ -71,12 +74,12 @@ class Share:
 
     @classmethod
     def alone(cls, plan: Plan, targets: Sequence[Sequence[Address]], seed: int = 0) -> Self:
-        """Return the share of a single generator that runs until it is told to end.
+        """Return the share of a single generator, which has no end until `end_ns` is set.
 
         Args:
-            plan: what it has to do.
-            targets: the addresses of each target.
-            seed: of random numbers.
+            plan: the test.
+            targets: addresses of each target.
+            seed: seed of random numbers.
         """
         return cls(
             plan=plan,
@@ -94,7 +97,7 @@ class Share:
 
     @property
     def numbers(self) -> range:
-        """The numbers of its connections; all connections are numbered from 1."""
+        """The numbers of the connections of this share; all connections are numbered from 1."""
         first, step = 1 + self.generator, self.generators
         if self.target is not None:
             targets = len(self.targets)
@@ -104,12 +107,12 @@ class Share:
                 for number in range(begin, begin + step, self.generators)
                 if (number - 1) % targets == self.target
             )
-            # Without one, no connection of this generator has this target.
+            # If this generator has no connection to the target, the range is empty.
             first = next(of_target, self.connections + 1)
         return range(first, self.connections + 1, step)
 
     def by_target(self) -> dict[int, Share]:
-        """Return a share for each target that this one has connections to, by its index."""
+        """Return a share for each target to which this one has connections, by its index."""
         targets = len(self.targets)
         if targets == 1:
             return {0: self}
@@ -121,30 +124,35 @@ class Share:
 
     @property
     def connect_gap(self) -> float:
-        """The least seconds between two connections that it opens: its part of the connect rate."""
+        """The interval in seconds at which connections may be opened; 0 without a connect rate.
+
+        It is such that all generators together keep to the connect rate.
+        """
         rate, own = self.plan.connect_rate, len(self.numbers)
         return self.connections / (rate * own) if rate and own else 0.0
 
     def quota(self, number: int) -> int | None:
-        """Return how many messages a connection sends in all; None if there is no limit."""
+        """Return the number of messages that a connection sends in all; None without a limit."""
         if self.plan.messages is None or self.plan.open_loop:
             return None
         least, more = divmod(self.plan.messages, self.connections)
         return least + (number <= more)
 
     def stop_at(self, number: int, sequence: int) -> int:
-        """Return the sequence before which a connection stops sending, to be closed or replaced.
+        """Return the first sequence number that a connection does not send any more.
+
+        When it has sent all messages before, it is closed or replaced.
 
         Args:
-            number: the connection's number.
-            sequence: the number of its next message, when it has just been opened.
+            number: number of the connection.
+            sequence: sequence number of its next message at the time when it is opened.
         """
         quota = self.quota(number)
         through = NEVER if quota is None else quota
         return through if self.plan.churn is None else min(through, sequence + self.plan.churn)
 
     def gives_up(self, failures: int) -> bool:
-        """Return whether to give a connection up after this many failures in a row."""
+        """Return whether to give up a connection after a number of consecutive failures."""
         if not self.plan.reconnect:
             return failures > 0
         endless = self.plan.seconds is None and self.plan.messages is not None
@@ -152,32 +160,35 @@ class Share:
 
     @property
     def ends_when_idle(self) -> bool:
-        """Whether it also ends once no connection is left, not only at an instant.
+        """True if the test also ends when no connection is left, and not only at its end.
 
-        That is the case if the messages are limited, lost connections are not reopened, or nothing
-        else ends it.
+        That is the case if the number of messages is limited, lost connections are not reopened, or
+        the stages have no end.
         """
         plan = self.plan
         return plan.messages is not None or not plan.reconnect or self.timeline.seconds == math.inf
 
     @property
     def due_until_ns(self) -> int:
-        """The instant of the monotonic clock until which messages are due: the end, or now."""
+        """The instant up to which messages are due: the end, or now if there is none.
+
+        It is in nanoseconds of the monotonic clock.
+        """
         end_ns = self.end_ns.value
         return end_ns if end_ns < NEVER else time.monotonic_ns()
 
     @property
     def timeline(self) -> Timeline:
-        """The timeline of its stages."""
+        """The timeline of the stages."""
         return Timeline.of(self.plan, self.stages)
 
     @property
     def lifetimes(self) -> Timeline | None:
-        """The timeline that says when connections are open; None if they always are."""
+        """The timeline of the number of connections; None if they are always open."""
         return None if self.plan.open_loop or not self.plan.stages else self.timeline
 
     def schedule(self) -> Schedule | None:
-        """The instants at which its messages are due, from the beginning; None in a closed loop."""
+        """Return the schedule of the messages of this share; None in a closed loop."""
         if not self.plan.open_loop:
             return None
         numbers = self.numbers
@@ -201,12 +212,13 @@ class Share:
 
     def source(self, number: int) -> str | None:
         """Return the source address of a connection; None for any."""
-        # Otherwise, with as many targets as sources, each target would see one source only.
+        # Connections to the same target use the sources in turn. Otherwise, with as many sources as
+        # targets, each target would be reached from one source only.
         turn = (number - 1) // len(self.targets)
         return self.sources[turn % len(self.sources)] if self.sources else None
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """The TLS context; None if no target speaks TLS."""
+        """Return the TLS context; None if no target uses TLS."""
         if not any(address.transport == "tls" for target in self.targets for address in target):
             return None
         return self.plan.tls.context()

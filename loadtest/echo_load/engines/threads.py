@@ -1,7 +1,7 @@
-"""Blocking sockets: a thread per connection, as in the tutorial, or a greenlet.
+"""The engine with blocking sockets: a thread per connection, or a greenlet.
 
-Which of the two a `threading.Thread` is depends on whether the process is monkey-patched: the
-threads engine runs in one that is not, the greenlets engine in one that is.
+In a process that gevent has monkey-patched, a `threading.Thread` is a greenlet: the engine
+`greenlets` is this one in such a process.
 """
 
 from __future__ import annotations
@@ -19,31 +19,43 @@ from echo_load.engines.checking import Checked, InFlight, Run, check_one
 from echo_load.engines.evidence import Failure, reason_of
 from echo_load.engines.recorder import Recorder, Times
 from echo_load.engines.share import NEVER, Share, back_off_seconds
-from echo_load.engines.tickets import Tickets
+from echo_load.engines.shared_schedule import SharedSchedule
 from echo_load.engines.timers import sleep_exactly
 from echo_load.measure.counts import Counts
 
-# A thread needs little of the default stack of 8 MiB, which adds up with thousands.
+# The default stack of 8 MiB per thread would add up to gigabytes; a thread needs little of it.
 STACK_SIZE = 256 * 1024
-# A thread that waits for the GIL wakes up once per interval to request it. These threads release it
-# at every receive anyway, and 5000 of them waking every 5 ms, the default, kept a core busy with
-# that alone: 200 messages per second instead of 20,000.
+# A thread that waits for the GIL wakes up once per switch interval to request it. These threads
+# release it at every receive anyway. At the default of 5 ms, the wake-ups of 5000 threads kept a
+# core busy: 200 messages per second instead of 20,000.
 SWITCH_SECONDS = 0.5
-# With more bytes than this in flight, each end could wait for the other to read.
-_MOST_UNDER_WAY = 64 * 1024
+# Bytes in flight that the socket buffers hold. With more, both ends could block in send, each
+# waiting for the other to receive.
+_MOST_BYTES_IN_FLIGHT = 64 * 1024
+# Longer waits are divided.
 _LONGEST_WAIT_SECONDS = 3600.0
 _CLOSED = "the server closed the connection"
 _UNTIL_END = "no reply came until the end of the test"
-# Sleeps up to this long are not cut short by `abort`.
+# `abort` does not interrupt sleeps of up to these seconds.
 _LONGEST_SLEEP_SECONDS = 0.1
 
 
 class ThreadsEngine:
-    """Runs a share of the connections as threads named `conn-00001` and so on.
+    """Runs each connection of a share in a thread, named `conn-00001` and so on.
 
     Args:
-        share: what it has to do.
-        recorder: where times are recorded.
+        share: the share of the generator.
+        recorder: receives the times and the failures.
+
+    Attributes:
+        share: the share of the generator.
+        recorder: receives the times and the failures.
+        connects: limits the number of connections that are being opened.
+        tls: the TLS context; None without TLS.
+        schedule: the schedule of the open loop.
+        aborted: True after `abort`.
+        verdict: the kind of failure that was given to `abort`.
+        origin_ns: instant at which the first stage begins, in nanoseconds of the monotonic clock.
     """
 
     def __init__(self, share: Share, recorder: Recorder) -> None:
@@ -51,24 +63,24 @@ class ThreadsEngine:
         self.recorder = recorder
         self.connects = threading.BoundedSemaphore(share.plan.connects_in_flight)
         self.tls = share.tls_context()
-        self.tickets = Tickets(share)
+        self.schedule = SharedSchedule(share)
         self.aborted = False
         self.verdict: str | None = None
         self.origin_ns = 0
         self._gate = threading.Event()
         self._pace_lock = threading.Lock()
         self._next_connect = 0.0
-        self._broken_off = threading.Event()
+        self._interrupted = threading.Event()
         self._error: Exception | None = None
         self._ends_when_idle = share.ends_when_idle
         self._clients = [_Client(self, number) for number in share.numbers]
 
     def open(self) -> None:
-        """Start the threads; each connects as soon as the semaphore lets it."""
+        """Start the threads, which open their connections; return immediately."""
         threading.stack_size(STACK_SIZE)
         sys.setswitchinterval(SWITCH_SECONDS)
         sleep_exactly()
-        # Starting a thread blocks until it runs: thousands are started from a separate thread.
+        # Starting a thread blocks until it runs, so a separate thread starts the thousands.
         starter = threading.Thread(
             target=self.guarded, args=[self._start_clients], name="starter", daemon=True
         )
@@ -76,42 +88,46 @@ class ThreadsEngine:
 
     @property
     def settled(self) -> bool:
-        """Whether every initial connection is established or has failed."""
+        """True if every initial connection is established or has failed."""
         self._raise()
         return all(client.settled for client in self._clients)
 
     @property
     def started(self) -> bool:
-        """Whether the gate is open."""
+        """True if the gate is open."""
         return self._gate.is_set()
 
     def start(self, gate_ns: int) -> None:
-        """Open the gate; threads that pass it wait for the instant."""
+        """Open the gate: send from an instant on, until the end of the share."""
         self.origin_ns = gate_ns
-        self.tickets.start(self.origin_ns)
+        self.schedule.start(self.origin_ns)
         self._gate.set()
 
     def wait_at_gate(self) -> None:
-        """Wait, in a thread of this engine, until the gate is open and the instant has come.
+        """Block a thread of this engine until the gate is open and the first stage begins.
 
-        It needs both: an Event releases its threads one after the other, and the first would send
-        and delay the last for seconds.
+        An Event wakes its threads one after the other. Without the instant, the first threads would
+        already send, and delay the last ones by seconds.
         """
         self._gate.wait()
         self.sleep_until(self.origin_ns)
 
     def sleep_until(self, instant_ns: int) -> None:
-        """Wait, in a thread of this engine, for an instant or for `abort`."""
+        """Block a thread of this engine until an instant, or until `abort`.
+
+        Args:
+            instant_ns: the instant in nanoseconds of the monotonic clock.
+        """
         while not self.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
             seconds = min(left / 1e9, _LONGEST_WAIT_SECONDS)
             if seconds < _LONGEST_SLEEP_SECONDS:
-                # As exact as the system allows: waiting for an event takes longer.
+                # More precise than waiting for an event.
                 time.sleep(seconds)
             else:
-                self._broken_off.wait(seconds - _LONGEST_SLEEP_SECONDS / 2)
+                self._interrupted.wait(seconds - _LONGEST_SLEEP_SECONDS / 2)
 
     def wait_for_turn_to_connect(self) -> None:
-        """Wait, in a thread of this engine, until the rate of connecting allows one more."""
+        """Block a thread of this engine until the connect rate allows another connection."""
         gap = self.share.connect_gap
         if not gap:
             return
@@ -121,24 +137,29 @@ class ThreadsEngine:
         self.sleep_until(int(turn * 1e9))
 
     def abort(self, verdict: str | None = None) -> None:
-        """Stop at once: wake every thread, even from a blocking receive."""
+        """Stop immediately: wake every thread, even one that is blocked in a receive.
+
+        Args:
+            verdict: kind of failure that is counted for each connection on which a reply is still
+                expected; None to count nothing.
+        """
         self.verdict = verdict
         self.aborted = True
-        self._broken_off.set()
+        self._interrupted.set()
         self._gate.set()
         for client in self._clients:
             client.abort()
 
     @property
     def ended(self) -> bool:
-        """Whether every thread has ended and nothing more is to be sent."""
+        """True if every connection has ended and nothing more is to be sent."""
         self._raise()
         over = self.aborted or self._ends_when_idle
         over = over or time.monotonic_ns() >= self.share.end_ns.value
         return over and all(client.ended for client in self._clients)
 
     def join(self, timeout: float) -> bool:
-        """Join all threads within `timeout` seconds; return False if some still run."""
+        """Wait up to `timeout` seconds for all threads; return False if some have not ended."""
         deadline = time.monotonic() + timeout
         for client in self._clients:
             if client.is_alive():
@@ -146,21 +167,21 @@ class ThreadsEngine:
         return not any(client.is_alive() for client in self._clients)
 
     def counts(self) -> Counts:
-        """Add up what the threads have counted, and collect their times."""
+        """Return the counts since the beginning; move the times of the threads to the recorder."""
         counts = Counts()
         for client in self._clients:
             client.counts.messages += client.times.move_to(self.recorder.times)
             counts.add(client.counted())
-        if self.ended and (unsent := self.tickets.rest()):
+        if self.ended and (unsent := self.schedule.rest()):
             counts.errors[FailureKind.UNSENT] += unsent
         return counts
 
     def messages_by_connection(self) -> list[int]:
-        """Return the number of round trips of each connection."""
+        """Return the number of completed round trips of each connection, as of `counts`."""
         return [client.counts.messages for client in self._clients]
 
     def guarded(self, action: Callable[[], None]) -> None:
-        """Keep an exception for the generator: if it left the thread, it would end only that."""
+        """Call a function in a thread; keep its exception, which `settled` and `ended` raise."""
         try:
             action()
         except Exception as error:  # noqa: BLE001  # `_raise` raises it
@@ -171,23 +192,33 @@ class ThreadsEngine:
             raise self._error
 
     def _start_clients(self) -> None:
-        refused: Failure | None = None
+        """Start the threads, or cancel those that cannot be started."""
+        failure: Failure | None = None
         for client in self._clients:
-            if refused is not None or self.aborted:
-                client.cancel(refused)
+            if failure is not None or self.aborted:
+                client.cancel(failure)
                 continue
             try:
                 client.start()
             except RuntimeError as error:
                 # The system allows no more threads (pthread_create(3), EAGAIN).
-                refused = Failure(FailureKind.NO_THREAD, str(error))
-                client.cancel(refused)
+                failure = Failure(FailureKind.NO_THREAD, str(error))
+                client.cancel(failure)
 
 
 class _Client(threading.Thread):
-    """One connection: connects, waits at the gate, then sends and checks.
+    """The thread of one connection.
 
-    It writes its counts and times; the engine takes the times away, and counts their messages.
+    Args:
+        engine: the engine.
+        number: number of the connection, from 1.
+
+    Attributes:
+        number: number of the connection.
+        settled: True if the initial connection is established or has failed, or if there is none.
+        ended: True if the thread has nothing more to do.
+        counts: counts since the beginning. The engine counts the messages, from the times.
+        times: recorded times, which the engine moves to the recorder.
     """
 
     def __init__(self, engine: ThreadsEngine, number: int) -> None:
@@ -200,7 +231,7 @@ class _Client(threading.Thread):
         self._engine = engine
         self._share = engine.share
         self._connection: EchoConnection | None = None
-        # Several messages in flight; None if there is one at most.
+        # Messages in flight in a window; None in a loop with one message in flight.
         self._in_flight: InFlight | None = None
         self._sequence = 0
         self._failures = 0
@@ -216,20 +247,20 @@ class _Client(threading.Thread):
     def _run(self) -> None:
         lifetimes = self._share.lifetimes
         if lifetimes is None:
-            self._live(NEVER, at_once=True)
+            self._keep_open(NEVER, at_first=True)
             return
         for begin, end in lifetimes.lifetimes(self.number):
-            at_once = begin == -float("inf")
-            if not at_once:
+            at_first = begin == -float("inf")
+            if not at_first:
                 self.settled = True
                 self._engine.wait_at_gate()
                 self._engine.sleep_until(self._engine.origin_ns + int(begin * 1e9))
-            self._live(end, at_once=at_once)
+            self._keep_open(end, at_first=at_first)
             if self._is_over():
                 return
 
     def cancel(self, failure: Failure | None) -> None:
-        """End without having run; `failure` is why, or None if the test was stopped."""
+        """End without having started; `failure` is the reason, or None if the test was stopped."""
         if failure is not None:
             self.counts.errors[failure.kind] += 1
             self.counts.failed += 1
@@ -237,13 +268,13 @@ class _Client(threading.Thread):
         self.settled = self.ended = True
 
     def abort(self) -> None:
-        """Wake the thread if it waits for a reply; the engine's `aborted` is set by now."""
+        """Wake the thread if it is blocked in a receive; the engine has set `aborted` before."""
         connection = self._connection
         if connection is not None and not self.ended:
             connection.abort()
 
     def counted(self) -> Counts:
-        """Return the counts, including the bytes of the open connection so far."""
+        """Return the counts, including the bytes of the open connection."""
         counts = self.counts.copy()
         if (connection := self._connection) is not None:
             counts.bytes_sent += connection.bytes_sent
@@ -251,6 +282,7 @@ class _Client(threading.Thread):
         return counts
 
     def _is_over(self) -> bool:
+        """Return whether the connection sends nothing more, also in later periods."""
         quota = self._share.quota(self.number)
         return (
             self._engine.aborted
@@ -258,17 +290,23 @@ class _Client(threading.Thread):
             or (quota is not None and self._sequence >= quota)
         )
 
-    def _live(self, end: float, *, at_once: bool) -> None:
-        """Keep a connection open, and reopen it, until an end in seconds of the timeline."""
-        if not at_once:
+    def _keep_open(self, end: float, *, at_first: bool) -> None:
+        """Open the connection, use it, and reopen it, until the end of a period.
+
+        Args:
+            end: end of the period in seconds since the first stage began.
+            at_first: whether the connection is open from the beginning, so that it is opened before
+                the gate.
+        """
+        if not at_first:
             self._until_ns = self._instant(end)
         while not self._engine.aborted:
             connection = self._connect()
             self.settled = True
-            if not self._engine.started or at_once:
+            if not self._engine.started or at_first:
                 self._engine.wait_at_gate()
                 self._until_ns = self._instant(end)
-                at_once = False
+                at_first = False
             if connection is not None:
                 self._use(connection)
             if self._is_over() or time.monotonic_ns() >= self._until_ns:
@@ -280,11 +318,13 @@ class _Client(threading.Thread):
                 self._engine.sleep_until(time.monotonic_ns() + int(pause * 1e9))
 
     def _instant(self, end: float) -> int:
+        """Return an instant of the timeline in nanoseconds of the monotonic clock."""
         if end >= NEVER or end == float("inf"):
             return NEVER
         return self._engine.origin_ns + int(end * 1e9)
 
     def _connect(self) -> EchoConnection | None:
+        """Open the connection; count the failure and return None if that fails."""
         share, engine = self._share, self._engine
         engine.wait_for_turn_to_connect()
         with engine.connects:
@@ -314,14 +354,14 @@ class _Client(threading.Thread):
         return connection
 
     def _use(self, connection: EchoConnection) -> None:
-        """Send and check on a connection until it is done, lost or due to be replaced."""
+        """Exchange messages until the connection has sent all, is lost, or is to be replaced."""
         self._stop_at = self._share.stop_at(self.number, self._sequence)
-        # First make it known to `abort`, then check `aborted`: no abort is missed.
+        # `abort` sees the connection from here on; an earlier call is seen in `aborted`.
         self._connection = connection
         try:
             with connection:
                 if not self._engine.aborted:
-                    self._converse(connection)
+                    self._exchange(connection)
                 if (information := connection.tcp_info()) is not None:
                     self.counts.retransmits += information.retransmits
                     self.times.kernel.append(information.round_trip_us * 1000)
@@ -331,15 +371,16 @@ class _Client(threading.Thread):
             self.counts.bytes_sent += connection.bytes_sent
             self.counts.bytes_received += connection.bytes_received
 
-    def _converse(self, connection: EchoConnection) -> None:
+    def _exchange(self, connection: EchoConnection) -> None:
+        """Exchange messages in an open or a closed loop, and count the failure that ends it."""
         if self._share.plan.open_loop:
-            converse = self._in_open_loop
-        elif self._share.plan.pipeline > 1 and self._share.payload.largest <= _MOST_UNDER_WAY:
-            converse = self._in_window
+            loop = self._in_open_loop
+        elif self._share.plan.pipeline > 1 and self._share.payload.largest <= _MOST_BYTES_IN_FLIGHT:
+            loop = self._in_window
         else:
-            converse = self._in_closed_loop
+            loop = self._in_closed_loop
         try:
-            converse(connection)
+            loop(connection)
         except ReplyTimeoutError as error:
             late = Failure.of(error) if error.received else self._timeout(connection)
             self._give_up(late, error.received)
@@ -362,7 +403,7 @@ class _Client(threading.Thread):
         now = clock()
         try:
             while now < end.value and now < until_ns and sequence < stop_at:
-                # The message leaves when the last reply has arrived.
+                # The message is sent when the last reply has arrived.
                 begin = now
                 message = (
                     payload.message(number, sequence) if tails is None else head + tails[sequence]
@@ -380,18 +421,18 @@ class _Client(threading.Thread):
             self._sequence = sequence
 
     def _in_open_loop(self, connection: EchoConnection) -> None:
-        """Send messages when they are due, whenever this connection is the next free one."""
-        take = self._engine.tickets.take
+        """Send messages of the schedule, each when it is due and this connection is free."""
+        take = self._engine.schedule.take
         times, clock = self.times, time.monotonic_ns
         first = self._sequence
         while self._sequence < self._stop_at and not self._engine.aborted:
             due = take()
             if due is None:
-                self._rest(connection)
+                self._idle_until_end(connection)
                 return
             waited = clock() < due
-            if waited and not self._is_kept_until(due, connection):
-                self._engine.tickets.give_back(due)
+            if waited and not self._is_open_until(due, connection):
+                self._engine.schedule.give_back(due)
                 return
             message = self._share.payload.message(self.number, self._sequence)
             self._sequence += 1
@@ -408,37 +449,42 @@ class _Client(threading.Thread):
             times.response.append(now - due)
             times.replies.append(now)
 
-    def _rest(self, connection: EchoConnection) -> None:
-        """Keep the connection until the end, with nothing more due."""
-        through = self._engine.tickets.through
-        if through or self._is_kept_until(self._share.end_ns.value, connection):
+    def _idle_until_end(self, connection: EchoConnection) -> None:
+        """Keep the connection open until the end, unless the number of messages was limited."""
+        through = self._engine.schedule.through
+        if through or self._is_open_until(self._share.end_ns.value, connection):
             self._until_ns = 0
 
-    def _is_kept_until(self, instant_ns: int, connection: EchoConnection) -> bool:
-        """Wait with nothing in flight; return False if the connection is lost, or on `abort`."""
+    def _is_open_until(self, instant_ns: int, connection: EchoConnection) -> bool:
+        """Wait without messages in flight; return False if the connection is lost, or on `abort`.
+
+        Args:
+            instant_ns: end of the wait, in nanoseconds of the monotonic clock.
+            connection: the connection.
+        """
         engine = self._engine
         while not engine.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
             seconds = left / 1e9 - _LONGEST_SLEEP_SECONDS / 2
             if seconds < _LONGEST_SLEEP_SECONDS / 2:
-                # As exact as the system allows.
+                # More precise than waiting for data.
                 engine.sleep_until(instant_ns)
                 continue
             try:
-                came = connection.idle(min(seconds, _LONGEST_WAIT_SECONDS))
+                data = connection.idle(min(seconds, _LONGEST_WAIT_SECONDS))
             except ClientError as error:
                 self._give_up(Failure.of(error), waits=False)
                 return False
-            if came is not None:
-                self._take_unasked(came)
+            if data is not None:
+                self._handle_unexpected(data)
                 return False
         return not engine.aborted
 
-    def _take_unasked(self, came: bytes) -> None:
-        """Handle bytes, or the end of the stream, that came when nothing was due."""
-        if came:
+    def _handle_unexpected(self, data: bytes) -> None:
+        """Handle bytes, or the end of the stream, received when no reply was expected."""
+        if data:
             last = self._sequence - 1
-            self._count_wrong(InFlight().check(self._share.payload, self.number, last, came))
-        self._give_up(None if came else Failure(FailureKind.CLOSED, _CLOSED), waits=False)
+            self._count_wrong(InFlight().check(self._share.payload, self.number, last, data))
+        self._give_up(None if data else Failure(FailureKind.CLOSED, _CLOSED), waits=False)
 
     def _in_window(self, connection: EchoConnection) -> None:
         """Run a closed loop with several messages in flight."""
@@ -476,18 +522,23 @@ class _Client(threading.Thread):
                 return
 
     def _capacity(self, in_flight: InFlight) -> int:
-        """Return how many messages may join those in flight: more could fill both buffers."""
-        fitting = (_MOST_UNDER_WAY - in_flight.bytes) // self._share.payload.largest
+        """Return the number of messages that may be sent now, given those in flight."""
+        fitting = (_MOST_BYTES_IN_FLIGHT - in_flight.bytes) // self._share.payload.largest
         allowed = self._share.plan.pipeline - in_flight.count
         return min(fitting, allowed, self._stop_at - self._sequence)
 
     def _answered(self, nanoseconds: int) -> None:
-        """Note the first reply of a connection."""
+        """Record the first reply of a connection.
+
+        Args:
+            nanoseconds: time from its first message to the first byte of the reply, or to the whole
+                reply with one message in flight.
+        """
         self._failures = 0
         self.times.first_byte.append(nanoseconds)
 
     def _count_wrong_reply(self, sequence: int, message: bytes, reply: bytes) -> bool:
-        """Count the errors of a wrong reply; return whether the connection can be used further."""
+        """Count a wrong reply; return whether the connection can still be used."""
         checked = check_one(self._share.payload, self.number, sequence, message, reply)
         self._count_wrong(checked)
         if not checked.in_step:
@@ -495,22 +546,25 @@ class _Client(threading.Thread):
         return checked.in_step
 
     def _count_wrong(self, checked: Checked) -> None:
-        """Count the wrong replies, and keep the first of them."""
+        """Count wrong replies, and keep the first of them as evidence."""
         self.counts.errors.update(checked.wrong)
         self.counts.wrong += checked.completed_wrong
         for found in checked.differences:
             self._engine.recorder.evidence.add_reply(self.number, found)
 
     def _timeout(self, connection: EchoConnection) -> Failure:
-        """Return the failure of a late reply: wait as long again to tell slow from silent."""
+        """Return the failure of an overdue reply.
+
+        Wait for it for a second timeout, to distinguish a late reply from a missing one.
+        """
         seconds = self._share.plan.reply_timeout
         try:
             if connection.receive():
-                said = f"the reply took longer than {format_duration(seconds)}"
-                return Failure(FailureKind.TIMEOUT, said)
+                reason = f"the reply took longer than {format_duration(seconds)}"
+                return Failure(FailureKind.TIMEOUT, reason)
         except ReplyTimeoutError:
-            said = f"no reply came within {format_duration(2 * seconds)}"
-            return Failure(FailureKind.NO_REPLY, said)
+            reason = f"no reply came within {format_duration(2 * seconds)}"
+            return Failure(FailureKind.NO_REPLY, reason)
         except ClientError as error:
             return Failure.of(error)
         return Failure(FailureKind.CLOSED, _CLOSED)
@@ -521,9 +575,9 @@ class _Client(threading.Thread):
         """Count the connection as lost.
 
         Args:
-            failure: why; None if that has been counted already.
-            received: the part of the last message's reply that has come.
-            waits: whether a reply is still to come.
+            failure: the failure; None if it has been counted already.
+            received: the received part of the reply to the last message.
+            waits: whether a reply is expected.
         """
         if self._engine.aborted:
             if self._engine.verdict is None:

@@ -1,7 +1,7 @@
-"""Exact timers: a descriptor for instants (timerfd_create(2)), and sleeps.
+"""Precise timers: a timer descriptor (timerfd_create(2)), and sleeps.
 
-An event loop's own timers are late by up to a millisecond; a descriptor that becomes readable at
-an instant is served like any other.
+The timers of an event loop are up to a millisecond late. A descriptor that becomes readable at an
+instant is handled together with those of connections, and in time.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class _Setting(ctypes.Structure):
 def sleep_exactly() -> None:
     """Make the sleeps of this thread, and of threads that it starts, end on time.
 
-    By default the kernel may end them 50 us late, together with others (prctl(2),
-    PR_SET_TIMERSLACK). Without prctl, that stays so.
+    By default the kernel may end them up to 50 µs late, to combine wake-ups (prctl(2),
+    PR_SET_TIMERSLACK). On a system without prctl this has no effect.
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)
 
 
 class InstantTimer:
-    """A descriptor that is readable from an instant of the monotonic clock on.
+    """A timer with a descriptor that becomes readable at an instant of the monotonic clock.
 
     Raises:
-        LoadError: the system has no such timers.
+        LoadError: the system does not support such timers, or has no descriptor left.
     """
 
     def __init__(self) -> None:
@@ -59,11 +59,18 @@ class InstantTimer:
         self._at = ctypes.byref(self._setting)
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         return self._descriptor
 
     def set(self, instant_ns: int) -> None:
-        """Become readable at an instant, and not before; at once if it has passed."""
+        """Set the instant at which the descriptor becomes readable; until then it is not.
+
+        Args:
+            instant_ns: the instant in nanoseconds of the monotonic clock; it may have passed.
+
+        Raises:
+            LoadError: the system rejected it.
+        """
         value = self._setting.value
         value.seconds, value.nanoseconds = divmod(max(1, instant_ns), _NANOSECONDS)
         if self._set_time(self._descriptor, _ABSOLUTE, self._at, None) < 0:

@@ -1,1 +1,1 @@
-"""The hub engine: connections in an epoll set on gevent's hub."""
+"""The hub engine: connections in an epoll set, which gevent's hub watches."""

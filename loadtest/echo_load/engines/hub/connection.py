@@ -17,23 +17,24 @@ _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
 class HandshakeRejectedError(OSError):
-    """The server rejected the client after the client's part of the TLS handshake.
+    """The server rejected the client after the client had completed the TLS handshake.
 
-    In TLS 1.3 the client is done before the server has checked its certificate (RFC 8446, section
-    2).
+    In TLS 1.3 the client completes it before the server has checked the client's certificate
+    (RFC 8446, section 2).
     """
 
 
 class ConnectionSlot:
-    """The part of a connection that outlives its socket.
+    """The state of a connection that is kept when its socket is replaced.
 
     Attributes:
-        number: the connection's number, from 1.
-        sequence: the number of its next message; a new socket continues the count, so that a reply
-            to an old one never passes for its own.
-        failures: failed attempts to open it, and losses, since it last answered.
-        refused_since_ns: since when the backlog of the target's unix socket has been full, on the
-            monotonic clock; 0 if it is not.
+        number: number of the connection, from 1.
+        sequence: sequence number of the next message. A new socket continues the count, so that a
+            reply to a message of an earlier socket is never taken for the right one.
+        failures: number of failed attempts to open the connection, and of losses, since its last
+            reply.
+        refused_since_ns: instant since which the backlog of the target's unix socket has been full,
+            in nanoseconds of the monotonic clock; 0 if it is not.
     """
 
     __slots__ = ("failures", "number", "refused_since_ns", "sequence")
@@ -46,37 +47,40 @@ class ConnectionSlot:
 
 
 class HubConnection(_socket.socket):
-    """One socket of a slot.
+    """The socket of a slot.
 
-    A single message in flight is kept in `expected`, `due_ns` and `sent_ns`, which is fast;
-    several, and the first one of a connection, are kept in `in_flight`, which is None otherwise.
+    A single message in flight is stored in `expected`, `due_ns` and `sent_ns`, which is faster.
+    Several messages, or the first one of a connection, are stored in `in_flight`.
 
     Attributes:
-        number: that of its slot.
-        sequence: the number of its next message.
-        stop_at: the sequence before which it stops sending, to be closed or replaced.
-        failures: those of its slot.
-        expected: the single message in flight; None if there is none or `in_flight` has it.
-        due_ns: when that was due, on the monotonic clock.
-        sent_ns: when it left; before the first one, when connecting began.
-        in_flight: messages in flight.
-        unsent: bytes that the socket has not accepted yet; None if it accepted all.
-        fresh: nothing has come back yet.
-        head: the beginning of its messages, for a payload with tails.
-        overdue: the reply missed its timeout, and is waited for as long again.
-        queued: the dispatcher knows that it can take messages.
-        over: it is to be closed as soon as nothing is in flight.
-        address: the address that it connects to.
-        attempt: the index of that address among its target's.
-        crossed: it cannot receive before its socket accepts bytes, and is watched for that alone.
-        datagram: it is a UDP socket.
-        highest: the highest sequence that came back in a datagram.
-        lingers: it is only open for late datagrams.
-        missing: sequences of datagrams that count as lost, the oldest first.
-        last_missing: the highest sequence that was lost.
-        burst: how many were lost one after the other up to that one.
-        round_trip_ns: the last round trip of a datagram; 0 before the first.
-        jitter_ns: the jitter of its round trips (RFC 3550, section 6.4.1).
+        number: number of the connection, from 1.
+        sequence: sequence number of the next message.
+        stop_at: first sequence number that is not sent on this socket.
+        failures: `failures` of the slot.
+        expected: the single message in flight; None if there is none, or if it is in `in_flight`.
+        due_ns: instant at which `expected` was due, in nanoseconds of the monotonic clock; used in
+            an open loop only.
+        sent_ns: instant at which `expected` was sent; before the first message, at which connecting
+            began.
+        in_flight: messages in flight; None if there is at most the one in `expected`.
+        unsent: bytes that the socket has not accepted yet; None if it has accepted all.
+        fresh: True until the first bytes are received.
+        head: the beginning of all messages, for a payload with tails.
+        overdue: True if the reply has missed its timeout; a second timeout is running.
+        queued: True if the connection is in the dispatcher's queue of free connections.
+        over: True if the connection is to be closed as soon as nothing is in flight.
+        address: address of the target.
+        attempt: index of that address in the addresses of the target.
+        crossed: True if a receive has to wait until the socket is writable; it is then watched for
+            that alone.
+        datagram: True for a UDP socket.
+        highest: highest sequence number among the answered datagrams; -1 before the first.
+        lingers: True if the socket is only kept open for late datagrams.
+        missing: sequence numbers of datagrams that count as lost, the oldest first.
+        last_missing: sequence number of the last datagram that was lost; -1 before the first.
+        burst: number of consecutive datagrams that were lost up to that one.
+        round_trip_ns: last round trip of a datagram in nanoseconds; 0 before the first.
+        jitter_ns: jitter of the round trips in nanoseconds (RFC 3550, section 6.4.1).
     """
 
     __slots__ = (
@@ -135,10 +139,15 @@ class HubConnection(_socket.socket):
 
     @classmethod
     def of(cls, slot: ConnectionSlot, address: Address, source: str | None) -> Self:
-        """Make the socket, bound to a source address if one is given, and not connected yet.
+        """Create the socket, bound to the source address if one is given; do not connect it.
+
+        Args:
+            slot: the slot.
+            address: address of the target.
+            source: source address; None for any.
 
         Raises:
-            OSError: there are no descriptors left.
+            OSError: there is no descriptor left.
             NoPortError: the source has no port left.
             NoSourceError: the target cannot be reached from the source address.
         """
@@ -176,12 +185,12 @@ class HubConnection(_socket.socket):
 
     @property
     def in_handshake(self) -> bool:
-        """Whether the TLS handshake has begun."""
+        """True if the TLS handshake has begun."""
         return False
 
     @property
     def waits(self) -> bool:
-        """Whether a reply is still to come."""
+        """True if a reply is expected."""
         return self.expected is not None or bool(self.messages_in_flight)
 
     @property
@@ -192,12 +201,12 @@ class HubConnection(_socket.socket):
 
     @property
     def oldest_ns(self) -> int:
-        """The instant at which the oldest message in flight was sent."""
+        """The instant at which the oldest message in flight was sent, as `sent_ns`."""
         runs = self.in_flight.runs if self.in_flight is not None else ()
         return runs[0].sent_ns if runs else self.sent_ns
 
     def listed(self) -> InFlight:
-        """Return the messages in flight; `expected` is moved there."""
+        """Return `in_flight`, created if it is None; a message in `expected` is moved there."""
         if self.in_flight is None:
             self.in_flight = InFlight()
             if self.expected is not None:
@@ -208,9 +217,9 @@ class HubConnection(_socket.socket):
         return self.in_flight
 
     def slot(self) -> ConnectionSlot:
-        """The slot in which another socket continues."""
+        """Return the slot in which another socket continues."""
         return ConnectionSlot(self.number, self.sequence, self.failures)
 
     def tcp_info(self) -> TcpInfo | None:
-        """The kernel's figures of the connection; None if it is not TCP."""
+        """Return the kernel's figures of the connection; None if it is not TCP."""
         return read_tcp_info(self) if self.address.transport in {"tcp", "tls"} else None

@@ -1,4 +1,4 @@
-"""Datagrams other than the one that was due: lost, late, duplicated, reordered or wrong."""
+"""The classification of datagrams: lost, late, duplicated, reordered or wrong."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from echo_load.engines.hub.connection import HubConnection
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
 
-# The most datagrams of a connection that count as lost and may still come late.
+# Number of lost datagrams of a connection that are remembered, because they may still arrive late.
 _MOST_MISSING = 1024
-# Datagrams are similar if a smaller share of their bits differs; of random ones, half differ.
-_LIKE = 0.25
+# Datagrams are similar if a smaller share of their bits differs; of random bits, half differ.
+_SIMILAR_SHARE = 0.25
 
 
 def take(
     payload: Payload, connection: HubConnection, data: bytes, counts: Counts, evidence: Evidence
 ) -> Run | None:
-    """Classify a datagram, and count what is wrong with it.
+    """Classify a received datagram, and count the failure if it is wrong.
 
     Args:
-        payload: what is sent.
-        connection: where it came; the message that it answers is removed from those in flight.
+        payload: messages of the test.
+        connection: its connection. The message that it answers is removed from those in flight.
         data: the datagram.
-        counts: where errors are counted; a datagram that counted as lost and came late is counted
-            as reordered or as a timeout instead.
-        evidence: where the first errors are kept.
+        counts: counts the failure. A datagram that counted as lost and arrives late is counted as
+            reordered or as a timeout instead.
+        evidence: keeps the first failures.
 
     Returns:
-        The message that it answers, rightly or wrongly; None if that is not in flight.
+        The message in flight that it answers, rightly or wrongly; None if it answers none.
     """
     in_flight = connection.listed()
     found = next((one for one in in_flight.runs if one.data == data), None)
@@ -55,12 +55,12 @@ def take(
 def note_round_trips(
     connections: Sequence[HubConnection], round_trips_ns: Sequence[int], counts: Counts
 ) -> None:
-    """Add a round trip each to the jitter of connections (RFC 3550, section 6.4.1).
+    """Update the jitter of connections with one round trip each (RFC 3550, section 6.4.1).
 
     Args:
-        connections: where replies came; those that are not UDP are passed over.
-        round_trips_ns: the round trip of each in nanoseconds.
-        counts: where the jitter is summed.
+        connections: connections that received a reply; those not over UDP are ignored.
+        round_trips_ns: round trip of each connection in nanoseconds.
+        counts: sums the jitter.
     """
     total = jitters = 0
     for connection, round_trip_ns in zip(connections, round_trips_ns, strict=True):
@@ -80,15 +80,15 @@ def note_round_trips(
 
 
 def expire(connection: HubConnection, before_ns: int, counts: Counts) -> int:
-    """Count datagrams as lost that left before an instant and were not answered.
+    """Count datagrams as lost that were sent before an instant and are still in flight.
 
     Args:
-        connection: whose datagrams.
-        before_ns: the instant, on the monotonic clock.
-        counts: where they are counted, and the bursts that they form.
+        connection: their connection.
+        before_ns: the instant in nanoseconds of the monotonic clock.
+        counts: counts them, and their bursts.
 
     Returns:
-        How many were lost.
+        The number of lost datagrams.
     """
     in_flight = connection.listed()
     if connection.missing is None:
@@ -106,7 +106,7 @@ def expire(connection: HubConnection, before_ns: int, counts: Counts) -> int:
 
 
 def _add_to_burst(connection: HubConnection, sequence: int, bursts: Counter[int]) -> None:
-    """Count a lost datagram with those lost directly before it."""
+    """Add a lost datagram to the burst of those directly before it, or begin a new burst."""
     if connection.burst and sequence == connection.last_missing + 1:
         bursts[connection.burst] -= 1
         connection.burst += 1
@@ -117,7 +117,7 @@ def _add_to_burst(connection: HubConnection, sequence: int, bursts: Counter[int]
 
 
 def _take_from_burst(connection: HubConnection, sequence: int, bursts: Counter[int]) -> None:
-    """Divide the burst of a datagram that came late after all; it is still among the missing."""
+    """Split the burst of a datagram that arrived late; it must still be in `missing`."""
     missing = connection.missing or {}
     last = connection.last_missing
     is_latest = last - connection.burst < sequence <= last
@@ -128,19 +128,19 @@ def _take_from_burst(connection: HubConnection, sequence: int, bursts: Counter[i
         before = _missing_beside(missing, sequence, -1)
         after = _missing_beside(missing, sequence, 1)
     if bursts[before + 1 + after] <= 0:
-        # Its beginning is too long ago to be remembered.
+        # A part of the burst is too long ago to be in `missing`.
         return
     bursts[before + 1 + after] -= 1
     for length in (before, after):
         if length:
             bursts[length] += 1
     if is_latest:
-        # Without one after it, the next loss does not follow directly.
+        # If it was the last datagram of the burst, the next loss begins a new one.
         connection.burst = after
 
 
 def _missing_beside(missing: dict[int, None], sequence: int, step: int) -> int:
-    """Return how many datagrams directly before or after a sequence are missing."""
+    """Return the number of missing datagrams directly before (step -1) or after (1) a sequence."""
     count = 0
     while sequence + step * (count + 1) in missing:
         count += 1
@@ -154,36 +154,36 @@ def _not_in_flight(
     data: bytes,
     counts: Counts,
 ) -> tuple[Run | None, Difference]:
-    """Count a datagram that is not exactly a reply to a message in flight.
+    """Count the failure of a datagram that is not the right reply to any message in flight.
 
     Returns:
-        The message in flight that it answers, or None; and what is wrong with it.
+        The message in flight that it answers wrongly, or None; and the difference.
     """
     number = connection.number
     stamp = payload.stamp(data)
     if stamp is not None and stamp.connection == number and data == payload.message(*stamp):
-        return None, _not_now(connection, stamp.sequence, data, counts)
+        return None, _untimely(connection, stamp.sequence, data, counts)
     if not in_flight.runs:
         last = connection.sequence - 1
         wrong = payload.diagnose_surplus(number, last, data) if data else FailureKind.FOREIGN
         counts.errors[wrong] += 1
         return None, Difference(wrong, last, b"", data)
     runs = in_flight.runs
-    struck = next((one for one in runs if stamp == (number, one.sequence)), None)
-    struck = struck or _most_like(runs, data)
-    wrong = payload.diagnose(number, struck.sequence, data)
+    damaged = next((one for one in runs if stamp == (number, one.sequence)), None)
+    damaged = damaged or _most_similar(runs, data)
+    wrong = payload.diagnose(number, damaged.sequence, data)
     counts.errors[wrong] += 1
     answers = wrong in {FailureKind.CORRUPT, FailureKind.TRUNCATED}
-    return struck if answers else None, Difference(wrong, struck.sequence, struck.data, data)
+    return damaged if answers else None, Difference(wrong, damaged.sequence, damaged.data, data)
 
 
-def _most_like(runs: Sequence[Run], data: bytes) -> Run:
-    """Return the message that a corrupt datagram without a stamp answers: the most similar one.
+def _most_similar(runs: Sequence[Run], data: bytes) -> Run:
+    """Return the message that a corrupt datagram without a stamp answers.
 
-    Without a similar one it is the oldest.
+    It is the most similar one of the same size, or the oldest one if none is similar.
     """
     got = int.from_bytes(data)
-    least, found = len(data) * 8 * _LIKE, runs[0]
+    least, found = len(data) * 8 * _SIMILAR_SHARE, runs[0]
     for run in runs:
         differing = (int.from_bytes(run.data) ^ got).bit_count()
         if differing < least and len(run.data) == len(data):
@@ -191,8 +191,8 @@ def _most_like(runs: Sequence[Run], data: bytes) -> Run:
     return found
 
 
-def _not_now(connection: HubConnection, sequence: int, data: bytes, counts: Counts) -> Difference:
-    """Count a right reply to a message of the connection that is not in flight any more."""
+def _untimely(connection: HubConnection, sequence: int, data: bytes, counts: Counts) -> Difference:
+    """Count a right reply that arrives again, or after its message has counted as lost."""
     if connection.missing is None or sequence not in connection.missing:
         counts.errors[FailureKind.DUPLICATED] += 1
         note = f"the reply to message {sequence} came again"

@@ -1,7 +1,7 @@
-"""The fast engine: connections in one epoll set that gevent's hub watches.
+"""The hub engine: the work for each connection, and the periodic work.
 
-The work for each message is in `exchange`; here is the work for each connection, and the periodic
-work.
+All connections are in one epoll set, which gevent's hub watches. The work for each message is in
+`exchange`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from echo_load.engines.recorder import Recorder
 from echo_load.engines.share import NEVER, Share
 from echo_load.measure.counts import Counts
 
-# How often to check for overdue replies: a share of the timeout, within these bounds.
+# Interval at which overdue replies are searched for: a share of the timeout, within these bounds.
 _SWEEP_SHARE = 0.1
 _SHORTEST_SWEEP_SECONDS = 0.01
 _LONGEST_SWEEP_SECONDS = 0.5
-# How long a socket stays open for duplicate or late datagrams.
+# Time for which a UDP socket stays open for duplicate or late datagrams.
 _LINGER_SECONDS = 0.2
 _UNTIL_END = "no reply came until the end of the test"
 
 
 class HubEngine:
-    """Runs a share of the connections on the hub of this process.
+    """Runs the connections of a share on the hub of this process.
 
     Args:
-        share: what it has to do.
-        recorder: where times are recorded.
+        share: the share of the generator.
+        recorder: receives the times and the failures.
     """
 
     def __init__(self, share: Share, recorder: Recorder) -> None:
@@ -70,12 +70,12 @@ class HubEngine:
         )
         self._connections = self._exchange.connections
         schedule = share.schedule()
-        # The open loop; None in a closed one.
+        # None in a closed loop.
         self._dispatcher = (
             Dispatcher(schedule, self._set, recorder, self._exchange) if schedule else None
         )
+        # Completed round trips, and messages given up without a reply, by connection.
         self._made: dict[int, int] = {}
-        # Messages that were given up, by connection.
         self._missed: Counter[int] = Counter()
         timeline = share.lifetimes
         self._lifetimes = Lifetimes(share, timeline) if timeline else None
@@ -102,7 +102,7 @@ class HubEngine:
         self._tick: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
 
     def open(self) -> None:
-        """Begin to open the initial connections; return at once."""
+        """Begin to open the initial connections; return immediately."""
         slots = (
             self._lifetimes.first() if self._lifetimes else map(ConnectionSlot, self._share.numbers)
         )
@@ -113,12 +113,12 @@ class HubEngine:
 
     @property
     def settled(self) -> bool:
-        """Whether every initial connection is established or has failed."""
+        """True if every initial connection is established or has failed."""
         self._raise()
         return self._opener.settled
 
     def start(self, gate_ns: int) -> None:
-        """Open the gate: every connection sends from an instant on, until its share's end."""
+        """Open the gate: send from an instant on, until the end of the share."""
         self._origin_ns = gate_ns
         if self._dispatcher is not None:
             self._dispatcher.start(self._origin_ns)
@@ -128,7 +128,7 @@ class HubEngine:
         self._gate.start(self._guarded, self._begin)
 
     def abort(self, verdict: str | None = None) -> None:
-        """Stop at once; replies still to come count as the verdict, or not at all if it is None."""
+        """Stop immediately; count the verdict for each connection that expects a reply."""
         for connection in list(self._connections.values()):
             if verdict is not None and connection.waits:
                 self._note(connection, Failure(FailureKind(verdict), _UNTIL_END))
@@ -139,12 +139,12 @@ class HubEngine:
 
     @property
     def ended(self) -> bool:
-        """Whether every connection has ended and nothing more is to be sent."""
+        """True if every connection has ended and nothing more is to be sent."""
         self._raise()
         return self._done.is_set()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end, which `abort` brings at once."""
+        """Wait up to `timeout` seconds for the end; return False if it takes longer."""
         return self._done.wait(timeout)
 
     def counts(self) -> Counts:
@@ -152,15 +152,15 @@ class HubEngine:
         return self._counts.copy()
 
     def messages_by_connection(self) -> list[int]:
-        """Return the number of round trips of each connection."""
+        """Return the number of completed round trips of each connection."""
         for connection in self._connections.values():
             self._note_made(connection)
         return [self._made.get(number, 0) for number in self._share.numbers]
 
-    # What a connection does next.
+    # Opening connections, and continuing them.
 
     def _begin(self) -> None:
-        """Let every connection send its first message, now that the gate is open."""
+        """Open the gate: send the first message on each connection."""
         self._started = True
         self._opener.start()
         if self._lifetimes:
@@ -171,7 +171,7 @@ class HubEngine:
             self._begin_some(deque(self._connections.values()))
 
     def _begin_some(self, waiting: deque[HubConnection]) -> None:
-        """Start a batch of connections at a time, so that replies are served in between."""
+        """Send on a batch of connections at a time, so that replies are handled in between."""
         for _ in range(min(BATCH, len(waiting))):
             connection = waiting.popleft()
             if connection.fileno() >= 0 and not connection.waits:
@@ -180,7 +180,7 @@ class HubEngine:
             self._hub.loop.run_callback(self._guarded, self._begin_some, waiting)
 
     def _on_open(self, connection: HubConnection) -> None:
-        """Take over an established connection."""
+        """Add an established connection, and send on it if messages are to be sent now."""
         self._connections[connection.fileno()] = connection
         connection.head = self._share.payload.head(connection.number)
         connection.stop_at = self._share.stop_at(connection.number, connection.sequence)
@@ -204,12 +204,12 @@ class HubEngine:
             self._finish(connection)
 
     def _on_answered(self, connection: HubConnection) -> None:
-        """Continue or end a connection that was answered."""
+        """Continue or end a connection that has received a reply."""
         connection.failures = 0
         self._continue(connection)
 
     def _continue(self, connection: HubConnection) -> None:
-        """Continue or end a connection that may take more messages."""
+        """Continue or end a connection on which more messages may be sent."""
         if connection.over or self._ending:
             if not connection.waits:
                 self._finish(connection)
@@ -222,7 +222,7 @@ class HubEngine:
             self._dispatcher.add(connection)
 
     def _send_on(self, connection: HubConnection) -> None:
-        """Closed loop: send as much as may be in flight; end or renew a connection that is done."""
+        """In a closed loop, send up to the limit in flight, or end or replace the connection."""
         now = time.monotonic_ns()
         if now < self._share.end_ns.value:
             while (count := self._exchange.capacity(connection)) > 0:
@@ -234,14 +234,19 @@ class HubEngine:
             (self._finish if over else self._renew)(connection)
 
     def _is_through(self, connection: HubConnection) -> bool:
-        """Return whether a connection has sent its share of the messages or its stage is over."""
+        """Return whether a connection has sent all of its messages, or is to be closed."""
         quota = self._share.quota(connection.number)
         return connection.over or (quota is not None and connection.sequence >= quota)
 
     # Closing.
 
     def _lose(self, connection: HubConnection, failure: Failure | None) -> None:
-        """Give up a connection for a failure, which is None if it has been counted already."""
+        """Close a connection that has failed, and open it again if the plan says so.
+
+        Args:
+            connection: the connection.
+            failure: the failure; None if it has been counted already.
+        """
         if connection.fileno() < 0:
             return
         if failure is not None:
@@ -260,7 +265,7 @@ class HubEngine:
             self._opener.again(connection.slot())
 
     def _note(self, connection: HubConnection, failure: Failure) -> None:
-        """Count the failure of a connection, and keep its evidence if it is the first."""
+        """Count the failure of a connection; keep its evidence if it is the first of its kind."""
         self._counts.errors[failure.kind] += 1
         evidence, in_flight = self._recorder.evidence, connection.listed()
         if (begun := in_flight.begun(failure.kind)) is not None:
@@ -268,7 +273,7 @@ class HubEngine:
         evidence.add_failure(connection.number, failure.kind, in_flight.oldest, failure.reason)
 
     def _renew(self, connection: HubConnection) -> None:
-        """Close a connection that has sent `churn` messages, and open another in its slot."""
+        """Close a connection that has sent `churn` messages, and open another one in its slot."""
         if connection.fileno() < 0:
             return
         self._close(connection)
@@ -276,7 +281,7 @@ class HubEngine:
         self._opener.open_some()
 
     def _finish(self, connection: HubConnection) -> None:
-        """Close a connection that has nothing more to do."""
+        """Close a connection that sends nothing more; over UDP, after a time for late datagrams."""
         if not connection.datagram:
             self._end_connection(connection)
         elif not connection.lingers:
@@ -290,7 +295,7 @@ class HubEngine:
             self._rest(connection)
 
     def _rest(self, connection: HubConnection) -> None:
-        """Note that a connection was closed, and is only opened again for another stage."""
+        """Leave a closed connection closed until its next period, if any."""
         if self._lifetimes:
             self._lifetimes.rest(connection.number)
 
@@ -314,15 +319,15 @@ class HubEngine:
         self._made[connection.number] = connection.sequence - given_up
 
     def _dispatch(self) -> None:
-        """Open loop: send what is due."""
+        """In an open loop, send the messages that are due."""
         if self._dispatcher is not None:
             self._dispatcher.dispatch()
 
     def _serve_other(self, descriptor: int, events: int) -> None:
-        """Serve the timer, or a connection that is being opened.
+        """Handle an event of the timer, or of a connection that is being opened.
 
-        The descriptor may be that of a connection closed in this batch, or belong to a new one
-        already.
+        The descriptor may also be that of a connection that was closed in this batch, and may have
+        been reused for a new one.
         """
         if self._dispatcher is not None and descriptor == self._dispatcher.descriptor:
             self._dispatcher.timer_is_ready()
@@ -331,16 +336,16 @@ class HubEngine:
         if opening is not None:
             self._opener.proceed(opening, events)
 
-    # Time passing.
+    # Periodic work, and the end.
 
     def _on_ready(self, ready: Ready) -> None:
         self._guarded(self._exchange.serve, ready)
 
     def _on_tick(self) -> None:
-        self._guarded(self._pass_time)
+        self._guarded(self._do_periodic_work)
 
     def _guarded(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Keep an exception for the generator: leaving the callback, it would stop the watcher."""
+        """Call a function; keep its exception, which would stop the watcher, for `_raise`."""
         try:
             action(*arguments)
         except Exception as error:  # noqa: BLE001  # `_raise` raises it
@@ -351,7 +356,8 @@ class HubEngine:
         if self._error is not None:
             raise self._error
 
-    def _pass_time(self) -> None:
+    def _do_periodic_work(self) -> None:
+        """Record the delay of the hub, open connections, and check for timeouts and the end."""
         now = time.monotonic_ns()
         if self._started:
             late = now - self._ticked_ns - int(TICK_SECONDS * 1e9)
@@ -363,10 +369,10 @@ class HubEngine:
             self._opener.sweep(now)
             self._sweep(now)
         if self._started:
-            self._look_at_end(now)
+            self._check_end(now)
 
     def _sweep(self, now: int) -> None:
-        """Look for replies that have not come in time."""
+        """Handle replies that have not arrived within the timeout."""
         for connection in list(self._connections.values()):
             if not connection.waits:
                 continue
@@ -376,10 +382,10 @@ class HubEngine:
             if connection.datagram:
                 self._expire(connection, now)
             elif connection.in_flight is not None and connection.in_flight.partial:
-                said = f"not all of a reply came within {format_duration(self._timeout_ns / 1e9)}"
-                self._lose(connection, Failure(FailureKind.TIMEOUT, said))
+                reason = f"not all of a reply came within {format_duration(self._timeout_ns / 1e9)}"
+                self._lose(connection, Failure(FailureKind.TIMEOUT, reason))
             elif not connection.overdue:
-                # Waiting as long again tells a slow service from a silent one.
+                # A second timeout distinguishes a late reply from a missing one.
                 connection.listed()
                 connection.overdue = True
             elif age > 2 * self._timeout_ns:
@@ -389,7 +395,7 @@ class HubEngine:
         return f"no reply came within {format_duration(timeouts * self._timeout_ns / 1e9)}"
 
     def _expire(self, connection: HubConnection, now: int) -> None:
-        """Count datagrams as lost that have not come back in time, and continue."""
+        """Count datagrams as lost that were not answered within the timeout, and continue."""
         oldest = connection.listed().oldest
         lost = datagrams.expire(connection, now - self._timeout_ns, self._counts)
         self._missed[connection.number] += lost
@@ -400,37 +406,44 @@ class HubEngine:
             self._recorder.evidence.add_failure(
                 connection.number, FailureKind.LOST, oldest, self._late(1)
             )
-            # If no connection was free, there may be no reply to trigger sending.
+            # If no connection was free, there may be no reply that would trigger this.
             self._dispatch()
 
-    def _look_at_end(self, now: int) -> None:
-        """End idle connections once nothing more is to be sent, and then the engine."""
+    def _check_end(self, now: int) -> None:
+        """When nothing more is to be sent, close idle connections, and then end the engine."""
         if not self._ending and self._is_over(now):
             self._ending = True
             self._opener.stop()
             for connection in list(self._connections.values()):
                 if not connection.waits and not connection.over:
                     self._finish(connection)
-        unborn = self._lifetimes is not None and not self._ending and self._lifetimes.is_to_go_on()
-        may_end = self._ending or (self._ends_when_idle and not unborn)
+        later = self._lifetimes is not None and not self._ending and self._lifetimes.is_to_go_on()
+        may_end = self._ending or (self._ends_when_idle and not later)
         if may_end and not self._connections and self._opener.idle:
             self._count_unsent(self._share.due_until_ns)
             self._end()
 
     def _is_over(self, now: int) -> bool:
-        """Return whether nothing more is to be sent: what was due has left or had time to."""
+        """Return whether nothing more is to be sent.
+
+        In an open loop, overdue messages may be sent until one reply timeout after the end.
+        """
         end_ns = self._share.end_ns.value
         if self._dispatcher is None:
             return now >= end_ns
         if now >= end_ns + self._timeout_ns:
             self._count_unsent(now)
         elif end_ns <= now and end_ns < self._dispatcher.due_ns:
-            # The end came early: the rest of the schedule is due after it.
+            # The end was set to an earlier instant: the rest of the schedule is due after it.
             self._dispatcher.rest(end_ns)
         return self._dispatcher.through or (self._dispatcher.due_ns == NEVER and now >= end_ns)
 
     def _count_unsent(self, until_ns: int) -> None:
-        """Count messages that were due and never left, unless the test was stopped."""
+        """End the schedule; count messages that were due and not sent, unless the test was stopped.
+
+        Args:
+            until_ns: instant up to which they were due, in nanoseconds of the monotonic clock.
+        """
         if self._dispatcher is None:
             return
         unsent = self._dispatcher.rest(until_ns)
@@ -438,6 +451,7 @@ class HubEngine:
             self._counts.errors[FailureKind.UNSENT] += unsent
 
     def _end(self) -> None:
+        """Close the timers and the epoll set, and report the end."""
         if not self._done.is_set():
             self._tick.stop()
             self._tick.close()

@@ -1,9 +1,9 @@
-"""The hub engine's hot path: receive, check, send, on many connections at a time.
+"""The hub engine's hot path: receive, check and send, on many connections at a time.
 
-There is no greenlet and no watcher per connection. A single message in flight takes one receive and
-one send on a raw socket, a comparison of every byte, and a time appended to an array. With a
-pipeline a run of messages takes that: they leave together, and are checked as a stream. Anything
-but exactly the reply that was due is handled separately.
+There is no greenlet and no watcher per connection. With one message in flight, a round trip takes
+one receive and one send on a raw socket, a comparison of all bytes, and appending to an array. With
+a pipeline, a whole run of messages takes that: they are sent together, and checked as a stream.
+Anything but exactly the expected reply is handled separately.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from echo_load.engines.recorder import FOLD_AT, Recorder
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
 
-# The most replies, and bytes of them, that are held at once, so that they fit the caches.
-_HELD = 64
-_HELD_BYTES = 256 * 1024
-# The most bytes that are received at once, and that a run of several messages has.
+# Largest number of replies, and of their bytes, in a batch, so that they fit in the CPU caches.
+_BATCH_REPLIES = 64
+_BATCH_BYTES = 256 * 1024
+# Largest number of bytes that are received at once, and of a run of several messages.
 _MOST_BYTES = 256 * 1024
 
 
@@ -35,22 +35,22 @@ class Exchange:
     """Receives and checks the replies of many connections, and sends their messages.
 
     Args:
-        share: what is to be done.
-        recorder: where times are recorded.
-        counts: where bytes, messages and errors are counted.
+        share: share of the generator.
+        recorder: receives the times and the failures.
+        counts: counts bytes, messages and failures.
         epoll_set: watches the connections.
-        on_answered: called with a connection that may take another message; continues or ends it.
-        on_writable: called with a connection whose socket accepts bytes again.
-        on_lost: called with a connection to be given up, and its failure; None if that has been
+        on_answered: called with a connection that has received a reply, to continue or to end it.
+        on_writable: called with a connection whose socket has accepted all bytes after a delay.
+        on_lost: called with a connection to give up, and its failure, or None if that has been
             counted already.
         on_other: called with a descriptor that does not belong to an open connection, and its
             events.
         after_step: called after each batch of replies.
 
     Attributes:
-        connections: the open connections by descriptor.
-        pipeline: the most messages in flight on a connection.
-        batch: the least messages to send together while at least as many more are due.
+        connections: open connections by descriptor.
+        pipeline: largest number of messages in flight on a connection.
+        batch: smallest number of messages to send together, while at least as many more are due.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Exchange:
         self.pipeline = share.plan.pipeline
         self._most = max(1, _MOST_BYTES // share.payload.largest)
         self.batch = 1 if self._datagrams else max(1, min(self.pipeline, self._most) // 2)
-        # Exactly a reply: surplus bytes come with the next receive. Of a datagram that is too long,
-        # one byte more shows it.
+        # Exactly one reply: surplus bytes are received with the next one. For a datagram, one byte
+        # more than that shows if it is too long.
         self._receive_size = min(share.payload.largest + self._datagrams, _MOST_BYTES)
-        self._step = max(1, min(_HELD, _HELD_BYTES // self._receive_size))
+        self._step = max(1, min(_BATCH_REPLIES, _BATCH_BYTES // self._receive_size))
 
     def serve(self, ready: Ready) -> None:
-        """Serve the connections that are ready, a batch at a time."""
-        # When these replies were noticed.
+        """Handle the connections that are ready, a batch at a time."""
+        # With one message in flight, all of these replies count as received at this instant.
         now = time.monotonic_ns()
         serve_some = self._serve_some if self.pipeline == 1 else self._serve_runs
         for begin in range(0, len(ready), self._step):
@@ -98,9 +98,10 @@ class Exchange:
             self._recorder.fold()
 
     def _serve_some(self, ready: Ready, now: int) -> None:
-        """Receive from all, check all, then send on all: each step finds its code in the caches.
+        """Receive from all connections, check all replies, then send on all connections.
 
-        Doing all three for one connection after the other took a tenth longer.
+        Each step then has its code in the CPU caches: to do all three for one connection after the
+        other took 10 % longer.
         """
         connections, size = self.connections, self._receive_size
         batch: list[HubConnection] = []
@@ -123,7 +124,7 @@ class Exchange:
         self._go_on(batch, now)
 
     def _serve_runs(self, ready: Ready, _now: int) -> None:
-        """Receive the replies to runs of messages from each connection, check them, and go on."""
+        """Receive and check the replies to runs of messages, and continue, for each connection."""
         connections = self.connections
         for descriptor, events in ready:
             connection = connections.get(descriptor)
@@ -141,7 +142,7 @@ class Exchange:
                 self._on_lost(connection, _failure(error))
                 continue
             self._counts.bytes_received += len(data)
-            # A run takes so long that the replies to the next one may have come meanwhile.
+            # Handling a run takes so long that replies to the next one may have arrived meanwhile.
             now = time.monotonic_ns()
             if (
                 in_flight is not None
@@ -157,7 +158,7 @@ class Exchange:
     def _sort_out(
         self, batch: list[HubConnection], replies: list[bytes], now: int
     ) -> list[HubConnection]:
-        """Handle all other replies, and return the connections whose replies are right."""
+        """Return the connections whose replies are right; handle the other replies."""
         right = []
         for connection, reply in zip(batch, replies, strict=True):
             if reply == connection.expected:
@@ -214,7 +215,7 @@ class Exchange:
                 self._on_lost(connection, _failure(error))
         self._counts.bytes_sent += sum(taken)
         if taken.count(self._share.payload.largest) != len(taken):
-            # Some messages are smaller than the largest, or did not fit.
+            # Some messages are smaller than the largest one, or were not accepted completely.
             self._keep_rests(sending, taken)
         if self._datagrams:
             self._counts.datagrams_sent += sum(
@@ -223,12 +224,14 @@ class Exchange:
             )
 
     def _keep_rests(self, sending: list[HubConnection], taken: list[int]) -> None:
+        """Keep the parts of messages that their sockets did not accept."""
         for connection, sent in zip(sending, taken, strict=True):
             message = connection.expected or b""
             if sent < len(message) and connection.fileno() >= 0:
                 self._keep(connection, message, sent)
 
     def _note_datagrams(self, batch: list[HubConnection], service: list[int]) -> None:
+        """Count the datagrams among right replies, and update the jitter."""
         received = 0
         for connection in batch:
             if connection.datagram:
@@ -238,9 +241,9 @@ class Exchange:
         datagrams.note_round_trips(batch, service, self._counts)
 
     def capacity(self, connection: HubConnection) -> int:
-        """Return how many messages a connection can take with one send.
+        """Return the number of messages that can be sent on a connection with one `send`.
 
-        It can take none until its socket has accepted all bytes: what waits here would grow.
+        It is 0 until the socket has accepted all earlier bytes; otherwise `unsent` would grow.
         """
         if connection.unsent is not None:
             return 0
@@ -257,9 +260,9 @@ class Exchange:
 
         Args:
             connection: the connection to send on.
-            count: how many messages; not more than its capacity.
-            now: the current instant, on the monotonic clock.
-            due_ns: in an open loop, when each message was due.
+            count: number of messages; not more than its capacity.
+            now: current instant in nanoseconds of the monotonic clock.
+            due_ns: instant at which each message was due; empty in a closed loop.
         """
         sequence = connection.sequence
         connection.sequence = sequence + count
@@ -295,26 +298,26 @@ class Exchange:
         return connection.head + payload.tails[sequence]
 
     def _keep(self, connection: HubConnection, data: bytes, sent: int) -> None:
-        """Keep what the socket did not accept, to be sent when it accepts more.
+        """Keep the bytes that the socket did not accept, to send them when it is writable.
 
-        A datagram that it did not accept is lost, as if on the network.
+        A datagram that it did not accept is not sent again, and counts as lost later.
         """
         if connection.datagram:
             return
         self._set.change(connection.fileno(), READABLE | WRITABLE)
         connection.unsent = memoryview(data)[sent:]
-        # A reply that comes now may be too early: the quick comparison does not suffice.
+        # A reply may now arrive before its message was sent. Only the full check detects that.
         connection.listed()
 
     def _serve_other(self, descriptor: int, connection: HubConnection | None, events: int) -> None:
-        """Serve events other than a reply on an open connection."""
+        """Handle events other than a reply on an open connection."""
         if connection is not None:
             self._move(connection, events)
         else:
             self._on_other(descriptor, events)
 
     def _move(self, connection: HubConnection, events: int) -> None:
-        """Send what did not fit before, and receive data or the error of a connection."""
+        """Send unsent bytes, and receive data or the error of a connection."""
         try:
             if events & WRITABLE and connection.crossed:
                 connection.crossed = False
@@ -338,7 +341,7 @@ class Exchange:
             self._set.change(connection.fileno(), WRITABLE)
 
     def _send_rest(self, connection: HubConnection, unsent: bytes | memoryview) -> None:
-        """Send what did not fit before.
+        """Send bytes that the socket did not accept before.
 
         Raises:
             OSError: the connection broke.
@@ -354,7 +357,7 @@ class Exchange:
             self._on_writable(connection)
 
     def _take(self, connection: HubConnection, data: bytes, now: int) -> None:
-        """Handle what came: several replies, part of one, a wrong one, or the end of the stream."""
+        """Handle any received data: replies, right or wrong, a part, or the end of the stream."""
         if connection.datagram:
             self._take_datagram(connection, data, now)
         elif not data:
@@ -382,7 +385,7 @@ class Exchange:
         if not checked.in_step:
             self._on_lost(connection, None)
         elif connection.unsent is not None and len(connection.unsent) > in_flight.bytes:
-            # A reply to bytes that have not left.
+            # A reply to bytes that have not been sent.
             self._counts.errors[FailureKind.FOREIGN] += 1
             self._recorder.evidence.add_reply(connection.number, _too_early(in_flight, data))
             self._on_lost(connection, None)
@@ -390,7 +393,7 @@ class Exchange:
             self._on_answered(connection)
 
     def _note(self, completed: list[Completed], now: int) -> None:
-        """Record the times of messages that were answered."""
+        """Record the times of messages that were answered, and count them."""
         times = self._recorder.times
         for run, first, count in completed:
             if self._open_loop:
@@ -422,13 +425,13 @@ class Exchange:
 
 
 def _failure(error: OSError) -> Failure:
-    """Return the failure that an error of an open connection counts as."""
+    """Return the failure for an error of an open connection."""
     if isinstance(error, HandshakeRejectedError):
         return Failure(FailureKind.HANDSHAKE, str(error))
     return Failure.of(lost(error), error)
 
 
 def _too_early(in_flight: InFlight, data: bytes) -> Difference:
-    """Return what is wrong with a right reply to bytes that have not left."""
-    note = f"{len(data):,} bytes came before the message had left"
+    """Return the difference of a right reply to bytes that have not been sent."""
+    note = f"{len(data):,} bytes came before the message was sent"
     return Difference(FailureKind.FOREIGN, in_flight.oldest or 0, b"", data, note)

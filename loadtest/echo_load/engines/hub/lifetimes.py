@@ -1,4 +1,4 @@
-"""When each of the hub engine's connections is open, where stages set their number."""
+"""The periods in which each connection of the hub engine is open, if stages set their number."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Span = tuple[float, float]
 class Lifetimes:
     """The periods in which each connection of a share is open.
 
-    A connection that is still being opened, or closed, when its next period begins is not opened
-    twice: it continues, or is opened again once it is closed.
+    If a connection is still being opened or closed when its next period begins, it is not opened
+    twice: it stays open, or is opened again when it has been closed.
 
     Args:
-        share: whose connections.
-        timeline: the number of connections over time.
+        share: share of the generator.
+        timeline: timeline of the number of connections.
     """
 
     def __init__(self, share: Share, timeline: Timeline) -> None:
@@ -31,7 +31,7 @@ class Lifetimes:
         }
         self._next: dict[int, Span] = {}
         self._alive: set[int] = set()
-        # Open, being opened, or to be tried again.
+        # Connections that are open, being opened, or waiting for another attempt.
         self._busy: set[int] = set()
         self._slots = {number: ConnectionSlot(number) for number in share.numbers}
         self._connections: dict[int, HubConnection] = {}
@@ -56,9 +56,9 @@ class Lifetimes:
         """Start to open and close connections over time.
 
         Args:
-            origin_ns: the instant 0 of the timeline, on the monotonic clock.
-            timer_queue: calls at the instants.
-            begin: called when a connection is to be opened.
+            origin_ns: instant 0 of the timeline, in nanoseconds of the monotonic clock.
+            timer_queue: queue for the beginnings and ends of periods.
+            begin: called with a slot when its connection is to be opened.
             end: called with a connection when it is to be closed.
         """
         self._begin = begin
@@ -90,7 +90,7 @@ class Lifetimes:
             plan(number)
 
     def is_alive(self, slot: ConnectionSlot) -> bool:
-        """Return whether a connection is to be opened; otherwise it rests until its next period."""
+        """Return whether to open a connection now; if not, keep its slot for the next period."""
         alive = slot.number in self._alive
         if not alive:
             self._slots[slot.number] = slot
@@ -98,21 +98,21 @@ class Lifetimes:
         return alive
 
     def is_to_go_on(self) -> bool:
-        """Return whether a connection that has messages left is to be opened later."""
+        """Return whether a connection that has messages left has another period."""
         return any(not self._is_through(number) for number in self._next)
 
     def add(self, connection: HubConnection) -> bool:
-        """Note that a connection is open; return False if its period is over already."""
+        """Add a connection that is open; return False if its period is already over."""
         self._connections[connection.number] = connection
         return connection.number in self._alive
 
     def close(self, connection: HubConnection) -> None:
-        """Note that a connection was closed, and at which message."""
+        """Remove a connection that was closed, and keep its slot."""
         self._connections.pop(connection.number, None)
         self._slots[connection.number] = connection.slot()
 
     def rest(self, number: int) -> None:
-        """Note that a connection stays closed until its next period, which may have begun."""
+        """Leave a connection closed until its next period; open it if that has begun."""
         self._busy.discard(number)
         if number in self._alive:
             self._wake(number)

@@ -1,4 +1,4 @@
-"""Opens the hub engine's connections, with limits on their number and rate, and retries."""
+"""The opening of the hub engine's connections, with limits on their number and rate."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ from echo_load.measure.counts import Counts
 if TYPE_CHECKING:
     from echo_load.engines.hub.tls_connection import Sessions
 
-# How often to check whether more can be opened.
+# Interval at which the engine checks whether more connections can be opened.
 TICK_SECONDS = 0.01
 
 
 class Opener:
-    """Opens connections for an engine and hands over those that are established.
+    """Opens connections, and opens them again after a failure.
 
     Args:
-        share: their targets, and how many may be opened at once.
-        epoll_set: watches them while they are being opened, and afterwards for replies.
-        counts: where successes and failures are counted.
-        recorder: where times are recorded.
-        timer_queue: calls for another attempt.
+        share: share of the generator.
+        epoll_set: watches connections while they are being opened, and afterwards for replies.
+        counts: counts connections that are opened, and failures.
+        recorder: receives the times and the failures.
+        timer_queue: queue for further attempts.
         on_open: called with each connection that is established.
-        is_wanted: whether a connection is still to be opened, asked just before.
+        is_wanted: called before a connection is opened; returns whether it is still to be opened.
+
+    Attributes:
+        opening: connections that are being opened, by descriptor.
     """
 
     def __init__(
@@ -63,57 +66,59 @@ class Opener:
         self._on_open = on_open
         self._is_wanted = is_wanted
         self._waiting: deque[ConnectionSlot] = deque()
-        # Slots that wait for another attempt; before the gate opens, there is only one attempt.
+        # Number of slots in the pause before another attempt.
         self._backing_off = 0
+        # Numbers of the connections to open before the gate, and slots that failed before it: until
+        # then there is only one attempt.
         self._first: set[int] = set()
         self._failed_first: list[ConnectionSlot] | None = []
         self._timeout_ns = int(plan.connect_timeout * 1e9)
         self._gap_ns = int(1e9 * share.connect_gap)
         self._next_ns = 0
-        # Slots that wait for space in the backlog of a unix socket.
+        # Number of slots that wait for space in the backlog of a unix socket.
         self._queued = 0
 
     @property
     def settled(self) -> bool:
-        """Whether each slot that was to be opened before the gate is open or has failed."""
+        """True if each connection to open before the gate is established or has failed."""
         return not self._first
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being opened or waits to be."""
+        """True if no connection is being opened, or waits to be opened."""
         return not (self.opening or self._waiting or self._backing_off or self._queued)
 
     def add(self, slot: ConnectionSlot, *, first: bool = False) -> None:
-        """Open a connection for a slot, in its turn.
+        """Add a slot whose connection is to be opened.
 
         Args:
             slot: the slot.
-            first: it is to be opened before the gate.
+            first: whether it is to be opened before the gate.
         """
         if first:
             self._first.add(slot.number)
         self._waiting.append(slot)
 
     def start(self) -> None:
-        """Retry what has failed so far, and what fails from now on."""
+        """Open again the connections that have failed so far, and those that fail from now on."""
         failed, self._failed_first = self._failed_first, None
         for slot in failed or ():
             self.again(slot)
 
     def stop(self) -> None:
-        """Open nothing more."""
+        """Open no further connection, and close those that are being opened."""
         self._waiting.clear()
         self._first.clear()
         self._backing_off = self._queued = 0
         for connection in list(self.opening.values()):
             if _is_established(connection):
-                # Its other end counts it too.
+                # The server has counted it, too.
                 self._count_opened(_connecting_ns(connection))
                 self._counts.closed += 1
             self._abandon(connection)
 
     def again(self, slot: ConnectionSlot) -> None:
-        """Open a connection for a slot after a pause that grows with its failures."""
+        """Open the connection of a slot again after a pause that grows with its failures."""
         seconds = back_off_seconds(slot.failures)
         self._backing_off += 1
 
@@ -125,9 +130,9 @@ class Opener:
         self._timer_queue.at(time.monotonic_ns() + int(seconds * 1e9), retry)
 
     def open_some(self) -> None:
-        """Open waiting connections, as many at once and as fast as the plan allows."""
+        """Open as many waiting connections as the limits of the plan allow now."""
         now = time.monotonic_ns()
-        # Delays from coarse ticks are made up for; times without demand are not.
+        # Delays of up to two ticks are caught up, but not times without waiting connections.
         self._next_ns = max(self._next_ns, now - int(2 * TICK_SECONDS * 1e9))
         most = self._share.plan.connects_in_flight
         while self._waiting and len(self.opening) + self._queued < most and now >= self._next_ns:
@@ -139,19 +144,19 @@ class Opener:
                 self._first.discard(slot.number)
 
     def proceed(self, connection: HubConnection, events: int) -> None:
-        """Continue with a connection that has an event: connected, failed, or in its handshake.
+        """Continue to open a connection that has an event.
 
-        A connection that is being connected is watched for other events than `READABLE` alone,
-        which is a late event of an earlier connection with the same descriptor.
+        While it is connecting, `READABLE` alone is not an event of this connection, but a late one
+        of an earlier connection with the same descriptor.
         """
         if connection.in_handshake:
-            self._shake_hands(connection)
+            self._continue_handshake(connection)
         elif events != READABLE:
             self._end_connecting(connection)
         self.open_some()
 
     def _end_connecting(self, connection: HubConnection) -> None:
-        """Continue with a connection that the kernel reports as established or failed."""
+        """Continue with a connection that the kernel has established, or failed to."""
         del self.opening[connection.fileno()]
         failure = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failure:
@@ -165,14 +170,15 @@ class Opener:
         """Give up attempts that take longer than the connect timeout."""
         for connection in list(self.opening.values()):
             if now - connection.sent_ns > self._timeout_ns:
-                shook_hands = connection.in_handshake
+                in_handshake = connection.in_handshake
                 self._abandon(connection)
-                if shook_hands:
+                if in_handshake:
                     self._failed(connection.slot(), no_handshake(connection.address, "timed out"))
                 else:
                     self._try_next(connection.slot(), connection.attempt, errno.ETIMEDOUT)
 
     def _open(self, slot: ConnectionSlot, attempt: int) -> None:
+        """Begin to connect to one of the addresses of the target."""
         address = self._share.addresses(slot.number)[attempt]
         try:
             kind = _connection_class(address.transport)
@@ -201,7 +207,13 @@ class Opener:
             self._try_next(slot, attempt, failure)
 
     def _wait_for_queue(self, slot: ConnectionSlot, attempt: int, now: int) -> None:
-        """Retry a unix socket with a full backlog, which does not signal when it has space."""
+        """Try again later if the backlog of a unix socket is full: its space is not signalled.
+
+        Args:
+            slot: the slot.
+            attempt: index of the address.
+            now: current instant in nanoseconds of the monotonic clock.
+        """
         slot.refused_since_ns = slot.refused_since_ns or now
         if now - slot.refused_since_ns > self._timeout_ns:
             slot.refused_since_ns = 0
@@ -217,7 +229,7 @@ class Opener:
         self._timer_queue.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
 
     def _connected(self, connection: HubConnection) -> None:
-        """Begin the handshake of a connected socket, or hand it over if it needs none."""
+        """Begin the TLS handshake of a connected socket, or complete the opening without one."""
         connect_ns = _connecting_ns(connection)
         if connection.address.transport == "tls":
             self._begin_handshake(connection, connect_ns)
@@ -237,10 +249,10 @@ class Opener:
             self._abandon(connection)
             self._failed(connection.slot(), error)
         else:
-            self._shake_hands(connection)
+            self._continue_handshake(connection)
 
-    def _shake_hands(self, connection: HubConnection) -> None:
-        """Continue the handshake of a connection, and hand it over when that is done."""
+    def _continue_handshake(self, connection: HubConnection) -> None:
+        """Continue the TLS handshake of a connection, and complete the opening after it."""
         from echo_load.engines.hub.tls_connection import TlsConnection
 
         assert isinstance(connection, TlsConnection)
@@ -271,18 +283,19 @@ class Opener:
         self._recorder.times.connect.append(connect_ns)
 
     def _try_next(self, slot: ConnectionSlot, attempt: int, failure: int) -> None:
-        """Try the next address of the target; without one, the connection has failed."""
+        """Try the next address of the target; after the last one, count the failure."""
         if attempt + 1 < len(self._share.addresses(slot.number)):
             self._open(slot, attempt + 1)
         else:
             self._failed(slot, self._error(failure, self._share.addresses(slot.number)[attempt]))
 
     def _error(self, number: int, address: Address) -> ConnectError:
-        """Return the error for an error number (`errno`) of connecting."""
+        """Return the error for an `errno` of connecting to an address."""
         error = OSError(number, os.strerror(number))
         return not_connected(error, address, self._share.plan.connect_timeout)
 
     def _failed(self, slot: ConnectionSlot, error: ConnectError) -> None:
+        """Count the failure to open a connection, and try again if the plan says so."""
         self._counts.failed += 1
         self._counts.errors[error.kind] += 1
         self._recorder.evidence.add_failure(slot.number, error.kind, None, str(error))
@@ -309,14 +322,14 @@ def _connection_class(transport: str) -> type[HubConnection]:
 
 
 def _connecting_ns(connection: HubConnection) -> int:
-    """Return the nanoseconds that connecting took, as the kernel's TCP has it if it is TCP."""
+    """Return the time that connecting took in nanoseconds, for TCP as measured by the kernel."""
     elapsed_ns = time.monotonic_ns() - connection.sent_ns
     information = connection.tcp_info()
     return elapsed_ns if information is None else information.connecting_ns(elapsed_ns)
 
 
 def _is_established(connection: HubConnection) -> bool:
-    """True if the kernel has opened a connection, also where the hub has not heard of it yet."""
+    """Return whether the kernel has established a connection, even without an event so far."""
     try:
         connection.getpeername()
     except OSError:

@@ -1,4 +1,4 @@
-"""Actions that the hub engine takes at given instants."""
+"""Functions that the hub engine calls at given instants."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class TimerQueue:
-    """Actions ordered by their instants, with one timer of the loop for the next of them.
+    """A queue of functions to call at given instants, with one timer of the event loop.
 
     Args:
         loop: gevent's event loop.
-        guard: calls an action, and lets no exception out.
+        guard: calls a function; must not raise.
     """
 
     def __init__(self, loop: Any, guard: Callable[[Callable[[], None]], None]) -> None:
@@ -25,14 +25,20 @@ class TimerQueue:
         self._timer: Any = None
 
     def at(self, instant_ns: int, action: Callable[[], None]) -> None:
-        """Schedule an action for an instant of the monotonic clock; at once if that has passed."""
+        """Schedule a call.
+
+        Args:
+            instant_ns: instant of the call in nanoseconds of the monotonic clock; the call is made
+                as soon as possible if it has passed.
+            action: the function to call.
+        """
         entry = (instant_ns, next(self._order), action)
         heapq.heappush(self._actions, entry)
         if self._actions[0] is entry:
             self._set_timer()
 
     def close(self) -> None:
-        """Cancel all actions."""
+        """Cancel all calls."""
         self._actions.clear()
         self._stop_timer()
 

@@ -1,4 +1,4 @@
-"""A connection of the hub engine over TLS.
+"""A TLS connection of the hub engine.
 
 Import this module only when TLS is used: it imports `ssl`, which must come after gevent's patching.
 """
@@ -22,16 +22,17 @@ Sessions = dict[Address, ssl.SSLSession]
 
 
 class TlsConnection(OpenSslSocket, HubConnection):
-    """A connection that receives and sends through OpenSSL, as the server's do.
+    """A connection that receives and sends through OpenSSL.
 
     Attributes:
-        connect_ns: nanoseconds that connecting took, without the handshake.
-        handshake_begin_ns: when the handshake began, on the monotonic clock.
-        handshake_events: the events that the handshake waits for.
-        sessions: the sessions of earlier connections by address, of which one is resumed, and to
-            which that of this connection is added; None to resume none.
-        ended: the stream has ended, as OpenSSL knows and epoll may not.
-        failure: the error with which it has ended; None for an end of stream.
+        connect_ns: time that connecting took, without the handshake, in nanoseconds.
+        handshake_begin_ns: instant at which the handshake began, in nanoseconds of the monotonic
+            clock.
+        handshake_events: events to watch for to continue the handshake.
+        sessions: TLS sessions of earlier connections by address. The session for the address is
+            resumed, and replaced by that of this connection. None to resume none.
+        ended: True once OpenSSL has reported the end of the stream, which epoll may not.
+        failure: error with which it ended; None for an end of stream.
     """
 
     __slots__ = (
@@ -63,12 +64,12 @@ class TlsConnection(OpenSslSocket, HubConnection):
 
     @property
     def in_handshake(self) -> bool:
-        """Whether TLS has begun."""
+        """True if the TLS handshake has begun."""
         return self.tls is not None
 
     @property
     def resumed(self) -> bool:
-        """Whether the handshake resumed the session of an earlier connection."""
+        """True if the handshake resumed the session of an earlier connection."""
         reused: bool = self.tls.session_reused
         return reused
 
@@ -83,8 +84,8 @@ class TlsConnection(OpenSslSocket, HubConnection):
 
         Args:
             context: the TLS context.
-            server_name: the name that the certificate must match; None for the address's host.
-            connect_ns: nanoseconds that connecting took.
+            server_name: name that the certificate must match; None for the host of the address.
+            connect_ns: time that connecting took in nanoseconds.
             sessions: see the attribute.
 
         Raises:
@@ -104,10 +105,12 @@ class TlsConnection(OpenSslSocket, HubConnection):
             raise no_handshake(self.address, str(error)) from error
 
     def proceed(self) -> bool:
-        """Continue the handshake; return False if it waits for `handshake_events`.
+        """Continue the handshake; return True when it is complete.
+
+        Otherwise call this again after one of the `handshake_events`.
 
         Raises:
-            HandshakeError: it failed, or the connection broke.
+            HandshakeError: the handshake failed, or the connection broke.
         """
         try:
             self.tls.do_handshake()
@@ -130,7 +133,7 @@ class TlsConnection(OpenSslSocket, HubConnection):
         return error.strerror or str(error)
 
     def recv(self, size: int, *_: Any) -> bytes:
-        """Receive decrypted bytes: `size` at most, or the rest of a record if that is more.
+        """Receive and decrypt up to `size` bytes, or more, to the end of the last record.
 
         The result is empty at the end of the stream, with close_notify or without. An error is
         raised once all bytes before it have been returned.
@@ -160,7 +163,7 @@ class TlsConnection(OpenSslSocket, HubConnection):
         return b"".join(pieces)
 
     def send(self, data: Any, *_: Any) -> int:
-        """Encrypt and send as much as the socket accepts; return the number of plain bytes.
+        """Encrypt and send as much as the socket accepts; return the number of plaintext bytes.
 
         Once the stream has ended it accepts nothing, as if its buffer were full: the next receive
         reports the end.
@@ -173,7 +176,7 @@ class TlsConnection(OpenSslSocket, HubConnection):
             sent = super().send(view[:LARGEST_RECORD])
         except ConnectionError:
             if self.fresh:
-                # The alert that says why the server closed the connection may have arrived.
+                # If the alert that explains the closing has arrived, this raises its error.
                 with suppress(BlockingIOError, ConnectionError):
                     self.recv(LARGEST_RECORD)
             raise
@@ -197,22 +200,24 @@ class TlsConnection(OpenSslSocket, HubConnection):
         return b""
 
     def _read(self, size: int, *, fresh: bool) -> bytes:
-        """Receive at most a record; see `recv`.
+        """Receive and decrypt at most one record; return no bytes at the end of the stream.
 
         Args:
             size: how many bytes at most.
             fresh: nothing has come back yet.
 
         Raises:
-            HandshakeRejectedError: the server rejected the client after the client's part of the
-                handshake.
+            BlockingIOError: no complete record has arrived.
+            HandshakeRejectedError: the server rejected the client after the client had completed
+                the handshake.
+            OSError: the connection broke.
         """
         try:
             data: bytes = self.tls.read(size)
         except ssl.SSLError as error:
             if fresh and "_ALERT_" in (error.reason or ""):
-                said = f"TLS handshake failed: {protocol_error(error).strerror}"
-                raise HandshakeRejectedError(said) from error
+                text = f"TLS handshake failed: {protocol_error(error).strerror}"
+                raise HandshakeRejectedError(text) from error
             self.end_of_stream(error)
             return b""
         if fresh and self.sessions is not None:

@@ -1,4 +1,4 @@
-"""Hands each message that is due to one of many threads."""
+"""The schedule of an open loop, shared by many threads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from echo_load.engines.share import Share
 from echo_load.plan.pacing import Schedule
 
 
-class Tickets:
-    """Hands out the instants of an open loop's schedule, the next one to a free thread.
+class SharedSchedule:
+    """The schedule of a share, from which each free thread takes the next message; thread-safe.
 
     Args:
-        share: whose schedule; a closed loop has none, and nothing to hand out.
+        share: the share. In a closed loop it has no schedule, and only `start` and `rest` may be
+            called.
     """
 
     def __init__(self, share: Share) -> None:
@@ -23,15 +24,19 @@ class Tickets:
         self._origin_ns = 0
         self._lock = threading.Lock()
         self._unsent = 0
-        # Instants that were given back.
+        # Instants that were given back, relative to the origin.
         self._overdue: deque[int] = deque()
 
     def start(self, origin_ns: int) -> None:
-        """Set the instant 0 of the schedule."""
+        """Set the instant 0 of the schedule, in nanoseconds of the monotonic clock."""
         self._origin_ns = origin_ns
 
     def take(self) -> int | None:
-        """Take the instant of the next message, on the monotonic clock; None after the last."""
+        """Return when the next message is due, in nanoseconds of the monotonic clock.
+
+        Returns:
+            None if there is no further message, or if it is too late to send it.
+        """
         assert self._schedule is not None
         with self._lock:
             instant = self._overdue.popleft() if self._overdue else next(self._schedule, None)
@@ -43,19 +48,22 @@ class Tickets:
             return self._origin_ns + instant
 
     def give_back(self, due_ns: int) -> None:
-        """Give back an instant, for another thread to send the message."""
+        """Give back an instant that `take` returned, so that another thread sends the message."""
         with self._lock:
             self._overdue.append(due_ns - self._origin_ns)
 
     @property
     def through(self) -> bool:
-        """Whether all messages of a limited number were handed out."""
+        """True if the number of messages is limited, and all of them were taken."""
         assert self._schedule is not None
         with self._lock:
             return self._schedule.through and not self._overdue
 
     def rest(self) -> int:
-        """Return how many messages were due and not sent."""
+        """End the schedule; return the number of messages that were due and not sent.
+
+        It is 0 in a closed loop, and if the test was stopped.
+        """
         if self._schedule is None or self._share.end_ns.value == 0:
             return 0
         with self._lock:
@@ -67,5 +75,5 @@ class Tickets:
 
     @property
     def _last_chance_ns(self) -> int:
-        # What is overdue at the end may still be sent, but not for ever.
+        # Messages that are overdue at the end may be sent until one reply timeout later.
         return self._share.end_ns.value + int(self._share.plan.reply_timeout * 1e9)

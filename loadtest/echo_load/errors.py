@@ -10,7 +10,7 @@ class LoadError(EchoswarmError):
 
 
 class GeneratorError(LoadError):
-    """A generator could not be started, or ended before its test."""
+    """A generator could not be started, failed, or ended too early."""
 
 
 class LocalServerError(LoadError):
@@ -29,7 +29,7 @@ class LostReportError(LoadError):
     """The test ran, but part of its report cannot be printed or written.
 
     Args:
-        message: which part, and why.
+        message: the part, and the reason.
         verdict: exit code that the command would have had; 0 becomes 1.
     """
 
@@ -39,7 +39,7 @@ class LostReportError(LoadError):
 
 
 class TargetError(LoadError):
-    """The target does not answer, so that nothing can be found out about it."""
+    """The target does not answer, so that it cannot be measured."""
 
 
 class AdminError(LoadError):
@@ -53,12 +53,12 @@ class ResultFileError(LoadError):
 
 
 class IncomparableError(LoadError):
-    """Two results are of different tests and cannot be compared."""
+    """Two results cannot be compared: their tests differ, or one is incomplete."""
 
     exit_code = ExitCode.USAGE
 
 
 class MetricsError(LoadError):
-    """The figures cannot be served at the requested address."""
+    """The metrics cannot be served at the requested address."""
 
     exit_code = ExitCode.USAGE

@@ -25,8 +25,8 @@ def errors_name_flags() -> Iterator[None]:
 
 def with_flags(message: str) -> str:
     """Return a message with names of options instead of fields of a plan."""
-    said = re.sub(r"`ip_version` ([46])", r"-\1", message)
-    return re.sub(r"`([a-z_]+)`", _flag, said)
+    replaced = re.sub(r"`ip_version` ([46])", r"-\1", message)
+    return re.sub(r"`([a-z_]+)`", _flag, replaced)
 
 
 def _flag(field: re.Match[str]) -> str:

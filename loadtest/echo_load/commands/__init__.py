@@ -1,1 +1,1 @@
-"""The commands of `echo-load`, a module each."""
+"""The commands of `echo-load`, one per module."""

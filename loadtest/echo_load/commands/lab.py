@@ -117,7 +117,7 @@ def run(
             outcomes.append(outcome)
             screen.ended(outcome)
         screen.finished(outcomes, len(chosen))
-        # An interruption does not cost what was measured.
+        # Outcomes that were measured before an interruption are written, too.
         lost = files.write(makers)
     if json:
         screen.output.print_json(to_json(outcomes, started_at, quick=quick))

@@ -108,10 +108,10 @@ def _metrics_address(text: str) -> NetworkEndpoint:
 
 
 def checked_threshold(text: str) -> str:
-    """Return a threshold as it was given, once it is known to be one.
+    """Check a threshold, and return its text unchanged.
 
     Raises:
-        InvalidValueError: it is not.
+        InvalidValueError: the text is not a threshold.
     """
     with program.needs_extra("load"):
         from echo_load.plan.thresholds import Threshold
@@ -120,6 +120,7 @@ def checked_threshold(text: str) -> str:
 
 
 def _abort_on(text: str) -> str:
+    """Check a threshold on which to abort, and return its text unchanged."""
     with program.needs_extra("load"):
         from echo_load.plan.thresholds import Threshold
     Threshold.parse_abort(text)
@@ -309,8 +310,8 @@ def report_on(
 
     Args:
         name: name of the command.
-        run_test: runs the test and tells an observer of its progress.
-        plan: the test, of which the input files are read.
+        run_test: runs the test, and reports its progress to an observer.
+        plan: the test, whose input files must not be overwritten.
         reporting: reporting options of the command.
         screen: shows the progress, but not the result, of a test of many runs; None for that of a
             single run.
@@ -343,7 +344,7 @@ def report_on(
             click.echo(f"metrics {metrics.url}", err=True)
         with errors_name_flags():
             result = run_test(Observers(*observers))
-    # Files first, because the reader of standard output may have gone.
+    # Files are written first, because writing to standard output may fail.
     lost = files.write([result], [name])
     if reporting.json:
         output.print_json(result.to_json())

@@ -19,7 +19,7 @@ from echo_load.plan.bounds import MOST_PIPELINED
 
 # The value of --rate without a number: the stages are rates.
 _STAGED = "staged"
-# What may follow an option without a value: nothing, or another option, but not -5.
+# Matches an argument that is not a value: an empty one, or another option, but not -5.
 _NOT_A_VALUE = re.compile(r"$|-\D")
 
 
@@ -31,7 +31,7 @@ def _rate(text: str) -> float | str:
 class _RunCommand(Command):
     """A command whose option --rate needs no number.
 
-    Click alone would take `--rate -5` for --rate without a number.
+    With click's own optional values, `--rate -5` would be --rate without a number.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

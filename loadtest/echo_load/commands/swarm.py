@@ -126,14 +126,14 @@ def _locust() -> list[str]:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return [
-        # -P: do not import a locust.py of the current folder, which is a locustfile.
+        # -P: do not import a locust.py in the current directory, which is a locustfile.
         *(sys.executable, "-P", "-m", "echo_load.swarm", "-f"),
         f"{spec.submodule_search_locations[0]}/locustfile.py",
     ]
 
 
 def _environment(options: list[str]) -> dict[str, str]:
-    """Return the environment of locust, with defaults for what is not set."""
+    """Return the environment of locust, with defaults for variables that are not set."""
     defaults = dict(_DEFAULTS)
     # Stages set the number of users and the run time.
     if not _is_set(options, "--stages", variable("stages")):

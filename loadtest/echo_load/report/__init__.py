@@ -1,1 +1,1 @@
-"""Reports of a test, on the terminal and in files."""
+"""Reports of a test, on the terminal, in files and to Prometheus."""

@@ -1,4 +1,4 @@
-"""A line of text about what a test has checked."""
+"""A line of text with the numbers of replies and errors of a test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from echo_load.results.result import Result
 
 
 def checks(result: Result) -> str:
-    """Return what was checked, and the errors found, in one line without a full stop."""
+    """Return the numbers of connections, replies and errors in one line, without a full stop."""
     totals = result.totals
     counted = (
         f"{format_count(totals.connections_opened, 'connection')}, "

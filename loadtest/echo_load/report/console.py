@@ -37,7 +37,7 @@ class ConsoleReport(Observer):
 
     Args:
         output: stream for the tables.
-        quiet: whether to print no tables, because the result is printed in another form.
+        quiet: whether to print no tables, because the result is printed as JSON or elsewhere.
     """
 
     def __init__(self, output: Output, *, quiet: bool = False) -> None:
@@ -57,11 +57,11 @@ class ConsoleReport(Observer):
     def started(self, plan: Plan, targets: Sequence[Endpoint], processes: int) -> None:
         """Print the targets and a description of the test."""
         self._plan = plan
-        said = (
+        text = (
             f"{', '.join(map(str, targets))}: {plan.description}; {plan.driven_by} in "
             f"{format_count(processes, 'process')}"
         )
-        self._err.print(Text(said, style="dim"))
+        self._err.print(Text(text, style="dim"))
 
     def progressed(self, progress: Progress) -> None:
         """Show the progress of the test."""
@@ -95,6 +95,7 @@ class ConsoleReport(Observer):
             self._begun = begun
 
     def _print_end(self) -> None:
+        """Print that the current stage has ended, if one has begun."""
         if self._tally is None or self._stage is None:
             return
         counts = self._tally.counts
@@ -116,7 +117,7 @@ class ConsoleReport(Observer):
             self._print_stages(stages)
 
     def ended(self, result: Result) -> None:
-        """Print what concerns the whole test: reconciliation, generators and verdict."""
+        """Print the tables of the whole test, the first failures, and the verdict."""
         self.close()
         if self._quiet:
             return
@@ -142,7 +143,7 @@ class ConsoleReport(Observer):
         self._output.print(summary(result), wrap=False)
 
     def show(self, result: Result) -> None:
-        """Print a saved result as after its test."""
+        """Print a saved result in the same way as after its test."""
         self._plan = result.plan
         if result.watch is not None or result.idle is not None:
             pass

@@ -12,7 +12,7 @@ from rich.text import Text
 from echo_load.results.evidence import Bytes, Evidence, FirstFailure, WrongReply
 from echo_load.results.result import Result
 
-# On the terminal.
+# Layout of the hex dump on the terminal.
 _BYTES_IN_LINE = 16
 _LABEL_WIDTH = 10
 _HEX_WIDTH = 3 * _BYTES_IN_LINE
@@ -22,9 +22,9 @@ class DumpedByte(NamedTuple):
     """A byte of a hex dump.
 
     Attributes:
-        hex: its two digits.
+        hex: its two hexadecimal digits.
         text: the character if it is printable ASCII, otherwise a full stop.
-        differs: whether it differs from its counterpart.
+        differs: whether it differs from the byte at the same position of the other bytes.
     """
 
     hex: str
@@ -37,7 +37,8 @@ def dumped(shown: Bytes, other: Bytes) -> list[DumpedByte]:
 
     Args:
         shown: the bytes.
-        other: those that they are compared with; nothing differs if there are none at all.
+        other: bytes to compare them with; if they are of an empty message or reply, no byte counts
+            as different.
     """
     data, against = shown.data, other.data
     return [
@@ -57,11 +58,11 @@ def dump_lines(shown: Bytes, other: Bytes, *, bytes_in_line: int) -> list[list[D
 
 
 def origin(one: WrongReply | FirstFailure, *, targets: int) -> str:
-    """Return where and when something failed: `connection 3, message 17, at 1.204 s`.
+    """Return connection, message and time of a failure: `connection 3, message 17, at 1.204 s`.
 
     Args:
         one: the failure.
-        targets: number of targets of the test; its target is named if there are several.
+        targets: number of targets of the test; if there are several, the target is named, too.
     """
     parts = [one.target] if targets > 1 else []
     parts.append(f"connection {one.connection:,}")
@@ -71,14 +72,14 @@ def origin(one: WrongReply | FirstFailure, *, targets: int) -> str:
 
 
 def instant(one: WrongReply | FirstFailure) -> str:
-    """Return when something failed: `at 1.204 s`, or `before the start`."""
+    """Return the time of a failure: `at 1.204 s`, or `before the start`."""
     if one.seconds is None or one.seconds < 0:
         return "before the start"
     return f"at {one.seconds:.3f} s"
 
 
 def span(one: WrongReply) -> str:
-    """Return which bytes are shown: `bytes 12 to 43 shown`, or nothing if all are."""
+    """Return the range of the shown bytes: `bytes 12 to 43 shown`; an empty text if it is all."""
     size = max(one.sent.size, one.received.size)
     shown = max(len(one.sent.data), len(one.received.data))
     if shown == size:
@@ -87,16 +88,16 @@ def span(one: WrongReply) -> str:
 
 
 def evidence_rows(evidence: Evidence) -> list[tuple[str, str]]:
-    """Return the first failure of each kind as a kind and a line of text, without a dump.
+    """Return each kind of failure with a line of text about the first one, without a dump.
 
-    Kinds with a wrong reply are shown by what came.
+    For a wrong reply, the line contains the received bytes.
     """
     rows = {one.kind: f"{origin(one, targets=1)}: {one.reason}" for one in evidence.failures}
     for kind, (first, *_) in evidence.replies_by_kind().items():
-        came = f"; received {first.received.text}" if first.received.size else ""
-        said = f"{origin(first, targets=1)}: {first.explanation}{came}"
+        received = f"; received {first.received.text}" if first.received.size else ""
+        text = f"{origin(first, targets=1)}: {first.explanation}{received}"
         reason = rows.get(kind)
-        rows[kind] = f"{said}; {reason.partition(': ')[2]}" if reason else said
+        rows[kind] = f"{text}; {reason.partition(': ')[2]}" if reason else text
     return list(rows.items())
 
 
@@ -112,14 +113,14 @@ def evidence_parts(result: Result) -> list[RenderableType]:
     if evidence.failures:
         failures = _grid(max(len(one.kind) for one in evidence.failures))
         for one in evidence.failures:
-            said = f"{origin(one, targets=targets)}: {one.reason}"
-            failures.add_row(Text(one.kind, "red"), Text(said))
+            text = f"{origin(one, targets=targets)}: {one.reason}"
+            failures.add_row(Text(one.kind, "red"), Text(text))
         parts += [Text("first failures", "bold"), failures, Text()]
     return parts
 
 
 def _replies(kind: str, replies: Sequence[WrongReply], targets: int) -> Table:
-    """Return the wrong replies of a kind: the bytes of the first one, and a line of each other."""
+    """Return the wrong replies of a kind: bytes of the first one, and a line for each other."""
     first, *others = replies
     table = _grid(_LABEL_WIDTH)
     shown = f" ({span(first)})" if span(first) else ""

@@ -48,9 +48,9 @@ def series_csv(result: Result) -> bytes:
 
 
 def hgrm(result: Result) -> bytes:
-    """Return the percentiles of the response time in milliseconds, as HdrHistogram prints them.
+    """Return the percentiles of the response time in milliseconds, in HdrHistogram's text format.
 
-    The plotter of HdrHistogram reads this format, which wrk2 prints, too.
+    HdrHistogram's plotter reads this format, and wrk2 also prints it.
     """
     response = result.latency_us.response
     histogram = HdrHistogram.decode(response.histogram)

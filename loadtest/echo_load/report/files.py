@@ -12,7 +12,7 @@ from echo_load.results.result import Result
 
 
 class ReportFiles:
-    """The report files of a test, checked to be writable before it.
+    """The report files of a test, which are checked to be writable before the test.
 
     Args:
         output: file for the result as JSON.
@@ -46,7 +46,7 @@ class ReportFiles:
         """Write all files, and replace existing ones.
 
         Args:
-            results: results to report; all but the HTML report contain the first one only.
+            results: results to report; files other than the HTML report contain the first one only.
             names: names of the results.
 
         Returns:

@@ -17,8 +17,8 @@ from echo_load.plan.thresholds import written_time
 from echo_load.runner.observer import Progress
 from echo_load.runner.tally import Tally
 
-_REFRESHES_A_SECOND = 10
-# Rates are those of the last second, the sparklines those of the last minute.
+_REFRESHES_PER_SECOND = 10
+# Time over which rates are averaged, and number of seconds in the sparklines.
 _RATE_SECONDS = 1.0
 _SPARK_SECONDS = 60
 # Generators send updates four times per second: a second is complete this long after its end.
@@ -28,6 +28,14 @@ _BAR_WIDTH = 50
 
 
 class _Moment(NamedTuple):
+    """The counts of a test at an instant.
+
+    Attributes:
+        elapsed: the instant in seconds since the first message was due.
+        messages: number of completed round trips.
+        bytes_received: payload bytes received back.
+    """
+
     elapsed: float
     messages: int
     bytes_received: int
@@ -59,7 +67,7 @@ class LiveScreen:
         self._update(progress)
         if self._live is None:
             self._live = Live(
-                console=self._console, transient=True, refresh_per_second=_REFRESHES_A_SECOND
+                console=self._console, transient=True, refresh_per_second=_REFRESHES_PER_SECOND
             )
             self._live.start()
         self._live.update(self._screen(progress))
@@ -111,7 +119,7 @@ class LiveScreen:
             ("p99", written_time(self._p99), ""),
             ("errors", f"{errors:,}", "red" if errors else "green"),
         )
-        # Lines must not break within a figure.
+        # No-break spaces, so that lines do not break within a figure.
         return Text("   ").join(
             Text.assemble((f"{name}\u00a0", "dim"), (value.replace(" ", "\u00a0"), f"bold {style}"))
             for name, value, style in figures
@@ -149,7 +157,7 @@ def _heading(progress: Progress) -> Text:
 
 
 def _completed(progress: Progress) -> tuple[float, float | None, str]:
-    """Return the completed and the total amount of the current phase, and the rest in words."""
+    """Return the completed and the total amount of the phase, and the remaining one in words."""
     tally = progress.tally
     counts, plan, timeline = tally.counts, tally.plan, tally.timeline
     if progress.phase == "connecting":
@@ -171,7 +179,7 @@ def _connections_at_first(tally: Tally) -> int:
 
 
 def _sparkline(name: str, values: Sequence[float], last: str) -> Text:
-    """Return the values as blocks, of which the highest is full, and the last value as text."""
+    """Return the values as blocks, relative to the highest value, and the last value as text."""
     most = max(values) or 1.0
     blocks = "".join(_BLOCKS[round(value / most * (len(_BLOCKS) - 1))] for value in values)
     return Text.assemble((f"{name:<6}", "dim"), (blocks, "cyan"), f" {last}")

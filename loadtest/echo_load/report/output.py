@@ -49,7 +49,7 @@ class Output:
         """Check that no output was lost.
 
         Raises:
-            LostReportError: some was.
+            LostReportError: output was lost.
         """
         if self.failure is not None:
             raise LostReportError(self.failure)
@@ -63,7 +63,7 @@ class Output:
             self._stream.flush()
         except OSError as error:
             self._failure = error
-            # At exit, Python would try again to write what is left in the buffer.
+            # At exit, Python tries again to write the rest of the buffer; it must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
@@ -71,13 +71,13 @@ class _Console(Console):
     """A console that raises an error when its pipe is broken."""
 
     def on_broken_pipe(self) -> None:
-        """Raise an error; rich would end the program."""
+        """Raise an error, where rich would end the program."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console(stream: TextIO) -> Console:
-    """Return a console; on anything but a terminal it has a fixed width."""
-    # Names of files and targets are printed, which must not be taken for markup.
+    """Return a console; if the stream is not a terminal, it has a fixed width."""
+    # Names of files and targets must not be interpreted as markup.
     make = partial(_Console, file=stream, highlight=False, markup=False, emoji=False)
     made = make()
     return made if made.is_terminal else make(width=_PLAIN_WIDTH)

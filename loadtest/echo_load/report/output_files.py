@@ -31,7 +31,7 @@ class OutputFiles:
     """
 
     def __init__(self, paths: Sequence[Path], inputs: Sequence[Path | str] = ()) -> None:
-        # Kept open: a reader would take a close for the end of the stream.
+        # Kept open: closing a pipe would be the end of the stream for its reader.
         self._pipes: dict[Path, BinaryIO] = {}
         for number, path in enumerate(paths):
             if _is_same_file(path, paths[:number]):
@@ -52,7 +52,7 @@ class OutputFiles:
         lost = []
         for path, make in makers:
             try:
-                # Nobody may read a pipe: writing to it can be interrupted.
+                # Writing to a pipe may block for ever, so signals must interrupt it.
                 with nullcontext() if path in self._pipes else _stop_signals_deferred():
                     self._write(path, make())
             except OSError as error:
@@ -82,7 +82,7 @@ class OutputFiles:
 
 
 def _is_same_file(path: Path, others: Sequence[Path]) -> bool:
-    """Return whether a path names one of the other files, and no device or pipe."""
+    """Return whether a path is one of the other files, and not a device or a pipe."""
     return path.resolve() in {other.resolve() for other in others} and (
         path.is_file() or not path.exists()
     )
@@ -101,9 +101,9 @@ def _open_fifo(path: Path) -> BinaryIO:
 
 @contextmanager
 def _stop_signals_deferred() -> Iterator[None]:
-    """Let stop signals that arrive in the block take effect after it.
+    """Defer stop signals that arrive in the block until after it.
 
-    A file would be cut off, or its new content be lost.
+    In the block they would truncate a file, or lose its new content.
     """
     arrived: list[int] = []
 
@@ -127,6 +127,11 @@ def _stop_signals_deferred() -> Iterator[None]:
 
 
 def _try_to_open(path: Path) -> None:
+    """Open a file for writing, without changing or creating it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     existed = path.exists()
     with path.open("ab"):
         pass
@@ -135,15 +140,19 @@ def _try_to_open(path: Path) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replace a file by a complete new one."""
-    beside = path.with_name(f".echo-load-{os.getpid()}")
+    """Write a new file, and replace the existing one by it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f".echo-load-{os.getpid()}")
     try:
-        beside.write_bytes(content)
+        temporary.write_bytes(content)
         if path.exists():
-            shutil.copymode(path, beside)
-        beside.replace(path)
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if error.errno != errno.EBUSY:
             raise
         # A file that is a mount point cannot be replaced, only overwritten.

@@ -40,7 +40,7 @@ from echo_load.runner.tally import Tally, generator_findings
 
 _PREFIX = "echo_load_"
 _DEFAULT_HOST = "127.0.0.1"
-# Limit of a scrape, because one that stalls delays the end of the test.
+# Timeout of a scrape in seconds: a scrape that stalls delays the end of the test.
 _SCRAPE_SECONDS = 2.0
 
 _COUNTERS = (
@@ -61,7 +61,8 @@ _TIMES = (
         "lateness",
     ),
 )
-# Kinds of errors shown before the first occurs: a counter that begins at 1 has no increase.
+# Kinds of failures that are exposed from the beginning, as 0: Prometheus sees no increase in a
+# counter whose first value is 1.
 _KINDS = dict.fromkeys((*MISMATCHES, *sorted(LOSSES)), 0)
 
 
@@ -79,7 +80,12 @@ def parse_listen(text: str) -> NetworkEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class TargetFigures:
-    """The figures of one of several targets at one instant."""
+    """The figures of one of several targets at one instant.
+
+    Attributes:
+        counts: counts since the beginning.
+        response: distribution of the response times.
+    """
 
     counts: Counts
     response: Exposed
@@ -87,7 +93,22 @@ class TargetFigures:
 
 @dataclass(frozen=True, slots=True)
 class ScrapedFigures:
-    """The figures at one instant; immutable, because the server's thread reads them."""
+    """The figures at one instant; immutable, because the server's thread reads them.
+
+    Attributes:
+        counts: counts since the beginning.
+        times: distributions, by the name of their metric.
+        uses_tcp: whether a target is reached over TCP.
+        uses_udp: whether a target is reached over UDP.
+        elapsed: seconds since the first stage of the current repeat began.
+        generators: number of generator processes.
+        bound: whether a generator has been the bottleneck.
+        busy: share of the time for which the busiest generator used or waited for a processor.
+        stage: name of the current stage.
+        phase: current phase.
+        watch: answer of a watch so far; None for any other test.
+        targets: figures of each target, by its URL; empty for a single target.
+    """
 
     counts: Counts = field(default_factory=Counts)
     times: Mapping[str, Exposed] = field(default_factory=dict)
@@ -119,7 +140,7 @@ class PrometheusReport(Observer):
     def __init__(self, endpoint: NetworkEndpoint) -> None:
         self._endpoint = endpoint
         self.figures = ScrapedFigures()
-        # The counts and times of the parts that have ended: of all targets, then of each.
+        # Counts and times of the parts that have ended: of all targets at index 0, then of each.
         self._before: defaultdict[int, tuple[Counts, Measured]] = defaultdict(_nothing)
         self._tally: Tally | None = None
 
@@ -182,13 +203,19 @@ class PrometheusReport(Observer):
         )
 
     def _so_far(self, index: int, tally: Tally) -> tuple[Counts, Measured]:
-        """Return the counts and times of a tally, and of those before it."""
+        """Return the counts and times of a tally, added to those of the parts that have ended.
+
+        Args:
+            index: 0 for all targets, otherwise number of the target, from 1.
+            tally: tally of the current part.
+        """
         before, measured = self._before[index], Measured()
         measured.add(before[1])
         measured.add(tally.measured)
         return before[0] + tally.counts, measured
 
     def _by_target(self, tally: Tally) -> dict[str, TargetFigures]:
+        """Return the figures of each target, if there are several."""
         # A target may be given more than once.
         together: defaultdict[str, tuple[Counts, LatencyHistogram]] = defaultdict(
             lambda: (Counts(), LatencyHistogram())
@@ -213,7 +240,7 @@ def _nothing() -> tuple[Counts, Measured]:
 
 
 class _FiguresCollector(Collector):
-    """The metrics of the latest figures, made at each scrape."""
+    """The metrics, which are made from the latest figures at each scrape."""
 
     def __init__(self, report: PrometheusReport) -> None:
         self._report = report

@@ -26,7 +26,7 @@ from echo_load.results.result import (
 )
 from echo_load.results.verdict import shortcomings
 
-# With more stages or targets than this, the summary shows the whole test only.
+# With more stages or targets than this, the summary has no line for each of them.
 _MOST_STAGES = 4
 # Waiting for a processor is shown if it amounts to this number of cores.
 _LEAST_WAITING = 0.05

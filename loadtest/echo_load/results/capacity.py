@@ -29,10 +29,10 @@ class CapacityStep(msgspec.Struct, frozen=True, kw_only=True):
         max_us: longest response time.
         errors: number of failures by kind.
         slo: each condition of the SLO, and its measured value.
-        kept: whether the SLO was kept and nothing failed that it does not allow.
+        kept: whether the SLO was kept, without failures that it does not allow.
         generator_bound: whether the generator was the bottleneck, or its delays distorted the
             measurements.
-        why: why the step was not kept; None if it was.
+        why: reason for which the SLO was not kept; None if it was.
     """
 
     phase: Literal["search", "confirm"]
@@ -57,21 +57,21 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of `echo-load capacity`, and the steps that led to it.
 
     Attributes:
-        asked: whether the question was for the highest `rate` or for the most `connections`.
-        rate: highest rate that kept the SLO, in messages per second; None if none did. If the
-            question was for connections, the rate at which they were probed.
-        connections: number of connections; if the question was for them, the most that could be
-            held, or None if there were none.
-        failed_at: lowest rate, or number of connections, above the answer that was not kept; None
-            if there is none. The true limit lies between the answer and this.
-        bound: what set the limit: `slo` if the target became too slow or returned wrong replies;
+        asked: quantity that was searched for: the highest `rate`, or the most `connections`.
+        rate: highest rate at which the SLO was kept, in messages per second; None if there is none.
+            In a search for the number of connections, the rate at which they were probed.
+        connections: number of connections; in a search for it, the largest one that could be held,
+            or None if there is none.
+        failed_at: lowest rate, or number of connections, above the answer at which the SLO was not
+            kept; None if there is none. The true limit is between the answer and this.
+        bound: cause of the limit: `slo` if the target became too slow or returned wrong replies;
             `refused` if it refused or closed connections; `generator` if this machine could not
-            do more, so that the target's limit is higher; `range` if the highest rate that was to
-            be tried was kept; `interrupted` if the search was stopped.
+            do more, so that the target's limit is higher; `range` if the SLO was kept at the
+            highest rate to try; `interrupted` if the search was stopped.
         confirmed: whether the answer was confirmed by repeats.
-        precision: largest relative distance between the answer and `failed_at` that was asked for.
+        precision: requested relative distance between the answer and `failed_at`, or less.
         at_least: required rate or number of connections; None for none.
-        why: why `failed_at` was not kept; None if nothing failed.
+        why: reason for which the SLO was not kept at `failed_at`; None if there is no `failed_at`.
         advice: what to raise for a higher answer, if the target was not the limit; otherwise None.
         steps: all steps, in the order in which they were tried.
     """
@@ -100,12 +100,12 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.level or 0.0, self.failed_at if reached else None
 
     def level_of(self, step: CapacityStep) -> float:
-        """Return the rate of a step, or its number of connections if those were asked for."""
+        """Return the rate of a step, or its number of connections if that was searched for."""
         return step.rate if self.asked == "rate" else step.connections
 
     @property
     def is_short(self) -> bool:
-        """Whether the answer is lower than what was required."""
+        """True if the answer is lower than required."""
         return self.at_least is not None and (self.level or 0.0) < self.at_least
 
     def written(self, level: float) -> str:

@@ -1,4 +1,4 @@
-"""Comparison of two results: what is better, what is worse, and what cannot be told.
+"""The comparison of two results: figures that are better, worse, or too noisy to compare.
 
 This is a permutation test: the repeats of both results are assigned to the two sides in every
 possible way, as if there were no difference between them, and for each way the largest studentized
@@ -26,14 +26,14 @@ from echo_load.results.comparison import Change, ChangeVerdict, Comparison, Unit
 from echo_load.results.result import Result, StageResult
 
 CONFIDENCE = 0.95
-# Differences between shares of failed messages that are smaller than this are of no interest.
+# Differences between shares of failed messages up to this count as unchanged.
 _SHARE_MARGIN = 0.0001
 # With fewer repeats per side, there are too few assignments to show a difference.
 LEAST_REPEATS = 4
 # Up to this many assignments, all are examined; of more, this many are drawn at random.
 _MOST_ASSIGNMENTS = 10_000
 _SEED = 20_000
-# The least standard error: a figure that does not vary at all has rounding errors.
+# Smallest standard error: a figure that does not vary has rounding errors.
 _LEAST_ERROR = 1e-9
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
@@ -164,7 +164,7 @@ def _check(baseline: Result, other: Result, names: tuple[str, str]) -> None:
 def _samples(
     baseline: Sequence[Sequence[StageResult]], other: Sequence[Sequence[StageResult]]
 ) -> list[Samples]:
-    """Return the figures that were measured in every repeat of both results."""
+    """Return the figures that were measured in every complete repeat of both results."""
     found: list[Samples] = []
     for number, stage in enumerate(baseline[0]):
         for figure, unit, more_is_better, read in _FIGURES:
@@ -181,6 +181,7 @@ def _service_p99(stage: StageResult) -> float:
 
 
 def _failed(stage: StageResult) -> float:
+    """Return the share of attempts that failed."""
     return sum(stage.errors.values()) / stage.attempts if stage.attempts else 0.0
 
 
@@ -261,6 +262,15 @@ def _critical(largest: Matrix) -> float:
 
 
 def _change(one: Samples, mean: float, error: float, critical: float, margin: float) -> Change:
+    """Return the change of a figure.
+
+    Args:
+        one: values of the figure.
+        mean: difference of the means, on the scale of `_scaled`.
+        error: standard error of the difference.
+        critical: smallest studentized difference that counts.
+        margin: largest relative change that counts as no difference.
+    """
     share = one.unit == "share"
     least = _SHARE_MARGIN if share else math.log1p(margin)
     half = critical * max(error, _LEAST_ERROR) if critical < math.inf else math.inf
@@ -292,7 +302,7 @@ def _change(one: Samples, mean: float, error: float, critical: float, margin: fl
 def _estimated_repeats(one: Samples, mean: float, half: float, least: float) -> int:
     """Return the estimated number of repeats that makes the interval narrow enough.
 
-    It is narrow enough when it excludes 0 or is within the margin.
+    It is narrow enough if it excludes 0 or is within the margin.
     """
     if half == math.inf:
         return LEAST_REPEATS + 1

@@ -1,4 +1,4 @@
-"""The evidence of failures in a result: the first wrong replies, and the first reasons."""
+"""The evidence of failures in a result: the first wrong replies, and the first other failures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Bytes(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, excerpt: Excerpt) -> Bytes:
-        """Return some bytes in both forms."""
+        """Return the bytes of an excerpt in both forms."""
         return cls(size=excerpt.size, hex=excerpt.data.hex(), text=escaped(excerpt.data))
 
     @property
@@ -53,23 +53,24 @@ class Bytes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WrongReply(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply that was not what was sent.
+    """A reply that differs from its message, or that arrived at the wrong time.
 
     Attributes:
         kind: kind of the failure, such as `corrupt`, as in `errors`. A reply of which only a part
-            came has the kind of what ended it, such as `truncated`, `timeout` or `reset`.
+            was received has the kind of the failure that ended it, such as `truncated`, `timeout`
+            or `reset`.
         target: URL of the service.
         connection: number of the connection, from 1.
         message: number of the message on this connection, from 0, whose reply is wrong; if no reply
-            was due, that of the last message sent, or None if there was none.
+            was expected, that of the last message sent, or None if there was none.
         seconds: seconds since the first stage began; negative before, None if it never began.
         at: when it was noticed (ISO 8601, UTC).
         explanation: what is wrong, in words.
-        offset: first byte that differs, from 0; None if no reply was due, or if all bytes were
-            right and came at the wrong time.
-        begin: number of the first byte, from 0, of those in `sent` and `received`.
-        sent: what should have come.
-        received: what came.
+        offset: number of the first byte that differs, from 0; None if no reply was expected, or if
+            all bytes are right and arrived at the wrong time.
+        begin: number of the first byte of `sent` and of `received`, from 0.
+        sent: the expected bytes.
+        received: the received bytes.
     """
 
     kind: str
@@ -86,7 +87,7 @@ class WrongReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FirstFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """The first failure of a kind other than a wrong reply.
+    """The first failure of a kind, other than a wrong reply.
 
     Attributes:
         kind: kind of the failure, such as `refused` or `handshake`, as in `errors`.
@@ -96,7 +97,8 @@ class FirstFailure(msgspec.Struct, frozen=True, kw_only=True):
             None if there was none.
         seconds: seconds since the first stage began; negative before, None if it never began.
         at: when it was noticed (ISO 8601, UTC).
-        reason: text of the operating system or of OpenSSL, or what was waited for in vain.
+        reason: error text of the operating system or of OpenSSL, or the event that did not happen
+            in time.
     """
 
     kind: str
@@ -131,7 +133,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def earliest(several: Iterable[Evidence]) -> Evidence:
-    """Return the earliest failures of each kind out of several, each one once."""
+    """Return the earliest failures of each kind from several results, without duplicates."""
     together = list(several)
     return Evidence(
         wrong_replies=_earliest((one.wrong_replies for one in together), MOST_OF_A_KIND),
@@ -163,11 +165,12 @@ def evidence_of(
     """Return the evidence of a test.
 
     Args:
-        found: what its generators found.
-        errors: number of failures by kind. A kind whose failures were all withdrawn, as when a
-            datagram came late, has no evidence.
+        found: failures that its generators found.
+        errors: number of failures by kind. A kind whose number is 0 again, because lost datagrams
+            have arrived late, has no evidence.
         targets: URLs of the targets, which connections use in turn.
-        begin_ns: when the first stage began, on the monotonic clock; None if it never did.
+        begin_ns: instant at which the first stage began, in nanoseconds of the monotonic clock;
+            None if it never did.
     """
     wall_clock_ns = time.time_ns() - time.monotonic_ns()
 

@@ -1,4 +1,4 @@
-"""The answer of `echo-load idle`: how long a path keeps an idle connection."""
+"""The answer of `echo-load idle`: the time for which a path keeps an idle connection."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class IdleRung(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         round: number of the round, from 1.
-        pause_seconds: how long it was to be idle. Over UDP three sockets share a pause, and one
-            reply is enough.
-        idle_seconds: how long it really was idle: until the probe was sent, which may be a little
-            later, or the peer closed it; 0 if the search ended before.
-        outcome: `kept` if the probe was answered; how the connection was dropped; or `unknown` if
-            the search ended before.
-        closed_seconds: how long the connection had been idle when the peer closed or reset it; None
-            if that did not happen while it was idle.
+        pause_seconds: planned idle time. Over UDP three connections share a pause, and one reply is
+            enough.
+        idle_seconds: actual idle time: until the probe was sent, which may be a little later, or
+            the peer closed the connection; 0 if the search ended before.
+        outcome: `kept` if the probe was answered; the way in which the connection was dropped; or
+            `unknown` if the search ended before.
+        closed_seconds: idle time after which the peer closed or reset the connection; None if that
+            did not happen while it was idle.
     """
 
     round: int
@@ -43,7 +43,7 @@ class IdleRung(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def how(self) -> How | None:
-        """How it was dropped; None if it was not, or that is not known."""
+        """The way in which it was dropped; None if it was not, or if that is not known."""
         match self.outcome:
             case "kept" | "unknown":
                 return None
@@ -61,21 +61,21 @@ class IdleRung(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdleResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the path keeps an idle connection, and the connections that showed it.
+    """The time for which the path keeps an idle connection, and the connections that showed it.
 
     Attributes:
         kept_seconds: longest pause after which a connection still answered, of those shorter than
             `dropped_seconds`; 0 if there is none.
         dropped_seconds: shortest pause after which a connection was dropped; exact if the peer
-            closed it while it was idle, otherwise the time of the probe that found out. None if
-            none was dropped.
-        how: how it was dropped: `reset`, `end_of_stream`, in `silence` (the probe got no reply,
-            although a new connection did), `unreachable` (an ICMP error) or `broken` (another
-            error, such as of TLS).
+            closed it while it was idle, otherwise the time of the probe that was not answered. None
+            if none was dropped.
+        how: the way in which it was dropped: `reset`, `end_of_stream`, in `silence` (the probe got
+            no reply, although a new connection did), `unreachable` (an ICMP error) or `broken`
+            (another error, such as of TLS).
         irregular_seconds: longest pause above `dropped_seconds` after which a connection answered
             nevertheless; None if there is none.
-        up_to_seconds: longest pause that was to be tried.
-        precision_seconds: distance between kept and dropped that was to be reached; None for a
+        up_to_seconds: longest pause to try.
+        precision_seconds: requested distance between kept and dropped, or less; None for a
             hundredth of the latter.
         keepalive_seconds: interval of TCP keep-alives; None without them.
         at_least_seconds: required `kept_seconds`; None for none.
@@ -97,7 +97,7 @@ class IdleResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_short(self) -> bool:
-        """Whether connections were kept for less than what was required."""
+        """True if connections were kept for less than the required time."""
         return self.at_least_seconds is not None and self.kept_seconds < self.at_least_seconds
 
     @property
@@ -114,7 +114,7 @@ class IdleResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def note(self) -> str | None:
-        """What the answer does not mean, in one sentence without a full stop; None for nothing."""
+        """A caveat of the answer in one sentence, without a full stop; None if there is none."""
         if not self.datagrams or not self.kept_seconds:
             return None
         return (
@@ -124,7 +124,7 @@ class IdleResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def how_in_words(self) -> str:
-        """How connections were dropped, in words."""
+        """The way in which connections were dropped, in words."""
         return HOW_IN_WORDS[self.how] if self.how is not None else "none was dropped"
 
     @property

@@ -97,7 +97,7 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, measured: Measured) -> Latencies:
-        """Summarize what was measured."""
+        """Summarize measured distributions."""
         return cls(**{name: Latency.of(times) for name, times in measured.by_name().items()})
 
 
@@ -116,13 +116,13 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         bytes_received: payload bytes received back.
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams received back.
-        retransmits: segments that the TCP of this machine sent again; None without TCP.
+        retransmits: segments that the TCP of this machine retransmitted; None without TCP.
         handshakes_resumed: TLS handshakes that resumed the session of an earlier connection; None
-            if that was not asked for.
+            if sessions were not to be resumed.
         jitter_us: jitter of the round trips over UDP in microseconds: the estimate of RFC 3550
             (section 6.4.1) from consecutive round trips of a connection, averaged over all replies;
             None without UDP, or without two round trips on a connection.
-        loss_burst: most datagrams that were lost one after the other on a connection; None without
+        loss_burst: largest number of consecutive datagrams that a connection lost; None without
             UDP.
         errors: number of failures by kind, such as `timeout` or `corrupt`.
         attempts: denominator of error shares: completed round trips, and failures without one.
@@ -374,7 +374,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             anything failed that no threshold allows, was lost, or was not run; otherwise `crossed`
             if a threshold was crossed; otherwise `passed`.
         passed: whether the verdict is `passed`.
-        reasons: why the test did not pass, one line each; empty if it passed.
+        reasons: reasons for which the test did not pass, one line each; empty if it passed.
         evidence: the first failures of each kind.
         by_target: result of each target, in the order of `targets`; empty unless `run`, `hold` or
             `capacity` tested several.

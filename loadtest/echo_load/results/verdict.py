@@ -29,7 +29,8 @@ class End(NamedTuple):
     Attributes:
         interrupted: whether a user or a signal stopped it.
         aborted: whether a threshold stopped it.
-        failure: how the server that was started for the test failed; None if it did not.
+        failure: reason for which the server that was started for the test ended early; None if it
+            did not.
         missing: number of parts, over all repeats, that were not run.
         parts: number of planned parts: stages if each has its own connections, otherwise repeats.
     """
@@ -45,7 +46,7 @@ def tolerated(plan: Plan, kind: str) -> bool:
     """Return whether a threshold of the plan allows some errors of this kind.
 
     Without such a threshold no error is tolerated, and wrong replies are never tolerated. A
-    threshold on one of the targets tolerates nothing, because it says nothing of the others.
+    threshold on one of several targets does not count, because it does not apply to the others.
     """
     return is_tolerated(kind, {limit.metric for limit in plan.limits if limit.target is None})
 
@@ -99,13 +100,13 @@ def reach_verdict(
     if end.interrupted:
         failures.append("interrupted before the end")
     elif end.aborted:
-        # The threshold is the reason; messages in flight are missing from the reconciliation.
+        # The crossed threshold is the reason. Messages in flight made the reconciliation differ.
         pass
     elif end.missing:
         parts = "stages" if plan.reopen else "repeats"
         failures.append(f"{end.missing} of {end.parts} {parts} not run")
     elif reconciliation is not None and (failures or not totals.errors):
-        # Messages lost to a tolerated error are missing from the reconciliation, too.
+        # Tolerated errors make the reconciliation differ, too.
         failures += reconciliation.differences
     crossed = [
         f"{one.crossed}: {one.measured}"

@@ -1,4 +1,4 @@
-"""What `echo-load watch` found: outages, reconnections and lost messages."""
+"""The answer of `echo-load watch`: outages, reconnections and lost messages."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
     """A time in which probes of a target failed.
 
     Attributes:
-        begin: when it began, in seconds since the watch began: when the first probe that failed was
-            sent, or the connection broke.
-        end: when it ended: the first checked reply after the last failed probe was sent; the end of
-            the watch if `ongoing`.
+        begin: when it began, in seconds since the watch began: when the first failed probe was
+            sent, or a connection broke.
+        end: when it ended, in the same way: at the first checked reply after the last failed probe
+            was sent, or at the end of the watch if `ongoing`.
         seconds: duration.
         target: URL of the target.
         number: its number among the outages of the target, from 1.
-        kind: what the outage was like, by most of its failed probes: `refused` (nothing listens),
+        kind: kind of most of its failed probes: `refused` (nothing listens),
             `unreachable` (no route), `silent` (no answer within the timeout), `wrong` (replies
             other than what was sent) or `other` (such as a failed TLS handshake). `reset` and
             `closed` are outages in which connections were lost, and nothing else failed.
         errors: number of failed probes and lost connections by kind, as in the totals.
         connections: number of kept connections that were affected.
-        partial: whether other connections were answered meanwhile.
+        partial: whether probes on other connections were answered meanwhile.
         ongoing: whether it lasted until the end of the watch.
         started_at: when it began (ISO 8601, UTC).
     """
@@ -81,12 +81,12 @@ class TargetWatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The availability of targets over a time.
+    """The outages and the availability of targets during a watch.
 
     Attributes:
         seconds: duration of the watch.
-        interval_seconds: interval at which each target was probed on a kept connection, and as
-            often on a new one.
+        interval_seconds: interval at which each target was probed on a kept connection, and at
+            which it was probed on a new one.
         outages: each outage, in the order in which they began.
         pauses: each time in which the watch itself did not run (it was stopped, or got no
             processor), of 0.1 s or more.
@@ -134,7 +134,7 @@ class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def within_budget(self) -> bool:
-        """Whether the outages did not take longer than allowed."""
+        """True if the outages did not take longer than allowed."""
         return self.budget_seconds is None or self.outage_seconds <= self.budget_seconds
 
 

@@ -1,1 +1,1 @@
-"""The page of the HTML report: charts, tables and styles."""
+"""The page of the HTML report: charts, tables and style sheet."""

@@ -1,4 +1,4 @@
-"""Axes with readable marks, as plotly.js takes them."""
+"""Axes with readable tick marks, in the format of plotly.js."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from echo_load.plan.thresholds import written_time
 Axis = dict[str, Any]
 Number = float | int | None
 
-# More do not fit below a chart on a phone.
+# More tick labels do not fit below a chart on a phone.
 _MOST_TICKS = 6
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 
@@ -29,7 +29,7 @@ def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
         return {"type": "log"}
     decades = range(math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + 2)
     marks = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
-    # From the mark below the lowest value to the one above the highest: there are always two.
+    # From the mark below the lowest value to the one above the highest: at least two marks.
     low = max(mark for mark in marks if mark <= min(known))
     high = min(mark for mark in marks if mark > max(known))
     few = math.log10(high / low) <= 3
@@ -91,7 +91,7 @@ def of_nines(nines: float) -> Axis:
 
 
 def of_kinds(count: int) -> Axis:
-    """Return an axis of kinds of errors, on which a few bars are not wider than many."""
+    """Return an axis of kinds of errors, on which few bars are not wider than many."""
     spare = max(0.0, (6 - count) / 2)
     return {"type": "category", "range": [-0.5 - spare, count - 0.5 + spare]}
 

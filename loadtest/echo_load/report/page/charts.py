@@ -1,4 +1,4 @@
-"""The charts of a report, as data for plotly.js."""
+"""The charts of a report, in the format of plotly.js."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["Chart", "Run", "charts"]
 
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
-    """Return all charts; each shows all runs. Those over time say nothing about idleness."""
+    """Return all charts, each of which shows all runs.
+
+    For searches for an idle timeout there are only the charts of idle times.
+    """
     if all(run.result.idle is not None for run in runs):
         return idle(runs)
     watched = all(run.result.watch is not None for run in runs)

@@ -25,8 +25,8 @@ from echo_load.report.page.traces import (
 )
 from echo_load.results.result import Spread
 
-_BINS_A_DECADE = 30
-_POINTS_A_NINE = 25
+_BINS_PER_DECADE = 30
+_POINTS_PER_NINE = 25
 
 
 def distribution(runs: Sequence[Run]) -> Chart:
@@ -62,7 +62,7 @@ def distribution(runs: Sequence[Run]) -> Chart:
 
 
 def _at_its_peak(trace: Trace) -> Trace:
-    """Return a marker at the peak of a distribution, which represents it in the legend."""
+    """Return a marker at the peak of a distribution, and show that in the legend instead."""
     trace["showlegend"] = False
     peak = trace["y"].index(max(trace["y"]))
     marked = {name: [trace[name][peak]] for name in ("x", "y", "customdata")}
@@ -74,7 +74,7 @@ def percentiles(runs: Sequence[Run]) -> Chart:
     data = [_percentile_curve(run.response, run.name, number) for number, run in enumerate(runs)]
     if len(runs) == 1:
         data[0]["mode"] = "lines"
-    said = [
+    captions = [
         f"99 % within {written_time(run.result.latency_us.response.p99 / 1e6)}{of_run(run, runs)}"
         for run in runs
         if run.response.count
@@ -84,13 +84,13 @@ def percentiles(runs: Sequence[Run]) -> Chart:
         "latency",
         "Percentiles",
         "Response time by percentile of the messages, on a scale that gives each further nine "
-        f"the same space. {'; '.join(said)}.",
+        f"the same space. {'; '.join(captions)}.",
         *_percentile_chart(data, legend=len(runs) > 1),
     )
 
 
 def response_and_service(runs: Sequence[Run]) -> Chart:
-    """Return the chart of response time and service time by percentile, of open loops."""
+    """Return the chart of response time and service time by percentile, for open loops only."""
     data = []
     for number, run in enumerate(runs):
         if not run.result.plan.open_loop:
@@ -135,13 +135,13 @@ def spread(runs: Sequence[Run]) -> Chart:
             trace["mode"] = "lines"
         if spread.most:
             data.append(trace)
-    said = [f"{_from_to(run.result.spread)}{of_run(run, runs)}" for run in runs]
+    ranges = [f"{_from_to(run.result.spread)}{of_run(run, runs)}" for run in runs]
     return Chart(
         "spread",
         "latency",
         "Spread over connections",
         "Messages by percentile of the connections; a flat line means that all were served "
-        f"equally. {', '.join(said)} messages per connection.",
+        f"equally. {', '.join(ranges)} messages per connection.",
         data,
         layout_of(axes.of_connections(), axes.of_counts(values_of(data)), legend=len(runs) > 1)
         | {"hovermode": "closest"},
@@ -157,11 +157,11 @@ def _from_to(spread: Spread) -> str:
 def _percentile_curve(times: LatencyHistogram, name: str, number: int) -> Trace:
     """Return the curve of times over 1/(1 - share).
 
-    On a logarithmic axis of this kind, each further nine takes the same space.
+    On a logarithmic axis of these values, each further nine takes the same space.
     """
     nines = math.log10(times.count) if times.count > 1 else 0.0
-    steps = range(int(nines * _POINTS_A_NINE) + 1) if times.count else range(0)
-    x: list[Number] = [float(f"{10 ** (step / _POINTS_A_NINE):.6g}") for step in steps]
+    steps = range(int(nines * _POINTS_PER_NINE) + 1) if times.count else range(0)
+    x: list[Number] = [float(f"{10 ** (step / _POINTS_PER_NINE):.6g}") for step in steps]
     percentiles = [100 * (1 - 1 / point) for point in x if point]
     y: list[Number] = [float(f"{us / 1e6:.5g}") for us in times.percentiles_us(percentiles)]
     trace = with_times(line(Points(x, y, []), name, number))
@@ -187,6 +187,6 @@ def _log_bounds(times: LatencyHistogram) -> list[int]:
     if not times.count:
         return []
     (least,) = times.percentiles_us([0])
-    low = math.floor(math.log10(max(least * 1e3, 1)) * _BINS_A_DECADE) - 1
-    high = math.ceil(math.log10(max(times.max_ns, 1)) * _BINS_A_DECADE) + 1
-    return [round(10 ** (step / _BINS_A_DECADE)) for step in range(low, high + 1)]
+    low = math.floor(math.log10(max(least * 1e3, 1)) * _BINS_PER_DECADE) - 1
+    high = math.ceil(math.log10(max(times.max_ns, 1)) * _BINS_PER_DECADE) + 1
+    return [round(10 ** (step / _BINS_PER_DECADE)) for step in range(low, high + 1)]

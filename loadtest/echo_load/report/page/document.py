@@ -47,9 +47,9 @@ def render(
 
 
 def _policy(*scripts: str) -> str:
-    """Return a Content-Security-Policy that allows these scripts only, and loads nothing.
+    """Return a Content-Security-Policy that allows only these scripts, and no request.
 
-    It allows inline styles, because plotly.js uses them.
+    Inline styles are allowed, because plotly.js uses them.
     """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -11,11 +11,11 @@ from echo_load.plan.thresholds import Threshold
 from echo_load.report.page.seconds import Part, parts
 from echo_load.results.result import Result
 
-# With more parts than this, there is no space for their numbers; with more than the next, for them.
+# Largest number of parts whose numbers fit in a chart, and of parts that fit without numbers.
 _MOST_LABELS = 14
 _MOST_PARTS = 60
-# The least distance between labels, as a share of the axis.
-_NEAR = 0.09
+# Smallest distance between labels, as a share of the axis.
+_LABEL_DISTANCE = 0.09
 
 Shape = dict[str, Any]
 
@@ -54,7 +54,7 @@ def percentiles(result: Result) -> list[Guide]:
 
 
 def shared_parts(results: Sequence[Result]) -> list[Part]:
-    """Return the stages and repeats if there are several, the same in all results."""
+    """Return the stages and repeats, if there are several and they are the same in all results."""
     found = parts(results[0])
     if not 1 < len(found) <= _MOST_PARTS or any(parts(one) != found for one in results[1:]):
         return []
@@ -68,7 +68,7 @@ def numbered_parts(results: Sequence[Result]) -> list[Part]:
 
 
 def drawn_over_time(results: Sequence[Result], limits: Sequence[Guide]) -> dict[str, Any]:
-    """Return shapes: parts, every other one shaded, and a line for each threshold."""
+    """Return shapes: a rectangle for each part, alternately shaded, and a line per threshold."""
     found = shared_parts(results)
     shapes = [_shaded(part, number % 2 == 1) for number, part in enumerate(found)]
     if len(found) > _MOST_LABELS:
@@ -83,7 +83,7 @@ def drawn_limits(limits: Sequence[Guide]) -> list[Shape]:
         _line("y", limit.at)
         | {
             "label": {
-                # Escaped, because plotly.js reads markup.
+                # Escaped, because plotly.js interprets markup.
                 "text": html.escape(limit.label, quote=False),
                 "textposition": "start",
                 "yanchor": "bottom",
@@ -104,9 +104,9 @@ def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, An
     for guide in guides:
         shape = _line("x", guide.at)
         place = (math.log10(guide.at) - low) / (high - low)
-        if place - before >= _NEAR:
-            # On the side of the line that has space.
-            anchor = "right" if place > 1 - _NEAR else "left"
+        if place - before >= _LABEL_DISTANCE:
+            # The label is on the side of the line that has space.
+            anchor = "right" if place > 1 - _LABEL_DISTANCE else "left"
             label = {"text": guide.label, "textposition": "end", "textangle": 0}
             shape["label"] = label | {"xanchor": anchor, "yanchor": "top", "padding": 3}
             before = place

@@ -30,7 +30,7 @@ def throughput(runs: Sequence[Run]) -> Chart:
     """Return the chart of the messages per second."""
     data = [_counted(run, number, lambda one: one.messages) for number, run in enumerate(runs)]
     if len(runs) == 1 and None not in data[0]["y"]:
-        # plotly.js would fill gaps, too.
+        # With gaps in the line, plotly.js would fill them, too.
         data[0]["fill"] = "tozeroy"
     speeds = [
         f"{written_rate(run.result.totals.messages_per_second)}{of_run(run, runs)}" for run in runs
@@ -118,7 +118,7 @@ def errors(runs: Sequence[Run]) -> Chart:
         ]
     layout = _over_time(runs, data) | {"barmode": "stack", "showlegend": True}
     if kinds and not any(values_of(data)):
-        # The series has no errors, as when not one connection could be opened.
+        # The series has no errors, for example because no connection could be opened.
         caption = f"Failures by kind; {total:,} in all, none of them in a second of the series."
         data, layout = _errors_in_all(runs, kinds)
     elif len(runs) == 1:

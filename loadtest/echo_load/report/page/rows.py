@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
     Attributes:
         text: its text.
-        good: whether the text is good or bad news; None for neither.
+        good: True if the text reports a success, False for a failure; None for neither.
     """
 
     text: str
@@ -69,7 +69,7 @@ def description(result: Result) -> str:
 
 
 def checked(result: Result) -> str:
-    """Return what was checked, and the errors found, in one sentence."""
+    """Return the numbers of connections, replies and errors in one sentence."""
     checked = checks(result)
     kept = sum(one.passed for one in result.thresholds)
     if kept and kept == len(result.thresholds) and not result.totals.errors:
@@ -86,7 +86,7 @@ def latencies(measured: Latencies) -> list[tuple[str, Latency]]:
 
 
 def thresholds(results: Sequence[Result]) -> list[tuple[str, list[Cell]]]:
-    """Return a row per threshold: whether each run kept it."""
+    """Return a row per threshold, with its outcome in each run."""
     columns = [{one.name: one for one in result.thresholds} for result in results]
     rows = []
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -133,7 +133,7 @@ def errors(result: Result) -> dict[str, str]:
 
 def plan(result: Result) -> dict[str, str]:
     """Return the fields of a plan that are set."""
-    asked = result.plan
+    given = result.plan
     if result.idle is not None:
         return _idle_plan(result, result.idle)
     if result.watch is not None:
@@ -142,15 +142,15 @@ def plan(result: Result) -> dict[str, str]:
         "command": f"echo-load {result.command}",
         "targets": ", ".join(result.targets),
         "engine": _engine(result),
-        "stages": _stages(asked),
-        "pacing": f"open loop, {asked.arrivals} arrivals" if asked.open_loop else "closed loop",
-        "thresholds": ", ".join((*asked.thresholds, *asked.abort_on)),
+        "stages": _stages(given),
+        "pacing": f"open loop, {given.arrivals} arrivals" if given.open_loop else "closed loop",
+        "thresholds": ", ".join((*given.thresholds, *given.abort_on)),
     }
-    for name in asked.__struct_fields__:
-        value = getattr(asked, name)
+    for name in given.__struct_fields__:
+        value = getattr(given, name)
         if name not in _SHOWN_ELSEWHERE and value not in (None, False, ()):
             rows[name.replace("_", " ")] = _written(name, value)
-    if not asked.open_loop:
+    if not given.open_loop:
         del rows["arrivals"]
     return {name: value for name, value in rows.items() if value}
 
@@ -212,14 +212,14 @@ def server(result: Result) -> dict[str, str]:
 
 
 def _engine(result: Result) -> str:
-    """Return what sent the messages; some commands have means of their own."""
+    """Return the name of the engine, or what `idle` and `watch` use instead of an engine."""
     if result.idle is not None:
         return "a poll loop"
     return result.plan.driven_by if result.watch is None else "threads"
 
 
 def _idle_plan(result: Result, found: IdleResult) -> dict[str, str]:
-    """Return the fields of a plan for finding an idle timeout that are set."""
+    """Return the parameters of a search for an idle timeout that are set."""
     times = {
         "up to": found.up_to_seconds,
         "precision": found.precision_seconds,
@@ -249,11 +249,11 @@ def _watch_plan(result: Result, found: WatchResult) -> dict[str, str]:
     }
 
 
-def _stages(asked: Plan) -> str:
+def _stages(given: Plan) -> str:
     return ", ".join(
-        asked.stage_name(stage)
+        given.stage_name(stage)
         + (f" for {format_duration(stage.duration)}" if stage.duration is not None else "")
-        for stage in asked.run_stages
+        for stage in given.run_stages
     )
 
 

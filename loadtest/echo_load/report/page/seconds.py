@@ -1,4 +1,4 @@
-"""The series of a result as points of a chart: thinned out, but with its gaps."""
+"""The series of a result as points of a chart: downsampled, with the gaps of the series."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Points(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Whether a point has no neighbour to which a line could be drawn."""
+        """True if a point has no neighbour to which a line could be drawn."""
         around = [None, *self.y, None]
         return any(
             one is not None and before is None and after is None
@@ -61,7 +61,7 @@ def points(result: Result, read: Callable[[Second], Number], keep: Aggregate = "
     Args:
         result: the result with the series.
         read: function that returns the figure of a second; None if it has none.
-        keep: which value represents several seconds that share a point.
+        keep: the value that represents several seconds at one point.
     """
     size = math.ceil(len(result.series) / _MOST_POINTS) or 1
     found = Points([], [], [])
@@ -114,7 +114,7 @@ def _aggregated(values: Sequence[float], keep: Aggregate) -> Number:
 
 
 def _pieces(result: Result) -> list[list[Second]]:
-    """Return the sequences of seconds without a gap or a change of connections."""
+    """Return the sequences of seconds without a gap or a replacement of the connections."""
     pieces: list[list[Second]] = [list(result.series[:1])] if result.series else []
     for before, one in pairwise(result.series):
         reopened = result.plan.reopen and one.stage != before.stage

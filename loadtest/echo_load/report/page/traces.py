@@ -1,6 +1,6 @@
-"""Parts of charts: traces and layouts as plotly.js takes them.
+"""Parts of charts: traces and layouts in the format of plotly.js.
 
-Instead of a colour, each trace has the name of one (`meta.colour`), so that the page can use a
+A trace has the name of a colour (`meta.colour`) instead of the colour, so that the page can use a
 light or a dark palette. Nothing is distinguished by colour alone: runs also differ in their
 markers, percentiles in their dashes, and kinds of errors in their patterns.
 """
@@ -18,7 +18,7 @@ from echo_load.report.page.axes import Number
 from echo_load.report.page.seconds import Points
 from echo_load.results.result import Result
 
-# Each of up to this many points has a marker; of more, only a dozen do.
+# Up to this number of points, each point has a marker; of more points, a dozen have one.
 _FEW_POINTS = 60
 # Number of colours in the palette for runs, and of those for kinds of errors.
 COLOURS = 6
@@ -63,8 +63,8 @@ class Chart:
         group: group of charts to which it belongs.
         title: heading above the chart.
         caption: text that explains the chart.
-        data: traces as plotly.js takes them; empty if there is nothing to show.
-        layout: layout as plotly.js takes it.
+        data: traces in the format of plotly.js; empty if there is nothing to show.
+        layout: layout in the format of plotly.js.
     """
 
     name: str
@@ -109,7 +109,7 @@ def with_times(trace: Trace) -> Trace:
 
 
 def plain(text: str) -> str:
-    """Return a text escaped for plotly.js, which reads markup, and shortened for a legend."""
+    """Return a text shortened for a legend, and escaped, because plotly.js interprets markup."""
     return html.escape(_short(text), quote=False)
 
 

@@ -21,7 +21,7 @@ from echo_load.commands.watch import watch
 @click.group(no_args_is_help=False, context_settings=settings.command_settings("ECHO_LOAD"))
 @program.version_option
 def echo_load() -> None:
-    """Test echo services: what came back, how fast, and how late.
+    """Test echo services: check every reply, and measure throughput and latency.
 
     Every option of a command can also be set in the environment: ECHO_LOAD_CONNECTIONS=500.
     """

@@ -23,7 +23,7 @@ from echo_load.commands import options
 def report(
     results: tuple[Path, ...], html: Path | None, csv: Path | None, hgrm: Path | None
 ) -> None:
-    """Make reports from results that `echo-load run`, `stress` or `hold` wrote with --output.
+    """Make reports from results that `echo-load run` and other commands wrote with --output.
 
     Without options, the same tables are printed as at the end of the test. --html shows several
     results in the same charts.

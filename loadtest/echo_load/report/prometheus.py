@@ -100,7 +100,8 @@ class ScrapedFigures:
         times: distributions, by the name of their metric.
         uses_tcp: whether a target is reached over TCP.
         uses_udp: whether a target is reached over UDP.
-        elapsed: seconds since the first stage of the current repeat began.
+        elapsed: seconds since the current part of the test began: a repeat, or a stage with
+            connections of its own.
         generators: number of generator processes.
         bound: whether a generator has been the bottleneck.
         busy: share of the time for which the busiest generator used or waited for a processor.
@@ -294,7 +295,7 @@ class _FiguresCollector(Collector):
             ),
             (
                 "elapsed_seconds",
-                "Time since the first stage of the current repeat began.",
+                "Time since the current repeat began, or the current stage of echo-load stress.",
                 figures.elapsed,
             ),
         ):

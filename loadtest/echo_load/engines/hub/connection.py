@@ -62,7 +62,7 @@ class HubConnection(_socket.socket):
             an open loop only.
         sent_ns: instant at which `expected` was sent; before the first message, at which connecting
             began.
-        in_flight: messages in flight; None if there is at most the one in `expected`.
+        in_flight: messages in flight; None while `expected` is used instead.
         unsent: bytes that the socket has not accepted yet; None if it has accepted all.
         fresh: True until the first bytes are received.
         head: the beginning of all messages, for a payload with tails.

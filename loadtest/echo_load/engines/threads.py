@@ -48,8 +48,8 @@ class ThreadsEngine:
         recorder: receives the times and the failures.
 
     Attributes:
-        share: the share of the generator.
-        recorder: receives the times and the failures.
+        share: see above.
+        recorder: see above.
         connects: limits the number of connections that are being opened.
         tls: the TLS context; None without TLS.
         schedule: the schedule of the open loop.
@@ -113,11 +113,7 @@ class ThreadsEngine:
         self.sleep_until(self.origin_ns)
 
     def sleep_until(self, instant_ns: int) -> None:
-        """Block a thread of this engine until an instant, or until `abort`.
-
-        Args:
-            instant_ns: the instant in nanoseconds of the monotonic clock.
-        """
+        """Block a thread of this engine until an instant of the monotonic clock, or `abort`."""
         while not self.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
             seconds = min(left / 1e9, _LONGEST_WAIT_SECONDS)
             if seconds < _LONGEST_SLEEP_SECONDS:
@@ -456,12 +452,7 @@ class _Client(threading.Thread):
             self._until_ns = 0
 
     def _is_open_until(self, instant_ns: int, connection: EchoConnection) -> bool:
-        """Wait without messages in flight; return False if the connection is lost, or on `abort`.
-
-        Args:
-            instant_ns: end of the wait, in nanoseconds of the monotonic clock.
-            connection: the connection.
-        """
+        """Wait without messages in flight; return False if the connection is lost, or on `abort`."""
         engine = self._engine
         while not engine.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
             seconds = left / 1e9 - _LONGEST_SLEEP_SECONDS / 2
@@ -528,12 +519,7 @@ class _Client(threading.Thread):
         return min(fitting, allowed, self._stop_at - self._sequence)
 
     def _answered(self, nanoseconds: int) -> None:
-        """Record the first reply of a connection.
-
-        Args:
-            nanoseconds: time from its first message to the first byte of the reply, or to the whole
-                reply with one message in flight.
-        """
+        """Record the time to the first reply of a connection."""
         self._failures = 0
         self.times.first_byte.append(nanoseconds)
 

@@ -452,7 +452,7 @@ class _Client(threading.Thread):
             self._until_ns = 0
 
     def _is_open_until(self, instant_ns: int, connection: EchoConnection) -> bool:
-        """Wait without messages in flight; return False if the connection is lost, or on `abort`."""
+        """Wait without messages in flight; return False if the connection is lost, or aborted."""
         engine = self._engine
         while not engine.aborted and (left := instant_ns - time.monotonic_ns()) > 0:
             seconds = left / 1e9 - _LONGEST_SLEEP_SECONDS / 2

@@ -71,6 +71,8 @@ class HubConnection(_socket.socket):
         over: True if the connection is to be closed as soon as nothing is in flight.
         address: address of the target.
         attempt: index of that address in the addresses of the target.
+        broken: error of a failed send; None before. The connection is given up once what had
+            arrived is received.
         crossed: True if a receive has to wait until the socket is writable; it is then watched for
             that alone.
         datagram: True for a UDP socket.
@@ -86,6 +88,7 @@ class HubConnection(_socket.socket):
     __slots__ = (
         "address",
         "attempt",
+        "broken",
         "burst",
         "crossed",
         "datagram",
@@ -127,6 +130,7 @@ class HubConnection(_socket.socket):
     over: bool
     address: Address
     attempt: int
+    broken: ConnectionError | None
     crossed: bool
     datagram: bool
     highest: int
@@ -176,6 +180,7 @@ class HubConnection(_socket.socket):
         connection.queued = connection.crossed = False
         connection.address = address
         connection.attempt = 0
+        connection.broken = None
         connection.datagram = datagram
         connection.highest = -1
         connection.missing = None

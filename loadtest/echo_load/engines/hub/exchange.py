@@ -212,7 +212,7 @@ class Exchange:
                 note_taken(0)
             except OSError as error:
                 note_taken(0)
-                self._on_lost(connection, _failure(error))
+                self._note_broken(connection, error)
         self._counts.bytes_sent += sum(taken)
         if taken.count(self._share.payload.largest) != len(taken):
             # Some messages are smaller than the largest one, or were not accepted completely.
@@ -283,8 +283,10 @@ class Exchange:
         except BlockingIOError:
             taken = 0
         except OSError as error:
-            self._on_lost(connection, _failure(error))
-            return
+            taken = 0
+            self._note_broken(connection, error)
+            if connection.broken is None:
+                return
         self._counts.bytes_sent += taken
         if taken < len(message):
             self._keep(connection, message, taken)
@@ -323,15 +325,28 @@ class Exchange:
                 connection.crossed = False
                 unsent = 0 if connection.unsent is None else WRITABLE
                 self._set.change(connection.fileno(), READABLE | unsent)
-            if events & WRITABLE and connection.unsent is not None:
+            if events & WRITABLE and connection.unsent is not None and connection.broken is None:
                 self._send_rest(connection, connection.unsent)
-            if events & ~WRITABLE and connection.fileno() >= 0:
+            if (events & ~WRITABLE or connection.broken) and connection.fileno() >= 0:
                 data = connection.recv(_MOST_BYTES)
                 self._counts.bytes_received += len(data)
+                if not data and isinstance(connection.broken, ConnectionResetError):
+                    # The failed send has already consumed the error of the socket.
+                    raise connection.broken
                 self._take(connection, data, time.monotonic_ns())
         except BlockingIOError as error:
-            self._wait(connection, error)
+            if connection.broken is None:
+                self._wait(connection, error)
+            else:
+                self._on_lost(connection, _failure(connection.broken))
         except OSError as error:
+            self._on_lost(connection, _failure(error))
+
+    def _note_broken(self, connection: HubConnection, error: OSError) -> None:
+        """Note a failed send: the connection is given up once what had arrived is received."""
+        if isinstance(error, ConnectionError) and not connection.datagram:
+            connection.broken = error
+        else:
             self._on_lost(connection, _failure(error))
 
     def _wait(self, connection: HubConnection, blocked: BlockingIOError) -> None:
@@ -349,6 +364,9 @@ class Exchange:
         try:
             taken = connection.send(unsent)
         except BlockingIOError:
+            return
+        except ConnectionError as error:
+            self._note_broken(connection, error)
             return
         self._counts.bytes_sent += taken
         connection.unsent = unsent[taken:] or None

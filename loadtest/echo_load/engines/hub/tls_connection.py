@@ -172,14 +172,7 @@ class TlsConnection(OpenSslSocket, HubConnection):
             raise BlockingIOError
         # A call that fails does not tell how much of its data has left: of a record, nothing has.
         view = memoryview(data) if len(data) > LARGEST_RECORD else data
-        try:
-            sent = super().send(view[:LARGEST_RECORD])
-        except ConnectionError:
-            if self.fresh:
-                # If the alert that explains the closing has arrived, this raises its error.
-                with suppress(BlockingIOError, ConnectionError):
-                    self.recv(LARGEST_RECORD)
-            raise
+        sent = super().send(view[:LARGEST_RECORD])
         # An error is raised again by the next call.
         with suppress(OSError):
             while sent < len(view):
@@ -218,6 +211,9 @@ class TlsConnection(OpenSslSocket, HubConnection):
             if fresh and "_ALERT_" in (error.reason or ""):
                 text = f"TLS handshake failed: {protocol_error(error).strerror}"
                 raise HandshakeRejectedError(text) from error
+            if self.broken and isinstance(error, ssl.SSLEOFError):
+                # The failed send has already consumed the error of the socket.
+                raise self.broken from error
             self.end_of_stream(error)
             return b""
         if fresh and self.sessions is not None:

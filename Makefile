@@ -47,6 +47,10 @@ bench: $(VENV)/.installed-bench  ## measure server and generator against their p
 bench-million: $(VENV)/.installed-bench  ## hold up to a million connections (needs 16 GB; see docs/performance.md)
 	@$(BIN)/python tests/benchmarks/million_connections.py
 
+.PHONY: bench-capacity
+bench-capacity: $(VENV)/.installed-bench  ## compare the answers of echo-load capacity with known limits (an hour)
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/capacity_accuracy.py
+
 .PHONY: bench-compare
 bench-compare: $(VENV)/.installed-bench  ## measure the files against an earlier revision: make bench-compare REV=main~5
 	@$(BIN)/python tests/benchmarks/compare_revisions.py $(REV)

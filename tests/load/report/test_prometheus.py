@@ -117,7 +117,9 @@ def test_metrics_equal_the_measured_figures(echo_server: EchoServerProcess) -> N
     assert count == figures["echo_load_messages_total", ""]
     assert figures["echo_load_received_bytes_total", ""] == 64 * count
     assert figures["echo_load_service_time_seconds_count", ""] == count
-    assert figures["echo_load_connect_time_seconds_count", ""] == 2
+    # A dying listener may have taken another one.
+    opened = figures["echo_load_connections_opened_total", ""]
+    assert figures["echo_load_connect_time_seconds_count", ""] == opened >= 2
     buckets = [
         value
         for (name, _), value in figures.items()

@@ -21,7 +21,7 @@ _thread.start_new_thread = refuse
 NO_PROCESSES = """
 import _posixsubprocess, errno, os
 
-def refuse(*arguments):
+def refuse(*arguments, **settings):
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 _posixsubprocess.fork_exec = os.posix_spawn = os.posix_spawnp = refuse

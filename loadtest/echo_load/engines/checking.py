@@ -271,9 +271,7 @@ class InFlight:
         due = run.data[begin:end]
         rest = data[position : position + end - self._offset]
         got = run.data[begin : self._offset] + rest
-        if got == due:
-            self._advance(run, end, checked)
-        elif len(got) < len(due):
+        if len(got) < len(due):
             self._differing = bytearray(got)
             self._offset = begin
         else:

@@ -44,7 +44,7 @@ bench: $(VENV)/.installed-bench  ## measure server and generator against their p
 	@$(BIN)/python tests/benchmarks/generator_throughput.py
 
 .PHONY: bench-million
-bench-million: $(VENV)/.installed-bench  ## hold up to a million connections (needs 16 GB; see docs/performance.md)
+bench-million: $(VENV)/.installed-bench  ## hold up to a million connections (needs 16 GB)
 	@$(BIN)/python tests/benchmarks/million_connections.py
 
 .PHONY: bench-capacity
@@ -54,10 +54,6 @@ bench-capacity: $(VENV)/.installed-bench  ## compare the answers of echo-load ca
 .PHONY: bench-compare
 bench-compare: $(VENV)/.installed-bench  ## measure the files against an earlier revision: make bench-compare REV=main~5
 	@$(BIN)/python tests/benchmarks/compare_revisions.py $(REV)
-
-.PHONY: performance
-performance: $(VENV)/.installed-bench  ## write the tables and plots of docs/performance.md from build/bench
-	@$(BIN)/python docs/make_performance.py --from build/bench
 
 .PHONY: reference
 reference: $(VENV)/.installed  ## write docs/options.md anew, the reference of all options

@@ -15,6 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -99,7 +100,11 @@ def hold(connections: int) -> Step:
         MeasurementError: it did not end well.
     """
     cycle = max(10, connections / PROBES_PER_SECOND)
-    with server(-(-connections // PER_WORKER)) as (serving, url):
+    with (
+        server(-(-connections // PER_WORKER)) as (serving, url),
+        # Not a pipe, which would be full before all progress is read.
+        tempfile.TemporaryFile() as output,
+    ):
         idle = memory_kib(serving)
         started = time.monotonic()
         holding = subprocess.Popen(
@@ -108,7 +113,7 @@ def hold(connections: int) -> Step:
                 *("--source-ip", SOURCES, "--connect-timeout", "60s", "--timeout", "60s"),
                 *("--cycle", f"{cycle:.0f}s", "-d", f"{2 * cycle:.0f}s", "--json"),
             ],
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -122,12 +127,14 @@ def hold(connections: int) -> Step:
                 said.append(line)
                 if line.startswith(STAGE_BEGINS):
                     opened = time.monotonic() - started
-            output, _ = holding.communicate()
+            holding.wait()
         watchdog.cancel()
-    if holding.returncode != 0 or not opened:
-        raise MeasurementError(f"{connections:,} connections: {''.join(said).strip()}")
+        if holding.returncode != 0 or not opened:
+            raise MeasurementError(f"{connections:,} connections: {''.join(said).strip()}")
+        output.seek(0)
+        result = json.load(output)
     largest = [max(column) for column in zip(*samples, strict=True)]
-    return Step(opened, json.loads(output), largest[0], largest[1], idle)
+    return Step(opened, result, largest[0], largest[1], idle)
 
 
 @contextmanager

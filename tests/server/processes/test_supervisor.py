@@ -59,6 +59,7 @@ def until_restarts(server: EchoServerProcess, count: int) -> None:
     until(lambda: server.metric("worker_restarts_total") == count, f"{count} restarts")
 
 
+@pytest.mark.untraced
 def test_the_supervisor_is_not_patched_and_has_no_hub(start_server: StartServer) -> None:
     """Nothing of gevent is loaded in it, which is loaded in its workers."""
     server = start_server("--workers", "2", *ADMIN)
@@ -71,6 +72,14 @@ def test_the_supervisor_is_not_patched_and_has_no_hub(start_server: StartServer)
     workers = server.workers()
     assert len(workers) == 2
     assert all(map(loaded, workers))
+
+
+def test_a_worker_does_not_import_what_its_logs_do_not_use(start_server: StartServer) -> None:
+    """rich and pygments, which structlog imports if they are installed, are a fifth of a worker."""
+    pytest.importorskip("rich")
+    log = start_server("--workers", "2", PYTHONVERBOSE="1").log()
+    assert "import 'structlog.dev'" in log
+    assert "import 'rich" not in log
 
 
 def test_one_worker_needs_no_supervisor(start_server: StartServer) -> None:

@@ -19,8 +19,20 @@ test: $(VENV)/.installed-dev  ## run all tests but the slow ones
 	@$(BIN)/pytest -m 'not alone and not slow' --numprocesses 3 --dist worksteal
 
 .PHONY: test-all
-test-all: $(VENV)/.installed-dev  ## run all tests, as continuous integration does
+test-all: $(VENV)/.installed-dev  ## run all tests
 	@$(BIN)/pytest -m 'not alone' --numprocesses 3 --dist worksteal
+	@$(BIN)/pytest -m alone
+
+.PHONY: coverage
+coverage: $(VENV)/.installed-dev  ## run the tests that are not slow, and show which code they do not reach
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(BIN)/coverage run -m pytest -m 'not (alone or slow or untraced)' --numprocesses 3 --dist worksteal
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+.PHONY: test-rest
+test-rest: $(VENV)/.installed-dev  ## run the tests that `make coverage` leaves out
+	@$(BIN)/pytest -m '(slow or untraced) and not alone' --numprocesses 3 --dist worksteal
 	@$(BIN)/pytest -m alone
 
 .PHONY: test-browser

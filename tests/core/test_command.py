@@ -18,6 +18,7 @@ def test_version_shows_all_relevant_versions(name: str) -> None:
         assert word in result.stdout
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_imports_nothing_heavy(name: str, option: str) -> None:

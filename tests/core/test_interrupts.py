@@ -30,7 +30,7 @@ if "INTERRUPTED_AT" in os.environ:
     ("command", "module"),
     [
         ([*SERVER, "--port", "0"], "echo_core.command_line.program"),
-        ([*SERVER, "--port", "0"], "gevent"),
+        pytest.param([*SERVER, "--port", "0"], "gevent", marks=pytest.mark.untraced),
         ([*SERVER, "--port", "0", "--workers", "2"], "echo_server.processes.supervisor"),
         ([*CLIENT, "127.0.0.1:9"], "echo_client.cli"),
         ([*CLIENT, "127.0.0.1:9"], "echo_client.connection"),

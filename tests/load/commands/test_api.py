@@ -43,6 +43,7 @@ def test_a_script_runs_a_plan(start_server: StartServer, tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.untraced
 def test_unused_modules_are_not_imported() -> None:
     heavy = "{'numpy', 'gevent', 'rich', 'psutil', 'hdrh', 'msgspec', 'locust'}"
     loaded = f"print(sorted({heavy} & set(sys.modules)))"

@@ -64,6 +64,7 @@ def test_a_temporary_file_is_used_without_shared_memory(
             assert server.metric("connections_open") == 1
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_without_any_memory_the_error_is_one_line(workers: str) -> None:
     result = subprocess.run(

@@ -19,6 +19,9 @@ _SPREAD = 16
 # Waking up for a message takes longer than sending it: messages due within this time are sent
 # together.
 _TOGETHER_NS = 50_000
+# Messages are sent on up to this number of connections before replies are received. Otherwise a
+# generator that is behind would only send, and replies would count as late that had arrived.
+_MOST_SENDS = 64
 
 
 class Sender(Protocol):
@@ -97,7 +100,8 @@ class Dispatcher:
         pipelined = self._sender.pipeline > 1
         now = time.monotonic_ns()
         self._free_since_ns = min(self._free_since_ns, now)
-        while self.due_ns <= now and free:
+        sends = 0
+        while self.due_ns <= now and free and sends < _MOST_SENDS:
             connection = free.popleft()
             connection.queued = False
             if connection.fileno() < 0 or (most := capacity(connection)) <= 0:
@@ -112,6 +116,7 @@ class Dispatcher:
                 self._recorder.times.lateness.extend([now - one for one in due_ns])
             self._advance()
             send(connection, len(due_ns), now, due_ns)
+            sends += 1
             if pipelined and connection.fileno() >= 0 and capacity(connection) > 0:
                 self.add(connection)
             now = time.monotonic_ns()

@@ -408,6 +408,9 @@ class Exchange:
             self._recorder.evidence.add_reply(connection.number, _too_early(in_flight, data))
             self._on_lost(connection, None)
         elif checked.completed:
+            if self.pipeline == 1 and not in_flight.partial:
+                # It takes more memory than the connection, which may be idle for long.
+                connection.in_flight = None
             self._on_answered(connection)
 
     def _note(self, completed: list[Completed], now: int) -> None:

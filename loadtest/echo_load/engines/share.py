@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from ctypes import c_int64
@@ -26,6 +27,7 @@ NEVER = 2**62
 # Pause between attempts to connect: doubled with each consecutive failure, up to the longest.
 _BACK_OFF_SECONDS = 0.05
 _LONGEST_BACK_OFF_SECONDS = 1.0
+_TICK_SECONDS = 0.01
 # Consecutive failures (in about 7 seconds) after which a connection is given up, if nothing else
 # would end the test.
 _MOST_FAILURES = 10
@@ -94,6 +96,16 @@ class Share:
             seed=seed,
             end_ns=c_int64(NEVER),
         )
+
+    @property
+    def tick_seconds(self) -> float:
+        """The interval in seconds of a generator's periodic work.
+
+        It is longer if generators share cores, which otherwise would mostly wake up for that.
+        """
+        if self.core is not None:
+            return _TICK_SECONDS
+        return _TICK_SECONDS * max(1.0, self.generators / len(os.sched_getaffinity(0)))
 
     @property
     def numbers(self) -> range:

@@ -25,7 +25,7 @@ from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.engines.hub.dispatcher import Dispatcher
 from echo_load.engines.hub.exchange import Exchange
 from echo_load.engines.hub.lifetimes import Lifetimes
-from echo_load.engines.hub.opening import TICK_SECONDS, Opener
+from echo_load.engines.hub.opening import Opener
 from echo_load.engines.hub.timer_queue import TimerQueue
 from echo_load.engines.recorder import Recorder
 from echo_load.engines.share import NEVER, Share
@@ -84,6 +84,9 @@ class HubEngine:
         sweep = min(plan.reply_timeout * _SWEEP_SHARE, _LONGEST_SWEEP_SECONDS)
         self._sweep_ns = int(max(sweep, _SHORTEST_SWEEP_SECONDS) * 1e9)
         self._swept_ns = self._ticked_ns = 0
+        # No reply can be overdue before this instant.
+        self._overdue_ns = 0
+        self._tick_seconds = share.tick_seconds
         self._started = self._ending = False
         self._done = Event()
         self._error: Exception | None = None
@@ -99,7 +102,7 @@ class HubEngine:
             on_open=self._on_open,
             is_wanted=self._lifetimes.is_alive if self._lifetimes else lambda _slot: True,
         )
-        self._tick: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
+        self._tick: Any = self._hub.loop.timer(self._tick_seconds, self._tick_seconds)
 
     def open(self) -> None:
         """Begin to open the initial connections; return immediately."""
@@ -360,25 +363,36 @@ class HubEngine:
         """Record the delay of the hub, open connections, and check for timeouts and the end."""
         now = time.monotonic_ns()
         if self._started:
-            late = now - self._ticked_ns - int(TICK_SECONDS * 1e9)
+            late = now - self._ticked_ns - int(self._tick_seconds * 1e9)
             self._recorder.times.hub_lag.append(max(0, late))
         self._ticked_ns = now
         self._opener.open_some()
         if now - self._swept_ns >= self._sweep_ns:
             self._swept_ns = now
             self._opener.sweep(now)
-            self._sweep(now)
+            if now >= self._overdue_ns:
+                self._overdue_ns = self._sweep(now)
         if self._started:
             self._check_end(now)
 
-    def _sweep(self, now: int) -> None:
-        """Handle replies that have not arrived within the timeout."""
+    def _sweep(self, now: int) -> int:
+        """Handle replies that have not arrived within the timeout.
+
+        Returns:
+            The earliest instant at which another reply can be overdue.
+        """
+        # That of a message that is sent from now on.
+        next_ns = now + self._timeout_ns
         for connection in list(self._connections.values()):
             if not connection.waits:
                 continue
-            age = now - connection.oldest_ns
+            oldest_ns = connection.oldest_ns
+            age = now - oldest_ns
             if age <= self._timeout_ns:
+                next_ns = min(next_ns, oldest_ns + self._timeout_ns)
                 continue
+            # Until it is answered or lost, something can happen to it at any time.
+            next_ns = now
             if connection.datagram:
                 self._expire(connection, now)
             elif connection.in_flight is not None and connection.in_flight.partial:
@@ -390,6 +404,7 @@ class HubEngine:
                 connection.overdue = True
             elif age > 2 * self._timeout_ns:
                 self._lose(connection, Failure(FailureKind.NO_REPLY, self._late(2)))
+        return next_ns
 
     def _late(self, timeouts: int) -> str:
         return f"no reply came within {format_duration(timeouts * self._timeout_ns / 1e9)}"

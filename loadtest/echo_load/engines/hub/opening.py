@@ -23,9 +23,6 @@ from echo_load.measure.counts import Counts
 if TYPE_CHECKING:
     from echo_load.engines.hub.tls_connection import Sessions
 
-# Interval at which the engine checks whether more connections can be opened.
-TICK_SECONDS = 0.01
-
 
 class Opener:
     """Opens connections, and opens them again after a failure.
@@ -74,6 +71,7 @@ class Opener:
         self._failed_first: list[ConnectionSlot] | None = []
         self._timeout_ns = int(plan.connect_timeout * 1e9)
         self._gap_ns = int(1e9 * share.connect_gap)
+        self._tick_ns = int(share.tick_seconds * 1e9)
         self._next_ns = 0
         # Number of slots that wait for space in the backlog of a unix socket.
         self._queued = 0
@@ -133,7 +131,7 @@ class Opener:
         """Open as many waiting connections as the limits of the plan allow now."""
         now = time.monotonic_ns()
         # Delays of up to two ticks are caught up, but not times without waiting connections.
-        self._next_ns = max(self._next_ns, now - int(2 * TICK_SECONDS * 1e9))
+        self._next_ns = max(self._next_ns, now - 2 * self._tick_ns)
         most = self._share.plan.connects_in_flight
         while self._waiting and len(self.opening) + self._queued < most and now >= self._next_ns:
             slot = self._waiting.popleft()

@@ -49,6 +49,7 @@ class Step:
 
     Attributes:
         open_seconds: time until all connections were open.
+        probing_seconds: time for which probes were due.
         result: what `echo-load hold` printed.
         server_kib: largest memory of the whole server.
         generator_kib: largest memory of the whole load generator.
@@ -56,6 +57,7 @@ class Step:
     """
 
     open_seconds: float
+    probing_seconds: int
     result: Any
     server_kib: int
     generator_kib: int
@@ -99,7 +101,7 @@ def hold(connections: int) -> Step:
     Raises:
         MeasurementError: it did not end well.
     """
-    cycle = max(10, connections / PROBES_PER_SECOND)
+    cycle = max(10, round(connections / PROBES_PER_SECOND))
     with (
         server(-(-connections // PER_WORKER)) as (serving, url),
         # Not a pipe, which would be full before all progress is read.
@@ -111,7 +113,7 @@ def hold(connections: int) -> Step:
             [
                 *(sys.executable, "-m", "echo_load", "hold", url, "-c", str(connections)),
                 *("--source-ip", SOURCES, "--connect-timeout", "60s", "--timeout", "60s"),
-                *("--cycle", f"{cycle:.0f}s", "-d", f"{2 * cycle:.0f}s", "--json"),
+                *("--cycle", f"{cycle}s", "-d", f"{2 * cycle}s", "--json"),
             ],
             stdout=output,
             stderr=subprocess.PIPE,
@@ -134,7 +136,7 @@ def hold(connections: int) -> Step:
         output.seek(0)
         result = json.load(output)
     largest = [max(column) for column in zip(*samples, strict=True)]
-    return Step(opened, result, largest[0], largest[1], idle)
+    return Step(opened, 2 * cycle, result, largest[0], largest[1], idle)
 
 
 @contextmanager
@@ -160,7 +162,10 @@ def sampling(*processes: psutil.Process) -> Iterator[list[list[int]]]:
 
 def scenarios(connections: int, step: Step) -> Iterator[Scenario]:
     """Yield what was measured with a number of connections."""
-    totals, latencies = step.result["totals"], step.result["latency_us"]["response"]
+    latencies = step.result["latency_us"]["response"]
+    probed = sum(
+        one["messages"] for one in step.result["series"] if one["second"] < step.probing_seconds
+    )
     for group, unit, values in (
         ("opening", "s", {"all open after": step.open_seconds}),
         (
@@ -172,10 +177,10 @@ def scenarios(connections: int, step: Step) -> Iterator[Scenario]:
                 "generator, with its processes": step.generator_kib / connections,
             },
         ),
-        ("memory of all", "GiB", {"both": (step.server_kib + step.generator_kib) / 2**20}),
-        ("probes", "probes/s", {"checked": totals["messages_per_second"]}),
+        ("total", "GiB", {"both": (step.server_kib + step.generator_kib) / 2**20}),
+        ("probes", "probes/s", {"checked": probed / step.probing_seconds}),
         (
-            "probe times",
+            "times",
             "ms",
             {"p50": latencies["p50"] / 1e3, "p99": latencies["p99"] / 1e3},
         ),

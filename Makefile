@@ -71,6 +71,10 @@ bench-compare: $(VENV)/.installed-bench  ## measure the files against an earlier
 reference: $(VENV)/.installed  ## write docs/options.md anew, the reference of all options
 	@$(BIN)/python docs/make_options.py
 
+.PHONY: man
+man: $(VENV)/.installed  ## write a manual page for each command to build/man
+	@$(BIN)/python docs/make_man.py
+
 .PHONY: clean
 clean:  ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist

@@ -17,12 +17,20 @@ from echo_client.ip_options import ip_options, ip_version
 from echo_client.ping_options import ping_options
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, refuse_unused
+from echo_core.command_line.arguments import Command, Example, outranks, refuse_unused
+from echo_core.command_line.option_groups import heading
+from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import DEFAULT_PORT, Endpoint, NetworkEndpoint
 from echo_core.errors import ExitCode, InvalidValueError
 
 if TYPE_CHECKING:
     from echo_client.connection import EchoConnection
+
+_EXAMPLES = (
+    Example("A prompt that shows the round trip of each line", "echo-client 10.0.0.7:50007"),
+    Example("A ping over UDP", "echo-client -n 10 -i 1s udp://10.0.0.7:50007"),
+    Example("A pipe that checks every byte", "echo-client 10.0.0.7:50007 < big.bin > copy.bin"),
+)
 
 
 def _ip_address(text: str) -> str:
@@ -33,13 +41,25 @@ def _ip_address(text: str) -> str:
     return text
 
 
-@click.command(cls=Command, context_settings=settings.command_settings("ECHO_CLIENT"))
-@click.argument("target", type=option_types.TARGET, required=False, metavar="[HOST:PORT]")
+@click.command(
+    cls=Command,
+    context_settings=settings.command_settings("ECHO_CLIENT"),
+    examples=_EXAMPLES,
+)
+@targets_argument(
+    nargs=1,
+    required=False,
+    metavar="[TARGET]",
+    setting="target",
+    meaning="Without one, --host and --port name it.",
+)
+@heading("Target")
 @click.option("--host", type=option_types.HOST, default="localhost", help="Host to connect to.")
 @click.option(
     "--port", type=option_types.TARGET_PORT, default=DEFAULT_PORT, help="Port to connect to."
 )
 @ip_options
+@heading("Connections")
 @click.option(
     "--source-ip",
     type=option_types.Parsed("ip", _ip_address),
@@ -47,6 +67,7 @@ def _ip_address(text: str) -> str:
     help="Local address to connect from.",
 )
 @tls_options
+@heading("Connections")
 @click.option(
     "--timeout",
     type=option_types.POSITIVE_DURATION,
@@ -59,6 +80,7 @@ def _ip_address(text: str) -> str:
     default="5s",
     help="Maximum time to open a connection, including the TLS handshake.",
 )
+@heading("Pipe")
 @click.option(
     "--datagrams",
     type=click.Choice(["lines", "input"]),
@@ -86,9 +108,7 @@ def echo_client(
     payload_size: int,
     **tls: Any,
 ) -> ExitCode:
-    """Talk to an echo service at HOST:PORT, tcp://, tls:// or udp://HOST:PORT, or unix:///PATH.
-
-    unix://@NAME is a name in Linux's abstract namespace.
+    """Talk to an echo service over TCP, TLS, UDP or a unix socket.
 
     On a terminal it is a prompt: type a line to see the reply and its round trip. Otherwise it is a
     pipe: it sends standard input, writes what comes back to standard output at the same time, and
@@ -97,12 +117,20 @@ def echo_client(
     With -n it is a ping: it sends messages at an interval, and prints the round trip of each and a
     summary.
 
-    Every option can also be set in the environment: ECHO_CLIENT_PORT=50007.
+    Every option can also be set in the environment, and so can the target:
+    ECHO_CLIENT_TARGET=10.0.0.7:50007.
 
     Exit codes: 0 everything came back, 1 the service failed, 2 usage error, 130 interrupted.
     """
-    if target is not None:
-        refuse_unused(context, ("host", "port"), f"cannot be combined with the target {target}")
+    if target is not None and outranks(context, ("host", "port"), "target"):
+        target = None
+    elif target is not None:
+        refuse_unused(
+            context,
+            ("host", "port"),
+            f"cannot be combined with the target {target}",
+            because="target",
+        )
     endpoint = target or NetworkEndpoint(host, port)
     prompted = messages is None and sys.stdin.isatty() and sys.stdout.isatty()
     _refuse_for_mode(context, endpoint, pings=messages is not None, prompted=prompted)

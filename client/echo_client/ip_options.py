@@ -7,11 +7,16 @@ from typing import Any, Literal
 
 import click
 
+from echo_core.command_line.option_groups import group
+
 
 def ip_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options -4 and -6, as parameters `ipv4` and `ipv6`."""
-    function = click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only.")(function)
-    return click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only.")(function)
+    return group(
+        "Connections",
+        click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 addresses only."),
+        click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 addresses only."),
+    )(function)
 
 
 def ip_version(*, ipv4: bool, ipv6: bool) -> Literal[4, 6] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from echo_core.command_line import option_types
+from echo_core.command_line.option_groups import group
 from echo_core.errors import InvalidValueError
 from echo_core.limits import LARGEST_DATAGRAM
 from echo_core.units import parse_size
@@ -59,6 +60,4 @@ def ping_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Size of the messages of -n.",
         ),
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return group("Ping", *options)(function)

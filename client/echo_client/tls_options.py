@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from echo_core.command_line.option_groups import group
 from echo_core.command_line.option_types import HOST
 
 
@@ -44,6 +45,4 @@ def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--tls-insecure", is_flag=True, help="Do not verify the server's certificate."
         ),
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return group("TLS", *options)(function)

@@ -14,7 +14,8 @@ import click
 
 from echo_core import optional_imports
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, refuse_unused
+from echo_core.command_line.arguments import Command, Example, refuse_unused
+from echo_core.command_line.option_groups import heading
 from echo_core.endpoint import (
     DEFAULT_PORT,
     DescriptorEndpoint,
@@ -59,8 +60,29 @@ def _mode(text: str) -> int:
 _FILE = click.Path(dir_okay=False)
 _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
 
+_EXAMPLES = (
+    Example("TCP on all addresses", "echo-server --host '*' --port 50007"),
+    Example(
+        "A worker for each core, a limit and metrics",
+        "echo-server --workers auto --max-connections 10k --admin 127.0.0.1:9607",
+    ),
+    Example(
+        "TCP and UDP on the same port",
+        "echo-server --listen tcp://127.0.0.1:50007 --listen udp://127.0.0.1:50007",
+    ),
+    Example(
+        "A tenth of the replies late, and a connection reset now and then",
+        'echo-server --fault "delay=50ms@10%" --fault "reset@0.1%"',
+    ),
+)
 
-@click.command(cls=Command, context_settings=settings.command_settings("ECHO_SERVER"))
+
+@click.command(
+    cls=Command,
+    context_settings=settings.command_settings("ECHO_SERVER"),
+    examples=_EXAMPLES,
+)
+@heading("Listening")
 @click.option(
     "--host",
     type=option_types.HOST,
@@ -95,6 +117,7 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
     default="666",
     help="File mode of unix sockets, in octal.",
 )
+@heading("Workers")
 @click.option(
     "--workers",
     type=option_types.Parsed("count", _workers),
@@ -102,6 +125,7 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
     metavar="COUNT|auto",
     help="Number of worker processes; auto starts one per core.",
 )
+@heading("Limits")
 @click.option(
     "--max-connections",
     type=_COUNT,
@@ -129,12 +153,14 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
     metavar="BYTES/S",
     help="Maximum bytes per second that each connection may send, such as 64KiB or 10MB.",
 )
+@heading("Workers")
 @click.option(
     "--drain-timeout",
     type=option_types.DURATION,
     default="10s",
     help="Time that open connections have to finish after SIGTERM or SIGINT.",
 )
+@heading("TLS and PROXY protocol")
 @click.option(
     "--tls-cert",
     type=_FILE,
@@ -164,7 +190,9 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
     default="10s",
     help="Time that a connection has for its PROXY header and TLS handshake together.",
 )
+@heading("Listening")
 @click.option("--udp-low-ports", is_flag=True, help="Also answer datagrams from ports below 1024.")
+@heading("Faults")
 @click.option(
     "--fault",
     "faults",
@@ -182,6 +210,7 @@ _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
     default=0,
     help="Seed that decides which reads and datagrams are hit by the faults.",
 )
+@heading("Metrics and logs")
 @click.option(
     "--admin",
     type=option_types.Parsed("endpoint", parse_http_address),

@@ -133,6 +133,13 @@ def test_a_usage_error_is_one_line_and_exit_2(name: str, given: str, said: str) 
     assert said in lines[0]
 
 
+@pytest.mark.parametrize("arguments", [[], ["lab"]], ids=["echo-load", "echo-load lab"])
+def test_a_group_without_a_command_prints_its_help_as_an_error(arguments: list[str]) -> None:
+    ended = run([*LOAD, *arguments])
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert ended.stderr == run([*LOAD, *arguments, "--help"]).stdout
+
+
 def test_flags_override_the_environment_the_file_and_the_default(tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text('port = 70001\nhost = "192.0.2.1"\n')

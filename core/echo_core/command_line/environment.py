@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from echo_core.command_line.target_argument import TargetArgument
 from echo_core.errors import EchoswarmError, ExitCode
 
 # The variables that Kubernetes sets in every container for each service ("service links"), and
@@ -25,33 +26,35 @@ class UnknownVariableError(EchoswarmError):
     exit_code = ExitCode.USAGE
 
 
-def long_name(option: click.Option) -> str:
-    """Return the longest spelling of an option, without its leading dashes."""
-    return max(option.opts, key=len).lstrip("-")
+def long_name(parameter: click.Option | TargetArgument) -> str:
+    """Return the longest spelling of an option without its leading dashes, or a target's name."""
+    if isinstance(parameter, TargetArgument):
+        return parameter.setting
+    return max(parameter.opts, key=len).lstrip("-")
 
 
-def variable(prefix: str, option: click.Option) -> str:
-    """Return the name of the environment variable that sets an option."""
-    return f"{prefix}_{long_name(option).replace('-', '_')}".upper()
+def variable(prefix: str, parameter: click.Option | TargetArgument) -> str:
+    """Return the name of the environment variable that sets an option or a target."""
+    return f"{prefix}_{long_name(parameter).replace('-', '_')}".upper()
 
 
-def options(command: click.Command) -> Iterator[click.Option]:
-    """Yield the options of a command and of all its subcommands."""
+def settable(command: click.Command) -> Iterator[click.Option | TargetArgument]:
+    """Yield what the environment can set: options and targets of a command and its subcommands."""
     for parameter in command.params:
-        if isinstance(parameter, click.Option):
+        if isinstance(parameter, click.Option | TargetArgument):
             yield parameter
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
-            yield from options(subcommand)
+            yield from settable(subcommand)
 
 
 def name_variables(command: click.Command, prefix: str) -> None:
-    """Let each option be set by the environment variable named after it.
+    """Let each option, and the target, be set by the environment variable named after it.
 
-    click names the variable after the function's parameter; that name works as well.
+    click names an option's variable after the function's parameter; that name works as well.
     """
-    for option in options(command):
-        option.envvar = variable(prefix, option)
+    for parameter in settable(command):
+        parameter.envvar = variable(prefix, parameter)
 
 
 def drop_service_links(prefix: str) -> None:
@@ -79,8 +82,12 @@ def refuse_unknown_variables(command: click.Command, prefix: str) -> None:
     Raises:
         UnknownVariableError: a variable sets no option.
     """
-    known = {variable(prefix, option) for option in options(command)}
-    parameters = {f"{prefix}_{str(option.name).upper()}" for option in options(command)}
+    known = {variable(prefix, parameter) for parameter in settable(command)}
+    parameters = {
+        f"{prefix}_{str(option.name).upper()}"
+        for option in settable(command)
+        if isinstance(option, click.Option)
+    }
     refuse_unknown(prefix, known, parameters)
 
 

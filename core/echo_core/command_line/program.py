@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import click
 
 from echo_core import standard_streams
 from echo_core.command_line import environment
+from echo_core.command_line.option_groups import GENERAL, group
 from echo_core.errors import EchoswarmError, ExitCode
 from echo_core.interrupts import quit_on_interrupt, raise_on_interrupt
 
@@ -36,14 +38,15 @@ class MissingExtraError(EchoswarmError):
 
 def version_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option `--version` to a command."""
-    return click.option(
+    option = click.option(
         "--version",
         is_flag=True,
         is_eager=True,
         expose_value=False,
         callback=_print_version,
         help="Print the versions of echoswarm, Python and gevent, and the platform.",
-    )(function)
+    )
+    return group(GENERAL, option)(function)
 
 
 def run(command: click.Command, program: str, *, exhausted: ExitCode = ExitCode.FAILED) -> NoReturn:
@@ -76,7 +79,7 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
         _read_environment(command)
         return command.main(prog_name=program, standalone_mode=False) or ExitCode.OK
     except click.ClickException as error:
-        _print_error(program, error, _one_line(error))
+        _print_click_error(program, error)
         return error.exit_code
     except EchoswarmError as error:
         _print_error(program, None, str(error))
@@ -107,7 +110,12 @@ def _read_environment(command: click.Command) -> None:
     prefix = command.context_settings["auto_envvar_prefix"]
     environment.drop_service_links(prefix)
     environment.name_variables(command, prefix)
-    if not _INFORMATIONAL & set(sys.argv[1:]):
+    if f"_{prefix}_COMPLETE" in os.environ:
+        # The shell asks for completions, also where the environment is invalid.
+        from echo_core.command_line import completion
+
+        completion.register()
+    elif not _INFORMATIONAL & set(sys.argv[1:]):
         environment.refuse_unknown_variables(command, prefix)
 
 
@@ -127,6 +135,14 @@ def needs_extra(extra: str) -> Iterator[None]:
             f"the package {error.name!r} is missing; install it with "
             f"pip install '{DISTRIBUTION}[{extra}]'"
         ) from error
+
+
+def _print_click_error(program: str, error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        # A group without a command: the message is its help.
+        click.echo(error.format_message(), err=True)
+    else:
+        _print_error(program, error, _one_line(error))
 
 
 def _print_error(program: str, error: click.ClickException | None, message: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from echo_core.command_line import environment
+from echo_core.command_line.option_groups import GENERAL, group
+from echo_core.command_line.target_argument import TargetArgument
 from echo_core.errors import EchoswarmError, ExitCode
 
 _CONFIG_FILE = "echo_core.command_line.settings.config_file"
@@ -36,8 +38,8 @@ def command_settings(environment_prefix: str) -> dict[str, Any]:
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option `--config FILE.toml`, whose keys are the command's long options."""
-    return click.option(
+    """Add the option `--config FILE.toml`, whose keys are long options and the target."""
+    option = click.option(
         "--config",
         metavar="FILE.toml",
         type=click.Path(dir_okay=False),
@@ -45,7 +47,8 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
         expose_value=False,
         callback=_load_config,
         help="Read options from a TOML file; flags and environment variables override it.",
-    )(function)
+    )
+    return group(GENERAL, option)(function)
 
 
 def config_file() -> str | None:
@@ -65,33 +68,43 @@ def _load_config(context: click.Context, _parameter: click.Parameter, value: str
     except (ValueError, RecursionError) as error:
         # Not TOML, not UTF-8, a number with too many digits, or tables nested too deeply.
         raise UnreadableConfigError(f"--config: {value} is not valid TOML: {error}") from error
-    options = {
+    known = {
         environment.long_name(parameter): parameter
-        for parameter in context.command.params
-        if isinstance(parameter, click.Option) and not (parameter.is_eager or parameter.hidden)
+        for parameter in environment.settable(context.command)
+        if not (isinstance(parameter, click.Option) and (parameter.is_eager or parameter.hidden))
     }
     defaults: dict[str, Any] = {}
     for key, setting in table.items():
-        option = options.get(key.replace("_", "-"))
-        if option is None or option.name is None:
-            known = ", ".join(sorted(options))
+        parameter = known.get(key.replace("_", "-"))
+        if parameter is None or parameter.name is None:
             raise UnreadableConfigError(
                 f"--config: {value}: {key!r} is not an option of this command; the options are "
-                f"{known}"
+                f"{', '.join(sorted(known))}"
             )
-        settings = setting if isinstance(setting, list) and option.multiple else [setting]
-        if not all(_has_valid_type(option, item) for item in settings):
+        is_target = isinstance(parameter, TargetArgument)
+        is_list = is_target or parameter.multiple
+        settings = setting if isinstance(setting, list) and is_list else [setting]
+        is_valid = all(_has_valid_type(parameter, item) for item in settings)
+        if not is_valid or (is_target and not settings):
             raise UnreadableConfigError(
-                f"--config: {value}: {key} = {setting!r} is not a valid value of --{key}"
+                f"--config: {value}: {key} = {setting!r} is not a valid value of "
+                f"{_spelling(parameter)}"
             )
-        defaults[option.name] = settings if option.multiple else setting
+        defaults[parameter.name] = settings if is_list else setting
     context.default_map = {**(context.default_map or {}), **defaults}
 
 
-def _has_valid_type(option: click.Option, setting: object) -> bool:
+def _spelling(parameter: click.Option | TargetArgument) -> str:
+    dashes = "--" if isinstance(parameter, click.Option) else ""
+    return f"{dashes}{environment.long_name(parameter)}"
+
+
+def _has_valid_type(parameter: click.Option | TargetArgument, setting: object) -> bool:
     if isinstance(setting, str) and "\0" in setting:
         # A command line or the environment could not contain it either.
         return False
-    return isinstance(setting, bool if option.is_flag else (str, int, float)) and (
-        option.is_flag or not isinstance(setting, bool)
+    if isinstance(parameter, TargetArgument):
+        return isinstance(setting, str)
+    return isinstance(setting, bool if parameter.is_flag else (str, int, float)) and (
+        parameter.is_flag or not isinstance(setting, bool)
     )

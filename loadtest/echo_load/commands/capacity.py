@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, refuse_unused
+from echo_core.command_line.arguments import Command, Example, refuse_unused
+from echo_core.command_line.option_groups import heading
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.units import parse_percentage
@@ -27,12 +28,30 @@ def _precision(text: str) -> float:
     return share
 
 
+_EXAMPLES = (
+    Example(
+        "The highest rate at which 99 % of the replies arrive within 5 ms",
+        'echo-load capacity --slo "p99<5ms" 10.0.0.7:50007',
+    ),
+    Example(
+        "The number of connections that can be held",
+        "echo-load capacity --connections-limit 10.0.0.7:50007",
+    ),
+    Example(
+        "In continuous integration: exit code 99 if 20,000 per second are too many",
+        'echo-load capacity --slo "p99<5ms" --at-least 20k 10.0.0.7:50007',
+    ),
+)
+
+
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Find the highest rate, or the most connections, that keep an SLO.",
+    examples=_EXAMPLES,
 )
-@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
+@options.optional_targets
+@heading("Goal")
 @click.option(
     "--slo",
     type=option_types.Parsed("limit", options.checked_threshold),
@@ -58,6 +77,7 @@ def _precision(text: str) -> float:
     type=option_types.RATE,
     help="Rate, or number of connections, that must be reached, or the exit code is 99.",
 )
+@heading("Search")
 @click.option(
     "--precision",
     type=option_types.Parsed("percentage", _precision),
@@ -94,6 +114,7 @@ def _precision(text: str) -> float:
     default="3",
     help="Number of repeats of the step that confirms the answer.",
 )
+@heading("Load")
 @click.option(
     "--arrivals",
     type=click.Choice(["constant", "poisson"]),
@@ -137,8 +158,8 @@ def capacity(
     """Find the highest rate that keeps an SLO, each message sent on schedule (open loop).
 
     The rate is doubled until the SLO is not kept, narrowed, and confirmed with repeats. If the
-    generator was the limit, not the target, the answer is "at least", with advice. TARGET is as for
-    `echo-load run`; without one, an echo-server is started for each step.
+    generator was the limit, not the target, the answer is "at least", with advice. Without a
+    target, an echo-server is started for each step.
 
     Exit codes: 0 found, 1 failed, 2 usage error, 3 the echo-server did not start, 99 the SLO was
     not kept at any rate, or --at-least was not reached, 130 interrupted.

@@ -7,19 +7,33 @@ from typing import Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command
+from echo_core.command_line.arguments import Command, Example
+from echo_core.command_line.option_groups import heading
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
 from echo_load.flags import errors_name_flags
+
+_EXAMPLES = (
+    Example(
+        "20,000 connections for five minutes, each probed every 30 seconds",
+        "echo-load hold -c 20k --cycle 30s -d 5m 10.0.0.7:50007",
+    ),
+    Example(
+        "60,000 connections from four source addresses",
+        "echo-load hold -c 60k --source-ip 10.0.0.16/30 10.0.0.7:50007",
+    ),
+)
 
 
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Hold many connections open and probe each of them.",
+    examples=_EXAMPLES,
 )
-@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
+@options.optional_targets
+@heading("Load")
 @click.option(
     "-c",
     "--connections",
@@ -54,10 +68,7 @@ def hold(
 ) -> ExitCode:
     """Open many connections, keep them open, and probe each in turn with a checked message.
 
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH; without
-    one, an echo-server is started, tested and stopped. A lost connection is reported, and not
-    reopened.
-
+    A lost connection is reported, and not reopened.
     One source address can open about 28,000 connections to one target; --source-ip adds more, on
     this machine for example `--source-ip 127.0.1.0/24`.
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command
+from echo_core.command_line.arguments import Command, Example
+from echo_core.command_line.option_groups import heading
+from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
@@ -18,12 +20,30 @@ if TYPE_CHECKING:
     from echo_load.runner.observer import Observer
 
 
+_EXAMPLES = (
+    Example(
+        "Up to 20 minutes, as for a NAT gateway on the way",
+        "echo-load idle --up-to 20m 10.0.0.7:50007",
+    ),
+    Example(
+        "The same with TCP keep-alives, which may prevent it",
+        "echo-load idle --up-to 20m --keepalive 30s 10.0.0.7:50007",
+    ),
+    Example(
+        "In continuous integration: exit code 99 if five minutes are too long",
+        "echo-load idle --up-to 6m --at-least 5m 10.0.0.7:50007",
+    ),
+)
+
+
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Find out after how long an idle connection is dropped, and how.",
+    examples=_EXAMPLES,
 )
-@click.argument("target", type=option_types.TARGET, metavar="TARGET")
+@targets_argument(nargs=1, metavar="TARGET", setting=options.TARGETS)
+@heading("Pauses")
 @click.option(
     "--up-to",
     type=option_types.POSITIVE_DURATION,
@@ -60,7 +80,6 @@ def idle(
 ) -> ExitCode:
     """Find out after how long the path to a service drops an idle connection, and how.
 
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH.
     Connections are opened at the same time, left idle for pauses up to --up-to, and then probed
     once each with a checked message. A second round narrows the answer. Another connection is in
     use all the time: if it is lost as well, idleness is not the reason.

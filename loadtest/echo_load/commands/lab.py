@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 @click.group(
-    no_args_is_help=False,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Measure claims about threads, processes and coroutines.",
 )

@@ -15,6 +15,8 @@ from echo_client.ip_options import ip_options, ip_version
 from echo_client.tls import TlsOptions
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
+from echo_core.command_line.option_groups import Decorator, group
+from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import ExitCode
 from echo_core.units import parse_size_range
@@ -40,8 +42,6 @@ MESSAGES = option_types.whole_number("count", 1, MOST_MESSAGES)
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 
 def together(*options: Decorator) -> Decorator:
     """Return one decorator for several options, which the help lists in this order."""
@@ -54,13 +54,25 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-processes_option = click.option(
-    "--processes",
-    type=option_types.whole_number("count", 1, MOST_PROCESSES),
-    help="Number of generator processes that share the connections.  [default: half of the cores, "
-    "or more if the descriptor limit requires it]",
+# The setting that names the targets of all commands.
+TARGETS = "targets"
+optional_targets = targets_argument(
+    setting=TARGETS,
+    meaning="Several share the connections. Without one, an echo-server is started, tested and "
+    "stopped.",
 )
-timeout_options = together(
+
+processes_option = group(
+    "Generator",
+    click.option(
+        "--processes",
+        type=option_types.whole_number("count", 1, MOST_PROCESSES),
+        help="Number of generator processes that share the connections.  [default: half of the "
+        "cores, or more if the descriptor limit requires it]",
+    ),
+)
+timeout_options = group(
+    "Connections",
     click.option(
         "--timeout",
         type=option_types.POSITIVE_DURATION,
@@ -73,7 +85,8 @@ timeout_options = together(
         help="Maximum time to open a connection.",
     ),
 )
-connecting_options = together(
+connecting_options = group(
+    "Connections",
     click.option(
         "--connect-rate",
         type=option_types.RATE,
@@ -87,14 +100,18 @@ connecting_options = together(
     ),
     ip_options,
     tls_options,
-    click.option(
-        "--tls-resume",
-        is_flag=True,
-        help="Resume the TLS session of an earlier connection, as soon as there is one.",
+    group(
+        "TLS",
+        click.option(
+            "--tls-resume",
+            is_flag=True,
+            help="Resume the TLS session of an earlier connection, as soon as there is one.",
+        ),
     ),
 )
 # Options of a command that connects from one address.
-single_source_options = together(
+single_source_options = group(
+    "Connections",
     click.option("--source-ip", metavar="ADDRESS", help="Local address to connect from."),
     ip_options,
     tls_options,
@@ -127,7 +144,8 @@ def _abort_on(text: str) -> str:
     return text
 
 
-verdict_options = together(
+verdict_options = group(
+    "Verdict",
     click.option(
         "--repeat",
         type=option_types.whole_number("count", 1, MOST_REPEATS),
@@ -154,7 +172,8 @@ verdict_options = together(
         'condition to stop on: "p99>50ms". Repeatable.',
     ),
 )
-json_options = together(
+json_options = group(
+    "Output",
     click.option("--json", is_flag=True, help="Print only the result, as JSON."),
     click.option(
         "-o",
@@ -164,7 +183,8 @@ json_options = together(
         help="Also write the result to a file, as JSON.",
     ),
 )
-result_options = together(
+result_options = group(
+    "Verdict",
     click.option(
         "--reconcile",
         metavar="ADMIN_URL",
@@ -173,13 +193,17 @@ result_options = together(
     ),
     json_options,
 )
-html_option = click.option(
-    "--html",
-    metavar="FILE",
-    type=FILE,
-    help="Write an HTML report in one file that needs no network.",
+html_option = group(
+    "Output",
+    click.option(
+        "--html",
+        metavar="FILE",
+        type=FILE,
+        help="Write an HTML report in one file that needs no network.",
+    ),
 )
-report_options = together(
+report_options = group(
+    "Output",
     html_option,
     click.option(
         "--csv", metavar="FILE", type=FILE, help="Write the figures of each second to a CSV file."
@@ -198,11 +222,14 @@ results_argument = click.argument(
     required=True,
     metavar="RESULT.json...",
 )
-prometheus_option = click.option(
-    "--prometheus",
-    type=option_types.Parsed("address", _metrics_address),
-    metavar="[HOST:]PORT",
-    help="Serve the figures to Prometheus during the test.",
+prometheus_option = group(
+    "Output",
+    click.option(
+        "--prometheus",
+        type=option_types.Parsed("address", _metrics_address),
+        metavar="[HOST:]PORT",
+        help="Serve the figures to Prometheus during the test.",
+    ),
 )
 # Options of every command that runs a test.
 test_options = together(verdict_options, result_options, report_options, prometheus_option)
@@ -214,12 +241,15 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
-payload_size_option = click.option(
-    "--payload-size",
-    type=option_types.Parsed("size", parse_size_range),
-    default="64",
-    metavar="SIZE|FROM-TO",
-    help="Message size, or a range of sizes such as 64-16KiB.",
+payload_size_option = group(
+    "Payload",
+    click.option(
+        "--payload-size",
+        type=option_types.Parsed("size", parse_size_range),
+        default="64",
+        metavar="SIZE|FROM-TO",
+        help="Message size, or a range of sizes such as 64-16KiB.",
+    ),
 )
 
 

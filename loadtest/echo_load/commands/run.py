@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, refuse_unused
+from echo_core.command_line.arguments import Command, Example, refuse_unused
+from echo_core.command_line.option_groups import heading
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_load.commands import options
@@ -47,19 +48,34 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
             yield _STAGED
 
 
+_EXAMPLES = (
+    Example(
+        "A closed loop of 1000 connections, for half a minute",
+        "echo-load run -c 1000 -d 30s 10.0.0.7:50007",
+    ),
+    Example(
+        "10,000 messages per second; exit code 99 if the p99 is not below 5 ms",
+        'echo-load run -r 10k -d 30s --threshold "p99<5ms" 10.0.0.7:50007',
+    ),
+    Example(
+        "A rate that rises to 20,000 per second, and a report with charts",
+        'echo-load run -r --stages "0-20k/1m" --html report.html 10.0.0.7:50007',
+    ),
+    Example(
+        "A new TLS connection for every ten messages",
+        "echo-load run --churn 10 --tls-ca ca.pem tls://10.0.0.7:50008",
+    ),
+)
+
+
 @click.command(
     cls=_RunCommand,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Load-test echo services and check every byte.",
+    examples=_EXAMPLES,
 )
-@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
-@click.option(
-    "--engine",
-    type=click.Choice(["hub", "greenlets", "threads"]),
-    help="Engine that drives the connections: gevent's hub (fastest), a greenlet per connection, "
-    "or a thread per connection.  [default: hub]",
-)
-@options.processes_option
+@options.optional_targets
+@heading("Load")
 @click.option(
     "-c", "--connections", type=options.CONNECTIONS, default="100", help="Number of connections."
 )
@@ -89,6 +105,13 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
     help="With --rate: send messages at constant or at random (Poisson) intervals.",
 )
 @click.option(
+    "--pipeline",
+    type=option_types.whole_number("count", 1, MOST_PIPELINED),
+    default="1",
+    help="Number of messages in flight on each connection.",
+)
+@heading("Shape")
+@click.option(
     "--stages",
     metavar="LEVELS/TIME,...",
     help='Number of connections over time, such as "0-100/10s,100/30s,100-1000/30s"; with '
@@ -102,13 +125,8 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
     help="Time to send before the test, at its first level and on separate connections; not "
     "included in any figure.",
 )
-@click.option(
-    "--pipeline",
-    type=option_types.whole_number("count", 1, MOST_PIPELINED),
-    default="1",
-    help="Number of messages in flight on each connection.",
-)
 @options.payload_size_option
+@heading("Payload")
 @click.option(
     "--payload-file",
     type=click.Path(dir_okay=False),
@@ -116,6 +134,7 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
     help="Send the contents of this file as each message.",
 )
 @click.option("--message", metavar="TEXT", help="Send this text as each message.")
+@heading("Connections")
 @click.option(
     "--churn",
     type=options.MESSAGES,
@@ -126,6 +145,14 @@ def _with_rate(arguments: Sequence[str]) -> Iterator[str]:
     default=True,
     help="Reopen lost connections.",
 )
+@heading("Generator")
+@click.option(
+    "--engine",
+    type=click.Choice(["hub", "greenlets", "threads"]),
+    help="Engine that drives the connections: gevent's hub (fastest), a greenlet per connection, "
+    "or a thread per connection.  [default: hub]",
+)
+@options.processes_option
 @options.timeout_options
 @options.connecting_options
 @options.test_options
@@ -140,10 +167,6 @@ def run(
     **others: Any,
 ) -> ExitCode:
     """Load-test echo services: compare every byte that comes back, and measure.
-
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH
-    (unix://@NAME in Linux's abstract namespace). With several targets, the connections are spread
-    over them; without one, an echo-server is started, tested and stopped.
 
     Every message identifies itself, so that a wrong reply can be classified as corrupt, truncated,
     duplicated, reordered or foreign.

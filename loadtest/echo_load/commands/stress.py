@@ -7,25 +7,37 @@ from typing import Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command
+from echo_core.command_line.arguments import Command, Example
+from echo_core.command_line.option_groups import heading
+from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
 from echo_load.flags import errors_name_flags
+
+_EXAMPLES = (
+    Example("100, then 1000 threads", "echo-load stress 10.0.0.7:50007"),
+    Example(
+        "100, then 5000 connections on gevent's hub, for 20 seconds each",
+        "echo-load stress --engine hub -c 100 -c 5000 -d 20s 10.0.0.7:50007",
+    ),
+)
 
 
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Open 100, then 1000 connections, with a thread per connection.",
+    examples=_EXAMPLES,
 )
-@click.argument("target", type=option_types.TARGET, required=False, metavar="[TARGET]")
-@click.option(
-    "--engine",
-    type=click.Choice(["hub", "greenlets", "threads"]),
-    default="threads",
-    help="Engine that drives the connections.",
+@targets_argument(
+    nargs=1,
+    required=False,
+    metavar="[TARGET]",
+    setting=options.TARGETS,
+    meaning="Without one, an echo-server is started, tested and stopped.",
 )
+@heading("Load")
 @click.option(
     "-c",
     "--connections",
@@ -41,6 +53,13 @@ from echo_load.flags import errors_name_flags
     default="5s",
     help="Duration of each stage.",
 )
+@heading("Generator")
+@click.option(
+    "--engine",
+    type=click.Choice(["hub", "greenlets", "threads"]),
+    default="threads",
+    help="Engine that drives the connections.",
+)
 @options.processes_option
 @options.timeout_options
 @options.connecting_options
@@ -54,11 +73,9 @@ def stress(
 ) -> ExitCode:
     """Stress an echo service, with a thread and a blocking socket per connection.
 
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH; without one, an
-    echo-server is started, tested and stopped. All connections of a stage are opened first and
-    then released together. Each sends `hello 0`, `hello 1` and so on, the next message when the
-    last reply has arrived, and every reply is compared byte for byte. A lost connection is not
-    reopened.
+    All connections of a stage are opened first and then released together. Each sends `hello 0`,
+    `hello 1` and so on, the next message when the last reply has arrived, and every reply is
+    compared byte for byte. A lost connection is not reopened.
 
     Exit codes: 0 passed, 1 failed, 2 usage error, 3 the echo-server did not start, 99 a threshold
     was crossed, 130 interrupted.

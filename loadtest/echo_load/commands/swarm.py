@@ -11,41 +11,88 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from itertools import pairwise
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from echo_core.command_line import program, settings
+from echo_core.command_line.arguments import Command, Example
 from echo_core.command_line.environment import refuse_unknown
+from echo_core.command_line.option_groups import GENERAL, Row
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_load.errors import GeneratorError
-from echo_load.swarm.options import INSECURE, OPTIONS, PREFIX, variable
+from echo_load.swarm.options import GROUPS, INSECURE, OPTIONS, PREFIX, variable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # Defaults of locust's settings here; its options and the environment override them.
 _DEFAULTS = {"LOCUST_WEB_HOST": "127.0.0.1"}
 _USER_DEFAULTS = {"LOCUST_USERS": "100", "LOCUST_SPAWN_RATE": "100"}
 _HEADLESS_DEFAULTS = {"LOCUST_RUN_TIME": "10s"}
+_TARGETS = "ECHO_LOAD_TARGETS"
 _USERS = ("EchoUser", "EchoBlockUser")
 _HOST = ("-H", "--host")
 _TARGET = re.compile(r"\w+://.*|[^\s/]+:\d+")
 # Options of locust that need no host.
 _NO_HOST = ("-h", "--help", "-V", "--version", "-l", "--list")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+# Options after which the shell completes the names of files.
+_TAKE_FILES = ("--tls-ca", "--tls-client-cert", "--tls-client-key", "--html", "--config")
+_EXAMPLES = (
+    Example("With a web page, at http://127.0.0.1:8089", "echo-load swarm 10.0.0.7:50007"),
+    Example(
+        "1000 users for a minute; exit code 99 if the p99 is not below 20 ms",
+        'echo-load swarm 10.0.0.7 --headless -u 1000 -t 1m --threshold "p99<20ms"',
+    ),
+)
 
 
-class _SwarmCommand(click.Command):
+class _SwarmCommand(Command):
     """A command whose help also lists the options of the users."""
 
-    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("User options (environment: ECHO_SWARM_...)"):
-            described = [
-                (f"--{name} TEXT", _with_default(text, default)) for name, default, text in OPTIONS
-            ]
-            formatter.write_dl([*described, (f"--{INSECURE[0]}", INSECURE[1])])
+    def help_rows(self, ctx: click.Context) -> dict[str, list[Row]]:
+        """Return the options of the users and of the command, by the groups of the help."""
+        rows = {
+            name: [_row(f"--{one} VALUE", one, text, default) for one, default, text in group]
+            for name, group in GROUPS.items()
+        }
+        name, text = INSECURE
+        rows["TLS"].append(_row(f"--{name}", name, text, ""))
+        return rows | {GENERAL: super().help_rows(ctx)["Options"]}
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the options of the command and of the users that begin with a text."""
+        from click.shell_completion import CompletionItem
+
+        own = super().shell_complete(ctx, incomplete)
+        names = {name: meaning for name, _, meaning in OPTIONS} | dict([INSECURE])
+        return [
+            *(
+                CompletionItem(f"--{name}", help=meaning)
+                for name, meaning in names.items()
+                if f"--{name}".startswith(incomplete)
+            ),
+            *own,
+        ]
 
 
-def _with_default(help_text: str, default: str) -> str:
-    return f"{help_text}  [default: {default}]" if default else help_text
+def _completed(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Return what an argument can be: a file after some options, or else a class of users."""
+    from click.shell_completion import CompletionItem
+
+    before = ctx.params.get(parameter.name or "") or ("",)
+    if before[-1] in _TAKE_FILES:
+        return [CompletionItem(incomplete, type="file")]
+    return [CompletionItem(user) for user in _USERS if incomplete and user.startswith(incomplete)]
+
+
+def _row(names: str, option: str, text: str, default: str) -> Row:
+    meaning = f"{text}  [default: {default}]" if default else text
+    return Row(names, meaning, variable(option))
 
 
 @click.command(
@@ -56,8 +103,15 @@ def _with_default(help_text: str, default: str) -> str:
         "allow_interspersed_args": False,
     },
     short_help="Run locust on an echo service, with workers and a web page.",
+    examples=_EXAMPLES,
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[TARGET] [LOCUST OPTIONS]")
+@click.argument(
+    "arguments",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[TARGET] [LOCUST OPTIONS]",
+    shell_complete=_completed,
+)
 def swarm(arguments: tuple[str, ...]) -> int:
     """Run locust with users that talk to an echo service and check every reply.
 
@@ -66,6 +120,9 @@ def swarm(arguments: tuple[str, ...]) -> int:
     are locust's: --headless, -u USERS, -r SPAWN_RATE, -t TIME, --master, --worker, --processes, and
     the names of user classes, EchoUser or EchoBlockUser. By default there are 100 users; the web
     page is at http://127.0.0.1:8089, and --headless without -t lasts 10 seconds.
+
+    The options below are those of the users; in the environment they begin with ECHO_SWARM_, and
+    the target is ECHO_LOAD_TARGETS. Locust's own options can be set there, too: LOCUST_USERS.
 
     `echo-load swarm -- --help` lists locust's options.
 
@@ -83,11 +140,13 @@ def swarm(arguments: tuple[str, ...]) -> int:
     names = [*(name for name, _, _ in OPTIONS), INSECURE[0]]
     refuse_unknown(PREFIX, map(variable, names))
     target, options = _split_target(arguments)
+    has_host = _is_set(options, *_HOST, "LOCUST_HOST") or _is_set(
+        options, "--worker", "LOCUST_MODE_WORKER", *_NO_HOST
+    )
+    if target is None and not has_host:
+        target = _target_of_environment()
     with ExitStack() as stack:
-        if target is None and not (
-            _is_set(options, *_HOST, "LOCUST_HOST")
-            or _is_set(options, "--worker", "LOCUST_MODE_WORKER", *_NO_HOST)
-        ):
+        if target is None and not has_host:
             descriptors = raise_descriptor_limit()
             target = stack.enter_context(LocalServer(descriptors // 2, descriptors)).endpoint
         host = ["--host", str(target)] if target is not None else []
@@ -108,8 +167,22 @@ def _split_target(arguments: tuple[str, ...]) -> tuple[Endpoint | None, list[str
             f"{arguments[found[0]]} and {arguments[found[1]]} are both targets; give only one"
         )
     number = found[0]
+    return _target(arguments[number]), [*arguments[:number], *arguments[number + 1 :]]
+
+
+def _target_of_environment() -> Endpoint | None:
+    """Return the target that the environment sets for all commands; None if there is none."""
+    targets = os.environ.get(_TARGETS, "").split()
+    if len(targets) > 1:
+        raise click.UsageError(
+            f"the command takes one target, and {_TARGETS} is set to {len(targets)}"
+        )
+    return _target(targets[0]) if targets else None
+
+
+def _target(text: str) -> Endpoint:
     try:
-        return parse_target(arguments[number]), [*arguments[:number], *arguments[number + 1 :]]
+        return parse_target(text)
     except InvalidValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command
+from echo_core.command_line.arguments import Command, Example
+from echo_core.command_line.option_groups import heading
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
@@ -19,12 +20,26 @@ if TYPE_CHECKING:
     from echo_load.runner.observer import Observer
 
 
+_EXAMPLES = (
+    Example(
+        "Until Ctrl-C; exit code 99 if the target was out for more than two seconds",
+        "echo-load watch --outage-budget 2s 10.0.0.7:50007",
+    ),
+    Example(
+        "Two services for a minute, probed every 10 ms, with a report",
+        "echo-load watch -d 1m --interval 10ms --html watch.html 10.0.0.7 10.0.0.8",
+    ),
+)
+
+
 @click.command(
     cls=Command,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Watch services for outages, during a rollout or a failover.",
+    examples=_EXAMPLES,
 )
-@click.argument("targets", type=option_types.TARGET, nargs=-1, metavar="[TARGET]...")
+@options.optional_targets
+@heading("Load")
 @click.option(
     "-c",
     "--connections",
@@ -45,6 +60,7 @@ if TYPE_CHECKING:
     help="Interval at which each target is probed on a kept connection, each in its turn, and as "
     "often on a new one.",
 )
+@heading("Connections")
 @click.option(
     "--timeout",
     type=option_types.POSITIVE_DURATION,
@@ -52,6 +68,7 @@ if TYPE_CHECKING:
     help="Maximum time to wait for a connection or a reply; the shortest silence that counts as "
     "an outage.",
 )
+@heading("Verdict")
 @click.option(
     "--outage-budget",
     type=option_types.DURATION,
@@ -71,10 +88,9 @@ def watch(
 ) -> ExitCode:
     """Watch services for outages: when, how long, of what kind, on how many connections.
 
-    TARGET is HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:///PATH; without
-    one, an echo-server is started, watched and stopped. Connections are kept open and probed with
-    checked messages, and replaced when they are lost; new ones are opened all the time. A
-    connection that the server closes in order, and that can be replaced at once, is no outage.
+    Connections are kept open and probed with checked messages, and replaced when they are lost; new
+    ones are opened all the time. A connection that the server closes in order, and that can be
+    replaced at once, is no outage.
 
     Without --duration, Ctrl-C or SIGTERM ends the watch, and the exit code is 0 or 99 as at any
     other end.

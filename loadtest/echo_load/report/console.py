@@ -28,6 +28,8 @@ from echo_load.results.result import Result, StageResult
 from echo_load.runner.observer import Observer, Progress
 from echo_load.runner.tally import Tally
 
+_OWN_SERVER = "no target was given, so this is an echo-server of its own; HOST:PORT tests yours"
+
 
 class ConsoleReport(Observer):
     """The report of a test on the terminal, during and after the test.
@@ -62,6 +64,8 @@ class ConsoleReport(Observer):
             f"{format_count(processes, 'process')}"
         )
         self._err.print(Text(text, style="dim"))
+        if not plan.targets:
+            self._err.print(Text(_OWN_SERVER, style="dim"))
 
     def progressed(self, progress: Progress) -> None:
         """Show the progress of the test."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 # Name, default and help of each option. All values are text, because the web form sends text.
-OPTIONS = (
+_MESSAGES = (
     ("wait", "0s", "Pause of an EchoUser between messages, or a range such as 1s-3s."),
     ("payload-size", "64", "Message size, or a range of sizes such as 64-16KiB."),
     ("timeout", "10s", "Maximum time to wait for a reply."),
     ("connect-timeout", "5s", "Maximum time to open a connection."),
+)
+_TLS = (
     ("tls-ca", "", "PEM file with the CA certificates to trust for a tls:// host."),
     ("tls-client-cert", "", "PEM file with the client certificate."),
     (
@@ -22,12 +24,16 @@ OPTIONS = (
         "",
         "Name that the server's certificate must be valid for; by default the host.",
     ),
+)
+_BLOCKS = (
     ("block-connections", "100", "Number of connections per EchoBlockUser."),
     (
         "rate",
         "",
         "Messages per second per EchoBlockUser (open loop); without it, a closed loop.",
     ),
+)
+_TEST = (
     (
         "stages",
         "",
@@ -39,10 +45,18 @@ OPTIONS = (
         "Limits that must hold, or the exit code is 99: p99<5ms,errors<10. Repeatable.",
     ),
 )
+GROUPS = {
+    "Messages": _MESSAGES,
+    "TLS": _TLS,
+    "EchoBlockUser": _BLOCKS,
+    "Test": _TEST,
+}
+OPTIONS = tuple(option for options in GROUPS.values() for option in options)
 DEFAULTS = {name: default for name, default, _ in OPTIONS}
 # Options that may also be a list in a TOML file.
 REPEATABLE = frozenset({"threshold"})
 PREFIX = "ECHO_SWARM"
+# A flag, in the group "TLS".
 INSECURE = ("tls-insecure", "Do not verify the server's certificate.")
 
 

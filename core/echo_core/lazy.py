@@ -9,12 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def attributes(package: str, modules: "Mapping[str, str]") -> "Callable[[str], object]":
+def attributes(
+    package: str, modules: "Mapping[str, str]", *, extra: str | None = None
+) -> "Callable[[str], object]":
     """Return the `__getattr__` of a package whose names are imported lazily (PEP 562).
 
     Args:
         package: the name of the package.
         modules: for each public name, the module of the package that defines it.
+        extra: the optional dependency group that the modules need; None for none.
+
+    Raises:
+        ModuleNotFoundError: when a name is used, a package that it needs is not installed.
     """
 
     def find(name: str) -> object:
@@ -22,6 +28,16 @@ def attributes(package: str, modules: "Mapping[str, str]") -> "Callable[[str], o
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         from importlib import import_module
 
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        try:
+            module = import_module(f"{package}.{modules[name]}")
+        except ModuleNotFoundError as error:
+            if extra is None or error.name is None or error.name.startswith("echo_"):
+                raise
+            raise ModuleNotFoundError(
+                f"{package}.{name} needs the package {error.name!r}, which is missing; install it "
+                f"with pip install 'echoswarm[{extra}]'",
+                name=error.name,
+            ) from error
+        return getattr(module, name)
 
     return find

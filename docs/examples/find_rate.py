@@ -14,11 +14,11 @@ LEAST, MOST, STEPS, SECONDS = 500, 50_000, 6, 2
 def keeps_its_limit(target: str, rate: int) -> bool:
     """Test one rate, and print what came of it."""
     plan = Plan(
-        targets=(target,),
+        targets=target,
         connections=50,
         rate=rate,
         duration=SECONDS,
-        thresholds=(f"p99<{LIMIT_MS}ms",),
+        thresholds=f"p99<{LIMIT_MS}ms",
     )
     result = run(plan)
     mark = "  generator-bound" if result.generator.bound else ""

@@ -1,8 +1,28 @@
-"""The load tester's own errors."""
+"""The errors that the load tester raises, with those of the client that it passes on."""
 
 from __future__ import annotations
 
-from echo_core.errors import EchoswarmError, ExitCode
+from echo_client.errors import ClientError, UnresolvedError
+from echo_core.errors import EchoswarmError, ExitCode, InvalidValueError
+from echo_core.tls_files import TlsFileError
+
+__all__ = [
+    "AdminError",
+    "ClientError",
+    "EchoswarmError",
+    "GeneratorError",
+    "IncomparableError",
+    "InvalidValueError",
+    "LoadError",
+    "LocalServerError",
+    "LostReportError",
+    "MetricsError",
+    "OutputError",
+    "ResultFileError",
+    "TargetError",
+    "TlsFileError",
+    "UnresolvedError",
+]
 
 
 class LoadError(EchoswarmError):

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from echo_core.errors import InvalidValueError
 
 # Fields whose options are not named after them.
-_FLAGS = {"source_ips": "--source-ip", "ip_version": "-4/-6", "staged_rate": "--rate"}
+_FLAGS = {
+    "targets": "TARGET",
+    "source_ips": "--source-ip",
+    "ip_version": "-4/-6",
+    "staged_rate": "--rate",
+    "thresholds": "--threshold",
+}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.units import parse_percentage
 from echo_load.commands import options
 from echo_load.flags import errors_name_flags
-from echo_load.plan.bounds import HIGHEST_RATE, MOST_CONNECTIONS, MOST_PIPELINED, MOST_REPEATS
+from echo_load.plan.bounds import MOST_PIPELINED, MOST_REPEATS
 
 if TYPE_CHECKING:
     from echo_load.results.result import Result
@@ -165,8 +165,8 @@ def capacity(
     not kept at any rate, or --at-least was not reached, 130 interrupted.
     """
     with program.needs_extra("load"):
-        from echo_load.limits.capacity import CapacityPlan, find_capacity
-        from echo_load.limits.search import Range
+        from echo_load.limits.capacity import find_capacity
+        from echo_load.limits.capacity_plan import CapacityPlan
         from echo_load.plan.plan import Plan
         from echo_load.report.capacity import CapacityReport
     if connections_limit:
@@ -179,36 +179,25 @@ def capacity(
         others |= {"warmup": 0.0}
     else:
         refuse_unused(context, ("cycle",), "needs --connections-limit", because="slo")
-    most = float(MOST_CONNECTIONS if connections_limit else HIGHEST_RATE)
-    within = Range(
-        start=start or (100.0 if connections_limit else 1000.0),
-        lowest=lowest or (1.0 if connections_limit else 10.0),
-        highest=min(most, highest or most),
-        precision=precision,
-        whole=connections_limit,
-    )
-    if within.lowest > within.highest:
-        raise click.UsageError(
-            f"--lowest {within.lowest:,.10g} is above --highest {within.highest:,.10g}"
-        )
-    conditions = slo or (() if connections_limit else ("p99<10ms",))
-    fields, reporting = options.split_options({**others, "threshold": conditions})
+    fields, reporting = options.split_options({**others, "threshold": slo})
     with errors_name_flags():
         plan = Plan(
             targets=tuple(map(str, targets)),
-            rate=within.rounded(within.start),
-            connects_in_flight=256 if connections_limit else 64,
-            reconnect=not connections_limit,
+            # Replaced by that of each step.
+            rate=start or 1.0,
             **fields,
         )
-    capacity_plan = CapacityPlan(
-        plan,
-        within,
-        cycle=cycle if connections_limit else None,
-        step_seconds=duration,
-        repeats=repeat,
-        at_least=at_least,
-    )
+        capacity_plan = CapacityPlan(
+            plan=plan,
+            start=start,
+            lowest=lowest,
+            highest=highest,
+            precision=precision,
+            cycle=cycle if connections_limit else None,
+            duration=duration,
+            repeat=repeat,
+            at_least=at_least,
+        )
     screen = CapacityReport()
 
     def run(observer: Observer) -> Result:

@@ -140,7 +140,8 @@ def _abort_on(text: str) -> str:
     """Check a threshold on which to abort, and return its text unchanged."""
     with program.needs_extra("load"):
         from echo_load.plan.thresholds import Threshold
-    Threshold.parse_abort(text)
+    with errors_name_flags():
+        Threshold.parse_abort(text)
     return text
 
 

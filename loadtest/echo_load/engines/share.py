@@ -10,8 +10,6 @@ from ctypes import c_int64
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from echo_client.addresses import Address
 from echo_load.plan.pacing import Schedule, Timeline
 from echo_load.plan.payload import Payload
@@ -128,9 +126,7 @@ class Share:
         targets = len(self.targets)
         if targets == 1:
             return {0: self}
-        plan = msgspec.structs.replace(
-            self.plan, connects_in_flight=-(-self.plan.connects_in_flight // targets)
-        )
+        plan = replace(self.plan, connects_in_flight=-(-self.plan.connects_in_flight // targets))
         shares = {target: replace(self, plan=plan, target=target) for target in range(targets)}
         return {target: share for target, share in shares.items() if share.numbers}
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import msgspec
 
 from echo_client.failure_kinds import FailureKind
 from echo_core.errors import InvalidValueError
-from echo_core.units import parse_percentage
 from echo_load.errors import TargetError
 from echo_load.flags import with_flags
-from echo_load.limits.search import Found, Outcome, Range, search
+from echo_load.limits.capacity_plan import CapacityPlan
+from echo_load.limits.search import Found, Outcome, search
+from echo_load.plan import fields
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import Threshold
 from echo_load.results.capacity import Bound, CapacityResult, CapacityStep
@@ -21,12 +21,6 @@ from echo_load.results.result import Result
 from echo_load.runner.controller import Interruption, run
 from echo_load.runner.observer import Observer
 
-# Messages beyond a percentile, or failures, that make a percentile or a share significant.
-_LEAST_BEYOND = 10
-_LEAST_MESSAGES = 1000
-_LEAST_SECONDS, _MOST_SECONDS = 4.0, 30.0
-# A step is stopped early if a response time exceeds its limit by this factor and these seconds.
-_CLEAR_FACTOR, _CLEAR_SECONDS = 5.0, 0.1
 # Generators that use this share of a processor each are at their limit.
 _BUSY_SHARE = 0.9
 # Failures for lack of a resource of this machine, not of the target.
@@ -55,82 +49,6 @@ _REFUSALS = frozenset(
 StepHandler = Callable[[CapacityResult, CapacityStep], None]
 
 
-@dataclass(frozen=True, slots=True)
-class CapacityPlan:
-    """A plan for finding the capacity of a target.
-
-    Attributes:
-        plan: the test of a step. Its `thresholds` are the SLO; its rate, or its number of
-            connections, is replaced by that of the step.
-        within: rates, or numbers of connections, to search.
-        cycle: interval in seconds at which each connection is probed, to search for the number of
-            connections; None to search for the rate.
-        step_seconds: duration of a step in seconds; None for as long as the SLO's percentiles need.
-        repeats: number of repeats of the step that confirms the answer.
-        at_least: required rate or number of connections; None for none.
-    """
-
-    plan: Plan
-    within: Range
-    cycle: float | None = None
-    step_seconds: float | None = None
-    repeats: int = 3
-    at_least: float | None = None
-
-    def step(self, level: float, *, confirm: bool) -> Plan:
-        """Return the plan of a step."""
-        repeat = self.repeats if confirm else 1
-        if self.cycle is not None:
-            return msgspec.structs.replace(
-                self.plan,
-                connections=int(level),
-                rate=level / self.cycle,
-                duration=self.step_seconds or 2 * self.cycle,
-                repeat=repeat,
-            )
-        limits = [Threshold.parse(text) for text in self.plan.thresholds]
-        return msgspec.structs.replace(
-            self.plan,
-            rate=level,
-            duration=self.step_seconds or seconds_for(limits, level),
-            repeat=repeat,
-            abort_on=() if confirm else tuple(_clear_failures(limits)),
-        )
-
-
-def seconds_for(limits: list[Threshold], rate: float) -> float:
-    """Return the duration in seconds that makes the figures of a step at a rate significant.
-
-    A percentile needs ten messages beyond it (10,000 messages for p99.9), a share of errors ten
-    errors; the result is between 4 and 30 seconds.
-    """
-    needed = max([_LEAST_MESSAGES, *map(_messages_for, limits)])
-    return min(_MOST_SECONDS, max(_LEAST_SECONDS, needed / rate))
-
-
-def _messages_for(limit: Threshold) -> float:
-    """Return the number of messages that a threshold needs; 0 if any number is enough."""
-    _, _, figure = limit.metric.partition(".")
-    if limit.kind == "time" and figure not in {"mean", "max"}:
-        beyond = 1 - float(figure[1:]) / 100
-    elif limit.kind == "share":
-        beyond = limit.limit or parse_percentage("1%")
-    else:
-        return 0.0
-    return _LEAST_BEYOND / beyond if beyond > 1e-9 else 0.0
-
-
-def _clear_failures(limits: list[Threshold]) -> list[str]:
-    """Return thresholds that abort a step when it has clearly failed."""
-    found = []
-    for limit in limits:
-        if limit.kind == "time" and limit.relation[0] == "<" and not limit.metric.endswith(".max"):
-            clearly = max(limit.limit * _CLEAR_FACTOR, limit.limit + _CLEAR_SECONDS)
-            of = "" if limit.target is None else f"{{{limit.target}}}"
-            found.append(f"{limit.metric}{of}<{math.ceil(clearly * 1e6)}us")
-    return found
-
-
 def find_capacity(
     capacity_plan: CapacityPlan,
     *,
@@ -138,6 +56,7 @@ def find_capacity(
     on_step: StepHandler | None = None,
     reconcile: str | None = None,
     handle_signals: bool = False,
+    interruption: Interruption | None = None,
 ) -> Result:
     """Find the highest rate, or the largest number of connections, at which the SLO is kept.
 
@@ -151,13 +70,15 @@ def find_capacity(
         on_step: called after each step with the capacity found so far and the step.
         reconcile: URL of the admin page of the target, as for `run`.
         handle_signals: whether stop signals end the search early, with a result, as for `run`.
+        interruption: a request to stop, which another thread may make.
 
     Raises:
         TargetError: a target did not answer the first message, or the search was interrupted
             before the first step.
         EchoswarmError: as for `run`.
     """
-    interruption = Interruption()
+    fields.instance_of(CapacityPlan)("capacity_plan", capacity_plan)
+    interruption = interruption or Interruption()
     finder = _Finder(capacity_plan, interruption, observer or Observer(), on_step, reconcile)
     if not handle_signals:
         return finder.find()
@@ -229,7 +150,7 @@ class _Finder:
         if not plan.targets:
             return
         targets = len(plan.targets)
-        once = msgspec.structs.replace(
+        once = replace(
             plan,
             connections=targets,
             messages=targets,

@@ -8,8 +8,7 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-
-import msgspec
+from dataclasses import replace
 
 from echo_client.errors import ClientError, ConnectError, MismatchError, ReplyTimeoutError
 from echo_core.limits import raise_descriptor_limit
@@ -22,6 +21,7 @@ from echo_load.limits.idle_verdict import reach_verdict, thresholds
 from echo_load.limits.ladder import conclude, first_rungs, next_rungs
 from echo_load.limits.local_tally import LocalTally
 from echo_load.measure.counts import Counts
+from echo_load.plan import fields
 from echo_load.results.idle import IdleResult, IdleRung
 from echo_load.results.result import Result
 from echo_load.runner.controller import Interruption
@@ -34,7 +34,11 @@ _POLL_SECONDS = 0.1
 
 
 def find_idle(
-    idle_plan: IdlePlan, *, observer: Observer | None = None, handle_signals: bool = False
+    idle_plan: IdlePlan,
+    *,
+    observer: Observer | None = None,
+    handle_signals: bool = False,
+    interruption: Interruption | None = None,
 ) -> Result:
     """Find the idle time after which a connection is dropped, and how it is dropped.
 
@@ -43,15 +47,17 @@ def find_idle(
         observer: receives the progress.
         handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the search, with a result,
             and the second one ends the process. Possible in the main thread only.
+        interruption: a request to stop, which another thread may make.
 
     Raises:
         ClientError: the target cannot be reached, or does not echo, at the beginning.
         InvalidValueError: a source address is not one of this machine.
         TlsFileError: a file for TLS is invalid.
     """
+    fields.instance_of(IdlePlan)("idle_plan", idle_plan)
     observer = observer or Observer()
     raise_descriptor_limit()
-    interruption = Interruption()
+    interruption = interruption or Interruption()
     with ExitStack() as stack:
         if handle_signals:
             stack.enter_context(interruption.by_signals())
@@ -88,7 +94,7 @@ class _Search:
         self._numbers = itertools.count()
         self._per_pause = _CONNECTIONS_PER_PAUSE.get(plan.endpoints[0].scheme, 1)
         first = first_rungs(idle_plan.up_to, idle_plan.at_least)
-        self._plan = msgspec.structs.replace(
+        self._plan = replace(
             plan, connections=len(first) * self._per_pause, duration=LONGEST_SECONDS
         )
         self._local = LocalTally(self._plan)
@@ -276,7 +282,7 @@ class _Search:
         verdict, reasons = reach_verdict(found, self._failure, interrupted=interrupted)
         return self._local.result(
             "idle",
-            msgspec.structs.replace(self._plan, duration=self._local.elapsed),
+            replace(self._plan, duration=self._local.elapsed),
             self._plan.targets,
             verdict,
             reasons=reasons,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
 
 from echo_core.errors import InvalidValueError
 from echo_core.units import LONGEST_SECONDS, format_duration
+from echo_load.plan import fields
+from echo_load.plan.fields import Duration
 from echo_load.plan.plan import Plan
 from echo_load.results.idle import IdleResult
 
@@ -13,8 +15,12 @@ _LEAST_UP_TO = 0.5
 _LEAST_PRECISION = 0.01
 
 
-class IdlePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan for finding an idle timeout.
+_SECONDS = fields.positive(fields.seconds)
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False)
+class IdlePlan:
+    """A plan for finding an idle timeout. Durations may be texts, as in a `Plan`.
 
     Attributes:
         plan: the target, timeouts and messages.
@@ -33,6 +39,29 @@ class IdlePlan(msgspec.Struct, frozen=True, kw_only=True):
     precision: float | None = None
     keepalive: float | None = None
     at_least: float | None = None
+
+    @fields.by_name(
+        {
+            "plan": fields.instance_of(Plan),
+            "up_to": _SECONDS,
+            "precision": fields.optional(_SECONDS),
+            "keepalive": fields.optional(_SECONDS),
+            "at_least": fields.optional(_SECONDS),
+        }
+    )
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        up_to: Duration = 600.0,
+        precision: Duration | None = None,
+        keepalive: Duration | None = None,
+        at_least: Duration | None = None,
+    ) -> None: ...
+
+    def __repr__(self) -> str:
+        """Return the plan as Python would write it, without fields that have their defaults."""
+        return fields.written(self)
 
     def __post_init__(self) -> None:
         if len(self.plan.targets) != 1:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import timedelta
-
-import msgspec
 
 from echo_client.errors import ClientError, LostError, MismatchError, ReplyTimeoutError
 from echo_core.endpoint import Endpoint
@@ -22,6 +22,8 @@ from echo_load.limits.local_tally import LocalTally
 from echo_load.limits.outages import LoggedOutage, OutageLog
 from echo_load.limits.pauses import Heartbeat
 from echo_load.limits.probing import Findings, TargetProbes
+from echo_load.plan import fields
+from echo_load.plan.fields import Duration
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.result import Result, Verdict
@@ -40,8 +42,17 @@ _REPETITION_SECONDS = 0.1
 _MARGIN_SECONDS = 1.0
 
 
-class WatchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan for watching targets.
+def _budget(name: str, value: object) -> float:
+    """Convert a duration, which may be 0."""
+    seconds = fields.seconds(name, value)
+    if not 0 <= seconds < math.inf:
+        raise InvalidValueError(f"`{name}` {seconds} is negative or infinite")
+    return seconds
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False)
+class WatchPlan:
+    """A plan for watching targets. Durations may be texts, as in a `Plan`.
 
     Attributes:
         plan: targets, connections, timeouts and messages; without a duration, the watch lasts until
@@ -57,6 +68,25 @@ class WatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     interval: float = 0.05
     outage_budget: float | None = None
+
+    @fields.by_name(
+        {
+            "plan": fields.instance_of(Plan),
+            "interval": fields.positive(fields.seconds),
+            "outage_budget": fields.optional(_budget),
+        }
+    )
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        interval: Duration = 0.05,
+        outage_budget: Duration | None = None,
+    ) -> None: ...
+
+    def __repr__(self) -> str:
+        """Return the plan as Python would write it, without fields that have their defaults."""
+        return fields.written(self)
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -78,7 +108,11 @@ class WatchPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def watch(
-    watch_plan: WatchPlan, *, observer: Observer | None = None, handle_signals: bool = False
+    watch_plan: WatchPlan,
+    *,
+    observer: Observer | None = None,
+    handle_signals: bool = False,
+    interruption: Interruption | None = None,
 ) -> Result:
     """Watch targets for outages for the duration of the plan, or until a signal stops it.
 
@@ -87,6 +121,7 @@ def watch(
         observer: receives the progress.
         handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the watch, with a result,
             and the second one ends the process. Possible in the main thread only.
+        interruption: a request to stop, which another thread may make.
 
     Raises:
         ClientError: a target cannot be reached, or does not echo, at the beginning.
@@ -94,6 +129,7 @@ def watch(
         LocalServerError: the echo-server did not start.
         TlsFileError: a file for TLS is invalid.
     """
+    fields.instance_of(WatchPlan)("watch_plan", watch_plan)
     observer = observer or Observer()
     descriptors = raise_descriptor_limit()
     with ExitStack() as stack:
@@ -104,7 +140,7 @@ def watch(
                 LocalServer(watch_plan.plan.connections + _MOST_WAITING, descriptors)
             )
             endpoints, quit_now = (server.endpoint,), server.kill
-        interruption = Interruption()
+        interruption = interruption or Interruption()
         if handle_signals:
             stack.enter_context(
                 interruption.by_signals(quit_now, repetition_seconds=_REPETITION_SECONDS)
@@ -138,7 +174,7 @@ class _Watch:
         self._duration = plan.duration if plan.duration is not None else LONGEST_SECONDS
         # Probes per second, on kept and on new connections.
         rate = 2 * len(endpoints) / watch_plan.interval
-        self._plan = msgspec.structs.replace(plan, rate=rate, duration=self._duration)
+        self._plan = replace(plan, rate=rate, duration=self._duration)
         self._local = LocalTally(self._plan)
         self._findings = Findings(self._local.recorder)
         self._heartbeat = Heartbeat()
@@ -286,7 +322,7 @@ class _Watch:
             reasons.insert(0, "interrupted before the end")
         return self._local.result(
             "watch",
-            msgspec.structs.replace(self._plan, duration=given.duration or found.seconds),
+            replace(self._plan, duration=given.duration or found.seconds),
             list(map(str, self._endpoints)),
             verdict,
             reasons=reasons,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import msgspec
 
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.limits import LARGEST_DATAGRAM
-from echo_core.units import format_count, format_duration
+from echo_core.units import LONGEST_SECONDS, format_count, format_duration
+from echo_load.plan import fields
 from echo_load.plan.bounds import (
     HIGHEST_RATE,
     MOST_CONNECTIONS,
@@ -21,8 +22,10 @@ from echo_load.plan.bounds import (
     MOST_PROCESSES,
     MOST_REPEATS,
 )
+from echo_load.plan.converters import CONVERTERS
+from echo_load.plan.fields import Count, Duration, Rate, Sizes, Texts
 from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
-from echo_load.plan.stages import StagePlan
+from echo_load.plan.stages import StagePlan, Stages
 from echo_load.plan.thresholds import Threshold
 
 EngineName = Literal["hub", "greenlets", "threads"]
@@ -36,9 +39,11 @@ LARGEST_PAYLOAD = 64 << 20
 DEFAULT_SECONDS = 10.0
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_DATAGRAM_TIMEOUT = 1.0
+_DEFAULT_TLS = TlsOptions()
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True, init=False, repr=False)
+class Plan:
     """A complete, immutable description of a test.
 
     Attributes:
@@ -117,11 +122,57 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout: float = 5.0
     source_ips: tuple[str, ...] = ()
     ip_version: Literal[4, 6] | None = None
-    tls: TlsOptions = TlsOptions()
+    tls: TlsOptions = _DEFAULT_TLS
     tls_resume: bool = False
     repeat: int = 1
     thresholds: tuple[str, ...] = ()
     abort_on: tuple[str, ...] = ()
+
+    @fields.by_name(CONVERTERS)
+    def __init__(
+        self,
+        *,
+        targets: Texts = (),
+        engine: EngineName | None = None,
+        processes: Count | None = None,
+        connections: Count = 100,
+        duration: Duration | None = None,
+        messages: Count | None = None,
+        rate: Rate | None = None,
+        arrivals: Literal["constant", "poisson"] = "constant",
+        stages: Stages = (),
+        staged_rate: bool = False,
+        loop: bool = False,
+        reopen: bool = False,
+        warmup: Duration = 0.0,
+        pipeline: Count = 1,
+        payload_size: Sizes = 64,
+        payload_file: str | os.PathLike[str] | None = None,
+        message: str | None = None,
+        hello: bool = False,
+        churn: Count | None = None,
+        reconnect: bool = True,
+        connect_rate: Rate | None = None,
+        connects_in_flight: Count = 64,
+        timeout: Duration | None = None,
+        connect_timeout: Duration = 5.0,
+        source_ips: Texts = (),
+        ip_version: Literal[4, 6] | None = None,
+        tls: TlsOptions = _DEFAULT_TLS,
+        tls_resume: bool = False,
+        repeat: Count = 1,
+        thresholds: Texts = (),
+        abort_on: Texts = (),
+    ) -> None:
+        """Make a plan from fields that are exact or written as on the command line.
+
+        A duration may be `"10s"`, a count or a rate `"10k"`, sizes `64`, `"64KiB"` or `"64-16KiB"`,
+        stages `"0-100/10s,100/30s"`, and one text may stand for a tuple of one.
+        """
+
+    def __repr__(self) -> str:
+        """Return the plan as Python would write it, without fields that have their defaults."""
+        return fields.written(self)
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -210,7 +261,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         level = first.first or first.highest
         if self.staged_rate and self.rate is not None:
             level = self.rate
-        return msgspec.structs.replace(
+        return replace(
             self,
             stages=(StagePlan(first=level, last=level, duration=self.warmup),),
             staged_rate=self.open_loop,
@@ -309,6 +360,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if amount is not None and not 0 < amount < math.inf:
                 raise InvalidValueError(f"`{name}` {amount} is not above 0 and finite")
+        for name, timeout in (("timeout", self.timeout), ("connect_timeout", self.connect_timeout)):
+            if timeout is not None and timeout > LONGEST_SECONDS:
+                raise InvalidValueError(f"`{name}` {timeout} is longer than a week (168h)")
         if not 0 <= self.warmup < math.inf:
             raise InvalidValueError(f"`warmup` {self.warmup} is negative or infinite")
         rates = [self.rate or 0, *(one.highest for one in self.stages if self.staged_rate)]
@@ -344,11 +398,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 "`rate` and `stages` are both given; set `staged_rate` to make the stages rates"
             )
         if self.stages and not any(stage.highest for stage in self.stages):
-            raise InvalidValueError("all stages are 0; at least one must be above 0")
+            raise InvalidValueError("`stages`: all stages are 0; at least one must be above 0")
         if not self.staged_rate and any(
             level % 1 for stage in self.stages for level in (stage.first, stage.last)
         ):
-            raise InvalidValueError("the number of connections of a stage must be whole")
+            raise InvalidValueError("`stages`: the number of connections of a stage must be whole")
         if self.arrivals != "constant" and not self.open_loop:
             raise InvalidValueError(
                 f"`arrivals` {self.arrivals} has no effect without `rate`; add `rate`"
@@ -414,7 +468,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError(
                 f"the {self.driven_by} engine does not support `tls_resume`; use `engine` hub"
             )
-        if (self.tls_resume or self.tls != TlsOptions()) and not self.speaks("tls"):
+        if (self.tls_resume or self.tls != _DEFAULT_TLS) and not self.speaks("tls"):
             raise InvalidValueError("TLS options are given, but no target is tls://HOST:PORT")
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-
-import msgspec
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from echo_core.errors import InvalidValueError
 from echo_core.units import parse_count, parse_duration, parse_rate
+from echo_load.plan import fields
+from echo_load.plan.fields import Duration, Rate
 
 _STAGE = re.compile(r"([^/-]+)(?:-([^/-]+))?/([^/]+)")
 
 
-class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True, init=False)
+class StagePlan:
     """A period in which the number of connections, or the rate, is constant or changes linearly.
 
     Attributes:
@@ -30,11 +33,18 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     last: float
     duration: float | None
 
+    @fields.by_name(
+        {"first": fields.rate, "last": fields.rate, "duration": fields.optional(fields.seconds)}
+    )
+    def __init__(self, *, first: Rate, last: Rate, duration: Duration | None) -> None: ...
+
     def __post_init__(self) -> None:
         if not (0 <= self.first < math.inf and 0 <= self.last < math.inf):
-            raise InvalidValueError(f"a stage cannot go from {self.first} to {self.last}")
+            raise InvalidValueError(
+                f"`first` and `last`: a stage cannot go from {self.first} to {self.last}"
+            )
         if self.duration is not None and not 0 < self.duration < math.inf:
-            raise InvalidValueError(f"a stage cannot last {self.duration} seconds")
+            raise InvalidValueError(f"`duration`: a stage cannot last {self.duration} seconds")
 
     @property
     def highest(self) -> float:
@@ -82,3 +92,31 @@ def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
     if not any(stage.highest for stage in stages):
         raise InvalidValueError(f"{text!r}: all stages are 0; at least one must be above 0")
     return tuple(stages)
+
+
+# Stages as text, as a stage, or several of both.
+Stages = str | StagePlan | Sequence[str | StagePlan]
+
+
+def as_stages(name: str, value: object) -> tuple[StagePlan, ...]:
+    """Convert stages, or texts such as `0-100/10s,100/30s`, to a tuple; the converter of a field.
+
+    Raises:
+        InvalidValueError: the value is neither, or a text is not of that form.
+    """
+    if isinstance(value, str):
+        # The plan knows whether levels have to be whole numbers.
+        stages: tuple[StagePlan, ...] = fields.parsed(
+            name, value, lambda text: parse_stages(text, rates=True)
+        )
+        return stages
+    if isinstance(value, StagePlan):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise fields.wrong(name, value, "a text such as 0-100/10s,100/30s, or a list of stages")
+    for one in value:
+        if not isinstance(one, str | StagePlan):
+            raise InvalidValueError(
+                f"`{name}` has an item of type {type(one).__name__}; give texts and StagePlans only"
+            )
+    return tuple(stage for one in value for stage in as_stages(name, one))

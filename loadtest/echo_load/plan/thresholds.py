@@ -181,7 +181,7 @@ class Threshold:
         one = cls.parse(text)
         if one.metric in _HIGHER_IS_BETTER and one.kind == "count":
             raise InvalidValueError(
-                f"{text!r} is only known at the end; use --threshold, or messages_per_second"
+                f"{text!r} is only known at the end; use `thresholds`, or messages_per_second"
             )
         bad = "<" if one.metric in _HIGHER_IS_BETTER else ">"
         if one.relation[0] != bad:

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from echo_load.plan.thresholds import ThresholdResult, written_rate
+from echo_load.results.short import shortened
 
 Bound = Literal["slo", "refused", "generator", "range", "interrupted"]
 
@@ -87,6 +88,10 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
     why: str | None
     advice: str | None
     steps: list[CapacityStep]
+
+    def __repr__(self) -> str:
+        """Return the answer in one line."""
+        return shortened(f"CapacityResult: {self.answer}")
 
     @property
     def level(self) -> float | None:

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from echo_load.results.result import Result
+from echo_load.results.short import shortened
 
 SCHEMA = "echoswarm/comparison/1"
 # The only figure of a comparison of capacities.
@@ -77,6 +78,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change]
     verdict: ChangeVerdict
     notes: list[str]
+
+    def __repr__(self) -> str:
+        """Return the verdict, and the figures that are better or worse, in one line."""
+        changed = [
+            f"{one.stage}, {one.figure} {one.verdict} by {abs(one.change):.1%}"
+            for wanted in ("worse", "better")
+            for one in self.changes
+            if one.verdict == wanted
+        ]
+        heading = f"Comparison of {self.baseline} and {self.other}: {self.verdict}"
+        return shortened("; ".join([heading, *changed]))
 
 
 def caveats(

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from echo_load.plan.thresholds import written_time
+from echo_load.results.short import shortened
 
 How = Literal["reset", "end_of_stream", "silence", "unreachable", "broken"]
 Outcome = Literal["kept", "reset", "end_of_stream", "silence", "unreachable", "broken", "unknown"]
@@ -94,6 +95,10 @@ class IdleResult(msgspec.Struct, frozen=True, kw_only=True):
     at_least_seconds: float | None
     datagrams: bool
     rungs: list[IdleRung]
+
+    def __repr__(self) -> str:
+        """Return the answer in one line."""
+        return shortened(f"IdleResult: {self.answer}")
 
     @property
     def is_short(self) -> bool:

@@ -17,12 +17,14 @@ from echo_core.errors import ExitCode
 from echo_load.errors import ResultFileError
 from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
+from echo_load.plan import fields
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.capacity import CapacityResult
 from echo_load.results.evidence import Evidence
 from echo_load.results.idle import IdleResult
 from echo_load.results.reconciliation import Reconciliation
+from echo_load.results.short import short_latency, short_part, short_result, short_spread
 from echo_load.results.watch import WatchResult
 
 SCHEMA = "echoswarm/result/1"
@@ -52,6 +54,10 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     max: float
     mean: float
     histogram: str
+
+    def __repr__(self) -> str:
+        """Return the percentiles in one line, without the histogram."""
+        return short_latency(self)
 
     @classmethod
     def of(cls, latencies: LatencyHistogram) -> Latency:
@@ -200,6 +206,10 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     percentiles: list[int]
     fairness: float
 
+    def __repr__(self) -> str:
+        """Return the range in one line, without the percentiles."""
+        return short_spread(self)
+
     @classmethod
     def of(cls, messages: list[int]) -> Spread:
         """Summarize the numbers of messages of the connections."""
@@ -235,6 +245,10 @@ class StageResult(Totals, frozen=True, kw_only=True):
     name: str
     latency_us: Latencies
     generator: GeneratorResult
+
+    def __repr__(self) -> str:
+        """Return the figures in one line."""
+        return short_part(self.name, self)
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,6 +309,10 @@ class TargetResult(Totals, frozen=True, kw_only=True):
     target: str
     latency_us: Latencies
     series: list[Second]
+
+    def __repr__(self) -> str:
+        """Return the figures in one line."""
+        return short_part(self.target, self)
 
 
 class Repeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -408,6 +426,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     capacity: CapacityResult | None = None
     idle: IdleResult | None = None
 
+    def __repr__(self) -> str:
+        """Return the verdict, the figures, the failures and the reasons in one line."""
+        return short_result(self)
+
     @property
     def exit_code(self) -> ExitCode:
         """The exit code of the command that ran the test."""
@@ -444,14 +466,16 @@ class _AnySchema(msgspec.Struct):
     schema: str
 
 
-def load_result(path: Path) -> Result:
+def load_result(path: str | os.PathLike[str]) -> Result:
     """Read the result file of a test.
 
     Raises:
         ResultFileError: the file cannot be read, is not a complete result, or has another schema.
+        InvalidValueError: `path` is not a path.
     """
+    file = Path(fields.path("path", path))
     try:
-        content = path.read_bytes()
+        content = file.read_bytes()
         schema = msgspec.json.decode(content, type=_AnySchema).schema
         if schema != SCHEMA:
             raise ResultFileError(

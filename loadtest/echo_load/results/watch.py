@@ -6,7 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from echo_core.units import format_count
 from echo_load.plan.thresholds import written_time
+from echo_load.results.short import shortened
 
 # The least difference from 1 that is shown of a share.
 _DIGITS = 6
@@ -118,6 +120,19 @@ class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
     reconnects: int
     reconnect_median_seconds: float
     reconnect_longest_seconds: float
+
+    def __repr__(self) -> str:
+        """Return the answer in one line."""
+        return shortened(f"WatchResult: {self.answer}")
+
+    @property
+    def answer(self) -> str:
+        """The answer in one sentence, without a full stop."""
+        said = f"availability {written_availability(self.availability)}"
+        if not self.outages:
+            return f"{said}, no outage"
+        outages = format_count(len(self.outages), "outage")
+        return f"{said}, {outages}, {written_time(self.outage_seconds)} in all"
 
     @property
     def paused(self) -> str | None:

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.limits import raise_descriptor_limit
 from echo_load.measure.counts import Counts
+from echo_load.plan import fields
 from echo_load.plan.plan import Plan
 from echo_load.plan.ports import check_ports
 from echo_load.plan.sources import processes_for, source_addresses
@@ -33,7 +35,7 @@ from echo_load.results.verdict import End, reach_verdict
 from echo_load.runner.generator import STOP_SIGNALS
 from echo_load.runner.local_server import LocalServer
 from echo_load.runner.observer import Observer, Progress
-from echo_load.runner.processes import Generators, Phase, Task
+from echo_load.runner.processes import Generators, Phase, Task, check_script
 from echo_load.runner.reconcile import Reconciler
 from echo_load.runner.tally import (
     Tally,
@@ -54,10 +56,10 @@ _SECONDS_TO_JUDGE = 1.0
 
 
 class Interruption:
-    """A request to stop the run.
+    """A request to stop the run, which any thread may make.
 
     Attributes:
-        requested: whether the run is to stop.
+        requested: whether the run is to stop; set it to True to stop it, with a result.
     """
 
     def __init__(self) -> None:
@@ -74,7 +76,12 @@ class Interruption:
             quit_now: called before the process ends, to end its child processes; None for nothing.
             repetition_seconds: a signal within these seconds after the first is ignored as a
                 repetition of it.
+
+        Raises:
+            InvalidValueError: this is not the main thread, which alone can handle signals.
         """
+        if threading.current_thread() is not threading.main_thread():
+            raise InvalidValueError("`handle_signals` needs the main thread of the process")
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
             if self.requested and time.monotonic() - self._since >= repetition_seconds:
@@ -116,17 +123,21 @@ def run(
             counters are compared with those of the generators.
         handle_signals: whether the first SIGINT, SIGTERM or SIGHUP ends the run early, with a
             result, and the second one ends the process. Possible in the main thread only.
-        interruption: a request to stop that several runs share; it is polled during the run.
+        interruption: a request to stop, which another thread may make and several runs may share;
+            it is polled during the run.
 
     Raises:
         InvalidValueError: this machine cannot run the plan, for lack of ports, descriptors or
-            source addresses; or `reconcile` is not a valid URL.
+            source addresses; or an argument is not valid.
         UnresolvedError: the host of a target is unknown.
         LocalServerError: the echo-server did not start.
         AdminError: the counters of the server cannot be read.
-        GeneratorError: a generator did not start, or died.
+        GeneratorError: a generator did not start, or died; or the script calls this at its top
+            level.
         TlsFileError: a file for TLS is invalid.
     """
+    check_script()
+    fields.instance_of(Plan)("plan", plan)
     observer = observer or Observer()
     if reconcile is not None and not plan.targets:
         raise InvalidValueError(

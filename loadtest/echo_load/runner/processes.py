@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Literal, Self
 
 from echo_client.addresses import Address
@@ -27,12 +30,45 @@ from echo_load.runner.tally import Tally
 _SPAWN = multiprocessing.get_context("spawn")
 _TICK_SECONDS = 0.1
 _SAFE_PATH = "PYTHONSAFEPATH"
+# The environment, which starting generators changes for a moment, is that of all threads.
+_STARTING = threading.Lock()
+_NAME = "generator-"
+_UNGUARDED = (
+    "the script runs this test at its top level, and so would each generator, which imports the "
+    'script: put the call under `if __name__ == "__main__":`, as multiprocessing requires'
+)
+_UNGUARDED_EXIT = 97
 # Time between `Start` and the gate: every generator has to read it, and each of its threads has to
 # wake up (measured: 0.05 s for 1000 threads, 0.8 s for 5000).
 _GATE_SECONDS = 0.05
 _GATE_SECONDS_PER_THREAD = 0.0002
 
 Phase = Literal["connecting", "warming up", "running", "finishing"]
+
+
+def check_script() -> None:
+    """Check that generators can import the script of this process, as multiprocessing makes them.
+
+    If this process is itself a generator that is importing the script, it ends, and its controller
+    raises the error.
+
+    Raises:
+        GeneratorError: the script is not a file; or this process, which multiprocessing has
+            spawned, is importing it.
+    """
+    process = multiprocessing.current_process()
+    # multiprocessing itself refuses to start processes meanwhile, but only later.
+    if getattr(process, "_inheriting", False):
+        if process.name.startswith(_NAME):
+            sys.exit(_UNGUARDED_EXIT)
+        raise GeneratorError(_UNGUARDED)
+    script = sys.modules["__main__"]
+    file = getattr(script, "__file__", None)
+    if file is not None and script.__spec__ is None and not Path(file).exists():
+        raise GeneratorError(
+            f"generators import the script of this process, but {file} is not a file; save the "
+            "script to one, or use python -c"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +163,18 @@ class Generators:
                 f"cannot start a generator: {error.strerror}; raise the limit on processes "
                 "(ulimit -u)"
             ) from error
+        except BaseException:
+            # Such as a KeyboardInterrupt.
+            self.__exit__()
+            raise
         return self
 
     def _start(self) -> None:
-        with _safe_path(), _stop_signals_blocked():
+        with _STARTING, _safe_path(), _stop_signals_blocked():
             for number, share in enumerate(self._shares, 1):
                 ours, theirs = _SPAWN.Pipe()
                 process = _SPAWN.Process(
-                    target=generate, args=(share, theirs), name=f"generator-{number}", daemon=True
+                    target=generate, args=(share, theirs), name=f"{_NAME}{number}", daemon=True
                 )
                 process.start()
                 theirs.close()
@@ -205,6 +245,8 @@ class Generators:
             except (EOFError, ConnectionResetError) as error:
                 process = self._processes[number]
                 process.join()
+                if process.exitcode == _UNGUARDED_EXIT:
+                    raise GeneratorError(_UNGUARDED) from error
                 raise GeneratorError(
                     f"{process.name} died with exit code {process.exitcode}"
                 ) from error

@@ -9,7 +9,7 @@ import subprocess
 import msgspec
 import pytest
 
-from echo_load.limits.capacity import seconds_for
+from echo_load.limits.capacity_plan import seconds_for
 from echo_load.plan.thresholds import Threshold
 from echo_load.results.capacity import CapacityResult
 from echo_load.results.result import Result

@@ -170,7 +170,7 @@ def test_abort_conditions_may_be_written_either_way_round(text: str, kept: str) 
 
 
 def test_figures_known_only_at_the_end_cannot_abort_a_test() -> None:
-    with pytest.raises(InvalidValueError, match="is only known at the end; use --threshold"):
+    with pytest.raises(InvalidValueError, match="is only known at the end; use `thresholds`"):
         Threshold.parse_abort("messages>1000")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ def test_a_table_fits_its_terminal_and_loses_nothing(result: Result, width: int)
 def test_caveats_of_a_comparison_are_noted(result: Result) -> None:
     other = msgspec.structs.replace(
         result,
-        plan=msgspec.structs.replace(result.plan, pipeline=4, targets=("h:1",)),
+        plan=replace(result.plan, pipeline=4, targets=("h:1",)),
         machine=msgspec.structs.replace(result.machine, cores=64),
         generator=msgspec.structs.replace(result.generator, bound=True),
         passed=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def capacity_of(result: Result, rate: float | None, failed_at: float | None, **m
         **more,
     }
     found = msgspec.convert(fields, CapacityResult)
-    plan = msgspec.structs.replace(result.plan, rate=rate or 10.0, thresholds=("p99<5ms",))
+    plan = replace(result.plan, rate=rate or 10.0, thresholds=("p99<5ms",))
     return msgspec.structs.replace(result, command="capacity", capacity=found, plan=plan)
 
 
@@ -92,7 +93,7 @@ def test_different_questions_are_not_compared(result: Result) -> None:
         "has no capacity to compare: no answer": capacity_of(result, None, 10),
         "that in connections": capacity_of(result, 1000, 1050, asked="connections"),
         "the capacity for p99<5ms and b.json that for p50<1ms": msgspec.structs.replace(
-            one, plan=msgspec.structs.replace(one.plan, thresholds=("p50<1ms",))
+            one, plan=replace(one.plan, thresholds=("p50<1ms",))
         ),
     }
     for said, other in others.items():

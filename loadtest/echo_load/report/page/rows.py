@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -146,8 +147,8 @@ def plan(result: Result) -> dict[str, str]:
         "pacing": f"open loop, {given.arrivals} arrivals" if given.open_loop else "closed loop",
         "thresholds": ", ".join((*given.thresholds, *given.abort_on)),
     }
-    for name in given.__struct_fields__:
-        value = getattr(given, name)
+    for field in fields(given):
+        name, value = field.name, getattr(given, field.name)
         if name not in _SHOWN_ELSEWHERE and value not in (None, False, ()):
             rows[name.replace("_", " ")] = _written(name, value)
     if not given.open_loop:

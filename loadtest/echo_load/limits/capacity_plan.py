@@ -1,0 +1,182 @@
+"""The plan of a search for a capacity, and the plans of its steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from echo_core.errors import InvalidValueError
+from echo_core.units import parse_percentage
+from echo_load.limits.search import Range
+from echo_load.plan import fields
+from echo_load.plan.bounds import HIGHEST_RATE, MOST_CONNECTIONS, MOST_REPEATS
+from echo_load.plan.fields import Count, Duration, Rate, optional, positive
+from echo_load.plan.plan import Plan
+from echo_load.plan.thresholds import Threshold
+
+# Messages beyond a percentile, or failures, that make a percentile or a share significant.
+_LEAST_BEYOND = 10
+_LEAST_MESSAGES = 1000
+_LEAST_SECONDS, _MOST_SECONDS = 4.0, 30.0
+# A step is stopped early if a response time exceeds its limit by this factor and these seconds.
+_CLEAR_FACTOR, _CLEAR_SECONDS = 5.0, 0.1
+_DEFAULT_SLO = ("p99<10ms",)
+# Connections that a generator opens at once in a search for their number.
+_CONNECTS_IN_FLIGHT = 256
+_LEAST_PRECISION, _MOST_PRECISION = 0.001, 0.5
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False)
+class CapacityPlan:
+    """A plan for finding the capacity of a target. Values may be texts, as in a `Plan`.
+
+    Attributes:
+        plan: the test of a step. Its `thresholds` are the SLO; if it has none, that is `p99<10ms`,
+            or no error in a search for connections. Its rate, or its number of connections, and
+            its duration and repeats are replaced by those of the step.
+        start: first rate, or number of connections, to try; None for 1000, or 100 connections.
+        lowest: lowest one to try; None for 10, or 1 connection.
+        highest: highest one to try; None for the highest that a plan supports.
+        precision: relative distance between the answer and a level that failed, at which the search
+            ends (0.05 is 5 %).
+        cycle: interval in seconds at which each connection is probed, to search for the number of
+            connections; None to search for the rate.
+        duration: duration of a step in seconds; None for as long as the SLO's percentiles need, or
+            two cycles.
+        repeat: number of repeats of the step that confirms the answer.
+        at_least: required rate or number of connections; None for none.
+
+    Raises:
+        InvalidValueError: a field is out of its range, or fields contradict each other.
+    """
+
+    plan: Plan
+    start: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    precision: float = 0.05
+    cycle: float | None = None
+    duration: float | None = None
+    repeat: int = 3
+    at_least: float | None = None
+
+    @fields.by_name(
+        {
+            "plan": fields.instance_of(Plan),
+            "start": optional(positive(fields.rate)),
+            "lowest": optional(positive(fields.rate)),
+            "highest": optional(positive(fields.rate)),
+            "precision": fields.share(parse_percentage),
+            "cycle": optional(positive(fields.seconds)),
+            "duration": optional(positive(fields.seconds)),
+            "repeat": fields.whole,
+            "at_least": optional(positive(fields.rate)),
+        }
+    )
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        start: Rate | None = None,
+        lowest: Rate | None = None,
+        highest: Rate | None = None,
+        precision: float | str = 0.05,
+        cycle: Duration | None = None,
+        duration: Duration | None = None,
+        repeat: Count = 3,
+        at_least: Rate | None = None,
+    ) -> None: ...
+
+    def __repr__(self) -> str:
+        """Return the plan as Python would write it, without fields that have their defaults."""
+        return fields.written(self)
+
+    def __post_init__(self) -> None:
+        within = self.within
+        if within.lowest > within.highest:
+            raise InvalidValueError(
+                f"`lowest` {within.lowest:,.10g} is above `highest` {within.highest:,.10g}"
+            )
+        if not _LEAST_PRECISION <= self.precision <= _MOST_PRECISION:
+            raise InvalidValueError(f"`precision` {self.precision} is not between 0.001 and 0.5")
+        if not 1 <= self.repeat <= MOST_REPEATS:
+            raise InvalidValueError(f"`repeat` {self.repeat} is not between 1 and {MOST_REPEATS}")
+        for name, value in (("stages", self.plan.stages), ("messages", self.plan.messages)):
+            if value:
+                raise InvalidValueError(f"`{name}` cannot be given in the plan of a search")
+        if not self.plan.thresholds and self.cycle is None:
+            # The dataclass is frozen.
+            object.__setattr__(self, "plan", replace(self.plan, thresholds=_DEFAULT_SLO))
+
+    @property
+    def within(self) -> Range:
+        """The rates, or numbers of connections, to search."""
+        is_rate = self.cycle is None
+        most = float(HIGHEST_RATE if is_rate else MOST_CONNECTIONS)
+        return Range(
+            start=self.start or (1000.0 if is_rate else 100.0),
+            lowest=self.lowest or (10.0 if is_rate else 1.0),
+            highest=min(most, self.highest or most),
+            precision=self.precision,
+            whole=not is_rate,
+        )
+
+    def step(self, level: float, *, confirm: bool) -> Plan:
+        """Return the plan of a step.
+
+        Args:
+            level: its rate, or its number of connections.
+            confirm: whether it is to confirm the answer.
+        """
+        repeat = self.repeat if confirm else 1
+        if self.cycle is not None:
+            return replace(
+                self.plan,
+                connections=int(level),
+                rate=level / self.cycle,
+                duration=self.duration or 2 * self.cycle,
+                repeat=repeat,
+                connects_in_flight=_CONNECTS_IN_FLIGHT,
+                reconnect=False,
+            )
+        limits = [Threshold.parse(text) for text in self.plan.thresholds]
+        return replace(
+            self.plan,
+            rate=level,
+            duration=self.duration or seconds_for(limits, level),
+            repeat=repeat,
+            abort_on=() if confirm else tuple(_clear_failures(limits)),
+        )
+
+
+def seconds_for(limits: list[Threshold], rate: float) -> float:
+    """Return the duration in seconds that makes the figures of a step at a rate significant.
+
+    A percentile needs ten messages beyond it (10,000 messages for p99.9), a share of errors ten
+    errors; the result is between 4 and 30 seconds.
+    """
+    needed = max([_LEAST_MESSAGES, *map(_messages_for, limits)])
+    return min(_MOST_SECONDS, max(_LEAST_SECONDS, needed / rate))
+
+
+def _messages_for(limit: Threshold) -> float:
+    """Return the number of messages that a threshold needs; 0 if any number is enough."""
+    _, _, figure = limit.metric.partition(".")
+    if limit.kind == "time" and figure not in {"mean", "max"}:
+        beyond = 1 - float(figure[1:]) / 100
+    elif limit.kind == "share":
+        beyond = limit.limit or parse_percentage("1%")
+    else:
+        return 0.0
+    return _LEAST_BEYOND / beyond if beyond > 1e-9 else 0.0
+
+
+def _clear_failures(limits: list[Threshold]) -> list[str]:
+    """Return thresholds that abort a step when it has clearly failed."""
+    found = []
+    for limit in limits:
+        if limit.kind == "time" and limit.relation[0] == "<" and not limit.metric.endswith(".max"):
+            clearly = max(limit.limit * _CLEAR_FACTOR, limit.limit + _CLEAR_SECONDS)
+            of = "" if limit.target is None else f"{{{limit.target}}}"
+            found.append(f"{limit.metric}{of}<{math.ceil(clearly * 1e6)}us")
+    return found

@@ -1,0 +1,62 @@
+"""The converter of each field of a plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from echo_client.tls import TlsOptions
+from echo_core.endpoint import parse_target
+from echo_load.plan import fields
+from echo_load.plan.fields import optional
+from echo_load.plan.stages import as_stages
+from echo_load.plan.thresholds import Threshold
+
+
+def _tls(name: str, value: object) -> TlsOptions:
+    """Convert the paths of TLS options to text."""
+    if not isinstance(value, TlsOptions):
+        raise fields.wrong(name, value, "TlsOptions, as in TlsOptions(ca='ca.pem')")
+    path, text = optional(fields.path), optional(fields.text)
+    converters = {"ca": path, "cert": path, "key": path, "server_name": text}
+    changed: dict[str, Any] = {
+        field: convert(f"{name}.{field}", getattr(value, field))
+        for field, convert in converters.items()
+    }
+    fields.flag(f"{name}.insecure", value.insecure)
+    return replace(value, **changed)
+
+
+CONVERTERS: dict[str, fields.Converter] = {
+    "targets": fields.checked_texts(parse_target),
+    "engine": optional(fields.choice("hub", "greenlets", "threads")),
+    "processes": optional(fields.whole),
+    "connections": fields.whole,
+    "duration": optional(fields.seconds),
+    "messages": optional(fields.whole),
+    "rate": optional(fields.rate),
+    "arrivals": fields.choice("constant", "poisson"),
+    "stages": as_stages,
+    "staged_rate": fields.flag,
+    "loop": fields.flag,
+    "reopen": fields.flag,
+    "warmup": fields.seconds,
+    "pipeline": fields.whole,
+    "payload_size": fields.size_range,
+    "payload_file": optional(fields.path),
+    "message": optional(fields.text),
+    "hello": fields.flag,
+    "churn": optional(fields.whole),
+    "reconnect": fields.flag,
+    "connect_rate": optional(fields.rate),
+    "connects_in_flight": fields.whole,
+    "timeout": optional(fields.seconds),
+    "connect_timeout": fields.seconds,
+    "source_ips": fields.listed_texts,
+    "ip_version": optional(fields.choice(4, 6)),
+    "tls": _tls,
+    "tls_resume": fields.flag,
+    "repeat": fields.whole,
+    "thresholds": fields.checked_texts(Threshold.parse),
+    "abort_on": fields.checked_texts(Threshold.parse_abort),
+}

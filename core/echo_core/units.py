@@ -1,9 +1,10 @@
-"""Parsing and formatting of durations, counts, rates, sizes and percentages."""
+"""Parsing and formatting of durations, counts, rates, sizes, bandwidths and percentages."""
 
 from __future__ import annotations
 
 import math
 import re
+from typing import Literal
 
 from echo_core.errors import InvalidValueError
 
@@ -19,6 +20,8 @@ _MULTIPLES = {"": 1, "k": 1_000, "M": 1_000_000}
 
 _SIZE = re.compile(rf"({_NUMBER}) ?([kKMGT]?)(i?)(B?)")
 _PERCENTAGE = re.compile(rf"({_NUMBER}) ?%")
+# iperf3 writes Mbits/sec. A lone b is known only to be refused: it means bits or bytes.
+_BANDWIDTH = re.compile(rf"({_NUMBER}) ?([kKMGT]?)(i?)(?:(B|bits?|b)?(?:/s|/sec)?|(bps))")
 
 
 def parse_duration(text: str) -> float:
@@ -82,6 +85,35 @@ def parse_size(text: str) -> int:
     digits, prefix, binary, _ = match.groups()
     base = 1024 if binary else 1000
     return _whole(digits, base ** "_KMGT".index(prefix.upper() or "_"), text)
+
+
+def parse_bandwidth(text: str, *, unit: Literal["B", "bit"] | None = None) -> float:
+    """Return the bytes per second of `100MB/s`, `800Mbit/s`, `1GiB/s` or `2.5Gbps`.
+
+    Prefixes are as for sizes. The `/s` is optional.
+
+    Args:
+        text: a number of bytes (`B`) or bits (`bit`, `bps`) per second.
+        unit: unit of a number that has none; None to refuse such a number.
+
+    Raises:
+        InvalidValueError: the text is not a bandwidth, or `b` leaves open which unit is meant.
+    """
+    text = text.strip()
+    match = _BANDWIDTH.fullmatch(text)
+    number, prefix, binary, named, bps = match.groups() if match else (None,) * 5
+    named = "bit" if bps else (named or unit)
+    if not number or not named or not text.isascii() or (binary and not prefix):
+        raise InvalidValueError(
+            f"{text!r} is not a bandwidth; write it as in 100MB/s, 800Mbit/s or 1GiB/s"
+        )
+    if named == "b":
+        prefix = f"{number}{prefix}{binary}"
+        raise InvalidValueError(
+            f"{text!r} may mean bits or bytes; write {prefix}bit/s or {prefix}B/s"
+        )
+    factor: int = (1024 if binary else 1000) ** "_KMGT".index((prefix or "_").upper())
+    return float(number) * factor / (1 if named == "B" else 8)
 
 
 def parse_percentage(text: str) -> float:
@@ -160,6 +192,32 @@ def format_bytes(count: float) -> str:
         return f"{count:.0f} B"
     exponent = min(int(math.log2(count) // 10), 4)
     return f"{count / 1024**exponent:.1f} {'KMGT'[exponent - 1]}iB"
+
+
+def format_bandwidth(bytes_per_second: float) -> str:
+    """Format a bandwidth in bytes and in bits, with decimal prefixes: `12.5 MB/s (100 Mbit/s)`."""
+    return f"{format_byte_rate(bytes_per_second)} ({format_bit_rate(bytes_per_second)})"
+
+
+def format_byte_rate(bytes_per_second: float) -> str:
+    """Format a bandwidth in bytes per second: `950 B/s`, `64 kB/s`, `1.25 GB/s`."""
+    return _with_prefix(bytes_per_second, "B/s")
+
+
+def format_bit_rate(bytes_per_second: float) -> str:
+    """Format a bandwidth in bits per second: `512 kbit/s`, `10 Gbit/s`."""
+    return _with_prefix(bytes_per_second * 8, "bit/s")
+
+
+def _with_prefix(value: float, unit: str) -> str:
+    """Return a value with three digits, a decimal prefix and its unit."""
+    prefix = ""
+    for larger in "kMGT":
+        # A value that would be rounded to 1000 of one unit is 1 of the next.
+        if value < 999.5:
+            break
+        value, prefix = value / 1000, larger
+    return f"{value:,.0f} {prefix}{unit}" if value >= 99.95 else f"{value:.3g} {prefix}{unit}"
 
 
 def format_count(count: int, noun: str) -> str:

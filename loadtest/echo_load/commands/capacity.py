@@ -14,11 +14,16 @@ from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.units import parse_percentage
 from echo_load.commands import options
 from echo_load.flags import errors_name_flags
+from echo_load.plan.bandwidth import Bandwidth, mean_size, parse_load
 from echo_load.plan.bounds import MOST_PIPELINED, MOST_REPEATS
 
 if TYPE_CHECKING:
     from echo_load.results.result import Result
     from echo_load.runner.observer import Observer
+
+
+# A rate, which may be a bandwidth, or a number of connections.
+_LEVEL = option_types.Parsed("rate", parse_load)
 
 
 def _precision(text: str) -> float:
@@ -74,8 +79,9 @@ _EXAMPLES = (
 )
 @click.option(
     "--at-least",
-    type=option_types.RATE,
-    help="Rate, or number of connections, that must be reached, or the exit code is 99.",
+    type=_LEVEL,
+    help="Rate (as for `echo-load run --rate`, also in bytes), or number of connections, that must "
+    "be reached, or the exit code is 99.",
 )
 @heading("Search")
 @click.option(
@@ -86,15 +92,15 @@ _EXAMPLES = (
 )
 @click.option(
     "--start",
-    type=option_types.RATE,
+    type=_LEVEL,
     help="Rate, or number of connections, to begin with.  [default: 1k; 100 connections]",
 )
 @click.option(
     "--lowest",
-    type=option_types.RATE,
+    type=_LEVEL,
     help="Lowest rate, or number of connections, to try.  [default: 10; 1 connection]",
 )
-@click.option("--highest", type=option_types.RATE, help="Highest one to try.")
+@click.option("--highest", type=_LEVEL, help="Highest one to try.")
 @click.option(
     "-d",
     "--duration",
@@ -146,11 +152,7 @@ def capacity(
     slo: tuple[str, ...],
     connections_limit: bool,
     cycle: float,
-    at_least: float | None,
     precision: float,
-    start: float | None,
-    lowest: float | None,
-    highest: float | None,
     duration: float | None,
     repeat: int,
     **others: Any,
@@ -179,24 +181,34 @@ def capacity(
         others |= {"warmup": 0.0}
     else:
         refuse_unused(context, ("cycle",), "needs --connections-limit", because="slo")
+    size = mean_size(payload_size=others["payload_size"])
+    levels = {name: others.pop(name) for name in ("start", "lowest", "highest", "at_least")}
+    by_bytes = any(isinstance(level, Bandwidth) for level in levels.values())
+    if by_bytes and connections_limit:
+        raise click.UsageError(
+            "--connections-limit finds a number of connections, which is not given in bytes per "
+            "second; give a number, as in --at-least 10k"
+        )
+    in_messages = {
+        name: level.bytes_per_second / size if isinstance(level, Bandwidth) else level
+        for name, level in levels.items()
+    }
     fields, reporting = options.split_options({**others, "threshold": slo})
     with errors_name_flags():
         plan = Plan(
             targets=tuple(map(str, targets)),
             # Replaced by that of each step.
-            rate=start or 1.0,
+            rate=in_messages["start"] or 1.0,
+            bytes_per_message=size if by_bytes else None,
             **fields,
         )
         capacity_plan = CapacityPlan(
             plan=plan,
-            start=start,
-            lowest=lowest,
-            highest=highest,
             precision=precision,
             cycle=cycle if connections_limit else None,
             duration=duration,
             repeat=repeat,
-            at_least=at_least,
+            **in_messages,
         )
     screen = CapacityReport()
 

@@ -161,7 +161,8 @@ verdict_options = group(
         multiple=True,
         help='Limit that must hold, or the exit code is 99: "p99<5ms", "service.p99.9<=2ms", '
         '"connect.max<1s", "errors<0.1%", "loss<1%", "retransmits<100", "jitter<2ms", '
-        '"messages_per_second>10k"; for one of several targets, "p99{tcp://HOST:PORT}<5ms". '
+        '"messages_per_second>10k", "bytes_per_second>50MB", "bits_per_second>=1Gbit"; for one of '
+        'several targets, "p99{tcp://HOST:PORT}<5ms"; for one stage, "p99{stage=2}<5ms". '
         "Without a limit on errors or loss, no error is tolerated. Repeatable.",
     ),
     click.option(

@@ -16,6 +16,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_load.commands import options
 from echo_load.flags import errors_name_flags
+from echo_load.plan.bandwidth import Bandwidth, is_bandwidth, mean_size, parse_load
 from echo_load.plan.bounds import MOST_PIPELINED
 
 # The value of --rate without a number: the stages are rates.
@@ -24,9 +25,8 @@ _STAGED = "staged"
 _NOT_A_VALUE = re.compile(r"$|-\D")
 
 
-def _rate(text: str) -> float | str:
-    rate: float | str = _STAGED if text == _STAGED else option_types.RATE.convert(text, None, None)
-    return rate
+def _rate(text: str) -> float | Bandwidth | str:
+    return _STAGED if text == _STAGED else parse_load(text)
 
 
 class _RunCommand(Command):
@@ -94,9 +94,9 @@ _EXAMPLES = (
     type=option_types.Parsed("rate", _rate),
     metavar="[RATE]",
     help="Total messages per second, sent on schedule and measured from when they are due (open "
-    "loop). Without it, each connection sends its next message when the last reply has arrived "
-    "(closed loop). With --stages, the stages are rates, and the number is needed only as the "
-    "rate of --warmup.",
+    "loop), or their payload in each direction, as in 100MB/s or 800Mbit/s. Without it, each "
+    "connection sends its next message when the last reply has arrived (closed loop). With "
+    "--stages, the stages are rates, and the number is needed only as the rate of --warmup.",
 )
 @click.option(
     "--arrivals",
@@ -115,7 +115,7 @@ _EXAMPLES = (
     "--stages",
     metavar="LEVELS/TIME,...",
     help='Number of connections over time, such as "0-100/10s,100/30s,100-1000/30s"; with '
-    "--rate, messages per second over time.",
+    '--rate, messages per second over time, or their payload, as in "0-100MB/10s".',
 )
 @click.option("--loop", is_flag=True, help="Repeat --stages until --duration has passed.")
 @click.option(
@@ -162,7 +162,7 @@ def run(
     context: click.Context,
     /,
     targets: tuple[Endpoint, ...],
-    rate: float | str | None,
+    rate: float | Bandwidth | str | None,
     stages: str | None,
     **others: Any,
 ) -> ExitCode:
@@ -178,10 +178,24 @@ def run(
         from echo_load.plan.plan import Plan
         from echo_load.plan.stages import parse_stages
     staged_rate = stages is not None and rate is not None
+    size = None
+    if isinstance(rate, Bandwidth) or (staged_rate and is_bandwidth(stages or "")):
+        with errors_name_flags():
+            size = mean_size(
+                payload_size=others["payload_size"],
+                payload_file=others["payload_file"],
+                message=others["message"],
+            )
     try:
-        parsed = parse_stages(stages, rates=staged_rate) if stages is not None else ()
+        parsed = (
+            parse_stages(stages, rates=staged_rate, bytes_per_message=size)
+            if stages is not None
+            else ()
+        )
     except InvalidValueError as error:
         raise click.BadParameter(str(error), param_hint="--stages") from error
+    if isinstance(rate, Bandwidth) and size is not None:
+        rate = rate.bytes_per_second / size
     if rate == _STAGED and stages is None:
         raise click.UsageError("--rate needs a number, as in --rate 10k, or --stages")
     if stages is not None and rate is None:
@@ -205,6 +219,7 @@ def run(
         plan = Plan(
             targets=tuple(map(str, targets)),
             rate=rate if isinstance(rate, float) else None,
+            bytes_per_message=size,
             stages=parsed,
             staged_rate=staged_rate,
             **fields,

@@ -177,6 +177,5 @@ def _clear_failures(limits: list[Threshold]) -> list[str]:
     for limit in limits:
         if limit.kind == "time" and limit.relation[0] == "<" and not limit.metric.endswith(".max"):
             clearly = max(limit.limit * _CLEAR_FACTOR, limit.limit + _CLEAR_SECONDS)
-            of = "" if limit.target is None else f"{{{limit.target}}}"
-            found.append(f"{limit.metric}{of}<{math.ceil(clearly * 1e6)}us")
+            found.append(f"{limit.metric}{limit.scope}<{math.ceil(clearly * 1e6)}us")
     return found

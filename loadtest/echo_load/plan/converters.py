@@ -8,6 +8,7 @@ from typing import Any
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import parse_target
 from echo_load.plan import fields
+from echo_load.plan.bandwidth import Bandwidth, parse_load
 from echo_load.plan.fields import optional
 from echo_load.plan.stages import as_stages
 from echo_load.plan.thresholds import Threshold
@@ -27,6 +28,14 @@ def _tls(name: str, value: object) -> TlsOptions:
     return replace(value, **changed)
 
 
+def _load(name: str, value: object) -> float | Bandwidth:
+    """Convert a rate to messages per second, or leave it a bandwidth until the size is known."""
+    if isinstance(value, str):
+        load: float | Bandwidth = fields.parsed(name, value, parse_load)
+        return load
+    return fields.rate(name, value)
+
+
 CONVERTERS: dict[str, fields.Converter] = {
     "targets": fields.checked_texts(parse_target),
     "engine": optional(fields.choice("hub", "greenlets", "threads")),
@@ -34,7 +43,8 @@ CONVERTERS: dict[str, fields.Converter] = {
     "connections": fields.whole,
     "duration": optional(fields.seconds),
     "messages": optional(fields.whole),
-    "rate": optional(fields.rate),
+    "rate": optional(_load),
+    "bytes_per_message": optional(fields.positive(fields.rate)),
     "arrivals": fields.choice("constant", "poisson"),
     "stages": as_stages,
     "staged_rate": fields.flag,

@@ -12,8 +12,9 @@ from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.limits import LARGEST_DATAGRAM
-from echo_core.units import LONGEST_SECONDS, format_count, format_duration
+from echo_core.units import LONGEST_SECONDS, format_bandwidth, format_count, format_duration
 from echo_load.plan import fields
+from echo_load.plan.bandwidth import Bandwidth, mean_size
 from echo_load.plan.bounds import (
     HIGHEST_RATE,
     MOST_CONNECTIONS,
@@ -26,7 +27,7 @@ from echo_load.plan.converters import CONVERTERS
 from echo_load.plan.fields import Count, Duration, Rate, Sizes, Texts
 from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 from echo_load.plan.stages import StagePlan, Stages
-from echo_load.plan.thresholds import Threshold
+from echo_load.plan.thresholds import Threshold, written_rate
 
 EngineName = Literal["hub", "greenlets", "threads"]
 # The schemes of targets that each engine supports.
@@ -61,6 +62,9 @@ class Plan:
         rate: messages per second in total, each sent when it is due (open loop); None to send each
             message when the reply to the previous one has arrived (closed loop). With
             `staged_rate` it is the rate of the warm-up.
+        bytes_per_message: mean size of the messages, if the rates were given in bytes or bits per
+            second; multiplied by it, they are bytes per second again. None if they were given in
+            messages per second.
         arrivals: with a rate, whether messages are due at constant intervals or as a Poisson
             process.
         stages: numbers of connections over time, or rates if `staged_rate` is set.
@@ -103,6 +107,7 @@ class Plan:
     duration: float | None = None
     messages: int | None = None
     rate: float | None = None
+    bytes_per_message: float | None = None
     arrivals: Literal["constant", "poisson"] = "constant"
     stages: tuple[StagePlan, ...] = ()
     staged_rate: bool = False
@@ -139,6 +144,7 @@ class Plan:
         duration: Duration | None = None,
         messages: Count | None = None,
         rate: Rate | None = None,
+        bytes_per_message: float | None = None,
         arrivals: Literal["constant", "poisson"] = "constant",
         stages: Stages = (),
         staged_rate: bool = False,
@@ -175,13 +181,27 @@ class Plan:
         return fields.written(self)
 
     def __post_init__(self) -> None:
+        self._convert_bandwidth()
         self._check_numbers()
         self._check_time()
         self._check_payload()
         self._check_targets()
         targets = [str(endpoint) for endpoint in self.endpoints]
         for limit in self.limits:
-            limit.check_measured(self.schemes, targets)
+            limit.check_measured(self.schemes, targets, len(self.run_stages))
+
+    def _convert_bandwidth(self) -> None:
+        """Convert a rate in bytes per second by the mean size of the messages."""
+        if isinstance(self.rate, Bandwidth):
+            size = mean_size(
+                payload_size=self.payload_size,
+                payload_file=self.payload_file,
+                message=self.message,
+                hello=self.hello,
+            )
+            # The dataclass is frozen.
+            object.__setattr__(self, "bytes_per_message", size)
+            object.__setattr__(self, "rate", self.rate.bytes_per_second / size)
 
     @property
     def limits(self) -> tuple[Threshold, ...]:
@@ -208,13 +228,21 @@ class Plan:
 
     def stage_name(self, stage: StagePlan) -> str:
         """Return the name of a stage: `100 connections`, `10,000 msg/s on 100 connections`."""
-        return self._named(stage.levels, one=stage.levels == "1")
+        return self._named(self._levels(stage), one=stage.levels == "1")
+
+    @property
+    def rate_name(self) -> str:
+        """The rate as text, also as a bandwidth if it was given as one; empty without a rate."""
+        if self.rate is None:
+            return ""
+        levels = self._levels(StagePlan(first=self.rate, last=self.rate, duration=None))
+        return levels if self.bytes_per_message is not None else f"{levels} msg/s"
 
     @property
     def description(self) -> str:
         """The test in one line of text."""
         stages = self.run_stages
-        levels = [stage.levels for stage in stages]
+        levels = [self._levels(stage) for stage in stages]
         parts = [self._named(", then ".join(levels), one=levels == ["1"])]
         durations = [stage.duration for stage in stages if stage.duration is not None]
         if durations:
@@ -232,7 +260,18 @@ class Plan:
     def _named(self, levels: str, *, one: bool) -> str:
         if not self.open_loop:
             return f"{levels} {'connection' if one else 'connections'}"
-        return f"{levels} msg/s on {self.connections:,} connection{'s' * (self.connections > 1)}"
+        unit = " msg/s" if self.bytes_per_message is None else ""
+        return f"{levels}{unit} on {self.connections:,} connection{'s' * (self.connections > 1)}"
+
+    def _levels(self, stage: StagePlan) -> str:
+        """Return the levels of a stage, without a unit unless they are bandwidths."""
+        if self.bytes_per_message is None:
+            return stage.levels
+        ends = dict.fromkeys((stage.first, stage.last))
+        bandwidths = (
+            format_bandwidth(rate * self.bytes_per_message) if rate else "0" for rate in ends
+        )
+        return f"{' to '.join(bandwidths)}, {' to '.join(map(written_rate, ends))} msg/s"
 
     @property
     def run_stages(self) -> tuple[StagePlan, ...]:
@@ -357,6 +396,7 @@ class Plan:
             ("connect_timeout", self.connect_timeout),
             ("rate", self.rate),
             ("connect_rate", self.connect_rate),
+            ("bytes_per_message", self.bytes_per_message),
         ):
             if amount is not None and not 0 < amount < math.inf:
                 raise InvalidValueError(f"`{name}` {amount} is not above 0 and finite")
@@ -387,8 +427,9 @@ class Plan:
         if self.staged_rate and not self.stages:
             raise InvalidValueError("`rate` needs a number, or `stages`")
         if self.staged_rate and self.rate is not None and not self.warmup:
+            rate = f"{self.rate:g}" if self.bytes_per_message is None else self.rate_name
             raise InvalidValueError(
-                f"`rate` {self.rate:g} has no effect: the stages are rates, and there is no "
+                f"`rate` {rate} has no effect: the stages are rates, and there is no "
                 "warm-up; give `rate` without a number, or add `warmup`"
             )
         if self.reopen and not self.stages:
@@ -436,6 +477,21 @@ class Plan:
             raise InvalidValueError(
                 f"`{given[0]}` and `{given[1]}` both give what is sent; give one"
             )
+        if self.bytes_per_message is not None:
+            self._check_mean_size(self.bytes_per_message)
+
+    def _check_mean_size(self, given: float) -> None:
+        if not self.open_loop:
+            raise InvalidValueError(
+                f"`bytes_per_message` {given:g} has no effect without `rate`; omit it"
+            )
+        # The size of a file is not looked up again, as the plan may be that of an old result.
+        if self.payload_file is None:
+            size = mean_size(payload_size=self.payload_size, message=self.message, hello=self.hello)
+            if not math.isclose(given, size):
+                raise InvalidValueError(
+                    f"`bytes_per_message` {given:g} is not the mean size of the messages, {size:g}"
+                )
 
     def _check_targets(self) -> None:
         for endpoint in self.endpoints:

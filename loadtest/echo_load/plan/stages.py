@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from echo_core.errors import InvalidValueError
-from echo_core.units import parse_count, parse_duration, parse_rate
+from echo_core.units import parse_bandwidth, parse_count, parse_duration, parse_rate
 from echo_load.plan import fields
+from echo_load.plan.bandwidth import is_bandwidth
 from echo_load.plan.fields import Duration, Rate
 
-_STAGE = re.compile(r"([^/-]+)(?:-([^/-]+))?/([^/]+)")
+# The levels may be bandwidths with a /s of their own: 10MB/s-100MB/s/30s.
+_STAGE = re.compile(r"([^/-]+)(?:/s)?(?:-([^/-]+)(?:/s)?)?/([^/]+)")
 
 
 @dataclass(frozen=True, kw_only=True, init=False)
@@ -59,17 +61,20 @@ class StagePlan:
         return f"{self.last:,.10g}"
 
 
-def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
+def parse_stages(
+    text: str, *, rates: bool, bytes_per_message: float | None = None
+) -> tuple[StagePlan, ...]:
     """Parse stages such as `0-100/10s,100/30s`: levels or ramps, each with its duration.
 
     Args:
         text: one or more stages, separated by commas.
         rates: whether the levels are messages per second, which need not be whole numbers.
+        bytes_per_message: mean size of the messages, by which rates such as `10MB-100MB/10s` are
+            converted; None to refuse them.
 
     Raises:
         InvalidValueError: the text is not of that form, or all levels are 0.
     """
-    parse = parse_rate if rates else parse_count
     stages = []
     for part in text.split(","):
         match = _STAGE.fullmatch(part.strip())
@@ -80,8 +85,10 @@ def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
         first, last, duration = match.groups()
         try:
             seconds = parse_duration(duration)
-            low = parse(first)
-            high = parse(last) if last is not None else low
+            if rates and is_bandwidth(part):
+                low, high = _bandwidths((first, last or first), bytes_per_message)
+            else:
+                low, high = map(parse_rate if rates else parse_count, (first, last or first))
         except InvalidValueError as error:
             raise InvalidValueError(f"stage {part.strip()!r}: {error}") from error
         if not seconds:
@@ -92,6 +99,20 @@ def parse_stages(text: str, *, rates: bool) -> tuple[StagePlan, ...]:
     if not any(stage.highest for stage in stages):
         raise InvalidValueError(f"{text!r}: all stages are 0; at least one must be above 0")
     return tuple(stages)
+
+
+def _bandwidths(levels: tuple[str, str], bytes_per_message: float | None) -> Iterator[float]:
+    """Yield levels, given in bytes or bits per second, in messages per second."""
+    if bytes_per_message is None:
+        raise InvalidValueError(
+            f"{levels[1]!r} is a bandwidth, which needs `bytes_per_message` to be converted"
+        )
+    for level in levels:
+        if parse_bandwidth(level, unit="B") and not is_bandwidth(level):
+            raise InvalidValueError(
+                f"{level!r} has no unit, but the other level has one; write it as in 10MB-100MB"
+            )
+        yield parse_bandwidth(level, unit="B") / bytes_per_message
 
 
 # Stages as text, as a stage, or several of both.

@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from echo_client.failure_kinds import LOSSES
-from echo_core.endpoint import parse_target
 from echo_core.errors import InvalidValueError
-from echo_core.units import parse_count, parse_duration, parse_percentage, parse_rate
+from echo_core.units import (
+    format_bandwidth,
+    parse_bandwidth,
+    parse_count,
+    parse_duration,
+    parse_percentage,
+    parse_rate,
+)
 from echo_load.measure.names import DISTRIBUTIONS
+from echo_load.plan.scope import WHOLE_TEST, Scope
 
 if TYPE_CHECKING:
     # Importing a plan should not import numpy.
     from echo_load.measure.histogram import LatencyHistogram
+
+Kind = Literal["time", "share", "count", "rate", "byte_rate", "bit_rate"]
 
 _SHARES = ("errors", "loss")
 _COUNTS = (
@@ -29,7 +38,11 @@ _COUNTS = (
     "retransmits",
     "loss_burst",
 )
-_RATES = ("messages_per_second",)
+_RATES: dict[str, Kind] = {
+    "messages_per_second": "rate",
+    "bytes_per_second": "byte_rate",
+    "bits_per_second": "bit_rate",
+}
 _TIMES = ("jitter",)
 # Figures that exist over these transports only.
 _MEASURED_OVER = {
@@ -39,7 +52,7 @@ _MEASURED_OVER = {
     "jitter": ("udp",),
     "loss_burst": ("udp",),
 }
-_HIGHER_IS_BETTER = frozenset({"messages", "connections_opened", "messages_per_second"})
+_HIGHER_IS_BETTER = frozenset({"messages", "connections_opened", *_RATES})
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -54,18 +67,17 @@ _FORM = re.compile(
 )
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:[._]\d{1,6})?)", re.ASCII)
 
-Kind = Literal["time", "share", "count", "rate"]
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures of a running or a complete test, to which thresholds apply.
+    """The figures of a running or a complete test, or of a stage, to which thresholds apply.
 
     Attributes:
-        seconds: duration of the test so far.
+        seconds: duration of the test or the stage so far.
         latencies: latency distributions, by their names in a result.
-        counts: `messages`, `connections_opened`, `connections_failed`, `connections_lost`,
-            `retransmits` and `loss_burst`; None for a count that was not measured.
+        counts: `messages`, `bytes_received`, `connections_opened`, `connections_failed`,
+            `connections_lost`, `retransmits` and `loss_burst`; None for a count that was not
+            measured.
         errors: number of failures by kind.
         attempts: denominator of error shares: completed round trips, and failures without one.
         jitter_us: jitter over UDP in microseconds; None if it was not measured.
@@ -86,11 +98,13 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
         threshold: the condition as it was given. With `aborts` it may be the opposite: the
             condition on which the test stops (`p99>5ms`).
         aborts: whether crossing it ends the test at once.
-        kind: unit of the value: `time` in seconds, `share` between 0 and 1, `count`, or `rate` per
-            second.
+        kind: unit of the value: `time` in seconds, `share` between 0 and 1, `count`, `rate` per
+            second, `byte_rate` in bytes or `bit_rate` in bits per second.
         value: measured value; None if nothing was measured, in which case the threshold was not
             kept.
         passed: whether the threshold was kept.
+        target: URL of the only target that it applies to; None for all.
+        stage: number of the only stage that it applies to, from 1; None for all.
     """
 
     threshold: str
@@ -98,6 +112,8 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     value: float | None
     passed: bool
+    target: str | None = None
+    stage: int | None = None
 
     @property
     def name(self) -> str:
@@ -120,6 +136,8 @@ class ThresholdResult(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self.value * 100:.4g} %"
         if self.kind == "rate":
             return f"{written_rate(self.value)} a second"
+        if self.kind in {"byte_rate", "bit_rate"}:
+            return format_bandwidth(self.value / (8 if self.kind == "bit_rate" else 1))
         return f"{self.value:,.0f}"
 
 
@@ -130,12 +148,12 @@ class Threshold:
     Attributes:
         text: the condition as it was given.
         metric: name of the figure, such as `response.p99`.
-        kind: unit of the limit: `time` in seconds, `share` between 0 and 1, `count`, or `rate` per
-            second.
+        kind: unit of the limit: `time` in seconds, `share` between 0 and 1, `count`, `rate` per
+            second, `byte_rate` in bytes or `bit_rate` in bits per second.
         relation: required relation of the figure to the limit: `<`, `<=`, `>`, `>=` or `==`.
         limit: the limit, in that unit.
         aborts: whether crossing it ends the test at once.
-        target: URL of the only target whose figure it is; None for all together.
+        scope: part of the test whose figure it is.
     """
 
     text: str
@@ -144,13 +162,14 @@ class Threshold:
     relation: str
     limit: float
     aborts: bool = False
-    target: str | None = None
+    scope: Scope = WHOLE_TEST
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """Parse `p99<5ms`, `service.p99.9<=2ms`, `errors<0.1%` or `messages_per_second>10k`.
 
-        A target in braces limits the condition to it: `p99{tcp://10.0.0.7:50007}<5ms`.
+        Braces limit the condition to a target, a stage or both: `p99{tcp://10.0.0.7:50007}<5ms`,
+        `p99{stage=2}<5ms`, `p99{stage=2,tcp://10.0.0.7:50007}<5ms`.
 
         Raises:
             InvalidValueError: the text is not a threshold.
@@ -164,10 +183,8 @@ class Threshold:
         name, named, relation, written = match.groups()
         metric, kind = _metric(name)
         kind, limit = _limit(text, kind, written)
-        target = None if named is None else _target(text, named)
-        braces = "" if target is None else f"{{{target}}}"
-        whole = f"{name}{braces}{relation}{written}"
-        return cls(whole, metric, kind, relation, limit, target=target)
+        scope = WHOLE_TEST if named is None else _scope(text, named)
+        return cls(f"{name}{scope}{relation}{written}", metric, kind, relation, limit, scope=scope)
 
     @classmethod
     def parse_abort(cls, text: str) -> Threshold:
@@ -188,28 +205,29 @@ class Threshold:
             return replace(one, aborts=True)
         return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
 
-    def check_measured(self, schemes: Collection[str], targets: Collection[str]) -> None:
-        """Check that the figure exists over one of these schemes, and that its target exists.
+    def check_measured(
+        self, schemes: Collection[str], targets: Collection[str], stages: int
+    ) -> None:
+        """Check that the figure exists over one of these schemes, and its target and stage exist.
 
         Args:
             schemes: those of all targets.
             targets: URLs of the targets.
+            stages: number of stages.
 
         Raises:
-            InvalidValueError: it does not.
+            InvalidValueError: one of them does not.
         """
-        if self.target is not None:
-            if self.target not in targets:
-                tested = (
-                    f"the targets are {', '.join(targets)}" if targets else "no target is given"
-                )
-                raise InvalidValueError(f"{self.text!r}: {self.target} is not tested; {tested}")
-            if list(targets).count(self.target) > 1:
-                raise InvalidValueError(f"{self.text!r}: {self.target} is given more than once")
-            schemes = {self.target.partition("://")[0]}
+        try:
+            self.scope.check(targets, stages)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{self.text!r}: {error}") from error
+        target = self.scope.target
+        if target is not None:
+            schemes = {target.partition("://")[0]}
         able = _MEASURED_OVER.get(self.metric.partition(".")[0])
         if able is not None and not set(able) & set(schemes):
-            no = "no target is" if self.target is None else "this target is not"
+            no = "no target is" if target is None else "this target is not"
             raise InvalidValueError(
                 f"{self.text!r} is only measured over {' and '.join(able)}, but {no} "
                 f"{' or '.join(f'{scheme}://' for scheme in able)}"
@@ -217,10 +235,17 @@ class Threshold:
 
     def judge(self, figures: Figures) -> ThresholdResult:
         """Compare the figure with the limit; a figure that was not measured crosses it."""
-        value = self._value(figures)
+        not_reached = self.scope.stage is not None and not figures.seconds
+        value = None if not_reached else self._value(figures)
         passed = value is not None and self.judge_value(value)
         return ThresholdResult(
-            threshold=self.text, aborts=self.aborts, kind=self.kind, value=value, passed=passed
+            threshold=self.text,
+            aborts=self.aborts,
+            kind=self.kind,
+            value=value,
+            passed=passed,
+            target=self.scope.target,
+            stage=self.scope.stage,
         )
 
     def judge_value(self, value: float) -> bool:
@@ -232,9 +257,8 @@ class Threshold:
             return figures.jitter_us / 1e6 if figures.jitter_us is not None else None
         if self.kind == "time":
             return _time(self.metric, figures.latencies)
-        if self.metric == "messages_per_second":
-            messages = figures.counts["messages"] or 0
-            return messages / figures.seconds if figures.seconds else None
+        if self.metric in _RATES:
+            return self._rate(figures)
         if self.metric not in _SHARES:
             return figures.counts[self.metric]
         kinds = LOSSES if self.metric == "loss" else frozenset(figures.errors)
@@ -242,6 +266,12 @@ class Threshold:
         if self.kind == "count":
             return failed
         return failed / figures.attempts if figures.attempts else None
+
+    def _rate(self, figures: Figures) -> float | None:
+        counted = figures.counts["messages" if self.kind == "rate" else "bytes_received"] or 0
+        if not figures.seconds:
+            return None
+        return counted * (8 if self.kind == "bit_rate" else 1) / figures.seconds
 
 
 def written_rate(rate: float) -> str:
@@ -269,7 +299,7 @@ def _metric(name: str) -> tuple[str, Kind]:
     if name in _COUNTS:
         return name, "count"
     if name in _RATES:
-        return name, "rate"
+        return name, _RATES[name]
     if name in _TIMES:
         return name, "time"
     distribution, dot, figure = name.partition(".")
@@ -280,7 +310,7 @@ def _metric(name: str) -> tuple[str, Kind]:
         return f"{distribution}.p{match[1].replace('_', '.')}", "time"
     if figure in {"mean", "max"}:
         return f"{distribution}.{figure}", "time"
-    known = ", ".join(_SHARES + _COUNTS + _TIMES + _RATES)
+    known = ", ".join((*_SHARES, *_COUNTS, *_TIMES, *_RATES))
     others = ", ".join(f"{one}.p99" for one in DISTRIBUTIONS if one != "response")
     raise InvalidValueError(
         f"{name!r} is not a threshold metric; the metrics are p50, p99.9 and any other "
@@ -288,10 +318,10 @@ def _metric(name: str) -> tuple[str, Kind]:
     )
 
 
-def _target(text: str, written: str) -> str:
-    """Return the URL of a target in the form in which results have it."""
+def _scope(text: str, named: str) -> Scope:
+    """Return the scope that braces name."""
     try:
-        return str(parse_target(written))
+        return Scope.parse(named)
     except InvalidValueError as error:
         raise InvalidValueError(f"{text!r}: {error}") from error
 
@@ -301,6 +331,10 @@ def _limit(text: str, kind: Kind, written: str) -> tuple[Kind, float]:
     try:
         if kind == "rate":
             return kind, parse_rate(written)
+        if kind == "byte_rate":
+            return kind, parse_bandwidth(written, unit="B")
+        if kind == "bit_rate":
+            return kind, parse_bandwidth(written, unit="bit") * 8
         if kind == "share" and written.endswith("%"):
             return kind, parse_percentage(written)
         if kind != "time":

@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from echo_core.units import format_bit_rate
 from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.results.compare import CONFIDENCE
 from echo_load.results.comparison import CAPACITY, Change, Comparison
@@ -105,6 +106,9 @@ def _amount(change: Change, value: float) -> str:
         return written_time(value / 1e6)
     if change.unit == "share":
         return f"{value * 100:.3g} %"
+    if change.unit == "bytes per second":
+        # In a wide table both units do not fit.
+        return format_bit_rate(value)
     return f"{written_rate(value)}{'/s' if change.unit == 'per second' else ''}"
 
 

@@ -37,6 +37,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "availability": written_availability,
     "description": rows.description,
     "consequence": consequence,
+    "bandwidth": rows.bandwidth,
 }
 
 

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from echo_core.units import format_bandwidth
 from echo_load.plan.thresholds import written_time
 from echo_load.runner.observer import Progress
 from echo_load.runner.tally import Tally
@@ -114,7 +115,7 @@ class LiveScreen:
         figures = (
             ("connections", f"{counts.open:,}", ""),
             ("msg/s", f"{rate:,.0f}", ""),
-            ("MB/s", f"{throughput / 1e6:,.1f}", ""),
+            ("back", format_bandwidth(throughput), ""),
             ("p50", written_time(self._p50), ""),
             ("p99", written_time(self._p99), ""),
             ("errors", f"{errors:,}", "red" if errors else "green"),

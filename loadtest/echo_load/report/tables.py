@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_client.failure_kinds import MISMATCHES, FailureKind
-from echo_core.units import format_count
+from echo_core.units import format_bandwidth, format_count
 from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult, written_rate, written_time
@@ -78,10 +78,7 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
         latency = getattr(latencies, name)
         if latency.count:
             table.add_row(f"{DISTRIBUTIONS[name]} µs", _percentiles(latency))
-    through = (
-        f"{_megabytes(stage.bytes_sent, stage.seconds)} MB/s out, "
-        f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s back"
-    )
+    through = _both_ways(stage)
     if stage.retransmits is not None:
         through += f", {format_count(stage.retransmits, 'retransmit')}"
     if stage.handshakes_resumed is not None:
@@ -92,6 +89,14 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
     if stage.loss_burst is not None:
         table.add_row("datagrams", _datagrams(stage))
     return table
+
+
+def _both_ways(stage: StageResult) -> str:
+    """Return the bandwidth in each direction, once if both are the same as shown."""
+    sent, received = (
+        _bandwidth(count, stage.seconds) for count in (stage.bytes_sent, stage.bytes_received)
+    )
+    return f"{sent} each way" if sent == received else f"{sent} out, {received} back"
 
 
 def _datagrams(stage: StageResult) -> str:
@@ -199,7 +204,7 @@ def _speed(stage: StageResult | TargetResult) -> str:
     response = stage.latency_us.response
     speed = (
         f"{written_rate(stage.messages_per_second)} msg/s, "
-        f"{_megabytes(stage.bytes_received, stage.seconds)} MB/s"
+        f"{_bandwidth(stage.bytes_received, stage.seconds)}"
     )
     if not response.count:
         return speed
@@ -284,5 +289,5 @@ def _percentiles(latency: Latency) -> Text:
     )
 
 
-def _megabytes(count: int, seconds: float) -> str:
-    return f"{count / seconds / 1e6:,.2f}" if seconds else "0.00"
+def _bandwidth(count: int, seconds: float) -> str:
+    return format_bandwidth(count / seconds if seconds else 0.0)

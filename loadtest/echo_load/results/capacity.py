@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from echo_core.units import format_bandwidth
 from echo_load.plan.thresholds import ThresholdResult, written_rate
 from echo_load.results.short import shortened
 
@@ -75,6 +76,8 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
         why: reason for which the SLO was not kept at `failed_at`; None if there is no `failed_at`.
         advice: what to raise for a higher answer, if the target was not the limit; otherwise None.
         steps: all steps, in the order in which they were tried.
+        bytes_per_message: as in the plan; not None if a rate of the search was given in bytes or
+            bits per second.
     """
 
     asked: Literal["rate", "connections"]
@@ -88,6 +91,7 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
     why: str | None
     advice: str | None
     steps: list[CapacityStep]
+    bytes_per_message: float | None = None
 
     def __repr__(self) -> str:
         """Return the answer in one line."""
@@ -114,7 +118,13 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.at_least is not None and (self.level or 0.0) < self.at_least
 
     def written(self, level: float) -> str:
-        """Return a level with its unit: `4,230 msg/s`, `10,000 connections`."""
+        """Return a level with its unit: `4,230 msg/s`, `10,000 connections`.
+
+        A search that was given bandwidths has levels such as `64 kB/s (512 kbit/s), 1,000 msg/s`.
+        """
+        if self.asked == "rate" and self.bytes_per_message is not None:
+            bandwidth = format_bandwidth(level * self.bytes_per_message)
+            return f"{bandwidth}, {written_rate(level)} msg/s"
         return f"{written_rate(level)} {'msg/s' if self.asked == 'rate' else 'connections'}"
 
     @property

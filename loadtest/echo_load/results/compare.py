@@ -180,6 +180,11 @@ def _service_p99(stage: StageResult) -> float:
     return latencies.service.p99 if latencies.service != latencies.response else 0.0
 
 
+def _bandwidth(stage: StageResult) -> float:
+    """Return the payload bytes per second that came back."""
+    return stage.bytes_received / stage.seconds if stage.seconds else 0.0
+
+
 def _failed(stage: StageResult) -> float:
     """Return the share of attempts that failed."""
     return sum(stage.errors.values()) / stage.attempts if stage.attempts else 0.0
@@ -187,6 +192,7 @@ def _failed(stage: StageResult) -> float:
 
 _FIGURES: tuple[tuple[str, Unit, bool, Callable[[StageResult], float]], ...] = (
     ("messages", "per second", True, lambda stage: stage.messages_per_second),
+    ("bandwidth", "bytes per second", True, _bandwidth),
     ("response p50", "us", False, lambda stage: stage.latency_us.response.p50),
     ("response p99", "us", False, lambda stage: stage.latency_us.response.p99),
     ("response p99.9", "us", False, lambda stage: stage.latency_us.response.p99_9),

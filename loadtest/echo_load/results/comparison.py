@@ -15,10 +15,12 @@ SCHEMA = "echoswarm/comparison/1"
 CAPACITY = "capacity"
 
 ChangeVerdict = Literal["better", "worse", "no difference", "too noisy", "too few repeats"]
-Unit = Literal["per second", "us", "share", "count"]
+Unit = Literal["per second", "bytes per second", "us", "share", "count"]
 
 # Fields of the plan that may differ between runs of the same test, or hardly affect it.
-_NOT_THE_TEST = frozenset({"targets", "repeat", "thresholds", "abort_on", "duration", "processes"})
+_NOT_THE_TEST = frozenset(
+    {"targets", "repeat", "thresholds", "abort_on", "duration", "processes", "bytes_per_message"}
+)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +29,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stage: name of the stage.
         figure: name of the figure, such as `response p99`.
-        unit: unit of the figure: messages `per second`, microseconds (`us`), a `share` of all
-            attempts, or a `count` of connections.
+        unit: unit of the figure: messages `per second`, payload `bytes per second` in one
+            direction, microseconds (`us`), a `share` of all attempts, or a `count` of connections.
         baseline: geometric mean of the figure over the repeats of the first result; for a share,
             the arithmetic mean.
         other: the same mean for the second result.

@@ -120,6 +120,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         messages_per_second: `messages` divided by `seconds`.
         bytes_sent: payload bytes handed to the kernel.
         bytes_received: payload bytes received back.
+        bytes_per_second: `bytes_received` divided by `seconds`, the bandwidth in one direction;
+            times 8, it is in bits per second.
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams received back.
         retransmits: segments that the TCP of this machine retransmitted; None without TCP.
@@ -150,6 +152,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     jitter_us: float | None = None
     loss_burst: int | None = None
     handshakes_resumed: int | None = None
+    bytes_per_second: float = 0.0
 
 
 class GeneratorResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,9 +46,9 @@ def tolerated(plan: Plan, kind: str) -> bool:
     """Return whether a threshold of the plan allows some errors of this kind.
 
     Without such a threshold no error is tolerated, and wrong replies are never tolerated. A
-    threshold on one of several targets does not count, because it does not apply to the others.
+    threshold on one target or stage does not count, because it does not apply to the others.
     """
-    return is_tolerated(kind, {limit.metric for limit in plan.limits if limit.target is None})
+    return is_tolerated(kind, {limit.metric for limit in plan.limits if limit.scope.is_whole})
 
 
 def is_tolerated(kind: str, metrics: Collection[str]) -> bool:

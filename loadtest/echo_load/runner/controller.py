@@ -27,6 +27,7 @@ from echo_load.measure.counts import Counts
 from echo_load.plan import fields
 from echo_load.plan.plan import Plan
 from echo_load.plan.ports import check_ports
+from echo_load.plan.scope import Scope
 from echo_load.plan.sources import processes_for, source_addresses
 from echo_load.plan.thresholds import Figures, Threshold, ThresholdResult
 from echo_load.results.reconciliation import Reconciliation
@@ -266,26 +267,43 @@ class _TestRun:
     def _is_crossed(self, limits: Sequence[Threshold], elapsed: float) -> bool:
         """Return whether a threshold is crossed, given the figures of all parts so far."""
         judged = self._judge(
-            limit for limit in limits if limit.kind == "count" or elapsed >= _SECONDS_TO_JUDGE
+            (limit for limit in limits if limit.kind == "count" or elapsed >= _SECONDS_TO_JUDGE),
+            stage_seconds=_SECONDS_TO_JUDGE,
         )
         return any(one.value is not None and not one.passed for one in judged)
 
-    def _judge(self, limits: Iterable[Threshold]) -> list[ThresholdResult]:
-        """Compare the figures of all targets, or of the one that is named, with limits."""
-        targets = [str(endpoint) for endpoint in self._plan.endpoints]
+    def _judge(
+        self, limits: Iterable[Threshold], *, stage_seconds: float = 0.0
+    ) -> list[ThresholdResult]:
+        """Compare the figures of the test, or of the part of it that each names, with limits.
+
+        Args:
+            limits: the limits.
+            stage_seconds: leave out those of a stage that has lasted less than this, other than
+                limits of counts.
+        """
         # The figures of many thresholds are calculated once.
-        of_target: dict[str | None, Figures] = {}
+        known: dict[Scope, Figures] = {}
         judged = []
         for limit in limits:
-            if limit.target not in of_target:
-                several = limit.target is not None and len(targets) > 1
-                of_target[limit.target] = figures(
-                    [tally.by_target[targets.index(limit.target)] for tally in self.tallies]
-                    if limit.target is not None and several
-                    else self.tallies
-                )
-            judged.append(limit.judge(of_target[limit.target]))
+            if limit.scope not in known:
+                known[limit.scope] = self._figures(limit.scope)
+            found = known[limit.scope]
+            early = limit.scope.stage is not None and found.seconds < stage_seconds
+            if limit.kind == "count" or not early:
+                judged.append(limit.judge(found))
         return judged
+
+    def _figures(self, scope: Scope) -> Figures:
+        """Return the figures of the test, or of the part of it that a scope names."""
+        targets = [str(endpoint) for endpoint in self._plan.endpoints]
+        several = scope.target is not None and len(targets) > 1
+        target = targets.index(scope.target) if scope.target is not None and several else None
+        if scope.stage is None:
+            return figures(self.tallies, target=target)
+        stages_per_part = len(self.parts[0][1])
+        part, stage = divmod(scope.stage - 1, stages_per_part)
+        return figures(self.tallies[part :: self._parts_per_repeat], target=target, stage=stage)
 
     def _should_stop(self) -> bool:
         return self._aborted or self._is_interrupted()

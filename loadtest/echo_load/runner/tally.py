@@ -309,20 +309,36 @@ def _together(several: Iterable[Measured]) -> Measured:
     return together
 
 
-def figures(tallies: Sequence[Tally]) -> Figures:
-    """Return the figures of all tallies together, to which thresholds apply."""
-    counts = sum((tally.counts for tally in tallies), Counts())
-    measured = measured_in(tallies)
+def figures(
+    tallies: Sequence[Tally], *, target: int | None = None, stage: int | None = None
+) -> Figures:
+    """Return the figures of all tallies together, to which thresholds apply.
+
+    Args:
+        tallies: the tallies; none if no part was run that has the stage.
+        target: index of the only target whose figures they are, of several; None for all.
+        stage: index of the only stage whose figures they are; None for all.
+    """
+    own = tallies if target is None else [tally.by_target[target] for tally in tallies]
+    if stage is None:
+        parts = [(tally.counts, tally.measured) for tally in own]
+        seconds = sum(tally.seconds for tally in tallies)
+    else:
+        parts = [tally.by_stage[stage] for tally in own]
+        seconds = sum(tally.seconds_of(stage) for tally in tallies)
+    counts = sum((counted for counted, _ in parts), Counts())
+    measured = _together(measured for _, measured in parts)
     return Figures(
-        seconds=sum(tally.seconds for tally in tallies),
+        seconds=seconds,
         latencies=measured.by_name(),
         counts={
             "messages": measured.response.count,
+            "bytes_received": counts.bytes_received,
             "connections_opened": counts.opened,
             "connections_failed": counts.failed,
             "connections_lost": counts.lost,
-            "retransmits": _retransmits(tallies, counts),
-            "loss_burst": _loss_burst(tallies, counts),
+            "retransmits": _retransmits(tallies, counts) if tallies else None,
+            "loss_burst": _loss_burst(tallies, counts) if tallies else None,
         },
         jitter_us=counts.jitter_us,
         errors=counts.errors,
@@ -443,6 +459,7 @@ def _total_fields(
         "messages_per_second": messages / seconds if seconds else 0.0,
         "bytes_sent": counts.bytes_sent,
         "bytes_received": counts.bytes_received,
+        "bytes_per_second": counts.bytes_received / seconds if seconds else 0.0,
         "datagrams_sent": counts.datagrams_sent,
         "datagrams_received": counts.datagrams_received,
         "retransmits": _retransmits(tallies, counts),

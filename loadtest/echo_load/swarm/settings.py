@@ -155,7 +155,11 @@ def _thresholds(text: str) -> tuple[Threshold, ...]:
 
 def _threshold(text: str) -> Threshold:
     one = Threshold.parse(text)
-    if one.target is not None:
+    if one.scope.stage is not None:
+        raise InvalidValueError(
+            f"{text!r}: a swarm has no figures of a single stage; omit {one.scope}"
+        )
+    if one.scope.target is not None:
         raise InvalidValueError(
             f"{text!r}: a swarm has one target, which needs no name; omit {{…}}"
         )

@@ -99,6 +99,20 @@ def test_a_target_that_cannot_do_what_is_required_is_said(start_server: StartSer
 
 
 @pytest.mark.slow
+def test_a_search_may_be_given_bandwidths(start_server: StartServer) -> None:
+    code, result = loaded(
+        *("capacity", start_server().url, *QUICK, "--slo", "p50<9s", "--payload-size", "100"),
+        *("--start", "10kB/s", "--highest", "160kbit/s", "--at-least", "1MB/s"),
+    )
+    capacity = result.capacity
+    assert capacity is not None
+    assert (code, capacity.rate, capacity.at_least) == (99, 200, 10_000)
+    assert capacity.answer.startswith("at least 20 kB/s (160 kbit/s), 200 msg/s, the highest that")
+    assert "--at-least 1 MB/s (8 Mbit/s), 10,000 msg/s was not reached" in result.reasons[-1]
+    assert result.stages[0].name.startswith("20 kB/s (160 kbit/s), 200 msg/s on ")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_says_what_is_known(
     start_server: StartServer, number: signal.Signals
@@ -180,6 +194,14 @@ def test_the_number_of_connections_that_a_server_admits_is_found(start_server: S
         (["--precision", "0"], "--precision: ", 2),
         (["--precision", "0%"], "--precision: '0%' is not a precision from 0.1% to 50%", 2),
         (["--lowest", "5k", "--highest", "1k"], "--lowest 5,000 is above --highest 1,000", 2),
+        (["--start", "1Mb/s"], "--start: '1Mb/s' may mean bits or bytes; write 1Mbit/s or", 2),
+        (["--at-least", "0"], "--at-least: '0' is not a rate above 0", 2),
+        (
+            ["--connections-limit", "--at-least", "1MB/s"],
+            "--connections-limit finds a number of connections, which is not given in bytes",
+            2,
+        ),
+        (["--slo", "p99{stage=2}<1s"], "there is no stage 2; the test has 1 stage", 2),
     ],
 )
 def test_bad_input_gives_one_line(arguments: list[str], said: str, code: int) -> None:

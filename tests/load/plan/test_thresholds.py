@@ -32,6 +32,7 @@ def figures(
         latencies=latencies,
         counts={
             "messages": len(milliseconds),
+            "bytes_received": 1_000_000,
             "connections_opened": 10,
             "connections_failed": 2,
             "connections_lost": 1,
@@ -67,6 +68,12 @@ HUNDRED = figures(milliseconds=tuple(range(1, 101)))
         ("max<=100.001ms", 0.100, True),
         ("messages_per_second>49", 50, True),
         ("messages_per_second>0.1k", 50, False),
+        ("bytes_per_second>=0.5MB", 500_000, True),
+        ("bytes_per_second>500k/s", 500_000, False),
+        ("bytes_per_second<=4Mbit/s", 500_000, True),
+        ("bits_per_second>=4Mbit", 4_000_000, True),
+        ("bits_per_second>4M", 4_000_000, False),
+        ("bits_per_second>0.5MB/s", 4_000_000, False),
         ("messages>=100", 100, True),
         ("connections_opened>=10", 10, True),
         ("connections_failed<2", 2, False),
@@ -104,7 +111,13 @@ def test_errors_are_limited_as_a_count_or_a_share_of_attempts() -> None:
     assert judged.measured == "7 %"
 
 
-@pytest.mark.parametrize("text", ["p99<5ms", "mean<1s", "errors<1%", "messages_per_second>1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("p99<5ms", "mean<1s", "errors<1%", "messages_per_second>1", "bytes_per_second>1"),
+        *("errors{stage=1}<1", "messages{stage=1}>=0"),
+    ],
+)
 def test_a_threshold_is_not_kept_if_nothing_was_measured(text: str) -> None:
     judged = Threshold.parse(text).judge(figures(seconds=0.0))
     assert (judged.value, judged.passed) == (None, False)
@@ -141,6 +154,9 @@ def test_rates_are_formatted_with_at_least_three_digits(rate: float, written: st
         ("errors<101%", "'errors<101%': '101%' is not a percentage"),
         ("retransmits<1%", "'retransmits<1%': '1%' is not a count"),
         ("messages_per_second>1ms", "'messages_per_second>1ms': '1ms' is not a rate"),
+        ("messages_per_second>1MB", "'messages_per_second>1MB': '1MB' is not a rate"),
+        ("bytes_per_second>1ms", "'bytes_per_second>1ms': '1ms' is not a bandwidth"),
+        ("bits_per_second>1Gb", "'bits_per_second>1Gb': '1Gb' may mean bits or bytes"),
     ],
 )
 def test_invalid_thresholds_are_refused(text: str, expected: str) -> None:
@@ -158,6 +174,8 @@ def test_invalid_thresholds_are_refused(text: str, expected: str) -> None:
         ("errors>1%", "errors<=1%"),
         ("messages_per_second<100", "messages_per_second>=100"),
         ("messages_per_second>=100", "messages_per_second>=100"),
+        ("bytes_per_second<1MB", "bytes_per_second>=1MB"),
+        ("bits_per_second>=1", "bits_per_second>=1"),
     ],
 )
 def test_abort_conditions_may_be_written_either_way_round(text: str, kept: str) -> None:
@@ -334,10 +352,10 @@ def test_a_wrong_reply_counts_as_one_message_and_one_attempt(
 )
 def test_a_threshold_may_name_a_target(text: str, target: str | None, whole: str) -> None:
     one = Threshold.parse(text)
-    assert (one.target, one.text) == (target, whole)
+    assert (one.scope.target, one.text) == (target, whole)
     assert Threshold.parse(one.text) == one
 
 
 def test_a_condition_to_abort_on_may_name_a_target() -> None:
     one = Threshold.parse_abort("p99{h:1}>1s")
-    assert (one.target, one.relation, one.aborts) == ("tcp://h:1", "<=", True)
+    assert (one.scope.target, one.relation, one.aborts) == ("tcp://h:1", "<=", True)

@@ -37,7 +37,7 @@ def rates(result: Result) -> list[Guide]:
     return [
         Guide(limit.text, limit.limit)
         for limit in result.plan.limits
-        if limit.metric == "messages_per_second" and limit.target is None
+        if limit.metric == "messages_per_second" and limit.scope.is_whole
     ]
 
 
@@ -115,8 +115,8 @@ def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, An
 
 
 def _of_response(limit: Threshold) -> bool:
-    # The charts are those of all targets together.
-    of_all = limit.target is None
+    # The charts are those of all targets and stages together.
+    of_all = limit.scope.is_whole
     return of_all and limit.metric.startswith("response.") and not limit.metric.endswith(".mean")
 
 

@@ -7,13 +7,13 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from echo_core.units import format_bytes, format_count, format_duration
+from echo_core.units import format_bandwidth, format_bytes, format_count, format_duration
 from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.report.checks import checks
 from echo_load.results.idle import IdleResult
-from echo_load.results.result import Latencies, Latency, Result
+from echo_load.results.result import Latencies, Latency, Result, Totals
 from echo_load.results.watch import WatchResult
 
 NOTHING = "–"  # noqa: RUF001  # an en dash
@@ -23,7 +23,7 @@ Row = tuple[str, list[str]]
 # Fields of the plan that are shown elsewhere or in another form.
 _SHOWN_ELSEWHERE = frozenset({"targets", "thresholds", "abort_on", "stages", "tls", "engine"})
 _TIMES = frozenset({"duration", "warmup", "timeout", "connect_timeout"})
-_UNITS = {"rate": "msg/s", "connect_rate": "connections/s"}
+_UNITS = {"connect_rate": "connections/s", "bytes_per_message": "bytes"}
 
 
 class Cell(NamedTuple):
@@ -113,6 +113,7 @@ def figures(result: Result) -> dict[str, str]:
         }
     return {
         "msg/s": written_rate(totals.messages_per_second),
+        "bandwidth": bandwidth(totals),
         "p50": time(response.p50),
         "p90": time(response.p90),
         "p99": time(response.p99),
@@ -125,6 +126,11 @@ def figures(result: Result) -> dict[str, str]:
         "back": f"{format_bytes(totals.bytes_received)}",
         **datagrams,
     }
+
+
+def bandwidth(totals: Totals) -> str:
+    """Return the bandwidth of what came back, in bytes and in bits per second."""
+    return format_bandwidth(totals.bytes_received / totals.seconds if totals.seconds else 0.0)
 
 
 def errors(result: Result) -> dict[str, str]:
@@ -151,6 +157,8 @@ def plan(result: Result) -> dict[str, str]:
         name, value = field.name, getattr(given, field.name)
         if name not in _SHOWN_ELSEWHERE and value not in (None, False, ()):
             rows[name.replace("_", " ")] = _written(name, value)
+    if given.rate is not None:
+        rows["rate"] = given.rate_name
     if not given.open_loop:
         del rows["arrivals"]
     return {name: value for name, value in rows.items() if value}

@@ -8,13 +8,17 @@ import stat
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from echo_client.errors import StreamError
 from echo_client.ip_options import ip_options, ip_version
+from echo_client.opening_options import PROXY_OPTIONS, SOCKET_OPTIONS, opening_options
 from echo_client.ping_options import ping_options
+from echo_client.proxy_header import ClientAddresses, ProxyHeaders
+from echo_client.socket_options import BufferSizes, SocketOptions
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
 from echo_core.command_line.arguments import Command, Example, outranks, refuse_unused
@@ -25,6 +29,7 @@ from echo_core.errors import ExitCode, InvalidValueError
 
 if TYPE_CHECKING:
     from echo_client.connection import EchoConnection
+    from echo_core.proxy_protocol import Version
 
 _EXAMPLES = (
     Example("A prompt that shows the round trip of each line", "echo-client 10.0.0.7:50007"),
@@ -68,6 +73,7 @@ def _ip_address(text: str) -> str:
 )
 @tls_options
 @heading("Connections")
+@opening_options
 @click.option(
     "--timeout",
     type=option_types.POSITIVE_DURATION,
@@ -106,7 +112,9 @@ def echo_client(
     messages: int | None,
     interval: float,
     payload_size: int,
-    **tls: Any,
+    send_proxy: Version | None,
+    send_proxy_source: str | None,
+    **others: Any,
 ) -> ExitCode:
     """Talk to an echo service over TCP, TLS, UDP or a unix socket.
 
@@ -135,22 +143,32 @@ def echo_client(
     prompted = messages is None and sys.stdin.isatty() and sys.stdout.isatty()
     _refuse_for_mode(context, endpoint, pings=messages is not None, prompted=prompted)
     chosen = _ip_version_of(context, endpoint, ip_version(ipv4=ipv4, ipv6=ipv6))
+    socket_options = SocketOptions(**{name: others.pop(name) for name in SOCKET_OPTIONS})
     if endpoint.scheme != "tls":
-        refuse_unused(context, tls, f"applies only to tls:// targets, not to {endpoint}")
+        refuse_unused(context, others, f"applies only to tls:// targets, not to {endpoint}")
+    _refuse_for_transport(context, endpoint, sends_proxy=send_proxy is not None)
 
     from echo_client.connection import EchoConnection
     from echo_client.tls import TlsOptions
 
-    options = TlsOptions(**{name.removeprefix("tls_"): value for name, value in tls.items()})
-    connect = partial(
-        EchoConnection.open,
-        endpoint,
-        timeout=timeout,
-        connect_timeout=connect_timeout,
-        tls=options,
-        source=source_ip,
-        ip_version=chosen,
-    )
+    tls = TlsOptions(**{name.removeprefix("tls_"): value for name, value in others.items()})
+    clients = ClientAddresses.parse(send_proxy_source) if send_proxy_source is not None else None
+    headers = ProxyHeaders(send_proxy, clients) if send_proxy is not None else None
+    numbers = count(1)
+    _report_buffers(socket_options.buffer_size)
+
+    def connect() -> EchoConnection:
+        return EchoConnection.open(
+            endpoint,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            tls=tls,
+            source=source_ip,
+            ip_version=chosen,
+            options=socket_options,
+            header=headers.header(next(numbers)) if headers is not None else None,
+        )
+
     if messages is not None:
         from echo_client.ping import Ping
 
@@ -167,7 +185,7 @@ def echo_client(
 
         if endpoint.scheme == "tls":
             # The prompt continues after errors; invalid TLS options must end it before it starts.
-            options.context()
+            tls.context()
         Repl(endpoint, connect).run()
     elif endpoint.scheme == "udp":
         _datagram_pipe(connect, datagrams, timeout)
@@ -193,6 +211,29 @@ def _refuse_for_mode(
     elif prompted or pings:
         mode = "prompt" if prompted else "ping (-n)"
         refuse_unused(context, ("datagrams",), f"applies only to a pipe, and this is a {mode}")
+
+
+def _refuse_for_transport(context: click.Context, endpoint: Endpoint, *, sends_proxy: bool) -> None:
+    """Refuse the options of sockets and PROXY headers that the transport does not have."""
+    if not sends_proxy:
+        refuse_unused(context, ("send_proxy_source",), "has no effect without --send-proxy v1|v2")
+    if endpoint.scheme == "udp":
+        refuse_unused(context, PROXY_OPTIONS, f"needs a stream, and {endpoint} is none")
+    if endpoint.scheme == "unix":
+        refuse_unused(
+            context,
+            ("send_proxy_source", "dscp"),
+            f"applies only to IP targets, not to {endpoint}",
+        )
+    if endpoint.scheme not in {"tcp", "tls"}:
+        refuse_unused(context, ("nodelay", "keepalive"), f"needs TCP, which {endpoint} is not")
+
+
+def _report_buffers(requested: int | None) -> None:
+    """Print a line on standard error if the kernel gives smaller buffers than requested."""
+    sizes = BufferSizes.granted(requested)
+    if sizes is not None and sizes.shortfall:
+        click.echo(sizes.shortfall, err=True)
 
 
 def _ip_version_of(

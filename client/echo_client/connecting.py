@@ -24,6 +24,8 @@ from echo_client.errors import (
     UnreachableError,
     connecting_failure,
 )
+from echo_client.proxy_header import ProxyHeader
+from echo_client.socket_options import DEFAULT_OPTIONS, SocketOptions
 from echo_client.tls import TlsOptions
 from echo_core.errors import InvalidValueError
 from echo_core.limits import local_ports
@@ -63,13 +65,19 @@ def reachable_from(source: str | None, addresses: Sequence[Address]) -> Sequence
     return found
 
 
-def connect(address: Address, timeout: float, source: str | None) -> tuple[socket.socket, int]:
-    """Open a socket and connect it, with TCP_NODELAY for TCP.
+def connect(
+    address: Address,
+    timeout: float,
+    source: str | None,
+    options: SocketOptions = DEFAULT_OPTIONS,
+) -> tuple[socket.socket, int]:
+    """Open a socket and connect it.
 
     Args:
         address: the address to connect to.
         timeout: the timeout in seconds.
         source: the local IP address to connect from; None lets the system choose.
+        options: the options of the socket.
 
     Returns:
         The socket, and the nanoseconds that connect(2) took.
@@ -78,7 +86,7 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
         ConnectError: connecting failed; the subclass gives the reason.
     """
     try:
-        connecting = _socket_for(address, source)
+        connecting = _socket_for(address, source, options)
         try:
             begin = time.monotonic_ns()
             if address.transport == "unix":
@@ -94,7 +102,9 @@ def connect(address: Address, timeout: float, source: str | None) -> tuple[socke
         raise not_connected(error, address, timeout) from error
 
 
-def begin_to_connect(address: Address, source: str | None) -> socket.socket:
+def begin_to_connect(
+    address: Address, source: str | None, options: SocketOptions = DEFAULT_OPTIONS
+) -> socket.socket:
     """Open a non-blocking socket and begin to connect it.
 
     When the socket becomes writable, `SO_ERROR` is 0 if connecting succeeded (connect(2)).
@@ -102,12 +112,13 @@ def begin_to_connect(address: Address, source: str | None) -> socket.socket:
     Args:
         address: the address to connect to.
         source: the local IP address to connect from; None lets the system choose.
+        options: the options of the socket.
 
     Raises:
         ConnectError: connecting failed at once; the subclass gives the reason.
     """
     try:
-        connecting = _socket_for(address, source)
+        connecting = _socket_for(address, source, options)
         connecting.setblocking(False)
         failure = connecting.connect_ex(address.sockaddr)
     except OSError as error:
@@ -118,18 +129,35 @@ def begin_to_connect(address: Address, source: str | None) -> socket.socket:
     return connecting
 
 
-def _socket_for(address: Address, source: str | None) -> socket.socket:
+def _socket_for(address: Address, source: str | None, options: SocketOptions) -> socket.socket:
     kind = socket.SOCK_DGRAM if address.transport == "udp" else socket.SOCK_STREAM
     opened = socket.socket(address.family, kind)
     try:
-        if address.transport in {"tcp", "tls"}:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        options.apply(opened, address)
         if source is not None:
             bind(opened, source, address)
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def send_header(connected: socket.socket, address: Address, header: ProxyHeader) -> None:
+    """Send the PROXY header of a connection, its first bytes; close the socket if that fails.
+
+    Args:
+        connected: the connected socket.
+        address: the address it is connected to.
+        header: the header.
+
+    Raises:
+        ConnectError: the connection is broken already.
+    """
+    try:
+        connected.sendall(header.encode(connected, address))
+    except OSError as error:
+        connected.close()
+        raise not_connected(error, address, 0.0) from error
 
 
 def secure(

@@ -27,6 +27,8 @@ from echo_client.errors import (
     lost,
 )
 from echo_client.happy_eyeballs import best_first, connect_first
+from echo_client.proxy_header import ProxyHeader
+from echo_client.socket_options import DEFAULT_OPTIONS, SocketOptions
 from echo_client.tcp_info import TcpInfo, read_tcp_info
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint
@@ -59,12 +61,15 @@ class EchoConnection:
         timeout: the timeout in seconds of a round trip, and of each single send or receive.
         connect_ns: the nanoseconds that the path took to establish the connection.
         handshake_ns: the nanoseconds that the TLS handshake took; 0 without TLS.
+        cipher: the version and the cipher of TLS; "" without TLS.
 
     Attributes:
-        bytes_sent: the number of bytes passed to the kernel, before encryption.
+        bytes_sent: the number of bytes passed to the kernel, before encryption and without a PROXY
+            header.
         bytes_received: the number of bytes received, after decryption.
         connect_ns: the nanoseconds that the path took to establish the connection.
         handshake_ns: the nanoseconds that the TLS handshake took; 0 without TLS.
+        cipher: the version and the cipher of TLS: `TLSv1.3 TLS_AES_256_GCM_SHA384`; "" without TLS.
     """
 
     def __init__(
@@ -74,12 +79,14 @@ class EchoConnection:
         *,
         connect_ns: int = 0,
         handshake_ns: int = 0,
+        cipher: str = "",
     ) -> None:
         set_timeout(connected, timeout)
         self.bytes_sent = 0
         self.bytes_received = 0
         self.connect_ns = connect_ns
         self.handshake_ns = handshake_ns
+        self.cipher = cipher
         self._socket = connected
         self._timeout = timeout
 
@@ -92,6 +99,8 @@ class EchoConnection:
         tls: TlsOptions | None = None,
         source: str | None = None,
         ip_version: int | None = None,
+        options: SocketOptions = DEFAULT_OPTIONS,
+        header: ProxyHeader | None = None,
     ) -> EchoConnection:
         """Resolve an endpoint and connect to the first of its addresses that answers.
 
@@ -102,13 +111,15 @@ class EchoConnection:
             tls: the options of a tls endpoint; None trusts the system's certificate authorities.
             source: the local IP address to connect from; None lets the system choose.
             ip_version: 4 or 6 for addresses of this version only; None for both.
+            options: the options of the socket.
+            header: the PROXY header to begin a stream with; None for none.
 
         Raises:
             ConnectError: the name is unknown, or no address answers; then it is the error of the
                 last one.
             TlsFileError: a file of the TLS options cannot be used.
         """
-        options = tls or TlsOptions()
+        tls = tls or TlsOptions()
         addresses: Sequence[Address] = resolve(endpoint, ip_version)
         if endpoint.scheme == "udp":
             addresses = best_first(addresses, connect_timeout, source)
@@ -116,9 +127,11 @@ class EchoConnection:
             addresses,
             timeout=timeout,
             connect_timeout=connect_timeout,
-            tls=options.context() if endpoint.scheme == "tls" else None,
-            server_name=options.server_name,
+            tls=tls.context() if endpoint.scheme == "tls" else None,
+            server_name=tls.server_name,
             source=source,
+            options=options,
+            header=header,
         )
 
     @staticmethod
@@ -130,8 +143,10 @@ class EchoConnection:
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
         source: str | None = None,
+        options: SocketOptions = DEFAULT_OPTIONS,
+        header: ProxyHeader | None = None,
     ) -> EchoConnection:
-        """Connect to the first of several addresses that answers, with TCP_NODELAY.
+        """Connect to the first of several addresses that answers.
 
         Args:
             addresses: the addresses, in order of preference.
@@ -141,22 +156,32 @@ class EchoConnection:
                 certificate authorities, which takes milliseconds.
             server_name: the name that the certificate must match; None for the address's host.
             source: the local IP address to connect from; None lets the system choose.
+            options: the options of the socket.
+            header: the PROXY header to begin a stream with; None for none.
 
         Raises:
             ConnectError: no address answers; the error of the last one.
             HandshakeError: an address answers, but the TLS handshake fails; no other is tried.
         """
-        found = connect_first(addresses, connect_timeout, source)
+        found = connect_first(addresses, connect_timeout, source, options)
         connect_ns = _connect_ns(found.socket, found.address, found.connect_ns)
         if found.address.transport == "udp":
             return DatagramConnection(found.socket, timeout, connect_ns=connect_ns)
+        if header is not None:
+            connecting.send_header(found.socket, found.address, header)
         if found.address.transport != "tls":
             return EchoConnection(found.socket, timeout, connect_ns=connect_ns)
         remaining = connect_timeout - found.connect_ns / 1e9
         secured, handshake_ns = connecting.secure(
             found.socket, found.address, remaining, tls, server_name
         )
-        return EchoConnection(secured, timeout, connect_ns=connect_ns, handshake_ns=handshake_ns)
+        return EchoConnection(
+            secured,
+            timeout,
+            connect_ns=connect_ns,
+            handshake_ns=handshake_ns,
+            cipher=secured.cipher,
+        )
 
     @property
     def family(self) -> int:

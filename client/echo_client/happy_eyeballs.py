@@ -19,6 +19,7 @@ from itertools import chain, zip_longest
 from echo_client.addresses import Address
 from echo_client.connecting import begin_to_connect, connect, not_connected, reachable_from
 from echo_client.errors import ConnectError
+from echo_client.socket_options import DEFAULT_OPTIONS, SocketOptions
 
 # The recommended interval between two attempts (RFC 8305, section 5).
 ATTEMPT_DELAY_SECONDS = 0.25
@@ -39,13 +40,19 @@ class Connected:
     connect_ns: int
 
 
-def connect_first(addresses: Sequence[Address], timeout: float, source: str | None) -> Connected:
+def connect_first(
+    addresses: Sequence[Address],
+    timeout: float,
+    source: str | None,
+    options: SocketOptions = DEFAULT_OPTIONS,
+) -> Connected:
     """Connect to the first of several addresses that answers.
 
     Args:
         addresses: the addresses, in order of preference.
         timeout: the timeout of each attempt in seconds.
         source: the local IP address to connect from; None lets the system choose.
+        options: the options of the socket.
 
     Raises:
         ConnectError: no address answers; the error of the last attempt to fail.
@@ -55,9 +62,9 @@ def connect_first(addresses: Sequence[Address], timeout: float, source: str | No
         raise ConnectError("there is no address to connect to")
     if len(candidates) == 1:
         (address,) = candidates
-        connected, connect_ns = connect(address, timeout, source)
+        connected, connect_ns = connect(address, timeout, source, options)
         return Connected(connected, address, connect_ns)
-    race = _Race(_interleaved(candidates), timeout, source)
+    race = _Race(_interleaved(candidates), timeout, source, options)
     try:
         return race.run()
     finally:
@@ -101,10 +108,17 @@ def _interleaved(addresses: Sequence[Address]) -> list[Address]:
 class _Race:
     """Concurrent attempts to connect, of which the first to succeed is used."""
 
-    def __init__(self, addresses: Sequence[Address], timeout: float, source: str | None) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        timeout: float,
+        source: str | None,
+        options: SocketOptions,
+    ) -> None:
         self._waiting = deque(addresses)
         self._timeout = timeout
         self._source = source
+        self._options = options
         self._poll = select.poll()
         # By descriptor: the socket, its address, and when the attempt began (in nanoseconds).
         self._running: dict[int, tuple[socket.socket, Address, int]] = {}
@@ -135,7 +149,7 @@ class _Race:
     def _start(self, address: Address) -> None:
         begin = time.monotonic_ns()
         try:
-            connecting = begin_to_connect(address, self._source)
+            connecting = begin_to_connect(address, self._source, self._options)
         except ConnectError as error:
             self._fail(error)
             return

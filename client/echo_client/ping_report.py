@@ -72,7 +72,7 @@ class PingReport:
             _print(f"sending to {self._endpoint}")
             return
         handshake = (
-            f", TLS handshake {format_time(connection.handshake_ns / 1e9)}"
+            f", TLS handshake {format_time(connection.handshake_ns / 1e9)}, {connection.cipher}"
             if connection.handshake_ns
             else ""
         )

@@ -56,7 +56,8 @@ class PromptConnection:
             show(f"sending to {self._endpoint}")
             return
         seconds = (self._connection.connect_ns + self._connection.handshake_ns) / 1e9
-        show(f"connected to {self._endpoint}", f"  {format_time(seconds)}")
+        cipher = f", {self._connection.cipher}" if self._connection.cipher else ""
+        show(f"connected to {self._endpoint}", f"  {format_time(seconds)}{cipher}")
 
     def make_ready(self) -> None:
         """Open the connection if it is not open or was lost, and print lines about it.

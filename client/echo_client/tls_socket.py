@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 from echo_client.deadlines import seconds_until, set_timeout, wait
 from echo_client.errors import HandshakeError
@@ -71,6 +72,11 @@ class TlsSocket:
     def family(self) -> int:
         """The address family."""
         return self._plain.family
+
+    @property
+    def cipher(self) -> str:
+        """The version and the cipher of TLS, after the handshake."""
+        return negotiated(self._tls)
 
     def do_handshake(self, timeout: float) -> None:
         """Perform the TLS handshake within a timeout in seconds.
@@ -251,6 +257,15 @@ class TlsSocket:
             with suppress(ssl.SSLError):
                 self._tls.unwrap()
             return self._outgoing.read()
+
+
+def negotiated(tls: Any) -> str:
+    """Return the version and the cipher of a TLS connection: `TLSv1.3 TLS_AES_256_GCM_SHA384`.
+
+    Args:
+        tls: an `ssl.SSLObject`, or the OpenSSL connection of an `OpenSslSocket`.
+    """
+    return f"{tls.version()} {tls.cipher()[0]}"
 
 
 def protocol_error(error: ssl.SSLError) -> OSError:

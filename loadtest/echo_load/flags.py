@@ -12,6 +12,7 @@ _FLAGS = {
     "source_ips": "--source-ip",
     "ip_version": "-4/-6",
     "staged_rate": "--rate",
+    "nodelay": "--no-nodelay",
     "thresholds": "--threshold",
 }
 

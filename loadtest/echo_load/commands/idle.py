@@ -56,11 +56,6 @@ _EXAMPLES = (
     help="Narrow the answer down to this.  [default: a hundredth of the pause]",
 )
 @click.option(
-    "--keepalive",
-    type=option_types.POSITIVE_DURATION,
-    help="Send TCP keep-alives at this interval, in whole seconds, to see whether they help.",
-)
-@click.option(
     "--at-least",
     type=option_types.POSITIVE_DURATION,
     help="Pause that a connection must survive, or the exit code is 99.",
@@ -74,7 +69,6 @@ def idle(
     target: Endpoint,
     up_to: float,
     precision: float | None,
-    keepalive: float | None,
     at_least: float | None,
     **others: Any,
 ) -> ExitCode:
@@ -95,9 +89,7 @@ def idle(
     fields, reporting = options.split_options(others)
     with errors_name_flags():
         plan = Plan(targets=(str(target),), **fields)
-        idle_plan = IdlePlan(
-            plan=plan, up_to=up_to, precision=precision, keepalive=keepalive, at_least=at_least
-        )
+        idle_plan = IdlePlan(plan=plan, up_to=up_to, precision=precision, at_least=at_least)
 
     def run(observer: Observer) -> Result:
         return find_idle(idle_plan, observer=observer, handle_signals=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_client.ip_options import ip_options, ip_version
+from echo_client.opening_options import opening_options
 from echo_client.tls import TlsOptions
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
@@ -108,6 +109,7 @@ connecting_options = group(
             help="Resume the TLS session of an earlier connection, as soon as there is one.",
         ),
     ),
+    opening_options,
 )
 # Options of a command that connects from one address.
 single_source_options = group(
@@ -115,6 +117,7 @@ single_source_options = group(
     click.option("--source-ip", metavar="ADDRESS", help="Local address to connect from."),
     ip_options,
     tls_options,
+    opening_options,
 )
 
 

@@ -52,6 +52,8 @@ class ThreadsEngine:
         recorder: see above.
         connects: limits the number of connections that are being opened.
         tls: the TLS context; None without TLS.
+        options: the options of sockets.
+        headers: the PROXY headers; None if connections have none.
         schedule: the schedule of the open loop.
         aborted: True after `abort`.
         verdict: the kind of failure that was given to `abort`.
@@ -63,6 +65,8 @@ class ThreadsEngine:
         self.recorder = recorder
         self.connects = threading.BoundedSemaphore(share.plan.connects_in_flight)
         self.tls = share.tls_context()
+        self.options = share.plan.socket_options
+        self.headers = share.plan.proxy_headers
         self.schedule = SharedSchedule(share)
         self.aborted = False
         self.verdict: str | None = None
@@ -322,6 +326,7 @@ class _Client(threading.Thread):
     def _connect(self) -> EchoConnection | None:
         """Open the connection; count the failure and return None if that fails."""
         share, engine = self._share, self._engine
+        header = engine.headers.header(self.number) if engine.headers is not None else None
         engine.wait_for_turn_to_connect()
         with engine.connects:
             if engine.aborted:
@@ -334,6 +339,8 @@ class _Client(threading.Thread):
                     tls=engine.tls,
                     server_name=share.plan.tls.server_name,
                     source=share.source(self.number),
+                    options=engine.options,
+                    header=header,
                 )
             except ClientError as error:
                 self.counts.errors[error.kind] += 1
@@ -346,6 +353,7 @@ class _Client(threading.Thread):
         self.times.connect.append(connection.connect_ns)
         if connection.handshake_ns:
             self.times.handshake.append(connection.handshake_ns)
+            self.counts.ciphers[connection.cipher] += 1
         self.counts.opened += 1
         return connection
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from echo_client.addresses import Address, resolve
 from echo_client.connection import EchoConnection
 from echo_client.happy_eyeballs import best_first
+from echo_client.proxy_header import ProxyHeaders
+from echo_client.socket_options import SocketOptions
 from echo_core.endpoint import Endpoint
 from echo_load.plan.plan import Plan
 from echo_load.plan.sources import source_addresses
@@ -26,6 +29,9 @@ class Connector(NamedTuple):
         source: local address to connect from; None for the kernel's choice.
         tls: TLS context; None without TLS.
         server_name: name that the certificate must match; None for the host of the target.
+        options: options of the sockets.
+        headers: PROXY headers; None if connections have none.
+        numbers: numbers of the connections to all targets, for their headers.
     """
 
     addresses: Sequence[Address]
@@ -34,6 +40,9 @@ class Connector(NamedTuple):
     source: str | None
     tls: ssl.SSLContext | None
     server_name: str | None
+    options: SocketOptions
+    headers: ProxyHeaders | None
+    numbers: Iterator[int]
 
     def open(self) -> EchoConnection:
         """Open a connection.
@@ -41,6 +50,7 @@ class Connector(NamedTuple):
         Raises:
             ConnectError: it cannot be opened.
         """
+        headers = self.headers
         return EchoConnection.connect(
             self.addresses,
             timeout=self.timeout,
@@ -48,6 +58,8 @@ class Connector(NamedTuple):
             tls=self.tls,
             server_name=self.server_name,
             source=self.source,
+            options=self.options,
+            header=headers.header(next(self.numbers)) if headers is not None else None,
         )
 
 
@@ -57,7 +69,8 @@ def connectors(
     """Resolve targets, and return a connector for each.
 
     Args:
-        plan: source addresses, IP version, TLS options and timeout of a reply.
+        plan: source addresses, IP version, options of TLS and sockets, PROXY headers, and timeout
+            of a reply.
         endpoints: the targets.
         connect_timeout: seconds to wait for a connection.
 
@@ -69,6 +82,7 @@ def connectors(
     sources = source_addresses(plan)
     source = sources[0] if sources else None
     tls = plan.tls.context() if plan.speaks("tls") else None
+    numbers = count(1)
     return [
         Connector(
             best_first(resolve(endpoint, plan.ip_version), connect_timeout, source),
@@ -77,6 +91,9 @@ def connectors(
             source,
             tls if endpoint.scheme == "tls" else None,
             plan.tls.server_name,
+            plan.socket_options,
+            plan.proxy_headers,
+            numbers,
         )
         for endpoint in endpoints
     ]

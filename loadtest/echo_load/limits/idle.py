@@ -189,8 +189,6 @@ class _Search:
                 connection = self._connected()
             except ClientError as error:
                 raise NotIdlenessError(f"a new connection failed: {error}") from error
-            if self._idle_plan.keepalive is not None:
-                connection.send_keepalives(self._idle_plan.keepalive)
             self._waiting.append(IdleConnection(connection, pause, self._timeout))
             self._step(0.0)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 
 from echo_client.connection import DatagramConnection, EchoConnection
@@ -65,6 +63,7 @@ class CheckedConnection:
         recorder.times.connect.append(connection.connect_ns)
         if connection.handshake_ns:
             recorder.times.handshake.append(connection.handshake_ns)
+            counts.ciphers[connection.cipher] += 1
 
     @property
     def is_datagram(self) -> bool:
@@ -141,15 +140,6 @@ class CheckedConnection:
             data == self._payload.message(self._number, sequence)
             for sequence in range(max(0, self._sequence - 100), self._sequence)
         )
-
-    def send_keepalives(self, seconds: float) -> None:
-        """Make the kernel send TCP keep-alives at an interval in whole seconds (tcp(7))."""
-        interval = round(seconds)
-        # Options belong to the socket, which both descriptors share.
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as same:
-            same.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval)
-            same.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def close(self) -> None:
         """Close the connection."""

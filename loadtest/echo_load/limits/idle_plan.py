@@ -23,11 +23,10 @@ class IdlePlan:
     """A plan for finding an idle timeout. Durations may be texts, as in a `Plan`.
 
     Attributes:
-        plan: the target, timeouts and messages.
+        plan: the target, timeouts, keep-alives and messages.
         up_to: longest pause in seconds.
         precision: largest distance in seconds between the longest pause that is kept and the
             shortest one that is not, at which the search ends; None for a hundredth of the latter.
-        keepalive: interval of TCP keep-alives in seconds; None for none.
         at_least: seconds for which connections have to be kept; None for none.
 
     Raises:
@@ -37,7 +36,6 @@ class IdlePlan:
     plan: Plan
     up_to: float = 600.0
     precision: float | None = None
-    keepalive: float | None = None
     at_least: float | None = None
 
     @fields.by_name(
@@ -80,15 +78,6 @@ class IdlePlan:
                 f"`at_least` {format_duration(self.at_least)} is not between 0 and `up_to` "
                 f"{format_duration(self.up_to)}; raise `up_to`"
             )
-        if self.keepalive is not None and not self.plan.uses_tcp:
-            raise InvalidValueError(
-                f"`keepalive` needs TCP; {self.plan.targets[0]} has no keep-alives"
-            )
-        if self.keepalive is not None and (self.keepalive % 1 or not 1 <= self.keepalive <= 32_767):
-            raise InvalidValueError(
-                f"`keepalive` {format_duration(self.keepalive)} is not in whole seconds, from 1s "
-                "to 32767s, as the kernel requires"
-            )
 
     @property
     def unanswered(self) -> IdleResult:
@@ -100,7 +89,7 @@ class IdlePlan:
             irregular_seconds=None,
             up_to_seconds=self.up_to,
             precision_seconds=self.precision,
-            keepalive_seconds=self.keepalive,
+            keepalive_seconds=self.plan.keepalive,
             at_least_seconds=self.at_least,
             datagrams=self.plan.speaks("udp"),
             rungs=[],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from echo_client.socket_options import BufferSizes
 from echo_load.engines.recorder import Recorder, Snapshot
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
@@ -126,5 +127,6 @@ class LocalTally:
             verdict=verdict,
             passed=verdict == "passed",
             reasons=reasons,
+            buffers=BufferSizes.granted(plan.buffer_size),
             **answer,
         )

@@ -242,6 +242,7 @@ class TargetProbes:
             self._findings.recorder.times.connect.append(connection.connect_ns)
             if connection.handshake_ns:
                 self._findings.recorder.times.handshake.append(connection.handshake_ns)
+                self._findings.counts.ciphers[connection.cipher] += 1
         try:
             yield connection
         finally:

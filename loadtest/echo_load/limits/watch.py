@@ -137,7 +137,11 @@ def watch(
         quit_now: Callable[[], None] | None = None
         if not endpoints:
             server = stack.enter_context(
-                LocalServer(watch_plan.plan.connections + _MOST_WAITING, descriptors)
+                LocalServer(
+                    watch_plan.plan.connections + _MOST_WAITING,
+                    descriptors,
+                    proxy_protocol=watch_plan.plan.send_proxy is not None,
+                )
             )
             endpoints, quit_now = (server.endpoint,), server.kill
         interruption = interruption or Interruption()

@@ -24,6 +24,7 @@ class Counts:
         datagrams_received: datagrams received from the kernel.
         retransmits: segments that TCP retransmitted on connections that have ended.
         resumed: TLS handshakes that resumed the session of an earlier connection.
+        ciphers: number of TLS handshakes by the version and the cipher of TLS.
         errors: number of failures by kind, named as in `FailureKind`.
         jitter_ns: sum of the jitter of round trips over UDP in nanoseconds, as it was after each
             reply (RFC 3550, section 6.4.1).
@@ -44,6 +45,7 @@ class Counts:
     datagrams_received: int = 0
     retransmits: int = 0
     resumed: int = 0
+    ciphers: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     jitter_ns: int = 0
     jitters: int = 0
@@ -86,6 +88,7 @@ class Counts:
         for length in self.bursts | other.bursts:
             if change := self.bursts[length] - other.bursts[length]:
                 gained.bursts[length] = change
+        gained.ciphers = self.ciphers - other.ciphers
         return gained
 
     def add(self, other: Counts) -> None:
@@ -94,6 +97,7 @@ class Counts:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.errors.update(other.errors)
         self.bursts.update(other.bursts)
+        self.ciphers.update(other.ciphers)
 
     def copy(self) -> Counts:
         """Return a copy."""
@@ -103,4 +107,5 @@ class Counts:
 @cache
 def _plain_names() -> tuple[str, ...]:
     """Return the names of the fields that are numbers."""
-    return tuple(one.name for one in fields(Counts) if one.name not in {"errors", "bursts"})
+    counters = {"errors", "bursts", "ciphers"}
+    return tuple(one.name for one in fields(Counts) if one.name not in counters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from echo_client.socket_options import parse_dscp
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import parse_target
 from echo_load.plan import fields
@@ -34,6 +35,14 @@ def _load(name: str, value: object) -> float | Bandwidth:
         load: float | Bandwidth = fields.parsed(name, value, parse_load)
         return load
     return fields.rate(name, value)
+
+
+def _dscp(name: str, value: object) -> int:
+    """Convert a DSCP, or its name such as EF or AF41."""
+    if isinstance(value, str):
+        dscp: int = fields.parsed(name, value, parse_dscp)
+        return dscp
+    return fields.whole(name, value)
 
 
 CONVERTERS: dict[str, fields.Converter] = {
@@ -66,6 +75,12 @@ CONVERTERS: dict[str, fields.Converter] = {
     "ip_version": optional(fields.choice(4, 6)),
     "tls": _tls,
     "tls_resume": fields.flag,
+    "send_proxy": optional(fields.choice("v1", "v2")),
+    "send_proxy_source": optional(fields.text),
+    "dscp": optional(_dscp),
+    "nodelay": fields.flag,
+    "keepalive": optional(fields.seconds),
+    "buffer_size": optional(fields.size),
     "repeat": fields.whole,
     "thresholds": fields.checked_texts(Threshold.parse),
     "abort_on": fields.checked_texts(Threshold.parse_abort),

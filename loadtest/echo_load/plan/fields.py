@@ -44,6 +44,7 @@ Converter = Callable[[str, object], object]
 _Init = TypeVar("_Init", bound=Callable[..., None])
 # More than any field allows; the digits of much larger numbers cannot be printed.
 _LARGEST = 10**18
+_SIZES = "bytes, a text such as 64KiB or 64-16KiB, or two sizes"
 
 
 def by_name(converters: Mapping[str, Converter]) -> Callable[[_Init], _Init]:
@@ -206,16 +207,23 @@ def size_range(name: str, value: object) -> tuple[int, int]:
             raise InvalidValueError(
                 f"`{name}` has {len(value)} sizes; give one, or the smallest and the largest"
             )
-        return _size(name, value[0]), _size(name, value[1])
-    size = _size(name, value)
-    return size, size
+        return size(name, value[0], _SIZES), size(name, value[1], _SIZES)
+    only = size(name, value, _SIZES)
+    return only, only
 
 
-def _size(name: str, value: object) -> int:
+def size(name: str, value: object, wanted: str = "bytes, or a text such as 64KiB") -> int:
+    """Convert a size to bytes.
+
+    Args:
+        name: name of the field.
+        value: the size.
+        wanted: what an error says to give instead.
+    """
     if isinstance(value, str):
         return int(parsed(name, value, parse_size))
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise wrong(name, value, "bytes, a text such as 64KiB or 64-16KiB, or two sizes")
+        raise wrong(name, value, wanted)
     return whole(name, value)
 
 

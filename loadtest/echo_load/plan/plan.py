@@ -8,10 +8,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from echo_client.proxy_header import ClientAddresses, ProxyHeaders
+from echo_client.socket_options import SocketOptions
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.limits import LARGEST_DATAGRAM
+from echo_core.proxy_protocol import Version
 from echo_core.units import LONGEST_SECONDS, format_bandwidth, format_count, format_duration
 from echo_load.plan import fields
 from echo_load.plan.bandwidth import Bandwidth, mean_size
@@ -24,7 +27,7 @@ from echo_load.plan.bounds import (
     MOST_REPEATS,
 )
 from echo_load.plan.converters import CONVERTERS
-from echo_load.plan.fields import Count, Duration, Rate, Sizes, Texts
+from echo_load.plan.fields import Count, Duration, Rate, Size, Sizes, Texts
 from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 from echo_load.plan.stages import StagePlan, Stages
 from echo_load.plan.thresholds import Threshold, written_rate
@@ -92,6 +95,17 @@ class Plan:
         tls_resume: whether a TLS handshake resumes the session of an earlier connection of the same
             generator to the same address, once there is one on which a reply has come; the `hub`
             engine only.
+        send_proxy: version of the PROXY protocol header with which each connection begins; None for
+            no header.
+        send_proxy_source: address of the client in that header: a network, whose addresses the
+            connections have in turn, an address, or an address and a port; None for the
+            connection's own address.
+        dscp: differentiated services code point of the packets, from 0 to 63; None for the
+            system's default.
+        nodelay: whether TCP sends small segments at once; False for Nagle's algorithm.
+        keepalive: interval of TCP keep-alives in whole seconds; None for no keep-alives.
+        buffer_size: bytes to request for the send buffer and for the receive buffer of each socket;
+            None for the system's default.
         repeat: number of times that the whole test is run, each time on new connections.
         thresholds: conditions that the figures have to meet, such as `p99<5ms`.
         abort_on: thresholds that end the test as soon as they are crossed.
@@ -129,6 +143,12 @@ class Plan:
     ip_version: Literal[4, 6] | None = None
     tls: TlsOptions = _DEFAULT_TLS
     tls_resume: bool = False
+    send_proxy: Version | None = None
+    send_proxy_source: str | None = None
+    dscp: int | None = None
+    nodelay: bool = True
+    keepalive: float | None = None
+    buffer_size: int | None = None
     repeat: int = 1
     thresholds: tuple[str, ...] = ()
     abort_on: tuple[str, ...] = ()
@@ -166,6 +186,12 @@ class Plan:
         ip_version: Literal[4, 6] | None = None,
         tls: TlsOptions = _DEFAULT_TLS,
         tls_resume: bool = False,
+        send_proxy: Version | None = None,
+        send_proxy_source: str | None = None,
+        dscp: int | str | None = None,
+        nodelay: bool = True,
+        keepalive: Duration | None = None,
+        buffer_size: Size | None = None,
         repeat: Count = 1,
         thresholds: Texts = (),
         abort_on: Texts = (),
@@ -186,6 +212,7 @@ class Plan:
         self._check_time()
         self._check_payload()
         self._check_targets()
+        self._check_opening()
         targets = [str(endpoint) for endpoint in self.endpoints]
         for limit in self.limits:
             limit.check_measured(self.schemes, targets, len(self.run_stages))
@@ -209,6 +236,26 @@ class Plan:
         return (
             *map(Threshold.parse, self.thresholds),
             *map(Threshold.parse_abort, self.abort_on),
+        )
+
+    @property
+    def socket_options(self) -> SocketOptions:
+        """The options of the sockets that are opened."""
+        return SocketOptions(
+            nodelay=self.nodelay,
+            keepalive=self.keepalive,
+            dscp=self.dscp,
+            buffer_size=self.buffer_size,
+        )
+
+    @property
+    def proxy_headers(self) -> ProxyHeaders | None:
+        """The PROXY headers of the connections; None if they have none."""
+        if self.send_proxy is None:
+            return None
+        source = self.send_proxy_source
+        return ProxyHeaders(
+            self.send_proxy, None if source is None else ClientAddresses.parse(source)
         )
 
     @property
@@ -515,6 +562,7 @@ class Plan:
             for option, value in (
                 ("`source_ips`", self.source_ips),
                 ("`ip_version`", self.ip_version),
+                ("`dscp`", self.dscp is not None),
             ):
                 if value:
                     raise InvalidValueError(
@@ -526,6 +574,45 @@ class Plan:
             )
         if (self.tls_resume or self.tls != _DEFAULT_TLS) and not self.speaks("tls"):
             raise InvalidValueError("TLS options are given, but no target is tls://HOST:PORT")
+
+    def _check_opening(self) -> None:
+        """Check the fields that say what a connection is opened with."""
+        _ = self.socket_options
+        if self.send_proxy not in {None, "v1", "v2"}:
+            raise InvalidValueError(f"`send_proxy` {self.send_proxy!r} is not v1 or v2")
+        if self.send_proxy is not None and self.speaks("udp"):
+            raise InvalidValueError(
+                f"`send_proxy` needs a stream, and {self._first('udp')} is none; omit one of them"
+            )
+        if self.send_proxy_source is not None:
+            self._check_proxy_source(self.send_proxy_source)
+        if not self.uses_tcp:
+            if self.keepalive is not None:
+                raise InvalidValueError(
+                    f"`keepalive` needs TCP; {self.targets[0]} has no keep-alives"
+                )
+            if not self.nodelay:
+                raise InvalidValueError(f"`nodelay` needs TCP, which {self.targets[0]} is not")
+
+    def _check_proxy_source(self, source: str) -> None:
+        if self.send_proxy is None:
+            raise InvalidValueError(
+                f"`send_proxy_source` {source} has no effect without `send_proxy`; add "
+                "`send_proxy` v1 or v2"
+            )
+        if self.speaks("unix"):
+            raise InvalidValueError(
+                f"`send_proxy_source` {source} applies only to IP targets, not to "
+                f"{self._first('unix')}"
+            )
+        try:
+            ClientAddresses.parse(source)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"`send_proxy_source`: {error}") from error
+
+    def _first(self, scheme: str) -> Endpoint:
+        """Return the first target with a scheme."""
+        return next(endpoint for endpoint in self.endpoints if endpoint.scheme == scheme)
 
 
 def _read(path: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A line of text with the numbers of replies and errors of a test."""
+"""Lines of text with the replies and errors of a test, and with what it opened connections."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def checks(result: Result) -> str:
     if result.reconciliation is not None and result.reconciliation.balanced:
         checked += ", reconciled"
     return checked
+
+
+def opened(result: Result) -> list[str]:
+    """Return the TLS that was negotiated and a lack of buffer space, a line each, if any."""
+    shortfall = result.buffers.shortfall if result.buffers is not None else ""
+    return [line for line in (result.totals.tls, shortfall) if line]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from echo_core.units import format_count, format_duration
 from echo_load.plan.thresholds import written_time
-from echo_load.report.checks import checks
+from echo_load.report.checks import checks, opened
 from echo_load.report.output import Output
 from echo_load.results.idle import IdleResult, IdleRung
 from echo_load.results.result import Result
@@ -87,6 +87,7 @@ def idle_summary(result: Result, found: IdleResult) -> Group:
         Text(f"  {found.answer}", "bold"),
         Text(f"  {checks(result)}"),
     ]
+    lines += [Text(f"  {line}") for line in opened(result)]
     if found.note is not None:
         lines.append(Text(f"  {found.note}", "yellow"))
     if result.passed and found.at_least_seconds is not None:

@@ -86,6 +86,8 @@ def stage_table(plan: Plan, stage: StageResult) -> Table:
     if latencies.kernel.count:
         through += f", kernel's RTT {latencies.kernel.mean:,.0f} µs"
     table.add_row("throughput", through)
+    if stage.tls:
+        table.add_row("TLS", stage.tls)
     if stage.loss_burst is not None:
         table.add_row("datagrams", _datagrams(stage))
     return table
@@ -150,6 +152,8 @@ def whole_table(result: Result) -> Table:
     if result.thresholds:
         table.add_row("thresholds", Text("\n").join(map(_threshold_line, result.thresholds)))
     table.add_row("generator", _generator(result.generator))
+    if result.buffers is not None and result.buffers.shortfall:
+        table.add_row("buffers", Text(result.buffers.shortfall, "yellow"))
     return table
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from echo_core.units import format_count, format_duration
 from echo_load.plan.thresholds import written_time
-from echo_load.report.checks import checks
+from echo_load.report.checks import checks, opened
 from echo_load.results.result import Result
 from echo_load.results.watch import Outage, Pause, WatchResult, written_availability
 from echo_load.runner.observer import Progress
@@ -124,6 +124,7 @@ def watch_summary(result: Result, found: WatchResult) -> Group:
             f"{written_time(found.reconnect_median_seconds)} (median), "
             f"{written_time(found.reconnect_longest_seconds)} at most"
         )
+    lines += [Text(f"  {line}") for line in opened(result)]
     if found.paused is not None:
         lines.append(Text(f"  {found.paused}; nothing is known of that time", "yellow"))
     lines += [Text(f"  - {reason}", "red") for reason in result.reasons]

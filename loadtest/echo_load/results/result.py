@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from echo_client.socket_options import BufferSizes
 from echo_core.errors import ExitCode
 from echo_load.errors import ResultFileError
 from echo_load.measure.distributions import Measured
@@ -125,6 +126,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         datagrams_sent: datagrams handed to the kernel.
         datagrams_received: datagrams received back.
         retransmits: segments that the TCP of this machine retransmitted; None without TCP.
+        tls_handshakes: number of TLS handshakes by the version and the cipher of TLS, such as
+            `TLSv1.3 TLS_AES_256_GCM_SHA384`; None without TLS.
         handshakes_resumed: TLS handshakes that resumed the session of an earlier connection; None
             if sessions were not to be resumed.
         jitter_us: jitter of the round trips over UDP in microseconds: the estimate of RFC 3550
@@ -153,6 +156,16 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     loss_burst: int | None = None
     handshakes_resumed: int | None = None
     bytes_per_second: float = 0.0
+    tls_handshakes: dict[str, int] | None = None
+
+    @property
+    def tls(self) -> str:
+        """The versions and ciphers of TLS in one line of text; empty without a TLS handshake."""
+        found = self.tls_handshakes or {}
+        if len(found) < 2:
+            return "".join(found)
+        most_first = sorted(found.items(), key=lambda one: -one[1])
+        return ", ".join(f"{name} ({count:,} connections)" for name, count in most_first)
 
 
 class GeneratorResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -403,6 +416,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         capacity: the answer of `echo-load capacity`, and its steps; the rest of the result is of
             the test that confirmed the answer. None for other commands.
         idle: the answer of `echo-load idle`, and its connections; None for other commands.
+        buffers: sizes of the socket buffers; None unless the plan requests a `buffer_size`.
     """
 
     schema: str = SCHEMA
@@ -428,6 +442,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     watch: WatchResult | None = None
     capacity: CapacityResult | None = None
     idle: IdleResult | None = None
+    buffers: BufferSizes | None = None
 
     def __repr__(self) -> str:
         """Return the verdict, the figures, the failures and the reasons in one line."""

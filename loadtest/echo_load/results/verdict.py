@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from echo_client.failure_kinds import LOSSES, MISMATCHES, FailureKind
+from echo_core.proxy_protocol import begins_header
 from echo_core.units import format_count
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
+from echo_load.results.evidence import Evidence
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import StageResult, Totals, Verdict
 
@@ -82,6 +84,18 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
     return [f"{stage.name}: {'; '.join(found)}" + (f" ({kinds})" if kinds else "")] if found else []
 
 
+def _proxy_hints(totals: Totals, evidence: Evidence) -> list[str]:
+    """Return the signs that the target does not expect the PROXY headers of a test."""
+    if any(begins_header(one.received.data) for one in evidence.wrong_replies):
+        return [
+            "the PROXY header came back: the target does not expect one (an echo-server does with "
+            "--proxy-protocol)"
+        ]
+    if totals.errors.get(FailureKind.HANDSHAKE):
+        return ["TLS handshakes also fail if the target does not expect a PROXY header"]
+    return []
+
+
 def reach_verdict(
     plan: Plan,
     stages: Sequence[StageResult],
@@ -89,12 +103,15 @@ def reach_verdict(
     reconciliation: Reconciliation | None,
     thresholds: Sequence[ThresholdResult],
     end: End,
+    evidence: Evidence,
 ) -> tuple[Verdict, list[str]]:
     """Return the verdict on a test, and the reasons why it did not pass, one line each."""
     failures = [reason for stage in stages for reason in shortcomings(plan, stage)]
     if not totals.messages:
         failures.append("no message came back")
     failures += [hint for kind, hint in _HINTS.items() if totals.errors.get(kind)]
+    if plan.send_proxy is not None:
+        failures += _proxy_hints(totals, evidence)
     if end.failure is not None:
         failures.append(end.failure)
     if end.interrupted:

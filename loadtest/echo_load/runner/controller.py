@@ -20,6 +20,7 @@ from echo_client.addresses import Address, resolve
 from echo_client.connecting import reachable_from
 from echo_client.errors import NoSourceError
 from echo_client.happy_eyeballs import best_first
+from echo_client.socket_options import BufferSizes
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.limits import raise_descriptor_limit
@@ -157,7 +158,10 @@ def run(
         server = None
         endpoints = plan.endpoints
         if not endpoints:
-            server = stack.enter_context(LocalServer(plan.most_connections, descriptors))
+            proxied = plan.send_proxy is not None
+            server = stack.enter_context(
+                LocalServer(plan.most_connections, descriptors, proxy_protocol=proxied)
+            )
             endpoints = (server.endpoint,)
         interruption = interruption or Interruption()
         if handle_signals:
@@ -326,6 +330,7 @@ class _TestRun:
         measured = measured_in(tallies)
         targets = [str(endpoint) for endpoint in endpoints]
         thresholds = self._judge(plan.limits)
+        found = evidence(tallies, targets)
         verdict, reasons = reach_verdict(
             plan,
             stages,
@@ -339,6 +344,7 @@ class _TestRun:
                 missing=len(self.parts) - len(tallies),
                 parts=len(self.parts),
             ),
+            found,
         )
         return Result(
             command=command,
@@ -358,6 +364,7 @@ class _TestRun:
             verdict=verdict,
             passed=verdict == "passed",
             reasons=reasons,
-            evidence=evidence(tallies, targets),
+            evidence=found,
             by_target=tuple(target_results(tallies, targets)),
+            buffers=BufferSizes.granted(plan.buffer_size),
         )

@@ -52,6 +52,7 @@ class LocalServer:
     Args:
         connections: number of connections that it must be able to hold.
         descriptors: number of descriptors that one process may open.
+        proxy_protocol: whether it expects PROXY headers.
 
     Attributes:
         endpoint: its endpoint, once entered.
@@ -64,10 +65,11 @@ class LocalServer:
     endpoint: Endpoint
     admin: str
 
-    def __init__(self, connections: int, descriptors: int) -> None:
+    def __init__(self, connections: int, descriptors: int, *, proxy_protocol: bool = False) -> None:
         # 10 % more than needed: the kernel distributes connections to workers unevenly, by a hash.
         workers = math.ceil(connections * 1.1 / max(1, descriptors - _SPARE_DESCRIPTORS))
-        self._options = (*_OPTIONS, "--workers", str(workers))
+        expecting = ("--proxy-protocol",) if proxy_protocol else ()
+        self._options = (*_OPTIONS, "--workers", str(workers), *expecting)
 
     def __enter__(self) -> Self:
         self._log: IO[bytes] = _memory_file()  # closed in __exit__

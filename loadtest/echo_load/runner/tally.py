@@ -426,6 +426,7 @@ def target_results(tallies: Sequence[Tally], targets: Sequence[str]) -> list[Tar
         scheme, _, _ = target.partition("://")
         fields["retransmits"] = counts.retransmits if scheme in {"tcp", "tls"} else None
         fields["loss_burst"] = counts.longest_burst if scheme == "udp" else None
+        fields["tls_handshakes"] = dict(counts.ciphers) if scheme == "tls" else None
         results.append(
             TargetResult(
                 target=target,
@@ -443,6 +444,10 @@ def _retransmits(tallies: Sequence[Tally], counts: Counts) -> int | None:
 
 def _loss_burst(tallies: Sequence[Tally], counts: Counts) -> int | None:
     return counts.longest_burst if tallies[0].plan.speaks("udp") else None
+
+
+def _tls_handshakes(tallies: Sequence[Tally], counts: Counts) -> dict[str, int] | None:
+    return dict(counts.ciphers) if tallies[0].plan.speaks("tls") else None
 
 
 def _total_fields(
@@ -467,5 +472,6 @@ def _total_fields(
         "attempts": counts.attempts,
         "jitter_us": counts.jitter_us,
         "loss_burst": _loss_burst(tallies, counts),
+        "tls_handshakes": _tls_handshakes(tallies, counts),
         "handshakes_resumed": counts.resumed if tallies[0].plan.tls_resume else None,
     }

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import gevent
 from gevent.socket import wait_read, wait_write
 
+from echo_core.proxy_protocol import InvalidHeaderError, SockAddr, read_header
 from echo_server.errors import HandshakeError
 from echo_server.metrics.counters import Counter
 from echo_server.streams.connection import Connection
-from echo_server.streams.proxy_protocol import read_header
 from echo_server.streams.tls import TlsConnection
 
 
@@ -49,11 +49,18 @@ class Handshake:
         timed_out = HandshakeError(Counter.CLOSED_HANDSHAKE_TIMED_OUT, "timed out")
         with gevent.Timeout(self._timeout, timed_out):
             if self._proxy_protocol:
-                connection.sockaddr = read_header(_receiver(connection)) or connection.sockaddr
+                connection.sockaddr = _read_proxy_header(connection) or connection.sockaddr
             if self._context is not None:
                 assert isinstance(connection, TlsConnection)
                 connection.begin_tls(self._context, server_side=True)
                 _perform_tls_handshake(connection)
+
+
+def _read_proxy_header(connection: Connection) -> SockAddr | None:
+    try:
+        return read_header(_receiver(connection))
+    except InvalidHeaderError as error:
+        raise HandshakeError(Counter.CLOSED_PROXY_HEADER_INVALID, str(error)) from error
 
 
 def _receiver(connection: Connection) -> Callable[[int], bytes]:

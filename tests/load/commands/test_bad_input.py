@@ -198,6 +198,21 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[o
         ([TARGET, "--tls-insecure"], "TLS options are given, but no target is tls://HOST:PORT"),
         ([TLS, "--tls-ca", "/nowhere"], "--tls-ca: /nowhere: No such file or directory"),
         ([TLS, "--tls-key", "/nowhere"], "--tls-key: /nowhere needs --tls-cert FILE"),
+        # What connections are opened with.
+        (["--send-proxy", "v3"], "--send-proxy: 'v3' is not one of 'v1', 'v2'"),
+        ([UDP, "--send-proxy", "v1"], "--send-proxy needs a stream, and udp://127.0.0.1:9 is none"),
+        (
+            ["--send-proxy-source", "::1"],
+            "--send-proxy-source ::1 has no effect without --send-pro",
+        ),
+        (
+            ["--send-proxy", "v2", "--send-proxy-source", "here"],
+            "--send-proxy-source: 'here' is neither an address nor a network",
+        ),
+        (["--dscp", "AF51"], "--dscp: 'AF51' is not a DSCP; write a number from 0 to 63, EF,"),
+        (["--keepalive", "500ms"], "--keepalive: '500ms' is not in whole seconds, from 1s"),
+        ([UDP, "--no-nodelay"], "--no-nodelay needs TCP, which udp://127.0.0.1:9 is not"),
+        (["--buffer-size", "2GiB"], "--buffer-size: '2GiB' is not a size from 1 B to 1.0 GiB"),
         # Everything else.
         (["-o", "/nowhere/result"], "cannot write /nowhere/result: No such file or directory"),
         (["--config", "/nowhere"], "--config: /nowhere: No such file or directory"),
@@ -250,7 +265,7 @@ def test_an_invalid_configuration_is_refused(
         (
             "conections = 5",
             "'conections' is not an option of this command; the options are abort-on, arrivals, "
-            "churn",
+            "buffer-size, churn",
         ),
         ("loop = 1", "loop = 1 is not a valid value of --loop"),
         ("connections = 0", "--connections: '0' is not a whole number from 1 to 2000000"),

@@ -302,7 +302,7 @@ def test_reports_of_a_saved_search(start_server: StartServer, tmp_path: Path) ->
         (["127.0.0.1:9", "--precision", "1ms"], "--precision 1ms is not between 10ms and --up-to"),
         (["127.0.0.1:9", "--at-least", "11m"], "--at-least 11m is not between 0 and --up-to 10m"),
         (["udp://127.0.0.1:9", "--keepalive", "1s"], "--keepalive needs TCP; udp://127.0.0.1:9"),
-        (["127.0.0.1:9", "--keepalive", "1500ms"], "--keepalive 1.5s is not in whole seconds"),
+        (["127.0.0.1:9", "--keepalive", "1500ms"], "--keepalive: '1500ms' is not in whole seconds"),
         ([], "Missing argument 'TARGET'"),
     ],
 )

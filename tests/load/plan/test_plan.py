@@ -92,6 +92,32 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
         {"tls": TlsOptions(ca="x"), "targets": ("localhost:7",)},
         "TLS options are given, but no target is",
     ),
+    # What connections are opened with.
+    ({"send_proxy": "v3"}, "`send_proxy` 'v3' is not v1 or v2"),
+    (
+        {"send_proxy": "v1", "targets": ("localhost:7", "udp://localhost:7")},
+        "`send_proxy` needs a stream, and udp://localhost:7 is none",
+    ),
+    (
+        {"send_proxy_source": "10.0.0.0/8"},
+        "`send_proxy_source` 10.0.0.0/8 has no effect without `send_proxy`; add `send_proxy` v1",
+    ),
+    (
+        {"send_proxy": "v2", "send_proxy_source": "10.0.0.0/8", "targets": ("unix:///a",)},
+        "`send_proxy_source` 10.0.0.0/8 applies only to IP targets, not to unix:///a",
+    ),
+    (
+        {"send_proxy": "v2", "send_proxy_source": "10.0.0.1/8"},
+        "`send_proxy_source`: '10.0.0.1/8' is neither an address nor a network (10.0.0.1/8 has",
+    ),
+    ({"dscp": 64}, "`dscp` 64 is not between 0 and 63"),
+    ({"dscp": -1}, "`dscp` -1 is not between 0 and 63"),
+    ({"dscp": 0, "targets": ("unix:///a",)}, "`dscp` applies only to IP targets, not to unix:///a"),
+    ({"keepalive": 0.0}, "`keepalive` 0s is not in whole seconds, from 1s to 32767s"),
+    ({"keepalive": 1.5}, "`keepalive` 1.5s is not in whole seconds"),
+    ({"keepalive": 1.0, "targets": ("udp://a:7",)}, "`keepalive` needs TCP; udp://a:7 has no"),
+    ({"nodelay": False, "targets": ("unix:///a",)}, "`nodelay` needs TCP, which unix:///a is not"),
+    ({"buffer_size": 0}, "`buffer_size` 0 is not between 1 and 1073741824"),
 ]
 
 
@@ -117,6 +143,10 @@ def test_an_invalid_plan_is_refused_in_one_line(fields: dict[str, Any], expected
         {"targets": ("udp://localhost:7",), "payload_size": (1, 65_527), "ip_version": 6},
         {"payload_size": (LARGEST_PAYLOAD, LARGEST_PAYLOAD)},
         {"connections": MOST_CONNECTIONS, "processes": 1024, "pipeline": 100_000},
+        {"send_proxy": "v1", "send_proxy_source": "[2001:db8::1]:9", "targets": ("tls://a:7",)},
+        {"send_proxy": "v2", "targets": ("unix:///a", "localhost")},
+        {"dscp": 63, "nodelay": False, "keepalive": 32_767.0, "buffer_size": 1 << 30},
+        {"dscp": 0, "keepalive": 1.0, "targets": ("udp://localhost:7", "localhost:7")},
     ],
 )
 def test_a_plan_is_encoded_and_decoded_without_loss(fields: dict[str, Any]) -> None:

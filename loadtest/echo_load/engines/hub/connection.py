@@ -9,6 +9,7 @@ from typing import Self
 from echo_client.addresses import Address
 from echo_client.connecting import bind
 from echo_client.errors import ConnectError
+from echo_client.socket_options import DEFAULT_OPTIONS, SocketOptions
 from echo_client.tcp_info import TcpInfo, read_tcp_info
 from echo_load.engines.checking import InFlight, Run
 from echo_load.engines.share import NEVER
@@ -142,16 +143,23 @@ class HubConnection(_socket.socket):
     jitter_ns: int
 
     @classmethod
-    def of(cls, slot: ConnectionSlot, address: Address, source: str | None) -> Self:
+    def of(
+        cls,
+        slot: ConnectionSlot,
+        address: Address,
+        source: str | None,
+        options: SocketOptions = DEFAULT_OPTIONS,
+    ) -> Self:
         """Create the socket, bound to the source address if one is given; do not connect it.
 
         Args:
             slot: the slot.
             address: address of the target.
             source: source address; None for any.
+            options: options of the socket.
 
         Raises:
-            OSError: there is no descriptor left.
+            OSError: there is no descriptor left, or the kernel does not accept an option.
             NoPortError: the source has no port left.
             NoSourceError: the target cannot be reached from the source address.
         """
@@ -159,8 +167,7 @@ class HubConnection(_socket.socket):
         kind = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
         connection = cls(address.family, kind | _FLAGS)
         try:
-            if address.transport in {"tcp", "tls"}:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            options.apply(connection, address)
             if source is not None and address.family != socket.AF_UNIX:
                 bind(connection, source, address)
         except (OSError, ConnectError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket
@@ -55,6 +56,8 @@ class Opener:
         self.opening: dict[int, HubConnection] = {}
         self._share = share
         self._tls_context = share.tls_context()
+        self._options = plan.socket_options
+        self._headers = plan.proxy_headers
         self._sessions: Sessions | None = {} if plan.tls_resume else None
         self._set = epoll_set
         self._counts = counts
@@ -180,7 +183,8 @@ class Opener:
         address = self._share.addresses(slot.number)[attempt]
         try:
             kind = _connection_class(address.transport)
-            connection = kind.of(slot, address, self._share.source(slot.number))
+            source = self._share.source(slot.number)
+            connection = kind.of(slot, address, source, self._options)
         except ConnectError as error:
             self._failed(slot, error)
             return
@@ -227,12 +231,27 @@ class Opener:
         self._timer_queue.at(now + int(UNIX_QUEUE_SECONDS * 1e9), retry)
 
     def _connected(self, connection: HubConnection) -> None:
-        """Begin the TLS handshake of a connected socket, or complete the opening without one."""
+        """Begin a connected socket with its PROXY header and TLS handshake, if it has them."""
         connect_ns = _connecting_ns(connection)
+        if self._headers is not None and (failure := self._send_header(connection)):
+            connection.close()
+            self._failed(connection.slot(), self._error(failure, connection.address))
+            return
         if connection.address.transport == "tls":
             self._begin_handshake(connection, connect_ns)
         else:
             self._established(connection, connect_ns)
+
+    def _send_header(self, connection: HubConnection) -> int:
+        """Send the PROXY header; return the `errno` if the connection is broken already, or 0."""
+        assert self._headers is not None
+        header = self._headers.header(connection.number).encode(connection, connection.address)
+        try:
+            # Not through TLS, which begins after it. An empty send buffer holds all of it.
+            _socket.socket.send(connection, header)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
 
     def _begin_handshake(self, connection: HubConnection, connect_ns: int) -> None:
         from echo_load.engines.hub.tls_connection import TlsConnection
@@ -269,6 +288,7 @@ class Opener:
             elapsed_ns = time.monotonic_ns() - connection.handshake_begin_ns
             self._recorder.times.handshake.append(elapsed_ns)
             self._counts.resumed += connection.resumed
+            self._counts.ciphers[connection.cipher] += 1
             self._established(connection, connection.connect_ns)
 
     def _established(self, connection: HubConnection, connect_ns: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from echo_client.addresses import Address
 from echo_client.connecting import no_handshake
-from echo_client.tls_socket import protocol_error
+from echo_client.tls_socket import negotiated, protocol_error
 from echo_core.epoll_set import READABLE, WRITABLE
 from echo_core.openssl_socket import LARGEST_RECORD, OpenSslSocket
 from echo_load.engines.hub.connection import HandshakeRejectedError, HubConnection
@@ -72,6 +72,11 @@ class TlsConnection(OpenSslSocket, HubConnection):
         """True if the handshake resumed the session of an earlier connection."""
         reused: bool = self.tls.session_reused
         return reused
+
+    @property
+    def cipher(self) -> str:
+        """The version and the cipher of TLS, after the handshake."""
+        return negotiated(self.tls)
 
     def begin_handshake(
         self,

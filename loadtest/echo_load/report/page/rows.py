@@ -7,6 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from echo_client.socket_options import format_dscp
 from echo_core.units import format_bandwidth, format_bytes, format_count, format_duration
 from echo_load.measure.names import DISTRIBUTIONS
 from echo_load.plan.plan import Plan
@@ -21,7 +22,10 @@ NOTHING = "–"  # noqa: RUF001  # an en dash
 Row = tuple[str, list[str]]
 
 # Fields of the plan that are shown elsewhere or in another form.
-_SHOWN_ELSEWHERE = frozenset({"targets", "thresholds", "abort_on", "stages", "tls", "engine"})
+_SHOWN_ELSEWHERE = frozenset(
+    {"targets", "thresholds", "abort_on", "stages", "tls", "engine"}
+    | {"send_proxy", "send_proxy_source", "dscp", "nodelay", "keepalive", "buffer_size"}
+)
 _TIMES = frozenset({"duration", "warmup", "timeout", "connect_timeout"})
 _UNITS = {"connect_rate": "connections/s", "bytes_per_message": "bytes"}
 
@@ -161,6 +165,24 @@ def plan(result: Result) -> dict[str, str]:
         rows["rate"] = given.rate_name
     if not given.open_loop:
         del rows["arrivals"]
+    return {name: value for name, value in {**rows, **_opening(result)}.items() if value}
+
+
+def _opening(result: Result) -> dict[str, str]:
+    """Return what connections were opened with, as far as it is set."""
+    given = result.plan
+    buffers = result.buffers
+    rows = {
+        "TLS": result.totals.tls,
+        "PROXY header": given.send_proxy or "",
+        "PROXY source": given.send_proxy_source or "",
+        "DSCP": format_dscp(given.dscp) if given.dscp is not None else "",
+        "TCP_NODELAY": "" if given.nodelay else "no",
+        "keep-alives": format_duration(given.keepalive) if given.keepalive is not None else "",
+        "socket buffers": (
+            "" if buffers is None else buffers.shortfall or format_bytes(buffers.requested)
+        ),
+    }
     return {name: value for name, value in rows.items() if value}
 
 
@@ -232,13 +254,13 @@ def _idle_plan(result: Result, found: IdleResult) -> dict[str, str]:
     times = {
         "up to": found.up_to_seconds,
         "precision": found.precision_seconds,
-        "keepalive": found.keepalive_seconds,
         "at least": found.at_least_seconds,
         "timeout": result.plan.reply_timeout,
         "connect timeout": result.plan.connect_timeout,
     }
     written = {name: format_duration(one) for name, one in times.items() if one is not None}
-    return {"command": "echo-load idle", "target": ", ".join(result.targets), **written}
+    rows = {"command": "echo-load idle", "target": ", ".join(result.targets), **written}
+    return rows | _opening(result)
 
 
 def _watch_plan(result: Result, found: WatchResult) -> dict[str, str]:
@@ -255,6 +277,7 @@ def _watch_plan(result: Result, found: WatchResult) -> dict[str, str]:
         "connections": f"{result.plan.connections:,}",
         **written,
         "payload size": _written("payload_size", result.plan.payload_size),
+        **_opening(result),
     }
 
 

@@ -216,7 +216,7 @@ def capacity(
         return find_capacity(
             capacity_plan,
             observer=observer,
-            on_step=screen.tried,
+            on_step=None if reporting.quiet else screen.tried,
             reconcile=reporting.reconcile,
             handle_signals=True,
         )

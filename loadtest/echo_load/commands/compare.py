@@ -33,9 +33,19 @@ from echo_load.plan.bounds import DEFAULT_MARGIN
     help="Exit with code 99 if any figure is worse than in the first result.",
 )
 @click.option("--json", is_flag=True, help="Print only the comparisons, as JSON.")
+@click.option(
+    "--markdown",
+    metavar="FILE",
+    type=options.FILE,
+    help="Also write the comparisons in GitHub's Markdown, for a pull request.",
+)
 @settings.config_option
 def compare(
-    results: tuple[Path, ...], margin: float, fail_on: Literal["worse"] | None, json: bool
+    results: tuple[Path, ...],
+    margin: float,
+    fail_on: Literal["worse"] | None,
+    json: bool,
+    markdown: Path | None,
 ) -> ExitCode:
     """Compare results written with --output, figure by figure, each with the first one.
 
@@ -48,18 +58,24 @@ def compare(
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
         from echo_load.report.comparison import ComparisonTable, conclusion
+        from echo_load.report.markdown import markdown_comparison
         from echo_load.report.output import Output
+        from echo_load.report.output_files import OutputFiles
         from echo_load.results.compare import compare as compare_two
         from echo_load.results.compare import to_json
         from echo_load.results.result import load_result
     if len(results) < 2:
         raise click.UsageError("there is nothing to compare; give two results or more")
+    files = OutputFiles([markdown] if markdown is not None else [], options.inputs(*results))
     names = options.names_of(results)
     baseline, *others = [load_result(path) for path in results]
     comparisons = [
         compare_two(baseline, other, names=(names[0], name), margin=margin)
         for name, other in zip(names[1:], others, strict=True)
     ]
+    lost = []
+    if markdown is not None:
+        lost = files.write([(markdown, lambda: markdown_comparison(comparisons))])
     output = Output(sys.stdout)
     if json:
         output.print_json(to_json(comparisons))
@@ -69,5 +85,7 @@ def compare(
     worse = any(one.verdict == "worse" for one in comparisons)
     verdict = ExitCode.THRESHOLD if fail_on and worse else ExitCode.OK
     if output.failure is not None:
-        raise LostReportError(output.failure, verdict)
+        lost.append(output.failure)
+    if lost:
+        raise LostReportError("; ".join(lost), verdict)
     return verdict

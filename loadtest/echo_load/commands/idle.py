@@ -63,7 +63,7 @@ _EXAMPLES = (
 @options.timeout_options
 @options.single_source_options
 @options.json_options
-@options.html_option
+@options.summary_options
 @settings.config_option
 def idle(
     target: Endpoint,

@@ -19,7 +19,7 @@ from echo_core.command_line import option_types, program, settings
 from echo_core.command_line.option_groups import Decorator, group
 from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import NetworkEndpoint
-from echo_core.errors import ExitCode
+from echo_core.errors import EchoswarmError, ExitCode
 from echo_core.units import parse_size_range
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bounds import (
@@ -32,11 +32,12 @@ from echo_load.plan.bounds import (
 if TYPE_CHECKING:
     from echo_load.plan.plan import Plan
     from echo_load.report.capacity import CapacityReport
-    from echo_load.report.console import ConsoleReport
+    from echo_load.report.files import ReportFiles
+    from echo_load.report.progress import ProgressReport
     from echo_load.results.result import Result
     from echo_load.runner.observer import Observer
 
-    Screen = CapacityReport | ConsoleReport
+    Screen = CapacityReport | ProgressReport
 
 CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 MESSAGES = option_types.whole_number("count", 1, MOST_MESSAGES)
@@ -187,6 +188,9 @@ json_options = group(
         type=FILE,
         help="Also write the result to a file, as JSON.",
     ),
+    click.option(
+        "-q", "--quiet", is_flag=True, help="Print the result and errors only, no progress."
+    ),
 )
 result_options = group(
     "Verdict",
@@ -207,9 +211,25 @@ html_option = group(
         help="Write an HTML report in one file that needs no network.",
     ),
 )
-report_options = group(
+summary_options = group(
     "Output",
     html_option,
+    click.option(
+        "--junit",
+        metavar="FILE",
+        type=FILE,
+        help="Write the outcome as JUnit XML, which CI systems show as tests.",
+    ),
+    click.option(
+        "--markdown",
+        metavar="FILE",
+        type=FILE,
+        help="Write a summary in GitHub's Markdown, for a pull request.",
+    ),
+)
+report_options = group(
+    "Output",
+    summary_options,
     click.option(
         "--csv", metavar="FILE", type=FILE, help="Write the figures of each second to a CSV file."
     ),
@@ -269,7 +289,10 @@ class Reporting:
         html: file for the HTML report.
         csv: file for the figures of each second.
         hgrm: file for the percentiles of the response time.
+        junit: file for the outcome as JUnit XML.
+        markdown: file for the summary in Markdown.
         prometheus: address on which to serve metrics.
+        quiet: whether to print no progress.
     """
 
     reconcile: str | None
@@ -278,7 +301,10 @@ class Reporting:
     html: Path | None
     csv: Path | None
     hgrm: Path | None
+    junit: Path | None
+    markdown: Path | None
     prometheus: NetworkEndpoint | None
+    quiet: bool
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], Reporting]:
@@ -348,45 +374,79 @@ def report_on(
         run_test: runs the test, and reports its progress to an observer.
         plan: the test, whose input files must not be overwritten.
         reporting: reporting options of the command.
-        screen: shows the progress, but not the result, of a test of many runs; None for that of a
-            single run.
+        screen: shows the progress of a test of many runs; None for that of a single run.
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
         from echo_load.report.console import ConsoleReport
         from echo_load.report.files import ReportFiles
         from echo_load.report.output import Output
-        from echo_load.runner.observer import Observers
-
-        if reporting.prometheus is not None:
-            from echo_load.report.prometheus import PrometheusReport
+        from echo_load.report.progress import ProgressReport
     files = ReportFiles(
         output=reporting.output,
         html=reporting.html,
         csv=reporting.csv,
         hgrm=reporting.hgrm,
+        junit=reporting.junit,
+        markdown=reporting.markdown,
         inputs=inputs(plan.payload_file, *plan.tls.files),
     )
     output = Output(sys.stdout)
-    console = ConsoleReport(output, quiet=reporting.json)
-    shown: Screen = screen or console
+    tables = ConsoleReport(output)
     with ExitStack() as stack:
-        stack.callback(shown.close)
-        observers: list[Observer] = [shown]
-        if reporting.prometheus is not None:
-            metrics = PrometheusReport(reporting.prometheus)
-            observers.append(stack.enter_context(metrics))
-            click.echo(f"metrics {metrics.url}", err=True)
-        with errors_name_flags():
-            result = run_test(Observers(*observers))
+        observers: list[Observer] = []
+        if not reporting.quiet:
+            progress: Screen = screen or ProgressReport()
+            stack.callback(progress.close)
+            observers.append(progress)
+        if screen is None and not reporting.json:
+            observers.append(tables)
+        observers += _metrics(reporting, stack)
+        title = " ".join(("echo-load", name, *plan.targets))
+        result = _result(run_test, observers, files, title)
     # Files are written first, because writing to standard output may fail.
     lost = files.write([result], [name])
     if reporting.json:
         output.print_json(result.to_json())
     elif screen is not None:
-        console.show(result)
+        tables.show(result)
     if output.failure is not None:
         lost.append(output.failure)
     if lost:
         raise LostReportError("; ".join(lost), result.exit_code)
     return result.exit_code
+
+
+def _metrics(reporting: Reporting, stack: ExitStack) -> list[Observer]:
+    """Serve metrics until the stack is closed, if they are to be; return what has to observe."""
+    if reporting.prometheus is None:
+        return []
+    with program.needs_extra("load"):
+        from echo_load.report.prometheus import PrometheusReport
+    metrics = stack.enter_context(PrometheusReport(reporting.prometheus))
+    if not reporting.quiet:
+        click.echo(f"metrics {metrics.url}", err=True)
+    return [metrics]
+
+
+def _result(
+    run_test: Callable[[Observer], Result],
+    observers: Sequence[Observer],
+    files: ReportFiles,
+    title: str,
+) -> Result:
+    """Run a test; if it ends with an error, write that to the reports that can say so.
+
+    Raises:
+        EchoswarmError: the error.
+    """
+    from echo_load.errors import LostReportError
+    from echo_load.runner.observer import Observers
+
+    try:
+        with errors_name_flags():
+            return run_test(Observers(*observers))
+    except EchoswarmError as error:
+        if lost := files.write_error(title, str(error)):
+            raise LostReportError("; ".join((str(error), *lost)), error.exit_code) from error
+        raise

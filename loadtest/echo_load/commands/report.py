@@ -21,12 +21,17 @@ from echo_load.commands import options
 @options.report_options
 @settings.config_option
 def report(
-    results: tuple[Path, ...], html: Path | None, csv: Path | None, hgrm: Path | None
+    results: tuple[Path, ...],
+    html: Path | None,
+    csv: Path | None,
+    hgrm: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
 ) -> None:
     """Make reports from results that `echo-load run` and other commands wrote with --output.
 
     Without options, the same tables are printed as at the end of the test. --html shows several
-    results in the same charts.
+    results in the same charts; --junit and --markdown write them one after the other.
     """
     with program.needs_extra("load"):
         from echo_load.errors import LostReportError
@@ -35,13 +40,20 @@ def report(
         from echo_load.report.output import Output
         from echo_load.results.result import load_result
     if len(results) > 1 and (csv or hgrm):
-        raise click.UsageError("--csv and --hgrm take one result; only --html takes several")
-    files = ReportFiles(html=html, csv=csv, hgrm=hgrm, inputs=options.inputs(*results))
+        raise click.UsageError("--csv and --hgrm take one result; the other reports take several")
+    files = ReportFiles(
+        html=html,
+        csv=csv,
+        hgrm=hgrm,
+        junit=junit,
+        markdown=markdown,
+        inputs=options.inputs(*results),
+    )
     loaded = [load_result(path) for path in results]
     names = options.names_of(results)
     if lost := files.write(loaded, names):
         raise LostReportError("; ".join(lost))
-    if html or csv or hgrm:
+    if html or csv or hgrm or junit or markdown:
         return
     output = Output(sys.stdout)
     for number, (name, result) in enumerate(zip(names, loaded, strict=True)):

@@ -47,7 +47,7 @@ class Screen:
     def began(self, experiment: Experiment) -> None:
         """Show which experiment is running."""
         said = f"{experiment.name} ..."
-        if self._err.console.is_terminal:
+        if self._err.can_be_redrawn:
             self._spinner = Spinner(Text(said, style="dim"), console=self._err.console)
             self._err.guarded(self._spinner.start)
         elif self._quiet:

@@ -12,28 +12,35 @@ from rich.text import Text
 from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.report.live import LiveScreen
 from echo_load.report.output import Output
+from echo_load.report.progress_lines import ProgressLines
 from echo_load.results.capacity import CapacityResult, CapacityStep
 from echo_load.runner.observer import Observer, Progress
 
 
 class CapacityReport(Observer):
-    """The steps of a search on standard error: a live screen on a terminal, a line per step."""
+    """The steps of a search on standard error: a line per step, and the progress of each.
+
+    The progress is a live screen on a terminal, otherwise a line every few seconds.
+    """
 
     def __init__(self) -> None:
         self._err = Output(sys.stderr)
         self._live = LiveScreen(self._err.console)
+        self._lines = ProgressLines(self._err, with_stage=True)
 
     def progressed(self, progress: Progress) -> None:
-        """Show the progress of a step on a terminal."""
-        if self._err.console.is_terminal:
+        """Show the progress of a step."""
+        if self._err.can_be_redrawn:
             self._err.guarded(lambda: self._live.draw(progress))
+        else:
+            self._lines.progressed(progress)
 
     def tried(self, capacity: CapacityResult, step: CapacityStep) -> None:
         """Print the outcome of a step."""
         self.close()
         level = capacity.written(capacity.level_of(step))
         said = f"{step.phase:<7}  {level:>14}  p99 {_time(step.p99_us)}  "
-        self._err.print(Text(said) + _outcome(step), wrap=False)
+        self._lines.print(Text(said) + _outcome(step))
 
     def close(self) -> None:
         """Remove the live screen."""

@@ -44,12 +44,13 @@ class ComparisonTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the table for a console (rich's protocol)."""
-        wide = _table(self._comparison, narrow=False)
+        wide = comparison_table(self._comparison, narrow=False)
         fits = console.measure(wide, options=options.update(max_width=_UNLIMITED)).maximum
-        yield wide if fits <= options.max_width else _table(self._comparison, narrow=True)
+        yield wide if fits <= options.max_width else comparison_table(self._comparison, narrow=True)
 
 
-def _table(comparison: Comparison, *, narrow: bool) -> Table:
+def comparison_table(comparison: Comparison, *, narrow: bool) -> Table:
+    """Return the figures of two results and their changes, the pairs stacked if narrow."""
     table = Table(box=HORIZONTALS, pad_edge=False)
     names = [
         f"{name} ({repeats}x)"

@@ -31,7 +31,7 @@ _DROPPED = ("○", "red")
 
 
 class IdleScreen:
-    """The progress of a search on standard error: a live line per round on a terminal.
+    """The progress of a search on a terminal: a line per round, updated in place.
 
     Args:
         err: standard error.
@@ -41,12 +41,8 @@ class IdleScreen:
         self._err = err
         self._live: Live | None = None
 
-    def progressed(self, progress: Progress) -> None:
-        """Show the progress on a terminal."""
-        if self._err.console.is_terminal:
-            self._err.guarded(lambda: self._draw(progress))
-
-    def _draw(self, progress: Progress) -> None:
+    def draw(self, progress: Progress) -> None:
+        """Draw the current progress."""
         assert progress.idle is not None
         if self._live is None:
             self._live = Live(
@@ -109,17 +105,24 @@ def _span(seconds: Sequence[float]) -> str:
     return " to ".join(written)
 
 
-def _screen(progress: Progress, found: IdleResult) -> Group:
-    rounds = [list(rungs) for _, rungs in groupby(found.rungs, key=lambda rung: rung.round)]
-    now = rounds[-1] if rounds else []
-    waiting = [rung.pause_seconds for rung in now if rung.outcome == "unknown"]
-    head = Text.assemble(
+def progress_text(progress: Progress, found: IdleResult) -> Text:
+    """Return the round, the elapsed time, and the connections that are idle, in one line."""
+    waiting = [
+        rung.pause_seconds
+        for rung in found.rungs
+        if rung.round == progress.part and rung.outcome == "unknown"
+    ]
+    return Text.assemble(
         (f"round {progress.part}", "bold"),
         f"  {format_duration(round(progress.elapsed, 1))}",
         f"  {format_count(len(waiting), 'connection')} idle",
         f", the longest for {written_time(max(waiting))}" if waiting else "",
     )
-    return Group(head, *map(_line, rounds), Text(found.answer))
+
+
+def _screen(progress: Progress, found: IdleResult) -> Group:
+    rounds = [list(rungs) for _, rungs in groupby(found.rungs, key=lambda rung: rung.round)]
+    return Group(progress_text(progress, found), *map(_line, rounds), Text(found.answer))
 
 
 def _line(rungs: Sequence[IdleRung]) -> Text:

@@ -23,7 +23,7 @@ _REFRESHES_PER_SECOND = 10
 _RATE_SECONDS = 1.0
 _SPARK_SECONDS = 60
 # Generators send updates four times per second: a second is complete this long after its end.
-_LATE_SECONDS = 0.5
+LATE_SECONDS = 0.5
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 50
 
@@ -82,7 +82,7 @@ class LiveScreen:
     def _update(self, progress: Progress) -> None:
         """Update the figures from complete seconds."""
         tally = progress.tally
-        while progress.elapsed >= self._second + 1 + _LATE_SECONDS:
+        while progress.elapsed >= self._second + 1 + LATE_SECONDS:
             times = tally.times_of(self._second)
             p50, p99 = times.percentiles_us([50, 99])
             self._p50, self._p99 = p50 / 1e6, p99 / 1e6
@@ -163,7 +163,7 @@ def _completed(progress: Progress) -> tuple[float, float | None, str]:
     counts, plan, timeline = tally.counts, tally.plan, tally.timeline
     if progress.phase == "connecting":
         settled = counts.opened + counts.failed
-        total = _connections_at_first(tally)
+        total = connections_at_first(tally)
         return settled, total, f"{settled:,} of {total:,} connected"
     if timeline.seconds != math.inf:
         left = max(0.0, timeline.seconds - progress.elapsed)
@@ -173,7 +173,8 @@ def _completed(progress: Progress) -> tuple[float, float | None, str]:
     return 0, None, f"{progress.elapsed:.1f} s; Ctrl-C stops it"
 
 
-def _connections_at_first(tally: Tally) -> int:
+def connections_at_first(tally: Tally) -> int:
+    """Return the number of connections that a part of a test opens at its beginning."""
     if tally.plan.open_loop or not tally.plan.stages:
         return tally.plan.connections
     return int(tally.stages[0].first)

@@ -39,6 +39,12 @@ class Output:
         self.guarded(lambda: click.echo(content, nl=False))
 
     @property
+    def can_be_redrawn(self) -> bool:
+        """True on a terminal that can move its cursor; FORCE_COLOR does not make a log one."""
+        console = self.console
+        return self._stream.isatty() and console.is_terminal and not console.is_dumb_terminal
+
+    @property
     def failure(self) -> str | None:
         """The reason why output was lost; None if none was, or if its reader closed the pipe."""
         if self._failure is None or isinstance(self._failure, BrokenPipeError):
@@ -80,4 +86,4 @@ def console(stream: TextIO) -> Console:
     # Names of files and targets must not be interpreted as markup.
     make = partial(_Console, file=stream, highlight=False, markup=False, emoji=False)
     made = make()
-    return made if made.is_terminal else make(width=_PLAIN_WIDTH)
+    return made if stream.isatty() else make(width=_PLAIN_WIDTH)

@@ -148,7 +148,7 @@ def whole_table(result: Result) -> Table:
         + (f", {spread.starved:,} without a message" if spread.starved else ""),
     )
     if result.reconciliation is not None:
-        table.add_row("reconciled", _reconciled(result.reconciliation))
+        table.add_row("reconciled", reconciled(result.reconciliation))
     if result.thresholds:
         table.add_row("thresholds", Text("\n").join(map(_threshold_line, result.thresholds)))
     table.add_row("generator", _generator(result.generator))
@@ -242,7 +242,8 @@ def _table(title: Text | None = None) -> Table:
     return table
 
 
-def _reconciled(found: Reconciliation) -> Text:
+def reconciled(found: Reconciliation) -> Text:
+    """Return the four counts of a reconciliation in one line."""
     if found.balanced:
         return Text.assemble(
             f"{found.sent:,} {found.unit} sent = received by the server = sent by it = "

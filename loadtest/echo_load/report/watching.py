@@ -101,7 +101,7 @@ def outage_table(found: WatchResult) -> Table:
 
 def watch_summary(result: Result, found: WatchResult) -> Group:
     """Return targets, outages and figures in a few lines, short enough for a chat message."""
-    word, style = _headline(result, found)
+    word, style = headline(result, found)
     lines = [
         Text.assemble(
             (word, style),
@@ -133,7 +133,8 @@ def watch_summary(result: Result, found: WatchResult) -> Group:
     return Group(*lines)
 
 
-def _headline(result: Result, found: WatchResult) -> tuple[str, str]:
+def headline(result: Result, found: WatchResult) -> tuple[str, str]:
+    """Return the verdict on a watch in a few capitals, and the style in which to print it."""
     if result.verdict == "interrupted":
         return "INTERRUPTED", "bold yellow"
     if not found.within_budget:

@@ -16,6 +16,7 @@ from echo_load.results.result import load_result
 from support.processes import DEADLINE, LOAD, StartServer, environment, run, until
 
 SHORT = ("-c", "2", "-n", "20")
+REPORTS = ("--html", "--csv", "--hgrm", "--junit", "--markdown")
 
 
 @pytest.fixture
@@ -99,12 +100,12 @@ def test_a_single_result_cannot_be_compared(kept: Path) -> None:
 @pytest.mark.slow
 def test_a_series_of_several_results_is_refused(kept: Path, tmp_path: Path) -> None:
     for option in ("--csv", "--hgrm"):
-        assert "--csv and --hgrm take one result; only --html takes several" in refusal(
+        assert "--csv and --hgrm take one result; the other reports take several" in refusal(
             "report", kept, kept, option, tmp_path / "out"
         )
 
 
-@pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
+@pytest.mark.parametrize("option", ["-o", *REPORTS])
 def test_an_unwritable_report_is_refused_before_the_test(tmp_path: Path, option: str) -> None:
     # Nothing listens there, so that a test would fail with exit code 1.
     test = ("run", "127.0.0.1:9", *SHORT)
@@ -204,7 +205,7 @@ def test_an_output_must_not_be_an_input(kept: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(kept)
     before = kept.read_bytes()
-    for option in ("--html", "--csv", "--hgrm"):
+    for option in REPORTS:
         for path in (kept, link):
             assert "is an input of this command; give another file to write" in refusal(
                 "report", kept, option, path
@@ -225,7 +226,7 @@ def test_an_output_must_not_be_an_input(kept: Path, tmp_path: Path) -> None:
     assert kept.read_bytes() == before
 
 
-@pytest.mark.parametrize("option", ["-o", "--html", "--csv", "--hgrm"])
+@pytest.mark.parametrize("option", ["-o", *REPORTS])
 def test_a_dash_is_refused_as_a_file(option: str) -> None:
     assert "- is not a file; use --json to print the result" in refusal(
         "run", "127.0.0.1:9", *SHORT, option, "-"
@@ -236,24 +237,16 @@ def test_a_dash_is_refused_as_a_file(option: str) -> None:
 def test_reports_of_a_test_equal_those_of_its_saved_result(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    paths = {name: tmp_path / f"test.{name}" for name in ("json", "html", "csv", "hgrm")}
-    ended = run(
-        [
-            *(*LOAD, "run", start_server().url, *SHORT, "-o", str(paths["json"])),
-            *(part for name in ("html", "csv", "hgrm") for part in (f"--{name}", str(paths[name]))),
-        ]
-    )
+    paths = {option: tmp_path / f"test{option}" for option in ("-o", *REPORTS)}
+    named = [part for option, path in paths.items() for part in (option, str(path))]
+    ended = run([*LOAD, "run", start_server().url, *SHORT, *named])
     assert ended.returncode == 0, ended.stderr.decode()
-    later = {name: tmp_path / f"later.{name}" for name in ("csv", "hgrm")}
-    ended = run(
-        [
-            *(*LOAD, "report", str(paths["json"])),
-            *(part for name, path in later.items() for part in (f"--{name}", str(path))),
-        ]
-    )
+    later = {option: tmp_path / f"later{option}" for option in REPORTS if option != "--html"}
+    named = [part for option, path in later.items() for part in (option, str(path))]
+    ended = run([*LOAD, "report", str(paths["-o"]), *named])
     assert (ended.returncode, ended.stdout) == (0, b"")
-    for name, path in later.items():
-        assert path.read_bytes() == paths[name].read_bytes()
+    for option, path in later.items():
+        assert path.read_bytes() == paths[option].read_bytes()
 
 
 @pytest.mark.slow

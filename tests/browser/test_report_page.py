@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from msgspec.structs import replace
 from playwright.sync_api import Browser
 
 from echo_load.report.html import render
+from echo_load.results.compare import compare
 from echo_load.results.evidence import Bytes, Evidence, escaped
 from echo_load.results.result import Result
 from support.open_page import LEAST_CONTRAST, SIZES, OpenPage
-from support.processes import EchoServerProcess, loaded, until
+from support.processes import LOAD, EchoServerProcess, loaded, run, until
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +61,13 @@ def test_a_report_opens_from_disk_complete_and_readable(
         assert opened.requests == [path.as_uri()]
         charts = opened.all(".chart")
         figures = opened.page.evaluate("figures")
-        assert len(charts) == {"passed": 6, "failed": 8, "both": 8}[which]
+        assert len(charts) == {"passed": 9, "failed": 11, "both": 11}[which]
         for chart in charts:
-            name = chart.get_attribute("id")
+            name = str(chart.get_attribute("id")).removeprefix("chart-")
             drawn = chart.query_selector_all(".scatterlayer .trace, .barlayer .trace")
-            assert len(drawn) == len(figures[str(name).removeprefix("chart-")]["data"]), name
+            # The clock is a trace without a line.
+            clock = "meta" in figures[name]["layout"]
+            assert len(drawn) == len(figures[name]["data"]) + clock, name
             assert chart.query_selector_all("path.js-line[d], .barlayer .point path"), name
             box = chart.bounding_box()
             assert box is not None
@@ -112,6 +116,106 @@ def test_a_dark_page_is_printed_in_light_colours(
         assert opened.messages == []
 
 
+def test_the_result_is_downloaded_as_it_was_saved(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    evil = replace(results[1], reasons=["</script><script>document.title = 'run'</script>"])
+    path = tmp_path / "report.html"
+    path.write_bytes(render([results[0], evil], ["before", "after"]))
+    with browser.new_context(offline=True) as context:
+        opened = OpenPage(context.new_page(), path)
+        for number, result in enumerate((results[0], evil)):
+            with opened.page.expect_download() as waiting:
+                opened.page.get_by_role("button", name="Download the result").nth(number).click()
+            download = waiting.value
+            assert download.suggested_filename == ("before.json", "after.json")[number]
+            saved = tmp_path / download.suggested_filename
+            download.save_as(saved)
+            assert saved.read_bytes() == result.to_json()
+        assert opened.page.title() != "run"
+        assert opened.messages == []
+    again = tmp_path / "again.html"
+    ended = run([*LOAD, "report", str(tmp_path / "before.json"), "--html", str(again)])
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert again.read_bytes() == render(results[:1], ["before"])
+
+
+@pytest.mark.parametrize("lacking", ["DecompressionStream", "JavaScript"])
+def test_the_figures_are_readable_without_the_charts(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path, lacking: str
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results[1:], ["run"]))
+    with browser.new_context(java_script_enabled=lacking != "JavaScript") as context:
+        context.add_init_script("delete globalThis.DecompressionStream")
+        page = context.new_page()
+        page.goto(path.as_uri())
+        messages = {
+            "DecompressionStream": page.locator("#undrawable"),
+            "JavaScript": page.locator("noscript p"),
+        }
+        for reason, message in messages.items():
+            assert message.is_visible() is (reason == lacking)
+        assert page.get_by_role("button").count() == 0
+        assert not any(one.is_visible() for one in page.locator(".chart").all())
+        assert page.locator("section:has(#stages) td").first.is_visible()
+
+
+def test_the_time_on_the_clock_is_shown_beside_the_second(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(render(results[1:], ["run"]))
+    began = results[1].series_started_at
+    assert began is not None
+    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
+        opened = OpenPage(context.new_page(), path)
+        chart = opened.page.locator("#chart-throughput")
+        ticks = [one.text_content() or "" for one in chart.locator(".xtick text").all()]
+        at = [datetime.fromisoformat(began) + timedelta(seconds=number) for number in range(3)]
+        assert ticks == [f"{number} s{one:%H:%M:%S}" for number, one in enumerate(at)]
+        for before, after in pairwise(one.bounding_box() for one in chart.locator(".xtick").all()):
+            assert before is not None
+            assert after is not None
+            assert before["x"] + before["width"] < after["x"]
+        chart.locator(".nsewdrag").hover()
+        box = chart.locator(".hoverlayer .legend")
+        box.wait_for()
+        said = box.text_content() or ""
+        assert "second 1" in said
+        assert f"{at[1]:%H:%M:%S} UTC" in said
+        assert "answered" in said
+        assert "due" in said
+
+
+def test_several_results_are_compared_at_the_top(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    passed = results[0]
+    path = tmp_path / "report.html"
+    path.write_bytes(render([passed, passed], ["before", "after"]))
+    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
+        opened = OpenPage(context.new_page(), path)
+        section = opened.page.locator("section:has(#compared-1)")
+        rows = section.locator("tbody tr")
+        changes = compare(passed, passed, names=("before", "after")).changes
+        # A row for each stage, too.
+        assert rows.count() == len(changes) + len(passed.stages)
+        verdict = section.get_by_text("too few repeats").first
+        assert verdict.is_visible()
+        # The verdicts are seen without scrolling.
+        place = rows.nth(1).locator("td").first.bounding_box()
+        assert place is not None
+        assert place["x"] + place["width"] <= 390
+        above = section.bounding_box()
+        below = opened.page.locator(".verdict").first.bounding_box()
+        assert above is not None
+        assert below is not None
+        assert above["y"] < below["y"]
+        assert min(opened.contrasts(".changes td, .changes th, .note, button")) >= LEAST_CONTRAST
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_markup_in_names_is_shown_and_not_executed(
     browser: Browser, results: tuple[Result, Result], tmp_path: Path
 ) -> None:
@@ -155,6 +259,24 @@ def test_the_first_failures_are_shown_byte_for_byte(
         failures = [one.inner_text() for one in opened.all("section:has(#first-failures) .reason")]
         assert failures == ["the server reset the connection (Connection reset by peer)"]
         assert min(opened.contrasts(".evidence td, .evidence small, .dump, mark")) >= LEAST_CONTRAST
+
+
+def test_rows_of_tables_are_readable_on_a_phone(
+    browser: Browser, results: tuple[Result, Result], tmp_path: Path
+) -> None:
+    # Nothing in this name allows a line break.
+    long = replace(results[1].stages[0], name="x" * 60)
+    path = tmp_path / "report.html"
+    path.write_bytes(render([replace(results[1], stages=[long])], ["run"]))
+    width, height = SIZES["phone"]
+    with browser.new_context(viewport={"width": width, "height": height}) as context:
+        opened = OpenPage(context.new_page(), path)
+        dumps = [one.bounding_box() for one in opened.all(".dump")]
+        assert dumps
+        assert all(one["x"] > 0 and one["x"] + one["width"] <= width for one in dumps)
+        row = opened.page.locator("section:has(#stages) tbody tr").first
+        fits = "one => one.scrollWidth <= one.clientWidth"
+        assert row.locator("th").evaluate(fits)
 
 
 def test_replies_that_are_markup_are_shown_as_text(

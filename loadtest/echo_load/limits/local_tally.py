@@ -18,6 +18,7 @@ from echo_load.runner.tally import (
     generator_result,
     measured_in,
     series,
+    series_started_at,
     stage_results,
     totals,
 )
@@ -128,5 +129,6 @@ class LocalTally:
             passed=verdict == "passed",
             reasons=reasons,
             buffers=BufferSizes.granted(plan.buffer_size),
+            series_started_at=series_started_at([self.tally]),
             **answer,
         )

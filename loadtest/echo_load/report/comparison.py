@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.box import HORIZONTALS
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -32,6 +33,41 @@ _SIGNS = {
 }
 
 
+class WrittenChange(NamedTuple):
+    """The change of a figure as texts.
+
+    Attributes:
+        baseline: the figure of the first result, with its unit.
+        other: the figure of the second result.
+        change: the change.
+        interval: interval of the change; a hyphen if there is none.
+        verdict: the verdict with a sign, and the number of repeats that would give another one.
+    """
+
+    baseline: str
+    other: str
+    change: str
+    interval: str
+    verdict: str
+
+
+def written_change(change: Change) -> WrittenChange:
+    """Return a change as texts."""
+    return WrittenChange(
+        _amount(change, change.baseline),
+        _amount(change, change.other),
+        f"{_points(change, change.change)} {_unit(change)}",
+        _interval(change),
+        _verdict(change, narrow=False).plain,
+    )
+
+
+def interval_name(comparison: Comparison) -> str:
+    """Return the name of the intervals of a comparison; only some are of confidence."""
+    capacities = all(change.figure == CAPACITY for change in comparison.changes)
+    return "interval" if capacities else f"{CONFIDENCE:.0%} interval"
+
+
 class ComparisonTable:
     """The figures of two results and their changes, side by side or, if narrow, stacked.
 
@@ -58,8 +94,7 @@ def comparison_table(comparison: Comparison, *, narrow: bool) -> Table:
             (comparison.baseline, comparison.other), comparison.repeats, strict=True
         )
     ]
-    capacities = all(change.figure == CAPACITY for change in comparison.changes)
-    interval = "interval" if capacities else f"{CONFIDENCE:.0%} interval"
+    interval = interval_name(comparison)
     table.add_column("figure", style="dim")
     for head in _as_cells((names, ["change", interval]), narrow):
         table.add_column(head, justify="right", overflow="fold")
@@ -70,11 +105,9 @@ def comparison_table(comparison: Comparison, *, narrow: bool) -> Table:
         if several and change.stage != stage:
             stage = change.stage
             table.add_row(Text(stage, style="bold"))
-        amounts = [_amount(change, value) for value in (change.baseline, change.other)]
-        changed = [f"{_points(change, change.change)} {_unit(change)}", _interval(change)]
-        table.add_row(
-            change.figure, *_as_cells((amounts, changed), narrow), _verdict(change, narrow)
-        )
+        amount, other, changed, between, _ = written_change(change)
+        cells = _as_cells(((amount, other), (changed, between)), narrow)
+        table.add_row(change.figure, *cells, _verdict(change, narrow))
     return table
 
 
@@ -88,18 +121,19 @@ def _as_cells(pairs: Sequence[Sequence[str]], narrow: bool) -> list[str]:
 def conclusion(comparison: Comparison) -> Text:
     """Return the verdict in one line, and its caveats."""
     verdict = comparison.verdict
-    counted = [
-        f"{sum(change.verdict == one for change in comparison.changes)} {one}"
-        for one in _STYLES
-        if any(change.verdict == one for change in comparison.changes)
-    ]
     text = Text.assemble(
         (verdict.upper(), _STYLES[verdict]),
-        f"  {comparison.other} against {comparison.baseline}: {', '.join(counted)}",
+        f"  {comparison.other} against {comparison.baseline}: {counted(comparison)}",
     )
     for note in comparison.notes:
         text.append(f"\n  note: {note}", "yellow")
     return text
+
+
+def counted(comparison: Comparison) -> str:
+    """Return how many figures have which verdict: `4 worse, 2 no difference`."""
+    verdicts = [change.verdict for change in comparison.changes]
+    return ", ".join(f"{verdicts.count(one)} {one}" for one in _STYLES if one in verdicts)
 
 
 def _amount(change: Change, value: float) -> str:

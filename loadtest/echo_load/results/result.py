@@ -291,6 +291,12 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
         p99_9_us: 99.9th percentile.
         max_us: longest response time.
         jitter_us: jitter over UDP in microseconds, as in the totals; None without replies over UDP.
+        generator_cores: average number of cores that the generators kept busy; None if it was not
+            measured, and for a single target.
+        late_p99_us: 99th percentile of the delay in sending messages that were due and had a free
+            connection, in microseconds; None if no message was due, as in a closed loop.
+        lag_p99_us: 99th percentile of the delay of the generators' event loops, in microseconds;
+            None if it was not measured.
     """
 
     second: int
@@ -307,6 +313,9 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
     p99_9_us: float
     max_us: float
     jitter_us: float | None = None
+    generator_cores: float | None = None
+    late_p99_us: float | None = None
+    lag_p99_us: float | None = None
 
 
 class TargetResult(Totals, frozen=True, kw_only=True):
@@ -417,6 +426,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             the test that confirmed the answer. None for other commands.
         idle: the answer of `echo-load idle`, and its connections; None for other commands.
         buffers: sizes of the socket buffers; None unless the plan requests a `buffer_size`.
+        series_started_at: when the first second of the series began (ISO 8601, UTC); None if it
+            never did, and in results of earlier versions.
     """
 
     schema: str = SCHEMA
@@ -443,6 +454,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     capacity: CapacityResult | None = None
     idle: IdleResult | None = None
     buffers: BufferSizes | None = None
+    series_started_at: str | None = None
 
     def __repr__(self) -> str:
         """Return the verdict, the figures, the failures and the reasons in one line."""

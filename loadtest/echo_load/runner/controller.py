@@ -46,6 +46,7 @@ from echo_load.runner.tally import (
     generator_result,
     measured_in,
     series,
+    series_started_at,
     stage_results,
     target_results,
     totals,
@@ -367,4 +368,5 @@ class _TestRun:
             evidence=found,
             by_target=tuple(target_results(tallies, targets)),
             buffers=BufferSizes.granted(plan.buffer_size),
+            series_started_at=series_started_at(tallies),
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -30,6 +32,7 @@ from echo_load.results.result import (
     Totals,
 )
 from echo_load.runner.generator import Update
+from echo_load.runner.generator_seconds import GeneratorSeconds
 from echo_load.runner.selfcheck import Usage, bottlenecks
 
 # A busy generator with many threads may send the figures of a second this much later.
@@ -96,6 +99,7 @@ class Tally:
         self._last_failure = 0.0
         self._times: defaultdict[int, LatencyHistogram] = defaultdict(LatencyHistogram)
         self._counted: defaultdict[int, Counts] = defaultdict(Counts)
+        self._generators = GeneratorSeconds()
         self._open_before = 0
         self._series: list[Second] = []
 
@@ -130,7 +134,9 @@ class Tally:
             together.add(gained)
             self._add(snapshot, gained)
         self.counts.add(together)
-        self._count_in_second(generator, elapsed, together)
+        second = self._count_in_second(generator, elapsed, together)
+        measured = [one for snapshot in snapshots.values() for one in snapshot.measured.values()]
+        self._generators.add(second, generator, self.usages[generator], measured)
         self._finish_seconds(before=self._latest_second - _LATEST_SECONDS)
 
     def _add(self, snapshot: Snapshot, gained: Counts) -> None:
@@ -150,16 +156,19 @@ class Tally:
             self.measured.response.merge(times)
             self._times[max(second, len(self._series))].merge(times)
 
-    def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> None:
+    def _count_in_second(self, generator: int, elapsed: float, gained: Counts) -> int | None:
         """Attribute the increase of a generator's counts since its last update to a second.
 
         Generators send an update shortly before each second ends, so that the middle of the
         interval between two updates is within the right second.
+
+        Returns:
+            The second; None before the first stage.
         """
         before, self._last_elapsed[generator] = self._last_elapsed[generator], elapsed
         if elapsed <= 0:
             self._open_before += gained.open
-            return
+            return None
         second = int(max(0.0, elapsed + max(before, -elapsed)) / 2)
         if elapsed >= self.timeline.seconds - SOON_SECONDS or self.states[generator] == "ended":
             # Connections that are closed because the test ends count as open until its end; an
@@ -167,8 +176,10 @@ class Tally:
             gained.opened = gained.closed = 0
             if elapsed < self.timeline.seconds + SOON_SECONDS:
                 second = int(min(second, self.timeline.seconds - _LEAST_SECONDS))
+        second = max(second, len(self._series))
         if gained != Counts():
-            self._counted[max(second, len(self._series))].add(gained)
+            self._counted[second].add(gained)
+        return second
 
     @property
     def _latest_second(self) -> int:
@@ -242,6 +253,10 @@ class Tally:
             counts = self._counted.pop(second, Counts())
             self._open_before += counts.open
             p50, p90, p99, p99_9 = times.percentiles_us([50, 90, 99, 99.9])
+            generators = self._generators.take(second)
+            if self._whole is not self:
+                # The generators' processor time is that of all targets.
+                generators["generator_cores"] = None
             self._series.append(
                 Second(
                     second=second,
@@ -258,6 +273,7 @@ class Tally:
                     p99_9_us=p99_9,
                     max_us=times.max_us,
                     jitter_us=counts.jitter_us,
+                    **generators,
                 )
             )
 
@@ -295,6 +311,16 @@ def series(tallies: Sequence[Tally]) -> list[Second]:
             msgspec.structs.replace(one, second=begin + one.second) for one in tally.series()
         ]
     return together
+
+
+def series_started_at(tallies: Sequence[Tally]) -> str | None:
+    """Return when the first second of the series began (ISO 8601, UTC); None if it never did."""
+    gates = [tally.gate_ns for tally in tallies if tally.gate_ns is not None]
+    if not gates:
+        return None
+    wall_clock_ns = time.time_ns() - time.monotonic_ns()
+    at = datetime.fromtimestamp((wall_clock_ns + gates[0]) / 1e9, UTC)
+    return at.isoformat(timespec="milliseconds")
 
 
 def _gate(tally: Tally) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from echo_core.units import format_duration
+from echo_core.units import format_byte_rate, format_duration
 from echo_load.plan.thresholds import written_time
 
 Axis = dict[str, Any]
@@ -22,7 +23,7 @@ def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
 
     Args:
         values: values in seconds that the axis has to cover; zeros are ignored.
-        extra: number of decades to add at its upper end.
+        extra: space to add at its upper end, as a share of its length.
     """
     known = [value for value in values if value]
     if not known:
@@ -38,7 +39,7 @@ def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
     ]
     return {
         "type": "log",
-        "range": [math.log10(low), math.log10(high) + extra],
+        "range": [math.log10(low), math.log10(high) + extra * math.log10(high / low)],
         "tickvals": shown,
         "ticktext": [written_time(mark) for mark in shown],
     }
@@ -56,19 +57,36 @@ def of_counts(values: Sequence[Number], *, extra: float = 0.08) -> Axis:
     return {"range": [0, highest * (1 + extra)], **whole}
 
 
-def of_seconds(last: int) -> Axis:
-    """Return an axis of the seconds from 0 to the last one, with space on either side."""
+def of_seconds(last: int, begin: datetime | None = None) -> Axis:
+    """Return an axis of the seconds from 0 to the last one, with space on either side.
+
+    Args:
+        last: number of the last second.
+        begin: time on the clock at second 0, to be shown below the seconds; None for no clock.
+    """
     step = next((step for step in _STEPS if last / step < _MOST_TICKS), None)
     if step is None:
         step = math.ceil(last / _MOST_TICKS / _STEPS[-1]) * _STEPS[-1]
     shown = list(range(0, last + 1, step))
+    marks = [f"{second} s" if step < 60 else format_duration(second) for second in shown]
+    if begin is not None:
+        marks = [
+            f"{mark}<br>{_clock(begin + timedelta(seconds=second), last)}"
+            for mark, second in zip(marks, shown, strict=True)
+        ]
     return {
         "range": [-0.6, last + 0.6],
         "tickvals": shown,
-        "ticktext": [f"{second} s" if step < 60 else format_duration(second) for second in shown],
+        "ticktext": marks,
         "showgrid": False,
         "unifiedhovertitle": {"text": "second %{x:,.0f}"},
     }
+
+
+def _clock(at: datetime, last: int) -> str:
+    """Return a time on the clock, with the day if the test lasts longer than one."""
+    text = f"{at:%-d %b %H:%M}" if last >= _STEPS[-1] else f"{at:%H:%M:%S}"
+    return f'<span style="font-size:10px">{text}</span>'
 
 
 def of_nines(nines: float) -> Axis:
@@ -88,6 +106,36 @@ def of_nines(nines: float) -> Axis:
         "tickvals": shown,
         "ticktext": [f"{100 * (1 - 1 / point):.10g}{unit}" for point in shown],
     }
+
+
+def of_bytes(values: Sequence[Number], highest: float) -> Axis:
+    """Return an axis of bytes per second from 0, with marks such as 500 kB/s and 20 MB/s.
+
+    Args:
+        values: values that the axis has to cover.
+        highest: its end.
+    """
+    most = max((value for value in values if value), default=1)
+    decade = 10 ** math.floor(math.log10(most))
+    step = next(step for step in (decade / 5, decade / 2, decade, 2 * decade) if most / step < 6)
+    shown = [number * step for number in range(math.floor(highest / step) + 1)]
+    return {
+        "range": [0, highest],
+        "tickvals": shown,
+        "ticktext": [format_byte_rate(mark) for mark in shown],
+    }
+
+
+def of_cores(values: Sequence[Number], most: int, *, extra: float) -> Axis:
+    """Return an axis of processor cores from 0.
+
+    Args:
+        values: values that the axis has to cover.
+        most: number of cores that it has to cover.
+        extra: space at its upper end, as a share of the highest value.
+    """
+    highest = max([most, *(value for value in values if value)])
+    return {"range": [0, highest * (1 + extra)], "tickformat": "~g", "nticks": 6}
 
 
 def of_kinds(count: int) -> Axis:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from echo_load.report.page import distributions, outages, over_time
+from echo_load.report.page.bandwidth import bandwidth
 from echo_load.report.page.capacity import capacity
+from echo_load.report.page.generators import generators
 from echo_load.report.page.idle import idle
+from echo_load.report.page.targets import targets
 from echo_load.report.page.traces import Chart, Run
 
 __all__ = ["Chart", "Run", "charts"]
@@ -26,6 +29,8 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
         *idle(runs),
         over_time.throughput(runs),
         over_time.response(runs),
+        # A watch sends few bytes, and hardly uses a processor.
+        *([] if watched else [bandwidth(runs)]),
         over_time.connections(runs),
         over_time.errors(runs),
         distributions.distribution(runs),
@@ -33,4 +38,6 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
         # A watch sends probes when it can, and has service times only.
         *([] if watched else [distributions.response_and_service(runs)]),
         distributions.spread(runs),
+        *targets(runs),
+        *([] if watched else generators(runs)),
     ]

@@ -7,8 +7,13 @@ from typing import Any
 
 from echo_load.plan.thresholds import written_time
 from echo_load.report.page import axes
+from echo_load.report.page.over_time import began
 from echo_load.report.page.traces import COLOURS, Chart, Run, Trace, plain
-from echo_load.results.watch import Outage, Pause
+from echo_load.results.watch import Outage, Pause, WatchResult
+
+# Of more outages, the longest ones are shown: a page with all of them would become too large.
+MOST_BARS = 1000
+MOST_ROWS = 200
 
 
 def outages(runs: Sequence[Run]) -> Chart:
@@ -17,9 +22,8 @@ def outages(runs: Sequence[Run]) -> Chart:
     kinds: dict[str, list[tuple[str, Outage]]] = {}
     paused: list[tuple[str, Pause]] = []
     seconds = 0.0
-    for run in runs:
-        found = run.result.watch
-        assert found is not None
+    watches = [run.result.watch for run in runs if run.result.watch is not None]
+    for run, found in zip(runs, watches, strict=True):
         seconds = max(seconds, found.seconds)
         named = f"{run.name}: " if len(runs) > 1 else ""
         rows += [plain(f"{named}{one.target}") for one in found.targets]
@@ -28,12 +32,12 @@ def outages(runs: Sequence[Run]) -> Chart:
             for one in found.targets
             for pause in found.pauses
         ]
-        for outage in found.outages:
+        for outage in longest(found, MOST_BARS // len(runs)):
             kinds.setdefault(outage.kind, []).append((plain(f"{named}{outage.target}"), outage))
     data = [_outages(kind, found, number) for number, (kind, found) in enumerate(kinds.items())]
     if paused:
         data.append(_pauses(paused, len(data)))
-    xaxis = axes.of_seconds(int(seconds)) | {"range": [0, seconds]}
+    xaxis = axes.of_seconds(int(seconds), began(runs)) | {"range": [0, seconds]}
     del xaxis["unifiedhovertitle"]
     yaxis: dict[str, Any] = {
         "type": "category",
@@ -54,9 +58,24 @@ def outages(runs: Sequence[Run]) -> Chart:
         if count
         else "None: every probe was answered."
     )
+    if count < (all_outages := sum(len(found.outages) for found in watches)):
+        caption += f" The {count:,} longest of {all_outages:,} outages are shown."
     if paused:
         caption += " Nothing is known of the time in which the watch itself paused."
     return Chart("outages", "time", "Outages", caption, data, layout)
+
+
+def longest(found: WatchResult, most: int) -> list[Outage]:
+    """Return the longest outages of a watch, in their order."""
+    kept = sorted(found.outages, key=lambda one: one.seconds)[-most:]
+    begins = {(one.target, one.number) for one in kept}
+    return [one for one in found.outages if (one.target, one.number) in begins]
+
+
+def left_out(runs: Sequence[Run]) -> str:
+    """Return a note on a table that does not have all outages; an empty text if it has."""
+    most = max(len(run.result.watch.outages) for run in runs if run.result.watch is not None)
+    return f"The {MOST_ROWS:,} longest of each run; all are in its JSON." * (most > MOST_ROWS)
 
 
 def _outages(kind: str, found: Sequence[tuple[str, Outage]], number: int) -> Trace:

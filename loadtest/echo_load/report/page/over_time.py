@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from echo_load.plan.thresholds import written_rate
 from echo_load.report.page import axes, guides
 from echo_load.report.page.axes import Number
-from echo_load.report.page.seconds import Aggregate, points
+from echo_load.report.page.due import due_by_second
+from echo_load.report.page.seconds import MOST_POINTS, Aggregate, Points, points
 from echo_load.report.page.traces import (
     COLOURS,
     PATTERNS,
@@ -27,22 +29,31 @@ from echo_load.results.result import Second
 
 
 def throughput(runs: Sequence[Run]) -> Chart:
-    """Return the chart of the messages per second."""
-    data = [_counted(run, number, lambda one: one.messages) for number, run in enumerate(runs)]
-    if len(runs) == 1 and None not in data[0]["y"]:
-        # With gaps in the line, plotly.js would fill them, too.
-        data[0]["fill"] = "tozeroy"
+    """Return the chart of the messages per second, of a single open loop with those due."""
+    data = counted(runs, "answered", lambda one: one.messages)
     speeds = [
         f"{written_rate(run.result.totals.messages_per_second)}{of_run(run, runs)}" for run in runs
     ]
+    caption = f"Messages per second; on average {', '.join(speeds)}."
+    due = due_by_second(runs[0].result) if len(runs) == 1 else {}
+    if due and unless_empty(data):
+        data.append(_due_line(runs[0], due))
+        caption += " The dashed line is the number of messages that were due."
+    layout = over_time(runs, data, guides.rates(runs[0].result) if len(runs) == 1 else [])
     return Chart(
         "throughput",
         "time",
         "Throughput",
-        f"Messages per second; on average {', '.join(speeds)}.",
+        caption,
         unless_empty(data),
-        _over_time(runs, data, guides.rates(runs[0].result) if len(runs) == 1 else []),
+        layout | {"showlegend": len(data) > 1},
     )
+
+
+def _due_line(run: Run, due: dict[int, float]) -> Trace:
+    trace = line(points(run.result, lambda one: due.get(one.second)), "due", 0)
+    trace["line"] |= {"dash": "6px,4px", "width": 2}
+    return trace | {"mode": "lines", "meta": {"colour": "due"}}
 
 
 def response(runs: Sequence[Run]) -> Chart:
@@ -59,7 +70,7 @@ def response(runs: Sequence[Run]) -> Chart:
     data: list[Trace] = []
     for number, run in enumerate(runs):
         for name, dash, read in shown:
-            found = points(run.result, _in_seconds(read), "highest")
+            found = _points(run, runs, in_seconds(read), "highest")
             trace = line(found, run.name, number)
             if len(runs) == 1:
                 trace |= {"name": name, "meta": {"colour": name.replace(".", "-")}}
@@ -70,11 +81,10 @@ def response(runs: Sequence[Run]) -> Chart:
             trace["line"]["dash"] = dash
             data.append(with_times(trace))
     limits = guides.times(runs[0].result) if len(runs) == 1 else []
-    layout = _over_time(runs, data, limits)
+    layout = over_time(runs, data, limits)
     values = [*values_of(data), *(limit.at for limit in limits)]
-    # Space for the numbers of the parts.
-    extra = 0.3 if _in_parts(layout) else 0.0
-    layout |= {"yaxis": axes.of_times(values, extra=extra), "showlegend": True}
+    times = axes.of_times(values, extra=space_for_parts(layout))
+    layout |= {"yaxis": times, "showlegend": True}
     lines = "p50 is dotted, p99 is solid" if len(runs) > 1 else "the highest line is the slowest"
     return Chart(
         "response-over-time",
@@ -88,10 +98,7 @@ def response(runs: Sequence[Run]) -> Chart:
 
 def connections(runs: Sequence[Run]) -> Chart:
     """Return the chart of open connections."""
-    data = [
-        _counted(run, number, lambda one: one.connections, "last")
-        for number, run in enumerate(runs)
-    ]
+    data = counted(runs, "open", lambda one: one.connections, "last", filled=False)
     for trace in data:
         trace["line"]["shape"] = "hvh"
     opened = [f"{run.result.totals.connections_opened:,}{of_run(run, runs)}" for run in runs]
@@ -101,7 +108,7 @@ def connections(runs: Sequence[Run]) -> Chart:
         "Connections",
         f"Open at the end of each second; opened in all: {', '.join(opened)}.",
         unless_empty(data),
-        _over_time(runs, data),
+        over_time(runs, data),
     )
 
 
@@ -112,11 +119,8 @@ def errors(runs: Sequence[Run]) -> Chart:
     caption = f"Failures per second; {total:,} in all: {', '.join(kinds)}."
     data = [_error_bars(runs[0], kind, place) for place, kind in enumerate(kinds)]
     if len(runs) > 1:
-        data = [
-            _counted(run, number, lambda one: sum(one.errors.values()))
-            for number, run in enumerate(runs)
-        ]
-    layout = _over_time(runs, data) | {"barmode": "stack", "showlegend": True}
+        data = counted(runs, "failed", lambda one: sum(one.errors.values()))
+    layout = over_time(runs, data) | {"barmode": "stack", "showlegend": True}
     if kinds and not any(values_of(data)):
         # The series has no errors, for example because no connection could be opened.
         caption = f"Failures by kind; {total:,} in all, none of them in a second of the series."
@@ -167,31 +171,81 @@ def _errors_in_all(runs: Sequence[Run], kinds: Sequence[str]) -> tuple[list[Trac
     return data, layout_of(axes.of_kinds(len(kinds)), yaxis, legend=len(runs) > 1)
 
 
-def _counted(
-    run: Run, number: int, read: Callable[[Second], Number], keep: Aggregate = "mean"
-) -> Trace:
-    return line(points(run.result, read, keep), run.name, number)
+def counted(
+    runs: Sequence[Run],
+    what: str,
+    read: Callable[[Second], Number],
+    keep: Aggregate = "mean",
+    *,
+    filled: bool = True,
+) -> list[Trace]:
+    """Return a line of one figure for each run.
+
+    Args:
+        runs: the runs.
+        what: name of the line of a single run; several ones have the names of their runs.
+        read: function that returns the figure of a second; None if it has none.
+        keep: the value that represents several seconds at one point.
+        filled: whether the area below the line of a single run is filled.
+    """
+    data = [
+        line(_points(run, runs, read, keep), run.name if len(runs) > 1 else what, number)
+        for number, run in enumerate(runs)
+    ]
+    # With gaps in the line, plotly.js would fill them, too.
+    if filled and len(runs) == 1 and None not in data[0]["y"]:
+        data[0]["fill"] = "tozeroy"
+    return data
 
 
-def _over_time(
+def _points(
+    run: Run, runs: Sequence[Run], read: Callable[[Second], Number], keep: Aggregate
+) -> Points:
+    """Return the points of a run, fewer ones if many runs share the chart."""
+    return points(run.result, read, keep, most=2 * MOST_POINTS // max(2, len(runs)))
+
+
+def over_time(
     runs: Sequence[Run], data: Sequence[Trace], limits: Sequence[guides.Guide] = ()
 ) -> Layout:
-    """Return the layout of a chart over time, with its parts and thresholds."""
+    """Return the layout of a chart over time, with its parts and thresholds.
+
+    The axis of a single run also shows the time on the clock.
+    """
     last = max((one.second for run in runs for one in run.result.series), default=0)
     values = [*values_of(data), *(limit.at for limit in limits)]
     drawn = guides.drawn_over_time([run.result for run in runs], limits)
     # Space for the numbers of the parts.
-    yaxis = axes.of_counts(values, extra=0.15 if _in_parts(drawn) else 0.08)
-    return layout_of(axes.of_seconds(last), yaxis, legend=len(runs) > 1) | drawn
+    yaxis = axes.of_counts(values, extra=0.15 if in_parts(drawn) else 0.08)
+    at = began(runs)
+    layout = layout_of(axes.of_seconds(last, at), yaxis, legend=len(runs) > 1) | drawn
+    return layout | (
+        {"meta": {"clock": at.isoformat(timespec="milliseconds")}} if at is not None else {}
+    )
 
 
-def _in_parts(layout: Layout) -> bool:
+def began(runs: Sequence[Run]) -> datetime | None:
+    """Return when the first second of a single run began; None if that is unknown."""
+    at = runs[0].result.series_started_at if len(runs) == 1 else None
+    try:
+        return datetime.fromisoformat(at) if at else None
+    except ValueError:
+        return None
+
+
+def in_parts(layout: Layout) -> bool:
+    """Return whether a layout shows stages or repeats."""
     return any(shape["type"] == "rect" for shape in layout["shapes"])
 
 
-def _in_seconds(read: Callable[[Second], float]) -> Callable[[Second], Number]:
+def space_for_parts(layout: Layout) -> float:
+    """Return the space that the numbers of stages or repeats need, as a share of an axis."""
+    return 0.12 if in_parts(layout) else 0.0
+
+
+def in_seconds(read: Callable[[Second], float | None]) -> Callable[[Second], Number]:
     """Return a function that reads seconds instead of microseconds.
 
     It returns None instead of 0, which a logarithmic axis does not have.
     """
-    return lambda one: read(one) / 1e6 or None
+    return lambda one: (read(one) or 0.0) / 1e6 or None

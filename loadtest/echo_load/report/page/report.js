@@ -1,6 +1,8 @@
 "use strict";
 
-const figures = JSON.parse(document.getElementById("figures").textContent);
+// Data and layout of each chart that has an element, by its name.
+let figures = {};
+let shown = [];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 600px)");
 const probe = document.createElement("i");
@@ -52,12 +54,29 @@ function outlined(shape) {
   return { ...shape, label, fillcolor, line: { width: 0 } };
 }
 
+// A row of the hover box: the time on the clock. The trace itself is invisible.
+function clock(data, begin) {
+  const { x, y } = data.reduce((most, one) => (one.x.length > most.x.length ? one : most));
+  const at = (second) => new Date(Date.parse(begin) + second * 1000).toISOString().slice(11, 19);
+  return {
+    type: "scatter",
+    mode: "none",
+    showlegend: false,
+    x,
+    y,
+    text: x.map((second) => `${at(second)} UTC`),
+    hovertemplate: "%{text}<extra></extra>",
+  };
+}
+
 function draw(name, { data, layout }) {
   const text = colour("text");
   const card = colour("card");
+  const traces = data.map(painted);
+  const begin = layout.meta?.clock;
   return Plotly.react(
     `chart-${name}`,
-    data.map(painted),
+    begin ? [clock(data, begin), ...traces] : traces,
     {
       hovermode: "x unified",
       hoverdistance: 60,
@@ -77,22 +96,20 @@ function draw(name, { data, layout }) {
   );
 }
 
-const shown = Object.keys(figures).filter((name) => document.getElementById(`chart-${name}`));
-
 // A chart that cannot be drawn keeps no other from being drawn.
-async function each(action) {
-  const results = await Promise.allSettled(shown.map(async (name) => action(name)));
+async function each(names, action) {
+  const results = await Promise.allSettled(names.map(async (name) => action(name)));
   for (const { reason } of results.filter(({ status }) => status === "rejected")) {
     console.error(reason);
   }
 }
 
-function paint() {
-  return each((name) => draw(name, figures[name]));
+function paint(names = shown) {
+  return each(names, (name) => draw(name, figures[name]));
 }
 
 function resize() {
-  return each((name) => Plotly.Plots.resize(`chart-${name}`));
+  return each(shown, (name) => Plotly.Plots.resize(`chart-${name}`));
 }
 
 // Paper is light, and as wide as it is.
@@ -102,7 +119,71 @@ function print(printing) {
   resize();
 }
 
-dark.addEventListener("change", paint);
-addEventListener("beforeprint", () => print(true));
-addEventListener("afterprint", () => print(false));
-paint().then(() => document.body.setAttribute("data-drawn", ""));
+// The content of an element with compressed data.
+function unpacked(id) {
+  const packed = atob(document.getElementById(id).textContent);
+  const bytes = new Uint8Array(packed.length);
+  for (let at = 0; at < packed.length; at += 1) {
+    bytes[at] = packed.charCodeAt(at);
+  }
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+// The policy of the page allows only the script with the right hash.
+function execute(text) {
+  const script = document.createElement("script");
+  script.textContent = text;
+  document.head.append(script);
+}
+
+async function drawCharts() {
+  figures = await unpacked("figures").json();
+  shown = Object.keys(figures).filter((name) => document.getElementById(`chart-${name}`));
+  if (shown.length > 0) {
+    execute(await unpacked("plotly").text());
+    if (globalThis.Plotly === undefined) {
+      throw new Error("plotly.js was not executed");
+    }
+    for (const name of shown) {
+      await paint([name]);
+      // The first charts are seen before the last ones are drawn.
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    dark.addEventListener("change", () => paint());
+    addEventListener("beforeprint", () => print(true));
+    addEventListener("afterprint", () => print(false));
+  }
+}
+
+async function download({ dataset }) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await unpacked(dataset.download).blob());
+  link.download = dataset.file;
+  link.click();
+  // Browsers may read it later.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+function undrawable() {
+  document.body.classList.add("without-charts");
+  document.getElementById("undrawable").hidden = false;
+}
+
+async function begin() {
+  if (globalThis.DecompressionStream === undefined) {
+    undrawable();
+    return;
+  }
+  for (const button of document.querySelectorAll("button[data-download]")) {
+    button.addEventListener("click", () => download(button));
+    button.hidden = false;
+  }
+  try {
+    await drawCharts();
+  } catch (error) {
+    console.error(error);
+    undrawable();
+  }
+}
+
+begin().then(() => document.body.setAttribute("data-drawn", ""));

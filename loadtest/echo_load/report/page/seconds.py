@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from echo_load.report.page.axes import Number
 from echo_load.results.result import Result, Second
 
-# A screen has hardly more columns than this.
-_MOST_POINTS = 1500
+# A chart has hardly more columns than this.
+MOST_POINTS = 1000
 
 Aggregate = Literal["mean", "highest", "last"]
 
@@ -55,17 +55,24 @@ class Part(NamedTuple):
     last: int
 
 
-def points(result: Result, read: Callable[[Second], Number], keep: Aggregate = "mean") -> Points:
+def points(
+    result: Result,
+    read: Callable[[Second], Number],
+    keep: Aggregate = "mean",
+    *,
+    most: int = MOST_POINTS,
+) -> Points:
     """Return the points of one figure of a series.
 
     Args:
         result: the result with the series.
         read: function that returns the figure of a second; None if it has none.
         keep: the value that represents several seconds at one point.
+        most: number of points that are not worth exceeding.
     """
-    size = math.ceil(len(result.series) / _MOST_POINTS) or 1
+    size = math.ceil(len(result.series) / most) or 1
     found = Points([], [], [])
-    for piece in _pieces(result):
+    for piece in pieces(result):
         if found.x:
             _add(found, piece[0].second - 0.5, None, 1)
         for begin in range(0, len(piece), size):
@@ -107,13 +114,13 @@ def _add(to: Points, x: float, y: Number, width: int) -> None:
 def _aggregated(values: Sequence[float], keep: Aggregate) -> Number:
     if not values:
         return None
-    if keep == "mean":
-        mean = sum(values) / len(values)
-        return int(mean) if mean == int(mean) else float(f"{mean:.6g}")
-    return max(values) if keep == "highest" else values[-1]
+    if keep == "last":
+        return values[-1]
+    value = sum(values) / len(values) if keep == "mean" else max(values)
+    return int(value) if value == int(value) else float(f"{value:.6g}")
 
 
-def _pieces(result: Result) -> list[list[Second]]:
+def pieces(result: Result) -> list[list[Second]]:
     """Return the sequences of seconds without a gap or a replacement of the connections."""
     pieces: list[list[Second]] = [list(result.series[:1])] if result.series else []
     for before, one in pairwise(result.series):

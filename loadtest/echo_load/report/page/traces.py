@@ -68,7 +68,7 @@ class Chart:
     """
 
     name: str
-    group: Literal["capacity", "idle", "time", "latency"]
+    group: Literal["capacity", "idle", "time", "latency", "by-target", "generators"]
     title: str
     caption: str
     data: list[Trace]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import math
 import socket
 import sys
 from dataclasses import dataclass
@@ -48,7 +49,9 @@ class SocketOptions:
 
     def __post_init__(self) -> None:
         if self.keepalive is not None:
-            check_keepalive(self.keepalive, f"`keepalive` {format_duration(self.keepalive)}")
+            finite = math.isfinite(self.keepalive)
+            given = format_duration(self.keepalive) if finite else str(self.keepalive)
+            check_keepalive(self.keepalive, f"`keepalive` {given}")
         for name, value, least, most in (
             ("dscp", self.dscp, 0, MOST_DSCP),
             ("buffer_size", self.buffer_size, 1, LARGEST_BUFFER),
@@ -103,7 +106,7 @@ def check_keepalive(seconds: float, name: str) -> None:
     Raises:
         InvalidValueError: the kernel does not accept it.
     """
-    if seconds % 1 or not 1 <= seconds <= LONGEST_KEEPALIVE:
+    if not 1 <= seconds <= LONGEST_KEEPALIVE or seconds % 1:
         raise InvalidValueError(
             f"{name} is not in whole seconds, from 1s to {LONGEST_KEEPALIVE}s, as the kernel "
             "requires"

@@ -360,7 +360,7 @@ def test_lines_are_kept_in_the_history(
     target = f"127.0.0.1:{echo_server.port}"
     first = prompt(target)
     first.type("a line to remember")
-    first.expect("µs")
+    first.expect_reply("a line to remember")
     first.type("\\quit")
     first.ends()
     history = tmp_path / "state" / "echoswarm" / "history"

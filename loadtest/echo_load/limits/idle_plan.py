@@ -43,7 +43,6 @@ class IdlePlan:
             "plan": fields.instance_of(Plan),
             "up_to": _SECONDS,
             "precision": fields.optional(_SECONDS),
-            "keepalive": fields.optional(_SECONDS),
             "at_least": fields.optional(_SECONDS),
         }
     )
@@ -53,7 +52,6 @@ class IdlePlan:
         plan: Plan,
         up_to: Duration = 600.0,
         precision: Duration | None = None,
-        keepalive: Duration | None = None,
         at_least: Duration | None = None,
     ) -> None: ...
 

@@ -7,6 +7,8 @@ MOST_WATCHED = 1000
 MOST_PROCESSES = 1024
 MOST_PIPELINED = 100_000
 MOST_REPEATS = 1000
+# Bytes.
+LARGEST_PAYLOAD = 64 << 20
 # Relative changes between results up to this count as unchanged.
 DEFAULT_MARGIN = 0.05
 # Messages or connections per second.

@@ -15,31 +15,18 @@ from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.limits import LARGEST_DATAGRAM
 from echo_core.proxy_protocol import Version
-from echo_core.units import LONGEST_SECONDS, format_bandwidth, format_count, format_duration
+from echo_core.units import format_bandwidth, format_count, format_duration
 from echo_load.plan import fields
 from echo_load.plan.bandwidth import Bandwidth, mean_size
-from echo_load.plan.bounds import (
-    HIGHEST_RATE,
-    MOST_CONNECTIONS,
-    MOST_MESSAGES,
-    MOST_PIPELINED,
-    MOST_PROCESSES,
-    MOST_REPEATS,
-)
+from echo_load.plan.bounds import LARGEST_PAYLOAD
 from echo_load.plan.converters import CONVERTERS
+from echo_load.plan.engine_name import EngineName
 from echo_load.plan.fields import Count, Duration, Rate, Size, Sizes, Texts
 from echo_load.plan.payload import FixedPayload, HelloPayload, Payload, StampedPayload
 from echo_load.plan.stages import StagePlan, Stages
 from echo_load.plan.thresholds import Threshold, written_rate
+from echo_load.plan.validation import check_plan
 
-EngineName = Literal["hub", "greenlets", "threads"]
-# The schemes of targets that each engine supports.
-SUPPORTED_SCHEMES: dict[EngineName, frozenset[str]] = {
-    "hub": frozenset({"tcp", "tls", "udp", "unix"}),
-    "greenlets": frozenset({"tcp", "tls", "unix"}),
-    "threads": frozenset({"tcp", "tls", "unix"}),
-}
-LARGEST_PAYLOAD = 64 << 20
 DEFAULT_SECONDS = 10.0
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_DATAGRAM_TIMEOUT = 1.0
@@ -208,11 +195,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._convert_bandwidth()
-        self._check_numbers()
-        self._check_time()
-        self._check_payload()
-        self._check_targets()
-        self._check_opening()
+        check_plan(self)
         targets = [str(endpoint) for endpoint in self.endpoints]
         for limit in self.limits:
             limit.check_measured(self.schemes, targets, len(self.run_stages))
@@ -424,195 +407,6 @@ class Plan:
     def uses_tcp(self) -> bool:
         """True if a target is reached over TCP, for which the kernel keeps statistics (tcp(7))."""
         return not self.schemes.isdisjoint({"tcp", "tls"})
-
-    def _check_numbers(self) -> None:
-        for name, value, least, most in (
-            ("connections", self.connections, 1, MOST_CONNECTIONS),
-            ("processes", self.processes, 1, MOST_PROCESSES),
-            ("messages", self.messages, 1, MOST_MESSAGES),
-            ("pipeline", self.pipeline, 1, MOST_PIPELINED),
-            ("churn", self.churn, 1, MOST_MESSAGES),
-            ("connects_in_flight", self.connects_in_flight, 1, MOST_CONNECTIONS),
-            ("repeat", self.repeat, 1, MOST_REPEATS),
-        ):
-            if value is not None and not least <= value <= most:
-                raise InvalidValueError(f"`{name}` {value} is not between {least} and {most}")
-        for name, amount in (
-            ("duration", self.duration),
-            ("timeout", self.timeout),
-            ("connect_timeout", self.connect_timeout),
-            ("rate", self.rate),
-            ("connect_rate", self.connect_rate),
-            ("bytes_per_message", self.bytes_per_message),
-        ):
-            if amount is not None and not 0 < amount < math.inf:
-                raise InvalidValueError(f"`{name}` {amount} is not above 0 and finite")
-        for name, timeout in (("timeout", self.timeout), ("connect_timeout", self.connect_timeout)):
-            if timeout is not None and timeout > LONGEST_SECONDS:
-                raise InvalidValueError(f"`{name}` {timeout} is longer than a week (168h)")
-        if not 0 <= self.warmup < math.inf:
-            raise InvalidValueError(f"`warmup` {self.warmup} is negative or infinite")
-        rates = [self.rate or 0, *(one.highest for one in self.stages if self.staged_rate)]
-        if max(rates) > HIGHEST_RATE:
-            raise InvalidValueError(
-                f"a rate of {max(rates):,.0f} messages per second is above {HIGHEST_RATE:,.0f}"
-            )
-        if self.most_connections > MOST_CONNECTIONS:
-            raise InvalidValueError(
-                f"the stages have up to {self.most_connections} connections; at most "
-                f"{MOST_CONNECTIONS} are supported"
-            )
-
-    def _check_time(self) -> None:
-        if self.stages and self.duration is not None and not self.loop:
-            raise InvalidValueError(
-                f"`duration` {format_duration(self.duration)} and `stages` both give the "
-                "duration; omit one, or add `loop` to repeat the stages for the duration"
-            )
-        if self.loop and not self.stages:
-            raise InvalidValueError("`loop` repeats `stages`, but there are none; add `stages`")
-        if self.staged_rate and not self.stages:
-            raise InvalidValueError("`rate` needs a number, or `stages`")
-        if self.staged_rate and self.rate is not None and not self.warmup:
-            rate = f"{self.rate:g}" if self.bytes_per_message is None else self.rate_name
-            raise InvalidValueError(
-                f"`rate` {rate} has no effect: the stages are rates, and there is no "
-                "warm-up; give `rate` without a number, or add `warmup`"
-            )
-        if self.reopen and not self.stages:
-            raise InvalidValueError("`reopen` needs `stages`, and there are none")
-        if self.rate is not None and self.stages and not self.staged_rate:
-            raise InvalidValueError(
-                "`rate` and `stages` are both given; set `staged_rate` to make the stages rates"
-            )
-        if self.stages and not any(stage.highest for stage in self.stages):
-            raise InvalidValueError("`stages`: all stages are 0; at least one must be above 0")
-        if not self.staged_rate and any(
-            level % 1 for stage in self.stages for level in (stage.first, stage.last)
-        ):
-            raise InvalidValueError("`stages`: the number of connections of a stage must be whole")
-        if self.arrivals != "constant" and not self.open_loop:
-            raise InvalidValueError(
-                f"`arrivals` {self.arrivals} has no effect without `rate`; add `rate`"
-            )
-
-    def _check_payload(self) -> None:
-        least, most = self.payload_size
-        if not 1 <= least <= most <= LARGEST_PAYLOAD:
-            sizes = f"{least}" if least == most else f"{least} to {most}"
-            raise InvalidValueError(
-                f"`payload_size` {sizes} is not a size or a range of sizes from 1 to "
-                f"{LARGEST_PAYLOAD} bytes"
-            )
-        if self.message is not None and not self.message:
-            raise InvalidValueError("`message` is empty; it needs at least one byte")
-        if self.message is not None and any("\ud800" <= one <= "\udfff" for one in self.message):
-            raise InvalidValueError(
-                f"`message` {self.message!r} is not valid text; use `payload_file` to send "
-                "arbitrary bytes"
-            )
-        given = [
-            name
-            for name, is_given in (
-                ("message", self.message is not None),
-                ("payload_file", self.payload_file is not None),
-                ("hello", self.hello),
-            )
-            if is_given
-        ]
-        if len(given) > 1:
-            raise InvalidValueError(
-                f"`{given[0]}` and `{given[1]}` both give what is sent; give one"
-            )
-        if self.bytes_per_message is not None:
-            self._check_mean_size(self.bytes_per_message)
-
-    def _check_mean_size(self, given: float) -> None:
-        if not self.open_loop:
-            raise InvalidValueError(
-                f"`bytes_per_message` {given:g} has no effect without `rate`; omit it"
-            )
-        # The size of a file is not looked up again, as the plan may be that of an old result.
-        if self.payload_file is None:
-            size = mean_size(payload_size=self.payload_size, message=self.message, hello=self.hello)
-            if not math.isclose(given, size):
-                raise InvalidValueError(
-                    f"`bytes_per_message` {given:g} is not the mean size of the messages, {size:g}"
-                )
-
-    def _check_targets(self) -> None:
-        for endpoint in self.endpoints:
-            version = endpoint.ip_version if isinstance(endpoint, NetworkEndpoint) else None
-            if version and self.ip_version and version != self.ip_version:
-                raise InvalidValueError(
-                    f"`ip_version` {self.ip_version}: {endpoint} is an IPv{version} address; "
-                    f"omit it, or give an IPv{self.ip_version} address"
-                )
-            if endpoint.scheme not in SUPPORTED_SCHEMES[self.driven_by]:
-                able = " or ".join(
-                    name
-                    for name, schemes in SUPPORTED_SCHEMES.items()
-                    if endpoint.scheme in schemes
-                )
-                raise InvalidValueError(
-                    f"the {self.driven_by} engine does not support {endpoint.scheme}, which "
-                    f"{endpoint} needs; use `engine` {able}"
-                )
-        if self.schemes == {"unix"}:
-            for option, value in (
-                ("`source_ips`", self.source_ips),
-                ("`ip_version`", self.ip_version),
-                ("`dscp`", self.dscp is not None),
-            ):
-                if value:
-                    raise InvalidValueError(
-                        f"{option} applies only to IP targets, not to {self.targets[0]}"
-                    )
-        if self.tls_resume and self.driven_by != "hub":
-            raise InvalidValueError(
-                f"the {self.driven_by} engine does not support `tls_resume`; use `engine` hub"
-            )
-        if (self.tls_resume or self.tls != _DEFAULT_TLS) and not self.speaks("tls"):
-            raise InvalidValueError("TLS options are given, but no target is tls://HOST:PORT")
-
-    def _check_opening(self) -> None:
-        """Check the fields that say what a connection is opened with."""
-        _ = self.socket_options
-        if self.send_proxy not in {None, "v1", "v2"}:
-            raise InvalidValueError(f"`send_proxy` {self.send_proxy!r} is not v1 or v2")
-        if self.send_proxy is not None and self.speaks("udp"):
-            raise InvalidValueError(
-                f"`send_proxy` needs a stream, and {self._first('udp')} is none; omit one of them"
-            )
-        if self.send_proxy_source is not None:
-            self._check_proxy_source(self.send_proxy_source)
-        if not self.uses_tcp:
-            if self.keepalive is not None:
-                raise InvalidValueError(
-                    f"`keepalive` needs TCP; {self.targets[0]} has no keep-alives"
-                )
-            if not self.nodelay:
-                raise InvalidValueError(f"`nodelay` needs TCP, which {self.targets[0]} is not")
-
-    def _check_proxy_source(self, source: str) -> None:
-        if self.send_proxy is None:
-            raise InvalidValueError(
-                f"`send_proxy_source` {source} has no effect without `send_proxy`; add "
-                "`send_proxy` v1 or v2"
-            )
-        if self.speaks("unix"):
-            raise InvalidValueError(
-                f"`send_proxy_source` {source} applies only to IP targets, not to "
-                f"{self._first('unix')}"
-            )
-        try:
-            ClientAddresses.parse(source)
-        except InvalidValueError as error:
-            raise InvalidValueError(f"`send_proxy_source`: {error}") from error
-
-    def _first(self, scheme: str) -> Endpoint:
-        """Return the first target with a scheme."""
-        return next(endpoint for endpoint in self.endpoints if endpoint.scheme == scheme)
 
 
 def _read(path: str) -> bytes:

@@ -14,7 +14,7 @@ from echo_load.plan.bandwidth import is_bandwidth
 from echo_load.plan.fields import Duration, Rate
 
 # The levels may be bandwidths with a /s of their own: 10MB/s-100MB/s/30s.
-_STAGE = re.compile(r"([^/-]+)(?:/s)?(?:-([^/-]+)(?:/s)?)?/([^/]+)")
+_STAGE = re.compile(r"([^/-]+)(?:(?<=[Bbts])/s)?(?:-([^/-]+)(?:(?<=[Bbts])/s)?)?/([^/]+)")
 
 
 @dataclass(frozen=True, kw_only=True, init=False)

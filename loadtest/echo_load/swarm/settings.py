@@ -13,7 +13,8 @@ from echo_core.errors import InvalidValueError
 from echo_core.units import parse_size_range
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bounds import MOST_CONNECTIONS
-from echo_load.plan.plan import EngineName, Plan
+from echo_load.plan.engine_name import EngineName
+from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 from echo_load.plan.thresholds import Threshold
 from echo_load.swarm.options import DEFAULTS

@@ -130,7 +130,9 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(name: str, tmp_path: Path
     folder.mkdir()
     ended = run([*LAB, "--quick", "--json", name], TMPDIR=str(folder))
     (outcome,) = json.loads(ended.stdout)["experiments"]
-    assert outcome["verdict"] == "holds", outcome
+    # On a busy machine the claim may not hold.
+    assert outcome["verdict"] in {"holds", "does not hold"}, outcome
+    assert outcome["figures"]
 
 
 def one_core() -> None:

@@ -19,9 +19,9 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
 from echo_load.engines.share import Share
 from echo_load.measure.counts import Counts
-from echo_load.plan.bounds import MOST_CONNECTIONS
+from echo_load.plan.bounds import LARGEST_PAYLOAD, MOST_CONNECTIONS
 from echo_load.plan.payload import FixedPayload, HelloPayload, StampedPayload
-from echo_load.plan.plan import LARGEST_PAYLOAD, Plan
+from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 
 STAGES = parse_stages("0-100/10s,100/30s", rates=False)

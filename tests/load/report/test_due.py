@@ -41,7 +41,9 @@ def second(number: int, repeat: int = 1) -> Second:
 
 
 def result(seconds: list[Second], plan: dict[str, Any], **changes: Any) -> Result:
-    numbers = [name for name in Totals.__struct_fields__ if name not in {"errors", "seconds"}]
+    others = {"errors", "seconds", "tls_handshakes"}
+    numbers = [name for name in Totals.__struct_fields__ if name not in others]
+    counts: dict[str, Any] = dict.fromkeys(numbers, 0)
     return Result(
         **{
             "command": "run",
@@ -50,7 +52,7 @@ def result(seconds: list[Second], plan: dict[str, Any], **changes: Any) -> Resul
             "machine": Machine.here(),
             "started_at": "",
             "stages": [],
-            "totals": Totals(errors={}, seconds=0.0, **dict.fromkeys(numbers, 0)),
+            "totals": Totals(errors={}, seconds=0.0, **counts),
             "latency_us": Latencies.of(Measured()),
             "series": seconds,
             "repeats": [],

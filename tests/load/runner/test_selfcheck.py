@@ -8,7 +8,8 @@ import pytest
 
 from echo_core.units import format_count
 from echo_load.measure.histogram import LatencyHistogram
-from echo_load.plan.plan import EngineName, Plan
+from echo_load.plan.engine_name import EngineName
+from echo_load.plan.plan import Plan
 from echo_load.runner.selfcheck import Usage, bottlenecks
 
 CORES = os.cpu_count() or 1

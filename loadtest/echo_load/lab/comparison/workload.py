@@ -13,7 +13,8 @@ from echo_core.limits import raise_descriptor_limit
 from echo_load.errors import LoadError
 from echo_load.lab.comparison.observation import UsageObserver
 from echo_load.lab.usage import check_supported
-from echo_load.plan.plan import EngineName, Plan
+from echo_load.plan.engine_name import EngineName
+from echo_load.plan.plan import Plan
 from echo_load.results.result import Result
 from echo_load.runner.controller import run
 

@@ -88,15 +88,18 @@ class Timeline:
         return self._ends[-1]
 
     def stages_at(self, instants: Seconds) -> Indices:
-        """Return the index of the stage at each instant; -1 before the first."""
-        within = instants % self.round_seconds if self._loop else instants
+        """Return the index of the stage at each instant; -1 before the first, the last after it."""
+        within = instants
+        if self._loop:
+            # No further round begins at the end, when the last messages are sent or answered.
+            within = np.minimum(instants, math.nextafter(self.seconds, 0)) % self.round_seconds
         found = np.searchsorted(self._ends, within, side="right")
         stages: Indices = np.minimum(found, len(self._stages) - 1)
         stages[instants < 0] = -1
         return stages
 
     def stage_at(self, instant: float) -> int:
-        """Return the index of the stage at an instant; -1 before the first."""
+        """Return the index of the stage at an instant; -1 before the first, the last after it."""
         return int(self.stages_at(np.array([instant]))[0])
 
     def segments_begun(self, instant: float) -> int:

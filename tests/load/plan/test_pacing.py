@@ -193,6 +193,17 @@ def test_the_stage_at_an_instant_is_found(
     assert [line.stage_at(instant) for instant in instants] == stages
 
 
+@pytest.mark.parametrize(
+    ("seconds", "last"),
+    [(12, 1), (14, 0), (13, 0), (7, 0), (5, 1), (0.3, 0)],
+)
+def test_after_the_end_of_a_loop_the_stage_is_still_the_last_one(seconds: float, last: int) -> None:
+    line = timeline("10/2s,10-30/4s", loop=True, seconds=seconds)
+    instants = [math.nextafter(seconds, 0), seconds, seconds + 0.02, seconds + 5]
+    assert [line.stage_at(instant) for instant in instants] == [last] * 4
+    assert line.stage_at(-0.1) == -1
+
+
 def test_a_stage_may_have_no_end() -> None:
     stages = (StagePlan(first=5, last=5, duration=None),)
     line = Timeline(stages, loop=False, seconds=INF)

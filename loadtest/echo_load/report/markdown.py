@@ -9,12 +9,12 @@ from rich.text import Text
 
 from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.report.capacity import capacity_table
-from echo_load.report.checks import checks
+from echo_load.report.checks import checks, opened
 from echo_load.report.comparison import comparison_table, conclusion
 from echo_load.report.evidence import evidence_parts
 from echo_load.report.gfm import block, code, escaped, table
 from echo_load.report.idle import idle_table
-from echo_load.report.page.rows import NOTHING, description, moment
+from echo_load.report.page.rows import NOTHING, bandwidth, description, moment
 from echo_load.report.summaries import as_text, summary_of
 from echo_load.report.tables import consequence, reconciled, target_table
 from echo_load.report.watching import headline, outage_table
@@ -85,7 +85,7 @@ def _body(result: Result) -> Iterator[str]:
         _, *lines = as_text(summary_of(result), wrap=False).splitlines()
         yield _list([line.strip().removeprefix("- ") for line in lines])
     else:
-        yield _list([f"{checks(result)}", *result.reasons])
+        yield _list([checks(result), *opened(result), *result.reasons])
     if result.generator.bound:
         findings = "; ".join(result.generator.findings)
         yield f"{_WARNING} **generator-bound**: {escaped(f'{consequence(result)}; {findings}')}"
@@ -132,6 +132,7 @@ def _figures(result: Result) -> Table:
         ("connections", lambda totals, _: f"{totals.connections_opened:,}"),
         ("messages", lambda totals, _: f"{totals.messages:,}"),
         ("msg/s", lambda totals, _: written_rate(totals.messages_per_second)),
+        ("bandwidth", lambda totals, _: bandwidth(totals)),
         ("p50", lambda _, times: _time(times.response.p50)),
         ("p99", lambda _, times: _time(times.response.p99)),
         ("p99.9", lambda _, times: _time(times.response.p99_9)),

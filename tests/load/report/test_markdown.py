@@ -11,6 +11,8 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
+from echo_client.socket_options import BufferSizes
+from echo_core.units import format_bandwidth
 from echo_load.report.markdown import markdown
 from echo_load.report.page.rows import NOTHING
 from echo_load.results.result import Result, load_result
@@ -81,10 +83,11 @@ def test_the_key_figures_of_each_stage(tmp_path: Path) -> None:
     assert code == 0
     assert summary.headings == ["✅ echo-load run: passed", "Figures", "Thresholds"]
     (head, first, second, whole), (_, threshold) = summary.tables
-    assert head[:4] == ["stage", "connections", "messages", "msg/s"]
+    assert head[:5] == ["stage", "connections", "messages", "msg/s", "bandwidth"]
     for row, stage in zip((first, second), result.stages, strict=True):
         assert row[0] == stage.name
         assert row[2] == f"{stage.messages:,}"
+        assert row[4] == format_bandwidth(stage.bytes_per_second)
         assert row[-1] == "0"
     assert whole[:3] == [
         "all",
@@ -217,6 +220,16 @@ def test_a_comparison(start_server: StartServer, tmp_path: Path) -> None:
         ended = run([*LOAD, "compare", *results, "--markdown", refused])
         assert (ended.returncode, ended.stdout) == (2, b"")
         assert said in ended.stderr.decode()
+
+
+def test_tls_and_a_lack_of_buffer_space_are_said(tmp_path: Path) -> None:
+    _, result, _ = summarized(tmp_path, "run", *SHORT)
+    totals = msgspec.structs.replace(result.totals, tls_handshakes={"TLSv1.3 A_CIPHER": 2})
+    buffers = BufferSizes(requested=1 << 20, send=4096, receive=1 << 20)
+    changed = msgspec.structs.replace(result, totals=totals, buffers=buffers)
+    items = Summary(markdown([changed], ["a"]).decode()).items
+    assert "TLSv1.3 A_CIPHER" in items
+    assert buffers.shortfall in items
 
 
 def test_a_generator_that_was_the_limit_is_said(tmp_path: Path) -> None:

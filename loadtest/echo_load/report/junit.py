@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 from echo_client.failure_kinds import MISMATCHES
 from echo_core.units import format_count
 from echo_load.report.evidence import evidence_parts, evidence_rows
-from echo_load.report.page.rows import description, machine
+from echo_load.report.page.rows import description, machine, opening
 from echo_load.report.plain_text import printable
 from echo_load.report.summaries import as_text, summary_of
 from echo_load.report.tables import consequence, reconciled
@@ -59,7 +59,7 @@ def junit(results: Sequence[Result], names: Sequence[str]) -> bytes:
     for number, (result, name) in enumerate(zip(results, names, strict=True)):
         title = f"{name}: {_title(result)}" if several else _title(result)
         suite = _suite(number, title, result.started_at, result.totals.seconds, _cases(result))
-        properties = {"verdict": result.verdict, **machine(result)}
+        properties = {"verdict": result.verdict, **opening(result), **machine(result)}
         for key, value in properties.items():
             _sub(suite[0], "property", name=key, value=value)
         _sub(suite, "system-out").text = printable(as_text(summary_of(result), wrap=False))
@@ -168,9 +168,11 @@ def _stages(result: Result) -> Iterator[_Case]:
 
 
 def _first(result: Result, stage: StageResult) -> str:
-    """Return the first failure of each kind that occurred in a stage, a line each."""
+    """Return the first failure of each kind that a stage has, a line each."""
+    # It is the first one of all stages, of which each has only numbers.
+    of = " of all stages" if len(result.stages) > 1 else ""
     rows = evidence_rows(result.evidence)
-    return "\n".join(f"first {kind}: {said}" for kind, said in rows if kind in stage.errors)
+    return "\n".join(f"first {kind}{of}: {said}" for kind, said in rows if kind in stage.errors)
 
 
 def _replies(result: Result) -> Iterator[_Case]:

@@ -123,6 +123,29 @@ def test_wrong_replies_are_failures_with_their_bytes(tmp_path: Path) -> None:
     assert "first corrupt: connection " in cases["stage 1 of 1: 2 connections"][1]
 
 
+def test_the_first_failure_is_not_said_to_be_of_a_later_stage(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    stages = ("--stages", "1/200ms,2/200ms")
+    with Service(wrong) as service:
+        ended = run([*LOAD, "run", service.target, *stages, "--junit", str(path), "-q"])
+    assert ended.returncode == 1
+    cases = written(path)
+    for name in ("stage 1 of 2: 1 connection", "stage 2 of 2: 2 connections"):
+        assert "first corrupt of all stages: connection 1, message 0, at 0.0" in cases[name][1]
+
+
+def test_what_connections_were_opened_with_is_a_property(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    opened_with = ("--send-proxy", "v2", "--dscp", "EF", "--buffer-size", "64KiB")
+    ended = run([*LOAD, "run", *SHORT, *opened_with, "--junit", str(path), "-q"])
+    assert ended.returncode == 0, ended.stderr.decode()
+    root = ET.fromstring(path.read_bytes())
+    found = {one.get("name"): one.get("value") for one in root.iter("property")}
+    assert found["PROXY header"] == "v2"
+    assert found["DSCP"] == "46 (EF)"
+    assert found["socket buffers"] == "64.0 KiB"
+
+
 @pytest.mark.slow
 def test_a_crossed_threshold_is_the_only_failure(
     echo_server: EchoServerProcess, tmp_path: Path

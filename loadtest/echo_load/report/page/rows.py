@@ -165,10 +165,10 @@ def plan(result: Result) -> dict[str, str]:
         rows["rate"] = given.rate_name
     if not given.open_loop:
         del rows["arrivals"]
-    return {name: value for name, value in {**rows, **_opening(result)}.items() if value}
+    return {name: value for name, value in {**rows, **opening(result)}.items() if value}
 
 
-def _opening(result: Result) -> dict[str, str]:
+def opening(result: Result) -> dict[str, str]:
     """Return what connections were opened with, as far as it is set."""
     given = result.plan
     buffers = result.buffers
@@ -260,7 +260,7 @@ def _idle_plan(result: Result, found: IdleResult) -> dict[str, str]:
     }
     written = {name: format_duration(one) for name, one in times.items() if one is not None}
     rows = {"command": "echo-load idle", "target": ", ".join(result.targets), **written}
-    return rows | _opening(result)
+    return rows | opening(result)
 
 
 def _watch_plan(result: Result, found: WatchResult) -> dict[str, str]:
@@ -277,7 +277,7 @@ def _watch_plan(result: Result, found: WatchResult) -> dict[str, str]:
         "connections": f"{result.plan.connections:,}",
         **written,
         "payload size": _written("payload_size", result.plan.payload_size),
-        **_opening(result),
+        **opening(result),
     }
 
 

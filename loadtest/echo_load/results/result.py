@@ -249,8 +249,9 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 class StageResult(Totals, frozen=True, kw_only=True):
     """The counts, latencies and generators of one stage.
 
-    Messages and their latencies belong to exactly the stage in which the messages were due. Other
-    counts are attributed to a stage to within 20 ms.
+    Messages and their latencies belong to exactly the stage in which the messages were due. So do
+    their bytes; among messages of different sizes a stage has the share of all bytes that it has of
+    all messages. Other counts are attributed to a stage to within 20 ms.
 
     Attributes:
         name: name of the stage, such as `100 connections`.

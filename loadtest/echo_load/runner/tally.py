@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ class Tally:
         measured: distributions over all stages.
         usages: processor usage of each generator.
         messages_by_connection: round trips of each connection, once the generators have ended.
-        by_stage: counts and distributions of each stage.
+        by_stage: counts and distributions of each stage; see `counts_of`.
         found: the first failures of each kind.
         by_target: the figures of each target; empty unless there are several.
     """
@@ -209,6 +210,28 @@ class Tally:
                 took += ended - segment.begin
         return took + max(0.0, self._last_replies.get(number, 0.0) - ended)
 
+    def counts_of(self, number: int) -> Counts:
+        """Return the counts of a stage, with the bytes of the messages that were due in it.
+
+        Bytes are counted when they are sent and received, which is in a later stage if the target
+        is behind. Divided by the seconds of `seconds_of`, they would be the rate of neither, so
+        that a stage has the share of all bytes that it has of all round trips. That is exact
+        if messages are of one size.
+        """
+        counts = self.by_stage[number][0].copy()
+        ends = list(accumulate(measured.response.count for _, measured in self.by_stage))
+        if len(ends) == 1 or not ends[-1]:
+            return counts
+        begin, end = (ends[number - 1] if number else 0), ends[number]
+        # What was sent and did not come back was sent in about this stage.
+        missing = counts.bytes_sent - counts.bytes_received
+        if self.counts.bytes_sent == self.counts.bytes_received:
+            missing = 0
+        whole = self.counts.bytes_received
+        counts.bytes_received = whole * end // ends[-1] - whole * begin // ends[-1]
+        counts.bytes_sent = max(0, counts.bytes_received + missing)
+        return counts
+
     @property
     def _sent_until(self) -> float:
         """The seconds in which messages could be sent so far.
@@ -282,7 +305,7 @@ def stage_results(tallies: Sequence[Tally]) -> list[StageResult]:
     """Return the result of each stage, over several tallies of the same stages."""
     results = []
     for number, stage in enumerate(tallies[0].stages):
-        counts = sum((tally.by_stage[number][0] for tally in tallies), Counts())
+        counts = sum((tally.counts_of(number) for tally in tallies), Counts())
         measured = _together(tally.by_stage[number][1] for tally in tallies)
         seconds = sum(tally.seconds_of(number) for tally in tallies)
         results.append(
@@ -350,7 +373,7 @@ def figures(
         parts = [(tally.counts, tally.measured) for tally in own]
         seconds = sum(tally.seconds for tally in tallies)
     else:
-        parts = [tally.by_stage[stage] for tally in own]
+        parts = [(tally.counts_of(stage), tally.by_stage[stage][1]) for tally in own]
         seconds = sum(tally.seconds_of(stage) for tally in tallies)
     counts = sum((counted for counted, _ in parts), Counts())
     measured = _together(measured for _, measured in parts)

@@ -184,3 +184,20 @@ def test_bandwidths_are_compared(start_server: StartServer) -> None:
     assert bandwidth.baseline == pytest.approx(100 * messages.baseline)
     assert bandwidth.other == pytest.approx(200 * messages.other)
     assert 1 + bandwidth.change == pytest.approx(2 * (1 + messages.change))
+
+
+@pytest.mark.slow
+def test_the_bytes_of_a_stage_are_those_of_its_messages(start_server: StartServer) -> None:
+    # What is due in the first stage comes back during the second one.
+    server = start_server("--rate-limit", "20kB")
+    code, result = loaded(
+        *("run", server.url, "-c", "2", "--rate", "--stages", "2k/300ms,100/1s"),
+        *("--threshold", "bytes_per_second{stage=2}<10kB"),
+    )
+    assert code == 0, result.reasons
+    first, second = result.stages
+    assert (first.messages, second.messages) == (600, 100)
+    assert (first.bytes_received, second.bytes_received) == (600 * 64, 100 * 64)
+    assert (first.bytes_sent, second.bytes_sent) == (600 * 64, 100 * 64)
+    assert first.bytes_per_second == pytest.approx(first.messages_per_second * 64)
+    assert result.thresholds[0].value == pytest.approx(second.messages_per_second * 64)

@@ -35,6 +35,8 @@ _MOST_ASSIGNMENTS = 10_000
 _SEED = 20_000
 # Smallest standard error: a figure that does not vary has rounding errors.
 _LEAST_ERROR = 1e-9
+# The exponential of a larger number is infinite, or close to it.
+_LARGEST_EXPONENT = 700.0
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Assignments = np.ndarray[Any, np.dtype[np.bool_]]
@@ -264,7 +266,9 @@ def _critical(largest: Matrix) -> float:
     # Equal differences must stay on one side, in spite of rounding errors.
     while most and most < len(largest) and descending[most] > descending[most - 1] * (1 - 1e-9):
         most -= 1
-    return float(descending[most - 1]) * (1 - 1e-9) if most else math.inf
+    # Not the value of the last assignment that counts: if that is of a figure that does not vary, it
+    # is huge, and no difference of another figure would count.
+    return float(descending[most]) * (1 + 1e-9) if most else math.inf
 
 
 def _change(one: Samples, mean: float, error: float, critical: float, margin: float) -> Change:
@@ -299,7 +303,7 @@ def _change(one: Samples, mean: float, error: float, critical: float, margin: fl
         other=average(one.other),
         change=back(mean),
         low=None if half == math.inf else back(low),
-        high=None if half == math.inf else back(high),
+        high=None if half == math.inf or high > _LARGEST_EXPONENT else back(high),
         verdict=verdict,
         repeats_to_tell=repeats_to_tell,
     )

@@ -38,7 +38,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
             difference.
         low: lower bound of the confidence interval of the change, at 95 % for all figures
             together; None if there are too few repeats.
-        high: upper bound of that interval. For capacities it is not an interval of confidence: each
+        high: upper bound of that interval; None also if it is too large a number. For capacities it is not an interval of confidence: each
             is between the answer and the level above it that failed. A bound is None if a capacity
             was not reached.
         verdict: `no difference` if the interval is within the margin; otherwise `better` or `worse`

@@ -151,6 +151,22 @@ def test_figures_that_do_not_vary_are_equal_or_different() -> None:
     assert one([5.0] * 5, [6.0] * 5).verdict == "worse"
 
 
+def test_a_figure_that_differs_exactly_does_not_make_others_fail() -> None:
+    """As an open loop whose messages are twice as large: its bandwidth is doubled each time."""
+    exact = Samples("s", "bandwidth", "bytes per second", True, [2e4] * 4, [4e4] * 4)
+    noisy = Samples("s", "response p50", "us", False, [195, 49742, 182, 183], [227, 239, 215, 2910])
+    clear = Samples("s", "response p99", "us", False, [100, 101, 102, 103], [200, 201, 202, 203])
+    found = compare_figures([exact, noisy, clear])
+    assert [change.verdict for change in found] == ["better", "too noisy", "worse"]
+    assert all(change.low is not None for change in found)
+
+
+def test_a_bound_that_is_too_large_to_be_calculated_is_none() -> None:
+    wild = Samples("s", "p99", "us", False, [1e-300, 1e300] * 2, [1e300, 1e-280] * 2)
+    (change,) = compare_figures([wild])
+    assert (change.verdict, change.low, change.high) == ("too noisy", -1, None)
+
+
 def test_failures_are_compared_by_their_share() -> None:
     none, some = [0.0] * 5, [0.01, 0.012, 0.009, 0.011, 0.01]
     assert one(none, none, unit="share").verdict == "no difference"

@@ -26,6 +26,8 @@ NEVER = 2**62
 _BACK_OFF_SECONDS = 0.05
 _LONGEST_BACK_OFF_SECONDS = 1.0
 _TICK_SECONDS = 0.01
+# A timeout is noticed at most about this share of it too late.
+_TICK_SHARE = 0.1
 # Consecutive failures (in about 7 seconds) after which a connection is given up, if nothing else
 # would end the test.
 _MOST_FAILURES = 10
@@ -99,11 +101,14 @@ class Share:
     def tick_seconds(self) -> float:
         """The interval in seconds of a generator's periodic work.
 
-        It is longer if generators share cores, which otherwise would mostly wake up for that.
+        It is longer if generators share cores, which otherwise would mostly wake up for that, but
+        not too long for the timeouts of the plan.
         """
         if self.core is not None:
             return _TICK_SECONDS
-        return _TICK_SECONDS * max(1.0, self.generators / len(os.sched_getaffinity(0)))
+        shortest = min(self.plan.reply_timeout, self.plan.connect_timeout)
+        shared = _TICK_SECONDS * self.generators / len(os.sched_getaffinity(0))
+        return max(_TICK_SECONDS, min(shared, shortest * _TICK_SHARE))
 
     @property
     def numbers(self) -> range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,3 +22,14 @@ def test_generators_that_share_cores_wake_up_less_often() -> None:
     assert share.tick_seconds == replace(share, generators=cores).tick_seconds == 0.01
     assert replace(share, generators=30 * cores).tick_seconds == pytest.approx(0.3)
     assert replace(share, generators=30 * cores, core=0).tick_seconds == 0.01
+
+
+@pytest.mark.parametrize("timeouts", [{"timeout": "1s"}, {"connect_timeout": "1s"}])
+def test_generators_that_share_cores_notice_timeouts_in_time(timeouts: dict[str, Any]) -> None:
+    """Replies count as late only from the first periodic work after their timeout."""
+    plan = Plan(targets=(TARGET,), **timeouts)
+    share = Share.alone(plan, [resolve(Endpoint.parse(TARGET))])
+    many = replace(share, generators=30 * len(os.sched_getaffinity(0)))
+    assert many.tick_seconds == pytest.approx(0.1)
+    short = replace(plan, timeout=0.02)
+    assert replace(many, plan=short).tick_seconds == 0.01

@@ -14,6 +14,7 @@ from echo_load.plan.bandwidth import mean_size
 from echo_load.plan.bounds import (
     HIGHEST_RATE,
     LARGEST_PAYLOAD,
+    LONGEST_TEST,
     MOST_CONNECTIONS,
     MOST_MESSAGES,
     MOST_PIPELINED,
@@ -33,6 +34,7 @@ def check_plan(plan: Plan) -> None:
         InvalidValueError: one is out of its range, or two contradict each other.
     """
     _check_numbers(plan)
+    _check_length(plan)
     _check_time(plan)
     _check_payload(plan)
     _check_targets(plan)
@@ -76,6 +78,16 @@ def _check_numbers(plan: Plan) -> None:
             f"the stages have up to {plan.most_connections} connections; at most "
             f"{MOST_CONNECTIONS} are supported"
         )
+
+
+def _check_length(plan: Plan) -> None:
+    for name, seconds in (
+        ("duration", plan.duration or 0.0),
+        ("warmup", plan.warmup),
+        ("stages", sum(stage.duration or 0.0 for stage in plan.stages)),
+    ):
+        if seconds > LONGEST_TEST:
+            raise InvalidValueError(f"`{name}`: {seconds:g} seconds are longer than ten years")
 
 
 def _check_time(plan: Plan) -> None:

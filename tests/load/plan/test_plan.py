@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from ctypes import c_int64
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ BAD_PLANS: list[tuple[dict[str, Any], str]] = [
     ({"warmup": -1.0}, "`warmup` -1.0 is negative"),
     ({"warmup": math.nan}, "`warmup` nan is"),
     # Time.
+    ({"duration": timedelta(days=3651)}, "`duration`: 3.15446e+08 seconds are longer than ten"),
+    ({"duration": 1e300}, "`duration`: 1e+300 seconds are longer than ten years"),
+    ({"warmup": "99999h"}, "`warmup`: 3.59996e+08 seconds are longer than ten years"),
+    ({"stages": "1/50000h,1/50000h"}, "`stages`: 3.6e+08 seconds are longer than ten years"),
+    ({"stages": "1/1s,1/99999h", "loop": True}, "`stages`: 3.59996e+08 seconds are longer"),
     ({"stages": STAGES, "duration": 90.0}, "`duration` 1m30s and `stages` both give the duration"),
     ({"loop": True}, "`loop` repeats `stages`, but there are none; add `stages`"),
     ({"loop": True, "rate": 5.0}, "`loop` repeats `stages`"),

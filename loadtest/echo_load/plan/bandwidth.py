@@ -63,8 +63,8 @@ def mean_size(
     """Return the mean size in bytes of the messages that these fields of a plan describe.
 
     Raises:
-        InvalidValueError: the payload file cannot be read or has no size, or the size of the
-            messages grows with their number.
+        InvalidValueError: the payload file cannot be read or has no size, the sizes are not a
+            range, or the size of the messages grows with their number.
     """
     if hello:
         raise InvalidValueError(
@@ -78,6 +78,10 @@ def mean_size(
     if payload_file is not None:
         return float(_size_of(payload_file))
     least, most = payload_size
+    if not 1 <= least <= most:
+        raise InvalidValueError(
+            f"`payload_size` {least} to {most} is not a size or a range of sizes of 1 byte or more"
+        )
     # Sizes within a range are evenly distributed.
     return (least + most) / 2
 

@@ -74,6 +74,9 @@ def test_the_mean_of_a_range_is_that_of_its_messages() -> None:
         ({"payload_file": "/"}, "`payload_file` / is empty or not a regular file"),
         ({"message": ""}, "`message` is empty; it needs at least one byte"),
         ({"hello": True}, "a rate in bytes needs messages of a known mean size"),
+        ({"payload_size": (0, 0)}, "`payload_size` 0 to 0 is not a size or a range of sizes of 1"),
+        ({"payload_size": (-1, 1)}, "`payload_size` -1 to 1 is not a size or a range of sizes"),
+        ({"payload_size": (3, 2)}, "`payload_size` 3 to 2 is not a size or a range of sizes"),
     ],
 )
 def test_messages_without_a_mean_size_are_refused(fields: dict[str, Any], said: str) -> None:

@@ -276,6 +276,12 @@ def path(name: str, value: object) -> str:
     found = os.fsdecode(value)
     if "\0" in found:
         raise InvalidValueError(f"`{name}` {found!r} has a null character, which no path has")
+    try:
+        os.fsencode(found)
+    except UnicodeEncodeError as error:
+        raise InvalidValueError(
+            f"`{name}` {found!r} has a character that no path of this system has"
+        ) from error
     return found
 
 

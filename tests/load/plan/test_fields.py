@@ -190,6 +190,7 @@ def test_paths_of_tls_options_are_converted() -> None:
         ({"stages": [5]}, "`stages` has an item of type int; give texts and StagePlans"),
         ({"payload_size": (1, 2, 3)}, "`payload_size` has 3 sizes; give one, or the"),
         ({"payload_file": "a\0b"}, "`payload_file` 'a\\x00b' has a null character"),
+        ({"payload_file": "a\ud800"}, "`payload_file` 'a\\ud800' has a character that no path"),
         ({"timeout": "200h"}, "`timeout` 720000.0 is longer than a week (168h)"),
         ({"tls": {"ca": "x"}}, "`tls` cannot be of type dict; give TlsOptions, as in"),
         # Names.

@@ -158,6 +158,12 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_second: float = 0.0
     tls_handshakes: dict[str, int] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.bytes_per_second and self.seconds:
+            # In results of earlier versions it is missing.
+            rate = self.bytes_received / self.seconds
+            msgspec.structs.force_setattr(self, "bytes_per_second", rate)
+
     @property
     def tls(self) -> str:
         """The versions and ciphers of TLS in one line of text; empty without a TLS handshake."""

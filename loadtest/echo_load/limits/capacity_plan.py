@@ -92,6 +92,12 @@ class CapacityPlan:
         return fields.written(self)
 
     def __post_init__(self) -> None:
+        if self.cycle is not None:
+            for name in ("start", "lowest", "highest"):
+                if (level := getattr(self, name)) is not None and level % 1:
+                    raise InvalidValueError(
+                        f"`{name}` {level:,.10g} is not a whole number of connections"
+                    )
         within = self.within
         if within.lowest > within.highest:
             raise InvalidValueError(

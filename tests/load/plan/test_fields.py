@@ -223,6 +223,14 @@ def test_the_error_says_what_is_wrong_and_what_would_be_right(
             "`precision` 0.9 is not between 0.001 and 0.5",
         ),
         (CapacityPlan, {"plan": Plan(), "repeat": 0}, "`repeat` 0 is not between 1 and 1000"),
+        *(
+            (
+                CapacityPlan,
+                {"plan": Plan(), "cycle": 1, name: 2.5},
+                f"`{name}` 2.5 is not a whole number of connections",
+            )
+            for name in ("start", "lowest", "highest")
+        ),
         (
             CapacityPlan,
             {"plan": Plan(), "lowest": "5k", "highest": "1k"},

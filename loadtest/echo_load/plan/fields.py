@@ -314,7 +314,8 @@ def instance_of(kind: type) -> Converter:
 
     def convert(name: str, value: object) -> object:
         if not isinstance(value, kind):
-            raise wrong(name, value, f"a {kind.__name__}")
+            article = "an" if kind.__name__[0] in "AEIO" else "a"
+            raise wrong(name, value, f"{article} {kind.__name__}")
         return value
 
     return convert

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from echo_load.errors import IncomparableError
+from echo_load.plan import fields
 from echo_load.plan.bounds import DEFAULT_MARGIN
 from echo_load.results.compare_capacities import compare_capacities
 from echo_load.results.comparison import Change, ChangeVerdict, Comparison, Unit, caveats
@@ -83,7 +84,10 @@ def compare(
         IncomparableError: the results are of different commands or have different stages, or one
             has no complete repeat; or they are searches for a capacity with different SLOs, or
             without an answer.
+        InvalidValueError: `baseline` or `other` is not a result.
     """
+    for name, result in (("baseline", baseline), ("other", other)):
+        fields.instance_of(Result)(name, result)
     _check(baseline, other, names)
     if baseline.capacity is not None and other.capacity is not None:
         return compare_capacities(

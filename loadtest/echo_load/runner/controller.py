@@ -141,6 +141,9 @@ def run(
     """
     check_script()
     fields.instance_of(Plan)("plan", plan)
+    fields.optional(fields.instance_of(Observer))("observer", observer)
+    fields.optional(fields.instance_of(Interruption))("interruption", interruption)
+    fields.optional(fields.text)("reconcile", reconcile)
     observer = observer or Observer()
     if reconcile is not None and not plan.targets:
         raise InvalidValueError(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from echo_load.errors import IncomparableError
+from echo_load.errors import IncomparableError, InvalidValueError
 from echo_load.report.comparison import ComparisonTable
 from echo_load.results.compare import Samples, compare, compare_figures
 from echo_load.results.comparison import Change, Comparison, Unit
@@ -295,3 +295,9 @@ def test_different_tests_are_not_compared(result: Result, tmp_path: Path) -> Non
     two = msgspec.structs.replace(result, stages=result.stages * 2)
     with pytest.raises(IncomparableError, match="compare results with the same stages"):
         compare(result, two)
+
+
+def test_only_results_are_compared() -> None:
+    anything: Any = "before.json"
+    with pytest.raises(InvalidValueError, match="`baseline` cannot be of type str; give a Result"):
+        compare(anything, anything)

@@ -220,3 +220,13 @@ def test_only_plans_are_run(function: object) -> None:
     assert callable(function)
     with pytest.raises(InvalidValueError, match=r"plan` cannot be of type str; give an? \w*Plan$"):
         function("tcp://127.0.0.1:50007")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("observer", "an Observer"), ("interruption", "an Interruption"), ("reconcile", "text")],
+)
+def test_other_arguments_of_a_wrong_type_are_refused(name: str, wanted: str) -> None:
+    arguments: dict[str, Any] = {name: 5}
+    with pytest.raises(InvalidValueError, match=f"`{name}` cannot be of type int; give {wanted}"):
+        run(Plan(), **arguments)

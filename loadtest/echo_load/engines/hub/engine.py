@@ -83,6 +83,7 @@ class HubEngine:
         self._timeout_ns = int(plan.reply_timeout * 1e9)
         sweep = min(plan.reply_timeout * _SWEEP_SHARE, _LONGEST_SWEEP_SECONDS)
         self._sweep_ns = int(max(sweep, _SHORTEST_SWEEP_SECONDS) * 1e9)
+        # Instants of the last search for overdue replies, and of the last periodic work.
         self._swept_ns = self._ticked_ns = 0
         # No reply can be overdue before this instant.
         self._overdue_ns = 0
@@ -111,6 +112,8 @@ class HubEngine:
         )
         for slot in slots:
             self._opener.add(slot, first=True)
+        # The gate may open before the first periodic work.
+        self._ticked_ns = time.monotonic_ns()
         self._tick.start(self._on_tick)
         self._guarded(self._opener.open_some)
 

@@ -98,7 +98,7 @@ class Opener:
         """
         if first:
             self._first.add(slot.number)
-        self._waiting.append(slot)
+        self._wait(slot)
 
     def start(self) -> None:
         """Open again the connections that have failed so far, and those that fail from now on."""
@@ -126,14 +126,20 @@ class Opener:
         def retry() -> None:
             if self._backing_off:
                 self._backing_off -= 1
-                self._waiting.append(slot)
+                self._wait(slot)
 
         self._timer_queue.at(time.monotonic_ns() + int(seconds * 1e9), retry)
+
+    def _wait(self, slot: ConnectionSlot) -> None:
+        if not self._waiting:
+            # Time without waiting connections is not caught up.
+            self._next_ns = max(self._next_ns, time.monotonic_ns())
+        self._waiting.append(slot)
 
     def open_some(self) -> None:
         """Open as many waiting connections as the limits of the plan allow now."""
         now = time.monotonic_ns()
-        # Delays of up to two ticks are caught up, but not times without waiting connections.
+        # Delays of up to two ticks are caught up.
         self._next_ns = max(self._next_ns, now - 2 * self._tick_ns)
         most = self._share.plan.connects_in_flight
         while self._waiting and len(self.opening) + self._queued < most and now >= self._next_ns:

@@ -270,8 +270,8 @@ def _critical(largest: Matrix) -> float:
     # Equal differences must stay on one side, in spite of rounding errors.
     while most and most < len(largest) and descending[most] > descending[most - 1] * (1 - 1e-9):
         most -= 1
-    # Not the value of the last assignment that counts: if that is of a figure that does not vary, it
-    # is huge, and no difference of another figure would count.
+    # Not the value of the last assignment that counts: if that is of a figure that does not vary,
+    # it is huge, and no difference of another figure would count.
     return float(descending[most]) * (1 + 1e-9) if most else math.inf
 
 

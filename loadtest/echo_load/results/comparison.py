@@ -38,9 +38,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
             difference.
         low: lower bound of the confidence interval of the change, at 95 % for all figures
             together; None if there are too few repeats.
-        high: upper bound of that interval; None also if it is too large a number. For capacities it is not an interval of confidence: each
-            is between the answer and the level above it that failed. A bound is None if a capacity
-            was not reached.
+        high: upper bound of that interval; None also if it is too large a number. For capacities
+            it is not an interval of confidence: each is between the answer and the level above it
+            that failed. A bound is None if a capacity was not reached.
         verdict: `no difference` if the interval is within the margin; otherwise `better` or `worse`
             if it excludes 0; otherwise `too noisy`. Without an interval it is `too few repeats`.
         repeats_to_tell: estimated number of repeats of each result that would give another

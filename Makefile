@@ -67,6 +67,10 @@ bench-capacity: $(VENV)/.installed-bench  ## compare the answers of echo-load ca
 bench-compare: $(VENV)/.installed-bench  ## measure the files against an earlier revision: make bench-compare REV=main~5
 	@$(BIN)/python tests/benchmarks/compare_revisions.py $(REV)
 
+.PHONY: performance
+performance: $(VENV)/.installed-bench  ## write the tables and plots of docs/performance.md from build/bench
+	@$(BIN)/python docs/make_performance.py --from build/bench
+
 .PHONY: reference
 reference: $(VENV)/.installed  ## write docs/options.md anew, the reference of all options
 	@$(BIN)/python docs/make_options.py

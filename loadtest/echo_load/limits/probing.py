@@ -192,10 +192,11 @@ class TargetProbes:
             begin = time.monotonic()
             try:
                 with self._opened() as connection:
+                    sent = time.monotonic()
                     self._round_trip(connection, slot, next(sequences), slot)
                     if loss is not None:
                         self._reconnected(time.monotonic() - loss.at)
-                    loss = self._probe_until_lost(connection, slot, sequences)
+                    loss = self._probe_until_lost(connection, slot, sequences, sent)
             except ClientError as error:
                 if self._failed(slot, begin, error):
                     if loss is not None and not loss.is_failure:
@@ -204,25 +205,37 @@ class TargetProbes:
                 self._wait_to_reconnect()
 
     def _probe_until_lost(
-        self, connection: EchoConnection, slot: int, sequences: Iterator[int]
+        self, connection: EchoConnection, slot: int, sequences: Iterator[int], answered: float
     ) -> _Loss | None:
-        """Probe a connection at its turns; return its loss, or None if it was not lost."""
-        begin = idle_since = time.monotonic()
+        """Probe a connection at its turns.
+
+        Args:
+            connection: an open connection.
+            slot: number of the connection.
+            sequences: sequence numbers of its messages.
+            answered: instant at which its last answered probe was sent.
+
+        Returns:
+            Its loss; None if it was not lost.
+        """
+        begin = time.monotonic()
         due = begin + self._cycle
         sending = False
         while not self._stopping.is_set():
             try:
-                sending, idle_since = False, time.monotonic()
+                sending = False
                 _idle_until(connection, due)
                 if self._stopping.is_set():
                     return None
                 begin, sending = time.monotonic(), True
                 due = max(due + self._cycle, begin)
                 self._round_trip(connection, slot, next(sequences), slot)
+                answered = begin
             except ClientError as error:
                 at = begin if sending else time.monotonic()
-                # It may have broken at any time since it was last answered.
-                since = begin if isinstance(error, ReplyTimeoutError) else idle_since
+                # It may have broken at any time since the server answered, which may be long
+                # before the reply was read here.
+                since = begin if isinstance(error, ReplyTimeoutError) else answered
                 if isinstance(error, ClosedError) and not error.received:
                     self._closed_in_order(message_lost=sending)
                     return _Loss(at, is_failure=False)

@@ -17,7 +17,7 @@ import pytest
 from echo_load.results.result import Result
 from echo_load.results.watch import WatchResult
 from support.certificates import make_certificates
-from support.misbehaving import Behaviour, Service, resets, silent, wrong
+from support.misbehaving import Service, resets, silent, wrong
 from support.namespaces import inside, network_namespace
 from support.processes import (
     DEADLINE,
@@ -222,26 +222,43 @@ def test_a_server_that_is_stopped_is_silent(start_server: StartServer) -> None:
     assert found.messages_lost > 0
 
 
-def echoes_until_idle(seconds: float) -> Behaviour:
-    """Echo, and reset a connection that was idle for too long."""
+class EchoesUntilIdle:
+    """Echoes while it may, and resets a connection that is idle for too long.
 
-    def behave(connection: socket.socket, _over: threading.Event) -> None:
-        connection.settimeout(seconds)
+    Args:
+        seconds: longest time for which a connection may be idle.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.waiting = threading.Semaphore(0)
+
+    def __call__(self, connection: socket.socket, _over: threading.Event) -> None:
+        connection.settimeout(self._seconds)
         try:
             while data := connection.recv(65536):
+                if not self.may_answer.is_set():
+                    self.waiting.release()
+                    assert self.may_answer.wait(DEADLINE)
                 connection.sendall(data)
         except TimeoutError:
             reset(connection)
 
-    return behave
-
 
 def test_a_watch_that_was_stopped_itself_does_not_blame_the_target() -> None:
-    with Service(echoes_until_idle(2.0)) as service:
+    behaviour = EchoesUntilIdle(2.0)
+    with Service(behaviour) as service:
         watching = Watching(service.target, "--timeout", "10s")
         until(lambda: len(established(service.port)) >= 10, "connections")
+        # Some connections are reset while they are idle, some after a reply that is not yet read.
+        behaviour.may_answer.clear()
+        for _ in range(5):
+            assert behaviour.waiting.acquire(timeout=DEADLINE)
         watching.process.send_signal(signal.SIGSTOP)
         until(lambda: is_stopped(watching.process.pid), "the watch to stand still")
+        behaviour.may_answer.set()
         until(lambda: not established(service.port), "the connections to be reset")
         watching.process.send_signal(signal.SIGCONT)
         watching.wait_for("the watch itself paused")

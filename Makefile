@@ -60,7 +60,7 @@ bench-million: $(VENV)/.installed-bench  ## hold up to a million connections (ne
 	@$(BIN)/python tests/benchmarks/million_connections.py
 
 .PHONY: bench-capacity
-bench-capacity: $(VENV)/.installed-bench  ## compare the answers of echo-load capacity with known limits (an hour)
+bench-capacity: $(VENV)/.installed-bench  ## compare the answers of echo-load capacity with known limits (half an hour)
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/capacity_accuracy.py
 
 .PHONY: bench-compare

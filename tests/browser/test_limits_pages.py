@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import combinations, product
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, ElementHandle
 
 from echo_load.report.html import render
 from echo_load.results.result import Result
@@ -78,6 +79,27 @@ def _watched(logs: Path) -> Result:
     return result
 
 
+def are_apart(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Return whether two boxes do not overlap."""
+    return (
+        one["x"] + one["width"] <= other["x"]
+        or other["x"] + other["width"] <= one["x"]
+        or one["y"] + one["height"] <= other["y"]
+        or other["y"] + other["height"] <= one["y"]
+    )
+
+
+def assert_apart(labels: Sequence[ElementHandle]) -> None:
+    """Assert that labels are horizontal and do not overlap."""
+    for label in labels:
+        assert "rotate" not in (label.get_attribute("transform") or "").replace("rotate(0", "")
+    boxes = [(label.text_content(), label.bounding_box()) for label in labels]
+    # plotly.js hides a label that would be cut off.
+    found = [(name, dict(box)) for name, box in boxes if box is not None]
+    for (name, one), (other_name, other) in combinations(found, 2):
+        assert are_apart(one, other), (name, other_name)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", list(SIZES))
 @pytest.mark.parametrize("command", list(CHARTS))
@@ -111,6 +133,8 @@ def test_a_page_is_complete_and_readable(
             assert chart.query_selector_all(
                 "path.js-line[d], .barlayer .point path, .scatterlayer .point"
             ), name
+            assert_apart(chart.query_selector_all(".xtick text"))
+            assert_apart(chart.query_selector_all(".shape-label text"))
         # Nothing is wider than the screen, except elements that scroll by themselves.
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
         texts = "h1, h2, p, dt, dd, th, td, li, figcaption, .badge"
@@ -158,13 +182,7 @@ def test_the_labels_of_a_capacity_do_not_overlap(
         assert len(ticks) > 4
         pairs = [*combinations(guides.items(), 2), *product(guides.items(), ticks.items())]
         for (name, one), (other_name, other) in pairs:
-            apart = (
-                one["x"] + one["width"] <= other["x"]
-                or other["x"] + other["width"] <= one["x"]
-                or one["y"] + one["height"] <= other["y"]
-                or other["y"] + other["height"] <= one["y"]
-            )
-            assert apart, (name, other_name)
+            assert are_apart(one, other), (name, other_name)
 
 
 def test_a_chart_without_its_element_keeps_no_other_from_being_drawn(

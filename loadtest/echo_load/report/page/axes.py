@@ -76,6 +76,7 @@ def of_seconds(last: int, begin: datetime | None = None) -> Axis:
         ]
     return {
         "range": [-0.6, last + 0.6],
+        "tickangle": 0,
         "tickvals": shown,
         "ticktext": marks,
         "showgrid": False,

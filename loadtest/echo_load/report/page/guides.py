@@ -14,8 +14,8 @@ from echo_load.results.result import Result
 # Largest number of parts whose numbers fit in a chart, and of parts that fit without numbers.
 _MOST_LABELS = 14
 _MOST_PARTS = 60
-# Smallest distance between labels, as a share of the axis.
-_LABEL_DISTANCE = 0.09
+# Width of the label of a percentile on a phone, as a share of the axis.
+_LABEL_WIDTH = 0.16
 
 Shape = dict[str, Any]
 
@@ -100,16 +100,18 @@ def drawn_across(guides: Sequence[Guide], xaxis: dict[str, Any]) -> dict[str, An
         return {}
     low, high = xaxis["range"]
     shapes: list[Shape] = []
-    before = -math.inf
+    free_from = -math.inf
     for guide in guides:
         shape = _line("x", guide.at)
-        place = (math.log10(guide.at) - low) / (high - low)
-        if place - before >= _LABEL_DISTANCE:
-            # The label is on the side of the line that has space.
-            anchor = "right" if place > 1 - _LABEL_DISTANCE else "left"
+        position = (math.log10(guide.at) - low) / (high - low)
+        # The label is on the side of the line that has space.
+        at_end = position > 1 - _LABEL_WIDTH
+        begin = position - at_end * _LABEL_WIDTH
+        if begin >= free_from:
             label = {"text": guide.label, "textposition": "end", "textangle": 0}
+            anchor = "right" if at_end else "left"
             shape["label"] = label | {"xanchor": anchor, "yanchor": "top", "padding": 3}
-            before = place
+            free_from = begin + _LABEL_WIDTH
         shapes.append(shape)
     return {"shapes": shapes}
 

@@ -31,6 +31,16 @@ function axis(given) {
   };
 }
 
+// On a phone every second time on the clock has space.
+function spaced(given) {
+  const { tickvals = [], ticktext = [] } = given;
+  if (!narrow.matches || tickvals.length <= 3) {
+    return given;
+  }
+  const even = (_, number) => number % 2 === 0;
+  return { ...given, tickvals: tickvals.filter(even), ticktext: ticktext.filter(even) };
+}
+
 function painted(trace) {
   const shown = colour(trace.meta.colour);
   if (trace.type === "bar") {
@@ -83,7 +93,10 @@ function draw(name, { data, layout }) {
       bargap: 0.2,
       ...layout,
       shapes: (layout.shapes ?? []).map(outlined),
-      xaxis: axis({ showgrid: layout.hovermode === "closest", ...layout.xaxis }),
+      xaxis: axis({
+        showgrid: layout.hovermode === "closest",
+        ...(begin ? spaced(layout.xaxis) : layout.xaxis),
+      }),
       yaxis: axis(layout.yaxis),
       font: { color: text, family: getComputedStyle(document.body).fontFamily, size: 12 },
       hoverlabel: { bgcolor: card, bordercolor: colour("line"), font: { color: text, size: 12 } },
@@ -150,6 +163,7 @@ async function drawCharts() {
       await new Promise((resolve) => setTimeout(resolve));
     }
     dark.addEventListener("change", () => paint());
+    narrow.addEventListener("change", () => paint());
     addEventListener("beforeprint", () => print(true));
     addEventListener("afterprint", () => print(false));
   }

@@ -5,7 +5,7 @@ python docs/make_options.py [FILE]
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from command_pages import Page, pages
@@ -50,4 +50,6 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    (Path(sys.argv[1]) if sys.argv[1:] else _REFERENCE).write_text(reference(), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("file", nargs="?", type=Path, default=_REFERENCE)
+    parser.parse_args().file.write_text(reference(), encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, ElementHandle
+from playwright.sync_api import Browser, ElementHandle, FloatRect
 
 from echo_load.report.html import render
 from echo_load.results.result import Result
@@ -79,7 +79,7 @@ def _watched(logs: Path) -> Result:
     return result
 
 
-def are_apart(one: dict[str, float], other: dict[str, float]) -> bool:
+def are_apart(one: FloatRect, other: FloatRect) -> bool:
     """Return whether two boxes do not overlap."""
     return (
         one["x"] + one["width"] <= other["x"]
@@ -95,7 +95,7 @@ def assert_apart(labels: Sequence[ElementHandle]) -> None:
         assert "rotate" not in (label.get_attribute("transform") or "").replace("rotate(0", "")
     boxes = [(label.text_content(), label.bounding_box()) for label in labels]
     # plotly.js hides a label that would be cut off.
-    found = [(name, dict(box)) for name, box in boxes if box is not None]
+    found = [(name, box) for name, box in boxes if box is not None]
     for (name, one), (other_name, other) in combinations(found, 2):
         assert are_apart(one, other), (name, other_name)
 

@@ -205,6 +205,16 @@ def test_the_charts_of_generators_show_each_second(closed: Result) -> None:
     assert not page.shows("The generator over time")
 
 
+def test_the_jitter_of_each_second_is_shown_over_udp_only(closed: Result) -> None:
+    series = [second(0, jitter_us=250.0), second(1, jitter_us=None), second(2, jitter_us=500.0)]
+    result = replace(closed, series=series, totals=replace(closed.totals, jitter_us=375.0))
+    jitter = chart(result, "jitter")
+    (line,) = jitter.data
+    assert line["y"] == [0.00025, None, 0.0005]
+    assert "on average 375 µs" in jitter.caption
+    assert "jitter" not in {one.name for one in charts([Run.of(closed, "tcp")])}
+
+
 def test_axes_of_seconds_show_the_time_on_the_clock() -> None:
     begin = datetime(2026, 11, 28, 23, 59, 55, tzinfo=UTC)
     texts = axes.of_seconds(9, begin)["ticktext"]

@@ -29,6 +29,7 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
         *idle(runs),
         over_time.throughput(runs),
         over_time.response(runs),
+        *over_time.jitter(runs),
         # A watch sends few bytes, and hardly uses a processor.
         *([] if watched else [bandwidth(runs)]),
         over_time.connections(runs),

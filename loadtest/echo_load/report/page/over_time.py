@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from echo_load.plan.thresholds import written_rate
+from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.report.page import axes, guides
 from echo_load.report.page.axes import Number
 from echo_load.report.page.due import due_by_second
@@ -94,6 +94,29 @@ def response(runs: Sequence[Run]) -> Chart:
         unless_empty(data),
         layout,
     )
+
+
+def jitter(runs: Sequence[Run]) -> list[Chart]:
+    """Return the chart of the jitter; none if no run was over UDP."""
+    known = [(run, run.result.totals.jitter_us) for run in runs]
+    means = [f"{written_time(us / 1e6)}{of_run(run, runs)}" for run, us in known if us is not None]
+    if not means:
+        return []
+    data = counted(runs, "jitter", in_seconds(lambda one: one.jitter_us), "highest", filled=False)
+    data = [with_times(trace) for trace in data]
+    layout = over_time(runs, data)
+    times = axes.of_times(values_of(data), extra=space_for_parts(layout))
+    return [
+        Chart(
+            "jitter",
+            "time",
+            "Jitter",
+            f"Of the round trips over UDP (RFC 3550); on average {', '.join(means)}. "
+            "Logarithmic scale.",
+            unless_empty(data),
+            layout | {"yaxis": times},
+        )
+    ]
 
 
 def connections(runs: Sequence[Run]) -> Chart:

@@ -11,6 +11,7 @@ from echo_load.results.result import Result
 
 _COUNTS = ("connections", "messages", "bytes_sent", "bytes_received")
 _TIMES = ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us")
+_GENERATOR = ("generator_cores", "late_p99_us", "lag_p99_us")
 _NS_PER_MS = 1e6
 # Percentiles printed for each halving of the distance to 100.
 _TICKS_PER_HALF_DISTANCE = 5
@@ -21,17 +22,19 @@ def series_csv(result: Result) -> bytes:
 
     Times are in microseconds. Errors have a column for their total, and one for each kind that
     occurred. Tests over UDP have a column for the jitter, which is empty for a second without
-    replies. With several targets there is a column `target`, in which the rows of all targets
-    together are empty; the rows of each target follow.
+    replies. The last columns are how busy and how late the generators were, and are empty where
+    that was not measured. With several targets there is a column `target`, in which the rows of all
+    targets together are empty; the rows of each target follow.
     """
     kinds = sorted({kind for one in result.series for kind in one.errors})
     several = bool(result.by_target)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ("second", "repeat", "stage", *_COUNTS)
-    times = (*_TIMES, "jitter_us") if result.totals.jitter_us is not None else _TIMES
+    jitter = ("jitter_us",) if result.totals.jitter_us is not None else ()
+    last = (*_TIMES, *jitter, *_GENERATOR)
     first = ("target", *names) if several else names
-    writer.writerow((*first, "errors", *(f"error_{kind}" for kind in kinds), *times))
+    writer.writerow((*first, "errors", *(f"error_{kind}" for kind in kinds), *last))
     rows = [("", one) for one in result.series]
     rows += [(of.target, one) for of in result.by_target for one in of.series]
     for target, one in rows:
@@ -41,7 +44,7 @@ def series_csv(result: Result) -> bytes:
                 *((target,) if several else ()),
                 *cells,
                 *(one.errors.get(kind, 0) for kind in kinds),
-                *(getattr(one, name) for name in times),
+                *(getattr(one, name) for name in last),
             )
         )
     return text.getvalue().encode()

@@ -16,6 +16,8 @@ from echo_load.results.compare import compare
 from echo_load.results.result import Latency, Result
 from support.processes import StartServer, loaded
 
+GENERATOR = ("generator_cores", "late_p99_us", "lag_p99_us")
+
 
 @pytest.fixture
 def result(start_server: StartServer) -> Result:
@@ -44,12 +46,31 @@ def test_the_series_has_a_row_per_second(result: Result) -> None:
         assert int(row["connections"]) == one.connections
         for name in ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"):
             assert float(row[name]) == getattr(one, name)
+        for name in GENERATOR:
+            assert float(row[name]) == getattr(one, name)
+        assert float(row["generator_cores"]) > 0
 
 
 @pytest.mark.slow
 def test_a_stage_with_a_comma_is_one_field(result: Result) -> None:
     assert "1,000 msg/s on 4 connections" in {one.stage for one in result.series}
-    assert {len(row) for row in csv.reader(io.StringIO(series_csv(result).decode()))} == {15}
+    assert {len(row) for row in csv.reader(io.StringIO(series_csv(result).decode()))} == {18}
+
+
+@pytest.mark.slow
+def test_figures_of_the_generator_that_were_not_measured_are_empty(
+    start_server: StartServer,
+) -> None:
+    first, second = start_server(), start_server()
+    _, result = loaded("run", first.url, second.url, "-c", "4", "-d", "500ms")
+    whole, *each = csv.DictReader(io.StringIO(series_csv(result).decode()))
+    # In a closed loop no message is due; the processor time is that of all targets.
+    assert float(whole["generator_cores"]) > 0
+    assert (whole["target"], whole["late_p99_us"]) == ("", "")
+    for row, one in zip(each, result.by_target, strict=True):
+        assert row["target"] == one.target
+        assert (row["generator_cores"], row["late_p99_us"]) == ("", "")
+        assert float(row["lag_p99_us"]) == one.series[0].lag_p99_us
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,32 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from echo_core.units import format_bandwidth
-from echo_load.plan.thresholds import written_time
+from echo_load.report.live_figures import LiveFigures, time_or_dash
+from echo_load.report.live_targets import LiveTargets
 from echo_load.runner.observer import Progress
 from echo_load.runner.tally import Tally
 
 _REFRESHES_PER_SECOND = 10
-# Time over which rates are averaged, and number of seconds in the sparklines.
-_RATE_SECONDS = 1.0
+# Number of seconds in the sparklines.
 _SPARK_SECONDS = 60
-# Generators send updates four times per second: a second is complete this long after its end.
-LATE_SECONDS = 0.5
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 50
-
-
-class _Moment(NamedTuple):
-    """The counts of a test at an instant.
-
-    Attributes:
-        elapsed: the instant in seconds since the first message was due.
-        messages: number of completed round trips.
-        bytes_received: payload bytes received back.
-    """
-
-    elapsed: float
-    messages: int
-    bytes_received: int
+_GAP = Text("   ")
 
 
 class LiveScreen:
@@ -52,26 +36,25 @@ class LiveScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
-        self._tally: Tally | None = None
-        self._recent: deque[_Moment] = deque()
-        self._second = 0
+        self._part: tuple[LiveFigures, LiveTargets] | None = None
         self._rates: deque[float] = deque(maxlen=_SPARK_SECONDS)
-        self._p99s: deque[float] = deque(maxlen=_SPARK_SECONDS)
-        self._p50 = self._p99 = 0.0
+        self._p99s: deque[float | None] = deque(maxlen=_SPARK_SECONDS)
 
     def draw(self, progress: Progress) -> None:
         """Draw the current progress."""
-        if progress.tally is not self._tally:
-            self._tally = progress.tally
-            self._recent.clear()
-            self._second = 0
-        self._update(progress)
+        if self._part is None or self._part[0].tally is not progress.tally:
+            self._part = LiveFigures(progress.tally), LiveTargets(progress.tally)
+        figures, targets = self._part
+        for speed in figures.update(progress.elapsed):
+            self._rates.append(speed.messages)
+            self._p99s.append(speed.p99)
+        targets.update(progress.elapsed)
         if self._live is None:
             self._live = Live(
                 console=self._console, transient=True, refresh_per_second=_REFRESHES_PER_SECOND
             )
             self._live.start()
-        self._live.update(self._screen(progress))
+        self._live.update(self._screen(progress, figures, targets))
 
     def close(self) -> None:
         """Remove the screen."""
@@ -79,67 +62,43 @@ class LiveScreen:
             self._live.stop()
             self._live = None
 
-    def _update(self, progress: Progress) -> None:
-        """Update the figures from complete seconds."""
-        tally = progress.tally
-        while progress.elapsed >= self._second + 1 + LATE_SECONDS:
-            times = tally.times_of(self._second)
-            p50, p99 = times.percentiles_us([50, 99])
-            self._p50, self._p99 = p50 / 1e6, p99 / 1e6
-            self._rates.append(times.count)
-            self._p99s.append(self._p99)
-            self._second += 1
-        if not self._second:
-            p50, p99 = tally.measured.response.percentiles_us([50, 99])
-            self._p50, self._p99 = p50 / 1e6, p99 / 1e6
-
-    def _screen(self, progress: Progress) -> Group:
-        tally = progress.tally
+    def _screen(self, progress: Progress, figures: LiveFigures, targets: LiveTargets) -> Group:
         bar = Table.grid(padding=(0, 2))
         completed, total, left = _completed(progress)
         bar.add_row(ProgressBar(total=total, completed=completed, width=_BAR_WIDTH), left)
-        lines: list[RenderableType] = [_heading(progress), bar, self._figures(progress)]
+        lines: list[RenderableType] = [
+            _heading(progress),
+            bar,
+            _summary(figures, self._console.width),
+        ]
         if len(self._rates) > 1:
             lines.append(_sparkline("msg/s", self._rates, f"{self._rates[-1]:,.0f}"))
-            lines.append(_sparkline("p99", self._p99s, written_time(self._p99s[-1])))
-        if kinds := sorted(tally.counts.errors.items()):
+            lines.append(_sparkline("p99", self._p99s, time_or_dash(self._p99s[-1])))
+        if rows := targets.rows(*self._console.size):
+            lines += [Text(), rows]
+        if kinds := sorted(progress.tally.counts.errors.items()):
             lines.append(Text("  ".join(f"{kind} {count:,}" for kind, count in kinds), "red"))
         return Group(*lines)
 
-    def _figures(self, progress: Progress) -> Text:
-        counts = progress.tally.counts
-        rate, throughput = self._rate(
-            _Moment(progress.elapsed, counts.messages, counts.bytes_received)
-        )
-        errors = counts.errors.total()
-        figures = (
-            ("connections", f"{counts.open:,}", ""),
-            ("msg/s", f"{rate:,.0f}", ""),
-            ("back", format_bandwidth(throughput), ""),
-            ("p50", written_time(self._p50), ""),
-            ("p99", written_time(self._p99), ""),
+
+def _summary(now: LiveFigures, width: int) -> Text:
+    """Return the figures in one line, or in two if that is wider than this."""
+    speed, errors = now.speed, now.errors
+    figures = [
+        Text.assemble((f"{name} ", "dim"), (value, f"bold {style}"))
+        for name, value, style in (
+            ("connections", f"{now.tally.counts.open:,}", ""),
+            ("msg/s", f"{speed.messages:,.0f}", ""),
+            ("back", format_bandwidth(speed.bytes_received), ""),
+            ("p50", time_or_dash(speed.p50), ""),
+            ("p99", time_or_dash(speed.p99), ""),
             ("errors", f"{errors:,}", "red" if errors else "green"),
         )
-        # No-break spaces, so that lines do not break within a figure.
-        return Text("   ").join(
-            Text.assemble((f"{name}\u00a0", "dim"), (value.replace(" ", "\u00a0"), f"bold {style}"))
-            for name, value, style in figures
-        )
-
-    def _rate(self, now: _Moment) -> tuple[float, float]:
-        """Return messages and bytes per second, over the last second."""
-        recent = self._recent
-        recent.append(now)
-        while len(recent) > 2 and now.elapsed - recent[1].elapsed >= _RATE_SECONDS:
-            recent.popleft()
-        before = recent[0]
-        seconds = now.elapsed - before.elapsed
-        if seconds <= 0:
-            return 0.0, 0.0
-        return (
-            (now.messages - before.messages) / seconds,
-            (now.bytes_received - before.bytes_received) / seconds,
-        )
+    ]
+    line = _GAP.join(figures)
+    if line.cell_len <= width:
+        return line
+    return Text("\n").join((_GAP.join(figures[:3]), _GAP.join(figures[3:])))
 
 
 def _heading(progress: Progress) -> Text:
@@ -180,8 +139,11 @@ def connections_at_first(tally: Tally) -> int:
     return int(tally.stages[0].first)
 
 
-def _sparkline(name: str, values: Sequence[float], last: str) -> Text:
+def _sparkline(name: str, values: Sequence[float | None], last: str) -> Text:
     """Return the values as blocks, relative to the highest value, and the last value as text."""
-    most = max(values) or 1.0
-    blocks = "".join(_BLOCKS[round(value / most * (len(_BLOCKS) - 1))] for value in values)
+    most = max((value for value in values if value is not None), default=0.0) or 1.0
+    blocks = "".join(
+        " " if value is None else _BLOCKS[round(value / most * (len(_BLOCKS) - 1))]
+        for value in values
+    )
     return Text.assemble((f"{name:<6}", "dim"), (blocks, "cyan"), f" {last}")

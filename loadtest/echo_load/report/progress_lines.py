@@ -10,7 +10,7 @@ from echo_core.units import LONGEST_SECONDS, format_count, format_duration
 from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.thresholds import written_time
 from echo_load.report.idle import progress_text
-from echo_load.report.live import LATE_SECONDS, connections_at_first
+from echo_load.report.live import connections_at_first
 from echo_load.report.output import Output
 from echo_load.results.watch import WatchResult
 from echo_load.runner.observer import Progress
@@ -18,6 +18,8 @@ from echo_load.runner.tally import Tally
 
 # A line is printed if there was none for these seconds; its rate and p99 are of as many seconds.
 INTERVAL_SECONDS = 5
+# Generators send updates four times per second: a second is complete this long after its end.
+_LATE_SECONDS = 0.5
 
 
 class ProgressLines:
@@ -47,7 +49,7 @@ class ProgressLines:
 def has_figures(progress: Progress) -> bool:
     """Return whether there are figures for a line: a complete second, if messages are sent."""
     is_sending = progress.phase != "connecting" and progress.idle is None
-    return not is_sending or progress.elapsed >= 1 + LATE_SECONDS
+    return not is_sending or progress.elapsed >= 1 + _LATE_SECONDS
 
 
 def progress_line(progress: Progress, *, with_stage: bool = False) -> str:
@@ -91,7 +93,7 @@ def _phase(progress: Progress) -> str:
 
 
 def _speed(progress: Progress) -> str:
-    end = max(0, int(progress.elapsed - LATE_SECONDS))
+    end = max(0, int(progress.elapsed - _LATE_SECONDS))
     begin = max(0, end - INTERVAL_SECONDS)
     times = LatencyHistogram()
     for second in range(begin, end):

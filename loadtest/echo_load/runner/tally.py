@@ -186,9 +186,21 @@ class Tally:
     def _latest_second(self) -> int:
         return max([-1, *self._times, *self._counted])
 
+    @property
+    def reported_until(self) -> float:
+        """The seconds of which all generators have sent their measurements; negative before."""
+        return min(
+            math.inf if state == "ended" else elapsed
+            for elapsed, state in zip(self._last_elapsed, self.states, strict=True)
+        )
+
     def times_of(self, second: int) -> LatencyHistogram:
         """Return the response times of a recent second; none if its percentiles are in `series`."""
         return self._times.get(second) or LatencyHistogram()
+
+    def counted_in(self, second: int) -> Counts:
+        """Return what was counted in a recent second; nothing if it is in `series`."""
+        return self._counted.get(second) or Counts()
 
     @property
     def seconds(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +12,6 @@ from typing import Any
 import pexpect
 import pytest
 
-from echo_load.engines.evidence import Found
-from echo_load.engines.recorder import Snapshot
-from echo_load.measure.counts import Counts
-from echo_load.measure.histogram import LatencyHistogram
 from echo_load.plan.plan import Plan
 from echo_load.report.progress_lines import has_figures, progress_line
 from echo_load.runner.generator import Update
@@ -30,6 +25,7 @@ from support.processes import (
     environment,
     run,
 )
+from support.updates import snapshot
 
 # What a live screen sends to a terminal: it moves and hides the cursor.
 LIVE = re.compile(rb"\x1b\[(\d*A|\?25l|2K)")
@@ -48,12 +44,7 @@ def progress_of(seconds: Sequence[Sequence[int]], elapsed: float, **counts: Any)
     plan = Plan(rate=1000, duration=30)
     tally = Tally(plan, plan.run_stages, 1, 1)
     tally.begin(0)
-    response = {}
-    for second, times in enumerate(seconds):
-        response[0, second] = LatencyHistogram()
-        response[0, second].record(array("q", [time * 1000 for time in times]))
-    snapshot = Snapshot(0, elapsed, Counts(**counts), response, {}, {}, Found())
-    tally.take(0, Update("running", {0: snapshot}))
+    tally.take(0, Update("running", {0: snapshot(elapsed, seconds, **counts)}))
     return Progress(1, 1, "running", elapsed, tally)
 
 

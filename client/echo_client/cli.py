@@ -17,7 +17,7 @@ from echo_client.errors import StreamError
 from echo_client.ip_options import ip_options, ip_version
 from echo_client.opening_options import PROXY_OPTIONS, SOCKET_OPTIONS, opening_options
 from echo_client.ping_options import ping_options
-from echo_client.proxy_header import ClientAddresses, ProxyHeaders
+from echo_client.proxy_header import ProxyHeaders
 from echo_client.socket_options import BufferSizes, SocketOptions
 from echo_client.tls_options import tls_options
 from echo_core.command_line import option_types, program, settings
@@ -152,8 +152,7 @@ def echo_client(
     from echo_client.tls import TlsOptions
 
     tls = TlsOptions(**{name.removeprefix("tls_"): value for name, value in others.items()})
-    clients = ClientAddresses.parse(send_proxy_source) if send_proxy_source is not None else None
-    headers = ProxyHeaders(send_proxy, clients) if send_proxy is not None else None
+    headers = ProxyHeaders.of(send_proxy, send_proxy_source)
     numbers = count(1)
     _report_buffers(socket_options.buffer_size)
 

@@ -19,6 +19,7 @@ from itertools import chain, zip_longest
 from echo_client.addresses import Address
 from echo_client.connecting import begin_to_connect, connect, not_connected, reachable_from
 from echo_client.errors import ConnectError
+from echo_client.proxy_header import ProxyHeaders
 from echo_client.socket_options import DEFAULT_OPTIONS, SocketOptions
 
 # The recommended interval between two attempts (RFC 8305, section 5).
@@ -72,18 +73,23 @@ def connect_first(
 
 
 def best_first(
-    addresses: Sequence[Address], timeout: float, source: str | None
+    addresses: Sequence[Address],
+    timeout: float,
+    source: str | None,
+    headers: ProxyHeaders | None = None,
 ) -> Sequence[Address]:
     """Return the addresses with the one that answers first at the front.
 
     Call this once before opening many connections. If there are several addresses, it opens and
-    closes a connection; over UDP it sends an empty datagram to one address after the other, until
-    one answers. If no address answers, the order is unchanged.
+    closes a connection, on which it sends nothing but a PROXY header without a client; over UDP it
+    sends an empty datagram to one address after the other, until one answers. If no address
+    answers, the order is unchanged.
 
     Args:
         addresses: the addresses of one name, all of the same transport.
         timeout: the timeout of each attempt in seconds.
         source: the local IP address to connect from; None lets the system choose.
+        headers: the PROXY headers with which streams begin; None if they have none.
     """
     if len(addresses) < 2:
         return addresses
@@ -93,8 +99,11 @@ def best_first(
             found = _first_datagrams(addresses, timeout, source)
         else:
             connected = connect_first(addresses, timeout, source)
-            connected.socket.close()
             found = connected.address
+            with connected.socket, suppress(OSError):
+                # An error means that it was closed, after it had answered.
+                if headers is not None:
+                    connected.socket.sendall(headers.of_no_client)
     return [found, *(one for one in addresses if one != found)] if found else addresses
 
 

@@ -18,7 +18,12 @@ PROXY_OPTIONS = ("send_proxy", "send_proxy_source")
 SOCKET_OPTIONS = ("dscp", "nodelay", "keepalive", "buffer_size")
 
 
-def _proxy_source(text: str) -> str:
+def proxy_source(text: str) -> str:
+    """Return the text of pretended client addresses unchanged, after a check.
+
+    Raises:
+        InvalidValueError: it is neither an address nor a network.
+    """
     ClientAddresses.parse(text)
     return text
 
@@ -49,7 +54,7 @@ def opening_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--send-proxy-source",
-            type=option_types.Parsed("address", _proxy_source),
+            type=option_types.Parsed("address", proxy_source),
             metavar="ADDRESS[:PORT]|NETWORK",
             help="Client address in the header; the connections have the addresses of a network "
             "such as 10.0.0.0/8 in turn.  [default: the connection's own address]",

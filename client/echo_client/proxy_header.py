@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from echo_client.addresses import Address
 from echo_core.errors import InvalidValueError
@@ -119,8 +119,28 @@ class ProxyHeaders:
     version: Version
     clients: ClientAddresses | None = None
 
+    @classmethod
+    def of(cls, version: Version | None, source: str | None) -> Self | None:
+        """Return the headers that `--send-proxy` and `--send-proxy-source` describe.
+
+        Args:
+            version: the version of the PROXY protocol; None for no headers.
+            source: the text of the pretended clients; None for the true addresses.
+
+        Raises:
+            InvalidValueError: the source is neither an address nor a network.
+        """
+        if version is None:
+            return None
+        return cls(version, None if source is None else ClientAddresses.parse(source))
+
     def header(self, number: int) -> ProxyHeader:
         """Return the header of a connection; connections are numbered from 1."""
         if self.clients is None:
             return ProxyHeader(self.version)
         return ProxyHeader(self.version, self.clients.address(number), self.clients.port)
+
+    @property
+    def of_no_client(self) -> bytes:
+        """The header of a connection of the proxy's own, such as a health check."""
+        return make_header(self.version, None, None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -12,8 +14,12 @@ from echo_client.addresses import Address, resolve
 from echo_client.connection import EchoConnection
 from echo_client.errors import ConnectTimeoutError, NoSourceError, RefusedError
 from echo_client.happy_eyeballs import best_first, connect_first
+from echo_client.proxy_header import ProxyHeaders
 from echo_core.endpoint import Endpoint
+from echo_core.proxy_protocol import Version
 from support.processes import DEADLINE, EchoServerProcess, StartServer
+
+VERSIONS: tuple[Version, ...] = get_args(Version)
 
 
 @contextmanager
@@ -60,6 +66,21 @@ def test_the_first_address_that_answers_is_used(refusing: Address, answering: Ad
             assert set(best_first(addresses, DEADLINE, None)) == set(addresses)
             with EchoConnection.connect(addresses, timeout=DEADLINE, connect_timeout=3600) as one:
                 assert one.round_trip(b"hello") == b"hello"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("scheme", ["tcp", "unix"])
+def test_the_header_of_the_first_connection_names_no_client(
+    start_server: StartServer, tmp_path: Path, version: Version, scheme: str
+) -> None:
+    url = "tcp://127.0.0.1:0" if scheme == "tcp" else f"unix://{tmp_path}/echo.sock"
+    server = start_server("--listen", url, "--proxy-protocol", "--admin", "127.0.0.1:0")
+    (address,) = resolve(Endpoint.parse(server.url))
+    headers = ProxyHeaders.of(version, "10.0.0.0/8")
+    assert headers is not None
+    assert list(best_first([address, address], DEADLINE, None, headers)) == [address]
+    server.wait_for_metric("connections_closed_total", 1)
+    assert server.metric("connections_closed_total", reason="end_of_stream") == 1
 
 
 def test_when_no_address_answers_the_last_failure_is_raised(refusing: Address) -> None:

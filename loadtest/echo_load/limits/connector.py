@@ -85,7 +85,9 @@ def connectors(
     numbers = count(1)
     return [
         Connector(
-            best_first(resolve(endpoint, plan.ip_version), connect_timeout, source),
+            best_first(
+                resolve(endpoint, plan.ip_version), connect_timeout, source, plan.proxy_headers
+            ),
             plan.reply_timeout,
             connect_timeout,
             source,

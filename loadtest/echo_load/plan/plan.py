@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from echo_client.proxy_header import ClientAddresses, ProxyHeaders
+from echo_client.proxy_header import ProxyHeaders
 from echo_client.socket_options import SocketOptions
 from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
@@ -234,12 +234,7 @@ class Plan:
     @property
     def proxy_headers(self) -> ProxyHeaders | None:
         """The PROXY headers of the connections; None if they have none."""
-        if self.send_proxy is None:
-            return None
-        source = self.send_proxy_source
-        return ProxyHeaders(
-            self.send_proxy, None if source is None else ClientAddresses.parse(source)
-        )
+        return ProxyHeaders.of(self.send_proxy, self.send_proxy_source)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

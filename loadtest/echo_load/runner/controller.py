@@ -204,7 +204,9 @@ def _addresses(plan: Plan, endpoint: Endpoint, sources: Sequence[str]) -> tuple[
     source = sources[0] if sources else None
     # If the source can reach none of them, `check_ports` raises the error.
     with suppress(NoSourceError):
-        addresses = best_first(reachable_from(source, addresses), plan.connect_timeout, source)
+        addresses = best_first(
+            reachable_from(source, addresses), plan.connect_timeout, source, plan.proxy_headers
+        )
     return tuple(addresses)
 
 

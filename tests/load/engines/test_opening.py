@@ -18,6 +18,9 @@ from echo_client.addresses import Address
 from echo_client.socket_options import SocketOptions
 from echo_core.proxy_protocol import read_header
 from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
+from echo_load.limits.watch import WatchPlan, watch
+from echo_load.plan.plan import Plan
+from echo_load.runner.controller import run as run_plan
 from support.certificates import Certificates, make_certificates
 from support.misbehaving import Service
 from support.processes import (
@@ -193,6 +196,37 @@ def test_a_server_that_is_started_for_the_test_expects_headers() -> None:
     assert code == 0, result.reasons
     assert result.reconciliation is not None
     assert result.reconciliation.balanced
+
+
+@pytest.mark.parametrize("command", ["run", "watch"])
+def test_the_connection_that_finds_out_which_address_answers_has_a_header(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    server = start_server(*LISTEN)
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+        assert host == "echo.example"
+        tcp = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*tcp, ("127.0.0.1", port)), (*tcp, ("127.0.0.2", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    plan = Plan(
+        targets=(f"echo.example:{server.port}",),
+        connections=2,
+        duration="500ms",
+        send_proxy="v2",
+        send_proxy_source="10.0.0.0/8",
+    )
+    result = run_plan(plan) if command == "run" else watch(WatchPlan(plan=plan))
+    monkeypatch.undo()
+    assert result.passed, result.reasons
+    until(lambda: server.metric("connections_open") == 0, "the connections to end")
+    assert server.metric("connections_closed_total", reason="proxy_header_invalid") == 0
+    # It names no client.
+    until(lambda: "127.0.0.1" in peers(server), "the connection in the log")
+    seen = Counter(peers(server))
+    assert seen["127.0.0.1"] == 1
+    assert {"10.0.0.1", "10.0.0.2", "127.0.0.1"} <= set(seen)
 
 
 @pytest.mark.slow

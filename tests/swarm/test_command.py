@@ -63,6 +63,19 @@ from support.swarms import SHORT, free_port, locust, started
         (["--host", "tls://h:1", "--tls-ca", "/nope"], "/nope"),
         (["--host", "tls://h:1", "--tls-ca", "/nope", "EchoBlockUser"], "/nope"),
         (["--host", "h", "--payload-size", "1TB"], "1000000000000"),
+        (["--host", "h", "--send-proxy", "v3"], "--send-proxy: 'v3' is not v1 or v2"),
+        (
+            ["--host", "h", "--send-proxy", "v1", "--send-proxy-source", "10.0.0.1/8"],
+            "--send-proxy-source: '10.0.0.1/8' is neither an address nor a network",
+        ),
+        (
+            ["--host", "h", "--send-proxy-source", "10.0.0.0/8", "EchoBlockUser"],
+            "--send-proxy-source 10.0.0.0/8 has no effect without --send-proxy",
+        ),
+        (
+            ["--host", "udp://127.0.0.1:1", "--send-proxy", "v2"],
+            "--send-proxy needs a stream, and udp://127.0.0.1:1 is none",
+        ),
         (["--host", "h", "--stages", "x"], "--stages: 'x' is not a stage"),
         (["--host", "h", "--rate", "fast"], "--rate: 'fast' is not a rate"),
         (

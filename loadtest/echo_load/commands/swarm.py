@@ -148,7 +148,9 @@ def swarm(arguments: tuple[str, ...]) -> int:
     with ExitStack() as stack:
         if target is None and not has_host:
             descriptors = raise_descriptor_limit()
-            target = stack.enter_context(LocalServer(descriptors // 2, descriptors)).endpoint
+            proxied = _is_set(options, "--send-proxy", variable("send-proxy"))
+            server = LocalServer(descriptors // 2, descriptors, proxy_protocol=proxied)
+            target = stack.enter_context(server).endpoint
         host = ["--host", str(target)] if target is not None else []
         return _run([*_locust(), *host, *options], _environment(options))
 
@@ -217,9 +219,9 @@ def _environment(options: list[str]) -> dict[str, str]:
 
 
 def _is_set(options: list[str], *names: str) -> bool:
-    """Return whether one of these options or environment variables is set."""
+    """Return whether one of these options or environment variables is set, and not empty."""
     return any(
-        name in os.environ or any(one == name or one.startswith(f"{name}=") for one in options)
+        os.environ.get(name) or any(one == name or one.startswith(f"{name}=") for one in options)
         for name in names
     )
 

@@ -55,6 +55,8 @@ class Share:
         core: processor core to which the generator is pinned; None to not pin it.
         seed: seed of random numbers.
         target: index of the only target of this share; None for all targets.
+        clients_before: number of the pretended clients of PROXY headers that connections of other
+            tests at the same time have.
         end_ns: instant after which no message becomes due, in nanoseconds of the monotonic clock;
             0 if the test was stopped. It is in shared memory, so that a change by the controller
             takes effect in all threads at once: where a thousand threads share the GIL, a thread
@@ -73,15 +75,23 @@ class Share:
     seed: int
     end_ns: c_int64
     target: int | None = None
+    clients_before: int = 0
 
     @classmethod
-    def alone(cls, plan: Plan, targets: Sequence[Sequence[Address]], seed: int = 0) -> Self:
+    def alone(
+        cls,
+        plan: Plan,
+        targets: Sequence[Sequence[Address]],
+        seed: int = 0,
+        clients_before: int = 0,
+    ) -> Self:
         """Return the share of a single generator, which has no end until `end_ns` is set.
 
         Args:
             plan: the test.
             targets: addresses of each target.
             seed: seed of random numbers.
+            clients_before: number of pretended clients that are not those of this share.
         """
         return cls(
             plan=plan,
@@ -95,6 +105,7 @@ class Share:
             core=None,
             seed=seed,
             end_ns=c_int64(NEVER),
+            clients_before=clients_before,
         )
 
     @property

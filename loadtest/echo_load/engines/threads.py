@@ -326,7 +326,8 @@ class _Client(threading.Thread):
     def _connect(self) -> EchoConnection | None:
         """Open the connection; count the failure and return None if that fails."""
         share, engine = self._share, self._engine
-        header = engine.headers.header(self.number) if engine.headers is not None else None
+        headers, client = engine.headers, share.clients_before + self.number
+        header = headers.header(client) if headers is not None else None
         engine.wait_for_turn_to_connect()
         with engine.connects:
             if engine.aborted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from echo_client.failure_kinds import LOSSES, MISMATCHES, FailureKind
@@ -84,14 +84,19 @@ def shortcomings(plan: Plan, stage: StageResult) -> list[str]:
     return [f"{stage.name}: {'; '.join(found)}" + (f" ({kinds})" if kinds else "")] if found else []
 
 
-def _proxy_hints(totals: Totals, evidence: Evidence) -> list[str]:
-    """Return the signs that the target does not expect the PROXY headers of a test."""
+def proxy_hints(kinds: Mapping[str, int], evidence: Evidence) -> list[str]:
+    """Return the signs that the target does not expect the PROXY headers of a test.
+
+    Args:
+        kinds: number of failures of each kind.
+        evidence: the first failure of each kind.
+    """
     if any(begins_header(one.received.data) for one in evidence.wrong_replies):
         return [
             "the PROXY header came back: the target does not expect one (an echo-server does with "
             "--proxy-protocol)"
         ]
-    if totals.errors.get(FailureKind.HANDSHAKE):
+    if kinds.get(FailureKind.HANDSHAKE):
         return ["TLS handshakes also fail if the target does not expect a PROXY header"]
     return []
 
@@ -111,7 +116,7 @@ def reach_verdict(
         failures.append("no message came back")
     failures += [hint for kind, hint in _HINTS.items() if totals.errors.get(kind)]
     if plan.send_proxy is not None:
-        failures += _proxy_hints(totals, evidence)
+        failures += proxy_hints(totals.errors, evidence)
     if end.failure is not None:
         failures.append(end.failure)
     if end.interrupted:

@@ -28,6 +28,7 @@ from echo_load.engines.share import back_off_seconds
 from echo_load.plan.payload import StampedPayload
 from echo_load.swarm.evidence import evidence_in
 from echo_load.swarm.polling import AT_ONCE, PolledStream, poller
+from echo_load.swarm.pretended_clients import clients_before
 from echo_load.swarm.settings import Settings
 
 # A random number of the test run, so that no two processes send the same messages.
@@ -94,7 +95,7 @@ class EchoClient:
     Args:
         environment: locust's environment.
         endpoint: the service.
-        settings: sizes, timeouts and TLS options.
+        settings: sizes, timeouts, and options of TLS and of PROXY headers.
     """
 
     def __init__(self, environment: Any, endpoint: Endpoint, settings: Settings) -> None:
@@ -113,6 +114,10 @@ class EchoClient:
         # The fast path, which is for plain streams only.
         self._stream: PolledStream | None = None
         self._tls = _context(settings.tls) if endpoint.scheme == "tls" else None
+        headers = settings.proxy_headers
+        # A user keeps its address when it connects again.
+        client = clients_before(environment, headers, 1) + 1
+        self._header = headers.header(client) if headers is not None else None
         # Bytes received beyond those that `receive` has returned.
         self._surplus = b""
 
@@ -136,6 +141,7 @@ class EchoClient:
                 connect_timeout=self._settings.connect_timeout,
                 tls=self._tls,
                 server_name=self._settings.tls.server_name,
+                header=self._header,
             )
             # Without the time that this greenlet waited for others that connect at the same time.
             took_ns.append(self._connection.connect_ns + self._connection.handshake_ns)

@@ -25,6 +25,20 @@ _TLS = (
         "Name that the server's certificate must be valid for; by default the host.",
     ),
 )
+_PROXY = (
+    (
+        "send-proxy",
+        "",
+        "Begin each connection with a PROXY protocol header of this version, v1 or v2, as a proxy "
+        "does; not over UDP.",
+    ),
+    (
+        "send-proxy-source",
+        "",
+        "Client address in the header; the connections have the addresses of a network such as "
+        "10.0.0.0/8 in turn. By default the connection's own address.",
+    ),
+)
 _BLOCKS = (
     ("block-connections", "100", "Number of connections per EchoBlockUser."),
     (
@@ -47,6 +61,7 @@ _TEST = (
 )
 GROUPS = {
     "Messages": _MESSAGES,
+    "PROXY protocol": _PROXY,
     "TLS": _TLS,
     "EchoBlockUser": _BLOCKS,
     "Test": _TEST,

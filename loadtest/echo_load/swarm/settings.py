@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from echo_client.opening_options import proxy_source
+from echo_client.proxy_header import ProxyHeaders
 from echo_client.tls import TlsOptions
 from echo_core.command_line import option_types
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
+from echo_core.proxy_protocol import Version
 from echo_core.units import parse_size_range
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bounds import MOST_CONNECTIONS
@@ -42,6 +45,8 @@ class Settings:
         timeout: seconds after which a reply is overdue.
         connect_timeout: seconds after which an attempt to connect fails.
         tls: options of TLS.
+        send_proxy: version of the PROXY header that connections begin with; None for no header.
+        send_proxy_source: addresses of the clients in these headers; None for the true ones.
         block_connections: number of connections of an EchoBlockUser.
         rate: messages per second of an EchoBlockUser; None for a closed loop.
         stages: numbers of users over time.
@@ -53,6 +58,8 @@ class Settings:
     timeout: float
     connect_timeout: float
     tls: TlsOptions
+    send_proxy: Version | None
+    send_proxy_source: str | None
     block_connections: int
     rate: float | None
     stages: tuple[StagePlan, ...]
@@ -89,11 +96,18 @@ class Settings:
                 server_name=getattr(options, "tls_server_name", None) or None,
                 insecure=bool(getattr(options, "tls_insecure", False)),
             ),
+            send_proxy=read("send-proxy", _proxy_version),
+            send_proxy_source=read("send-proxy-source", proxy_source),
             block_connections=read("block-connections", _CONNECTIONS.parse),
             rate=read("rate", option_types.RATE.parse),
             stages=read("stages", _stages, ()),
             thresholds=read("threshold", _thresholds, ()),
         )
+
+    @property
+    def proxy_headers(self) -> ProxyHeaders | None:
+        """The PROXY headers of all connections; None if they have none."""
+        return ProxyHeaders.of(self.send_proxy, self.send_proxy_source)
 
     def plan(self, target: Endpoint, engine: EngineName | None = None) -> Plan:
         """Return the plan of an EchoBlockUser; for an EchoUser only its payload is used.
@@ -116,6 +130,8 @@ class Settings:
                 timeout=self.timeout,
                 connect_timeout=self.connect_timeout,
                 tls=self.tls if target.scheme == "tls" else TlsOptions(),
+                send_proxy=self.send_proxy,
+                send_proxy_source=self.send_proxy_source,
             )
 
 
@@ -144,6 +160,12 @@ def _durations(text: str) -> tuple[float, float]:
     if least > most:
         raise InvalidValueError(f"{text!r} is not a range of durations; write it as in 1s-3s")
     return least, most
+
+
+def _proxy_version(text: str) -> str:
+    if text not in get_args(Version):
+        raise InvalidValueError(f"{text!r} is not v1 or v2")
+    return text
 
 
 def _stages(text: str) -> tuple[StagePlan, ...]:

@@ -19,6 +19,7 @@ from echo_load.swarm.client import EchoClient, resolved
 from echo_load.swarm.evidence import evidence_in
 from echo_load.swarm.histograms import histograms_of
 from echo_load.swarm.locust_stats import add_measurements
+from echo_load.swarm.pretended_clients import clients_before
 from echo_load.swarm.settings import Settings, parse_host
 
 _POLL_SECONDS = 0.01
@@ -106,7 +107,8 @@ class EchoBlockUser(_User):
         endpoint = parse_host(self.host)
         plan = self._settings.plan(endpoint, "hub")
         seed = random.SystemRandom().getrandbits(32)
-        share = Share.alone(plan, [resolved(endpoint)], seed)
+        before = clients_before(self.environment, plan.proxy_headers, plan.connections)
+        share = Share.alone(plan, [resolved(endpoint)], seed, before)
         recorder = Recorder(share.timeline, share.payload)
         engine = HubEngine(share, recorder)
         counted = Counts()

@@ -10,7 +10,7 @@ from typing import Any
 from echo_core.errors import ExitCode
 from echo_load.plan.thresholds import Figures, ThresholdResult
 from echo_load.report.evidence import evidence_rows
-from echo_load.results.verdict import is_tolerated
+from echo_load.results.verdict import is_tolerated, proxy_hints
 from echo_load.swarm.duration import duration_of
 from echo_load.swarm.evidence import evidence_in
 from echo_load.swarm.histograms import Histograms
@@ -135,10 +135,13 @@ def failures(environment: Any, histograms: Histograms, *, at_end: bool) -> list[
     )
     if at_end and not answered:
         found.append("no message came back")
-    limited = {one.metric for one in Settings.of(environment.parsed_options).thresholds}
+    settings = Settings.of(environment.parsed_options)
+    limited = {one.metric for one in settings.thresholds}
     kinds = _failed_kinds(environment.stats)
     if any(not is_tolerated(kind, limited) for kind in kinds):
         found.append(", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items())))
+    if settings.send_proxy is not None:
+        found += proxy_hints(kinds, evidence_in(environment).total())
     return found
 
 

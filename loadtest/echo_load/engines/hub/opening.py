@@ -251,7 +251,8 @@ class Opener:
     def _send_header(self, connection: HubConnection) -> int:
         """Send the PROXY header; return the `errno` if the connection is broken already, or 0."""
         assert self._headers is not None
-        header = self._headers.header(connection.number).encode(connection, connection.address)
+        number = self._share.clients_before + connection.number
+        header = self._headers.header(number).encode(connection, connection.address)
         try:
             # Not through TLS, which begins after it. An empty send buffer holds all of it.
             _socket.socket.send(connection, header)

@@ -13,6 +13,8 @@ LABEL org.opencontainers.image.version=0.1.0 org.opencontainers.image.licenses=M
 # What the server and the client need, without their sources: these change more often.
 FROM base AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# The build hook writes manual pages, which nobody reads in an image.
+ENV HATCH_BUILD_NO_HOOKS=true
 WORKDIR /source
 RUN python3 -m venv /opt/venv
 COPY pyproject.toml constraints.txt ./

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 from command_pages import Page, pages
@@ -16,20 +16,27 @@ from command_pages import Page, pages
 _FOLDER = Path(__file__).parents[1] / "build" / "man"
 
 
-def manual() -> dict[str, str]:
-    """Return the text of each page, by the name of its file."""
+def write_manual(folder: Path, version: str) -> None:
+    """Write a file for each page.
+
+    Args:
+        folder: directory in which they are written.
+        version: version of the package, which each page shows.
+    """
     every = list(pages())
     names = [page.name for page in every]
-    return {f"{_title(page.name)}.1": "\n".join(_lines(page, names)) + "\n" for page in every}
+    for page in every:
+        text = "\n".join(_lines(page, names, version)) + "\n"
+        (folder / f"{_title(page.name)}.1").write_text(text, encoding="ascii")
 
 
 def _title(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _lines(page: Page, names: list[str]) -> Iterator[str]:
+def _lines(page: Page, names: list[str], version: str) -> Iterator[str]:
     title = _title(page.name)
-    yield f'.TH {_plain(title.upper())} 1 "" "echoswarm {version("echoswarm")}" "User Commands"'
+    yield f'.TH {_plain(title.upper())} 1 "" "echoswarm {version}" "User Commands"'
     # Neither hyphenate words nor stretch lines: options and examples stand in the text.
     yield from (".nh", ".ad l")
     yield from (".SH NAME", rf"{_plain(title)} \- {_plain(page.summary.removesuffix('.'))}")
@@ -116,5 +123,4 @@ def _plain(text: str) -> str:
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if sys.argv[1:] else _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in manual().items():
-        (folder / name).write_text(text, encoding="ascii")
+    write_manual(folder, metadata.version("echoswarm"))

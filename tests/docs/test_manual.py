@@ -21,6 +21,19 @@ def manual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name.removesuffix(".1"): path for path in sorted(folder.iterdir())}
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which the package is installed, without what it needs."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    # What builds it is installed already.
+    wheel = ("wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", folder)
+    subprocess.run([*pip, *wheel, ROOT], check=True)
+    install = ("install", "--no-index", "--no-deps", "--ignore-installed", "--prefix", folder)
+    subprocess.run([*pip, *install, *folder.glob("*.whl")], check=True)
+    return folder
+
+
 def shown(path: Path) -> str:
     """Return a page as `man` shows it on 80 columns."""
     if shutil.which("man") is None or shutil.which("groff") is None:
@@ -96,3 +109,27 @@ def test_the_page_of_the_program_leads_to_those_of_its_commands(manual: dict[str
     for name in manual:
         if re.fullmatch(r"echo-load-[a-z]+", name):
             assert f"{name}(1)" in text
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_pages(manual: dict[str, Path], installed: Path) -> None:
+    pages = {path.stem: path for path in (installed / "share" / "man" / "man1").iterdir()}
+    assert set(pages) == set(manual)
+    for name, page in pages.items():
+        assert page.read_text() == manual[name].read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["echo-server", "echo-load run", "echo-load lab"])
+def test_man_finds_the_pages_of_programs_in_the_path(installed: Path, words: str) -> None:
+    if shutil.which("man") is None:
+        pytest.skip("man-db is not installed")
+    ended = subprocess.run(
+        ["man", "-w", *words.split()],
+        capture_output=True,
+        check=True,
+        text=True,
+        env={"PATH": f"{installed / 'bin'}:/usr/bin:/bin"},
+    )
+    name = words.replace(" ", "-")
+    assert ended.stdout.splitlines()[0] == str(installed / "share" / "man" / "man1" / f"{name}.1")

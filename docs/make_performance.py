@@ -1,4 +1,4 @@
-"""Writes the tables and plots of docs/performance.md and README.md from results of the benchmarks.
+"""Write the tables and plots of docs/performance.md and README.md from results of the benchmarks.
 
     python docs/make_performance.py [--from build/bench]
 
@@ -13,7 +13,7 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -26,15 +26,28 @@ RESULTS = DOCS / "performance"
 OURS = ("echo-server", "echo-load", "locust, Echo")
 _MARKED = re.compile(r"(<!-- (table|machine|summary)([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 README = DOCS.parent / "README.md"
-# Rows of the summary: a server and a generator each, and how they are called there.
-SUMMARY = (
-    ("echo-server", "echo-server", "echo-load run, hub", "echo-load run, every byte checked"),
-    ("Go, a goroutine per connection",) * 2 + ("locust, EchoBlockUser",) * 2,
-    ("uvloop, Protocol",) * 2 + ("uvloop, Protocol, unchecked", "uvloop, unchecked"),
-    ("gevent StreamServer, a greenlet per connection",) * 2 + ("echo-load run, threads",) * 2,
-    ("asyncio, Protocol",) * 2
-    + ("locust, a plain socket User, unchecked", "locust, a plain socket, unchecked"),
-)
+# Candidates in the columns of the summary, by suite, and other names for some of them.
+SUMMARY = {
+    "server": (
+        "echo-server",
+        "Go, a goroutine per connection",
+        "uvloop, Protocol",
+        "gevent StreamServer, a greenlet per connection",
+        "asyncio, Protocol",
+    ),
+    "generator": (
+        "echo-load run, hub",
+        "locust, EchoBlockUser",
+        "uvloop, Protocol, unchecked",
+        "echo-load run, threads",
+        "locust, a plain socket User, unchecked",
+    ),
+}
+RENAMED = {
+    "echo-load run, hub": "echo-load run, every byte checked",
+    "uvloop, Protocol, unchecked": "uvloop, unchecked",
+    "locust, a plain socket User, unchecked": "locust, a plain socket, unchecked",
+}
 # Suite, group, label of the horizontal axis.
 PLOTS = (
     ("server", "connections", "connections"),
@@ -60,35 +73,42 @@ def page(text: str, suites: dict[str, Suite]) -> str:
 
 
 def _summary(suites: dict[str, Suite]) -> str:
-    """Return the table of README.md: shares at 100 connections."""
+    """Return the table of README.md: shares at 100 connections, the highest first."""
     lines = ["| servers | share | generators | share |", "|---|---|---|---|"]
-    for server, server_name, generator, generator_name in SUMMARY:
-        cells: list[str] = []
-        for suite, candidate, shown in (
-            ("server", server, server_name),
-            ("generator", generator, generator_name),
-        ):
-            strong = "**" if candidate.startswith(OURS) and "threads" not in candidate else ""
-            share = _median_share(suites[suite], candidate)
-            cells += [f"{strong}{shown}{strong}", f"{strong}{share}{strong}"]
-        lines.append("| " + " | ".join(cells) + " |")
+    columns = (_ranked(suites[name], candidates) for name, candidates in SUMMARY.items())
+    lines += [f"| {server} | {generator} |" for server, generator in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n"
 
 
-def _median_share(suite: Suite, candidate: str) -> str:
+def _ranked(suite: Suite, candidates: Sequence[str]) -> list[str]:
+    """Return the cells of candidates and their shares, from the highest share to the lowest."""
+    ranked = [(_median_share(suite, candidate), candidate) for candidate in candidates]
+    ranked.sort(key=lambda one: one[0] or 0.0, reverse=True)
+    cells = []
+    for share, candidate in ranked:
+        strong = "**" if candidate.startswith(OURS) and "threads" not in candidate else ""
+        name = RENAMED.get(candidate, candidate)
+        written = "not measured" if share is None else f"{share:.2f}"
+        cells.append(f"{strong}{name}{strong} | {strong}{written}{strong}")
+    return cells
+
+
+def _median_share(suite: Suite, candidate: str) -> float | None:
     for one in suite.scenarios:
         if (one.group, one.x) == ("connections", 100) and candidate in one.rounds:
-            return f"{statistics.median(shares(one, one.rounds[candidate])):.2f}"
-    return "not measured"
+            return statistics.median(shares(one, one.rounds[candidate]))
+    return None
 
 
 def _machine(suite: Suite) -> str:
     machine, rounds = suite.machine, suite.rounds
-    times = f"medians of {rounds} interleaved rounds" if rounds > 1 else "one round"
     length = f" of {suite.seconds:g} s" if suite.seconds else ""
+    times = "one round" if rounds == 1 else f"medians of {rounds} interleaved rounds"
+    # The range of two values is the values themselves.
+    note = " (the brackets show both)" if rounds == 2 else ""
     left_out = "".join(f" Left out: {name} ({why})." for name, why in suite.left_out.items())
     return (
-        f"Measured on {suite.date} at revision {suite.revision}: {times}{length}, Python "
+        f"Measured on {suite.date} at revision {suite.revision}: {times}{length}{note}, Python "
         f"{machine.python}, {machine.cores} cores ({machine.processor}), "
         f"{machine.memory_gib:g} GiB, Linux {machine.kernel}.{left_out}\n"
     )

@@ -260,10 +260,11 @@ def echo_server(
     and `admin http://HOST:PORT` for --admin; logs go to standard error. Without --listen, listeners
     passed by systemd are served.
 
-    SIGTERM or Ctrl-C drains: no new connection is accepted, and open ones may finish. A second
-    signal, more than a second later, ends the server at once. With --workers 2 or more, or with
-    --admin, a supervisor watches the workers: it replaces one that dies, and on SIGHUP replaces all
-    of them by new processes, one after the other, without refusing a connection.
+    SIGTERM or Ctrl-C drains: connections in the backlog are still accepted, then no more, and open
+    ones may finish. A second signal, more than a second later, ends the server at once. With
+    --workers 2 or more, or with --admin, a supervisor watches the workers: it replaces one that
+    dies, and on SIGHUP replaces all of them by new processes, one after the other, without refusing
+    a connection.
 
     Every option can also be set in the environment: ECHO_SERVER_PORT=50007.
 

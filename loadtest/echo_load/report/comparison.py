@@ -148,8 +148,8 @@ def _amount(change: Change, value: float) -> str:
 
 
 def _points(change: Change, value: float) -> str:
-    # The difference of two shares is in percentage points.
-    return f"{value * 100:+.2f}" if change.unit == "share" else f"{value * 100:+.1f}"
+    # The difference of two shares is in percentage points. `z` avoids a negative zero.
+    return f"{value * 100:+z.2f}" if change.unit == "share" else f"{value * 100:+z.1f}"
 
 
 def _unit(change: Change) -> str:

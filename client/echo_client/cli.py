@@ -91,7 +91,7 @@ def _ip_address(text: str) -> str:
     "--datagrams",
     type=click.Choice(["lines", "input"]),
     default="lines",
-    help="What a pipe sends as one datagram over UDP: each line, or the whole input.",
+    help="Unit that a pipe sends as one datagram over UDP: each line, or the whole input.",
 )
 @ping_options
 @settings.config_option

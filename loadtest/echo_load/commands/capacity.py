@@ -100,12 +100,12 @@ _EXAMPLES = (
     type=_LEVEL,
     help="Lowest rate, or number of connections, to try.  [default: 10; 1 connection]",
 )
-@click.option("--highest", type=_LEVEL, help="Highest one to try.")
+@click.option("--highest", type=_LEVEL, help="Highest rate, or number of connections, to try.")
 @click.option(
     "-d",
     "--duration",
     type=option_types.POSITIVE_DURATION,
-    help="Duration of each step.  [default: what the percentiles of the SLO need, 4s to 30s; two "
+    help="Duration of each step.  [default: as long as the SLO's percentiles need, 4s to 30s; two "
     "cycles]",
 )
 @click.option(

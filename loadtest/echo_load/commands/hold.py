@@ -45,7 +45,7 @@ _EXAMPLES = (
     "-d",
     "--duration",
     type=option_types.POSITIVE_DURATION,
-    help="How long to hold the connections once all are open.  [default: two cycles]",
+    help="Time to hold the connections once all are open.  [default: two cycles]",
 )
 @click.option(
     "--cycle",

@@ -53,7 +53,8 @@ _EXAMPLES = (
 @click.option(
     "--precision",
     type=option_types.POSITIVE_DURATION,
-    help="Narrow the answer down to this.  [default: a hundredth of the pause]",
+    help="Largest distance between the longest pause that is kept and the shortest that is not.  "
+    "[default: a hundredth of the latter]",
 )
 @click.option(
     "--at-least",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = (
     Example(
-        "Until Ctrl-C; exit code 99 if the target was out for more than two seconds",
+        "Until Ctrl-C; exit code 99 if the target was unavailable for more than two seconds",
         "echo-load watch --outage-budget 2s 10.0.0.7:50007",
     ),
     Example(
@@ -51,14 +51,14 @@ _EXAMPLES = (
     "-d",
     "--duration",
     type=option_types.POSITIVE_DURATION,
-    help="How long to watch.  [default: until stopped by Ctrl-C]",
+    help="Time to watch.  [default: until stopped by Ctrl-C]",
 )
 @click.option(
     "--interval",
     type=option_types.POSITIVE_DURATION,
     default="50ms",
-    help="Interval at which each target is probed on a kept connection, each in its turn, and as "
-    "often on a new one.",
+    help="Interval at which each target is probed on a kept connection, each in turn, and as often "
+    "on a new one.",
 )
 @heading("Connections")
 @click.option(
@@ -72,7 +72,7 @@ _EXAMPLES = (
 @click.option(
     "--outage-budget",
     type=option_types.DURATION,
-    help="Longest time that any target may be out in all, or the exit code is 99.",
+    help="Longest total time that any target may be unavailable, or the exit code is 99.",
 )
 @options.payload_size_option
 @options.single_source_options

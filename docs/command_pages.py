@@ -1,4 +1,4 @@
-"""What the reference and the manual pages say about each command, taken from the commands."""
+"""The contents of the reference and the manual pages, taken from the commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXIT_CODES = "Exit codes: "
 
 @dataclass(frozen=True)
 class Page:
-    """What there is to say about a command.
+    """The description of a command.
 
     Attributes:
         name: the command with the group that it is in, such as `echo-load run`.

@@ -12,7 +12,7 @@ _NUMBER_BYTES = 8
 
 
 class Outcome(Enum):
-    """What arrived."""
+    """The kind of a reply that arrived."""
 
     REPLY = auto()
     WRONG = auto()
@@ -130,7 +130,7 @@ class DatagramReplies:
 
     @property
     def bytes_begun(self) -> int:
-        """0: a datagram is whole."""
+        """Always 0, because a datagram arrives whole."""
         return 0
 
     def arrived(self, data: bytes) -> Iterator[Arrival]:

@@ -15,7 +15,7 @@ from echo_core.units import format_count, format_time
 
 @dataclass(slots=True)
 class PingCounts:
-    """What became of the messages of a ping.
+    """The outcomes of the messages of a ping.
 
     Attributes:
         messages: number of messages so far.

@@ -37,7 +37,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class InvalidHeaderError(EchoswarmError):
-    """What a connection began with is not a valid header.
+    """The bytes at the beginning of a connection are not a valid header.
 
     The message does not contain the data, which may be confidential.
     """

@@ -155,7 +155,7 @@ class Run:
             self.measure(rates, group="tls", label=label, x=count * depth, reference=OPENSSL)
 
     def lateness(self) -> None:
-        """How late messages leave in an open loop, at half of the closed loop's rate."""
+        """The lateness of messages in an open loop, at half of the closed loop's rate."""
         for count in (100, 1000):
             workload = count, SIZE
             top = statistics.median(

@@ -45,7 +45,7 @@ IN_USE = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 @dataclass(frozen=True)
 class Step:
-    """What was measured with one number of connections.
+    """The measurements with one number of connections.
 
     Attributes:
         open_seconds: time until all connections were open.

@@ -204,9 +204,9 @@ def test_several_results_are_compared_at_the_top(
         verdict = section.get_by_text("too few repeats").first
         assert verdict.is_visible()
         # The verdicts are seen without scrolling.
-        place = rows.nth(1).locator("td").first.bounding_box()
-        assert place is not None
-        assert place["x"] + place["width"] <= 390
+        box = rows.nth(1).locator("td").first.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
         above = section.bounding_box()
         below = opened.page.locator(".verdict").first.bounding_box()
         assert above is not None

@@ -1,4 +1,4 @@
-"""Where connections come from, and why some cannot be opened."""
+"""The source addresses of connections, and the errors of those that cannot be opened."""
 
 from __future__ import annotations
 

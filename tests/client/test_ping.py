@@ -338,7 +338,7 @@ def test_an_unknown_name_is_one_line() -> None:
 
 
 def test_standard_input_is_left_alone(echo_server: EchoServerProcess) -> None:
-    """As in `while read host; do echo-client -n 3 $host; done < hosts`."""
+    """A loop such as `while read host; do echo-client -n 3 $host; done < hosts` relies on it."""
     result = subprocess.run(
         ["sh", "-c", '"$@"; cat', "sh", *CLIENT, "-n", "1", echo_server.url],
         input=b"the next host",

@@ -384,7 +384,7 @@ def test_an_unwritable_history_does_not_prevent_the_prompt(
 def test_a_user_without_a_home_directory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As in a container that runs with a user id of its own."""
+    """A container may run with a user id that the system does not know."""
 
     def unknown(_number: int) -> None:
         raise KeyError("no such user")

@@ -60,7 +60,7 @@ def test_no_image_runs_as_root(images: Images, target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_program_receives_signals(images: Images, target: str) -> None:
-    """There is no shell in between."""
+    """No shell runs between the container and the program."""
     (program,) = inspect(images.of(target))["Config"]["Entrypoint"]
     assert program == {"loadtest": "echo-load"}.get(target, f"echo-{target}")
     said = docker("run", "--rm", images.of(target), "--version")

@@ -33,7 +33,7 @@ def attempt(
 def outcome(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """What the command printed, or the line that refused it."""
+    """The output of the command, or the line that refused it."""
     monkeypatch.setattr(sys, "argv", ["try", *arguments])
     with pytest.raises(SystemExit) as ended:
         program.run(attempt, "try")

@@ -81,7 +81,7 @@ def test_a_variable_named_after_the_parameter_still_works(variable: str) -> None
 
 
 def service_links(name: str) -> dict[str, str]:
-    """What Kubernetes tells of a service (kubelet/envvars)."""
+    """The variables that Kubernetes sets for a service (kubelet/envvars)."""
     return {
         f"{name}_SERVICE_HOST": "10.0.0.1",
         f"{name}_SERVICE_PORT": "50007",

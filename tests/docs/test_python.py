@@ -72,7 +72,7 @@ def test_the_example_of_an_asyncio_service() -> None:
 
 
 def checked(*files: Path, cache: Path) -> str:
-    """What `mypy --strict` says about files."""
+    """The output of `mypy --strict` for files."""
     process = run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), *map(str, files)],
         MYPYPATH=os.pathsep.join(str(ROOT / name) for name in PACKAGES),

@@ -1,4 +1,4 @@
-"""Where the server listens: families, unix sockets, inherited descriptors."""
+"""The server's listeners: address families, unix sockets, inherited descriptors."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_descriptors_that_are_not_listeners() -> None:
 
 @pytest.mark.slow
 def test_readiness_is_notified(start_server: StartServer, tmp_path: Path) -> None:
-    """What systemd is told by a service of type notify."""
+    """A service of type notify sends its state to systemd."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(DEADLINE)
         manager.bind(str(tmp_path / "notify"))
@@ -287,7 +287,7 @@ ENGINES = ("hub", "greenlets", "threads")
 
 
 def assert_all_connect(url: str, within: Sequence[str] = ()) -> None:
-    """What a server announces our own clients can connect to, as it stands there."""
+    """Check that our own clients can connect to an announced address as it is."""
     result = run([*within, *CLIENT, url], stdin=b"over there")
     assert (result.returncode, result.stdout) == (0, b"over there"), result.stderr
     for engine in ENGINES:

@@ -1,4 +1,4 @@
-"""What seldom happens to a server, and must not cost it anything."""
+"""Rare circumstances that must not harm a server."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_drain_serves_the_backlog_of_a_dead_worker(
 
 
 def is_dead(pid: int) -> bool:
-    """Whether a process has ended, with all its threads, and only has to be reaped."""
+    """Return whether a process has ended, with all its threads, and only has to be reaped."""
     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
 

@@ -1,4 +1,4 @@
-"""What queueing theory knows of a single worker with a fixed service time: the M/D/1 queue."""
+"""Queueing theory of a single worker with a fixed service time: the M/D/1 queue."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class Page(HTMLParser):
     def row(self, name: str, after: str = "") -> list[str]:
         """Return the cells of the first table row with this name, after a text if it is given."""
         texts = [text for text in self.text if text]
-        place = texts.index(name, texts.index(after) if after else 0)
-        return texts[place + 1 : place + 3]
+        index = texts.index(name, texts.index(after) if after else 0)
+        return texts[index + 1 : index + 3]
 
     def shows(self, text: str) -> bool:
         return text in " ".join(self.text)

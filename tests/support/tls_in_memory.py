@@ -34,7 +34,7 @@ class TlsInMemory:
         accepted.sendall(self._outgoing.read())
 
     def receive_exactly(self, size: int) -> bytes:
-        """Receive and decrypt so many bytes."""
+        """Receive and decrypt `size` bytes."""
         received = b""
         while len(received) < size:
             try:

@@ -259,7 +259,7 @@ def test_a_signal_to_the_command_ends_locust_too(start_server: StartServer) -> N
 
 
 def test_every_option_has_an_environment_variable() -> None:
-    """That includes flags."""
+    """Flags have variables, too."""
     program = (
         "import echo_load.swarm.locustfile\n"
         "from echo_load.swarm.options import INSECURE, OPTIONS\n"

@@ -10,7 +10,7 @@ from echo_load.measure.counts import Counts
 
 
 class SeveralEngines:
-    """Runs several engines at the same time.
+    """An engine that runs several engines at the same time.
 
     Args:
         engines: the engines.

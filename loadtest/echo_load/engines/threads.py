@@ -41,7 +41,7 @@ _LONGEST_SLEEP_SECONDS = 0.1
 
 
 class ThreadsEngine:
-    """Runs each connection of a share in a thread, named `conn-00001` and so on.
+    """An engine with a thread for each connection of a share, named `conn-00001` and so on.
 
     Args:
         share: the share of the generator.

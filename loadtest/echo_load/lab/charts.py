@@ -95,7 +95,7 @@ def _beside(measurements: Sequence[Measurement]) -> tuple[list[Trace], dict[str,
         "hovertemplate": "%{text}<extra></extra>",
         "meta": {"colour": "run-0"},
     }
-    # Room above the first row and below the last one.
+    # Space above the first row and below the last one.
     yaxis = {"type": "category", "range": [len(labels) - 0.4, -0.6], "showgrid": True}
     return [trace], _layout(_axis(measurements, beyond=0.05), yaxis, legend=False)
 

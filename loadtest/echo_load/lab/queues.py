@@ -53,7 +53,7 @@ def bound_a_queue(_quick: bool) -> Iterator[Measurement]:
     put.start()
     taken = [items.get() for _ in range(3)]
     put.join()
-    yield Measurement("a put went on once there was room", (taken == [1, 2, 3],), "yes/no")
+    yield Measurement("a put went on once an item had been taken", (taken == [1, 2, 3],), "yes/no")
     began = time.perf_counter()
     try:
         items.get(timeout=0.05)
@@ -69,7 +69,9 @@ def conclude_bounds(measurements: Measurements) -> Conclusion:
         missing = "Full" if full is None else "Empty"
         return Conclusion("does not hold", f"{missing} was not raised within its timeout of 50 ms")
     return Conclusion.when(
-        full >= 0.049 and empty >= 0.049 and bool(raised["a put went on once there was room"]),
+        full >= 0.049
+        and empty >= 0.049
+        and bool(raised["a put went on once an item had been taken"]),
         f"a put into a full queue raised Full after {written(full, 's')}, a get from an empty one "
         f"Empty after {written(empty, 's')}; without a timeout they wait.",
     )

@@ -41,7 +41,7 @@ class Control:
 
     @property
     def proves_drops(self) -> bool:
-        """Whether the target has answered a message that was sent after the last drop."""
+        """True if the target has answered a message that was sent after the last drop."""
         return max(self._proven_at, self._connection.proven_at) >= self._dropped_at
 
     def fileno(self) -> int:

@@ -155,7 +155,7 @@ class TargetProbes:
 
     @property
     def idle(self) -> bool:
-        """Whether no probe is in flight."""
+        """True if no probe is in flight."""
         with self._findings.lock:
             return not self._in_flight
 

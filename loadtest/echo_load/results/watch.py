@@ -136,7 +136,7 @@ class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def paused(self) -> str | None:
-        """What the watch itself missed, in a few words; None if it ran all the time."""
+        """A summary of the watch's own pauses; None if it ran all the time."""
         if not self.pauses:
             return None
         times = f" {len(self.pauses):,} times, in all" if len(self.pauses) > 1 else ""

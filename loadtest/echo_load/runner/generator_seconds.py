@@ -1,4 +1,4 @@
-"""What the generators used and how late they were in each second of a test."""
+"""The processor time and lateness of generators in each second of a test."""
 
 from __future__ import annotations
 

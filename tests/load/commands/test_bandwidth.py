@@ -167,7 +167,7 @@ def test_a_bandwidth_that_is_too_low_aborts(start_server: StartServer) -> None:
 
 @pytest.mark.slow
 def test_bandwidths_are_compared(start_server: StartServer) -> None:
-    """As many messages, but twice as large."""
+    """The second result has as many messages, but twice as large."""
     url = start_server().url
     results = [
         loaded(

@@ -20,7 +20,7 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
 
 
 def sent(payload: Payload, counts: list[int], first: int = 0) -> InFlight:
-    """Messages that have left, in runs of so many."""
+    """Messages that have left, in runs of `counts` messages."""
     in_flight = InFlight()
     for count in counts:
         data, ends = payload.run(CONNECTION, first, count)

@@ -250,7 +250,7 @@ def test_every_datagram_is_counted_for_what_it_is(count: int, data: st.DataObjec
     assert one.counts.errors["lost"] == expired - len(late) == len(set(range(before)) - arrived)
     assert one.counts.errors["timeout"] <= len(late)
     out_of_order = sum(
-        number < max(in_time[:place], default=-1) for place, number in enumerate(in_time)
+        number < max(in_time[:index], default=-1) for index, number in enumerate(in_time)
     )
     assert one.counts.errors["timeout"] + one.counts.errors["reordered"] == out_of_order + len(late)
     assert set(one.said) <= {"duplicated", "lost", "timeout", "reordered"}

@@ -46,7 +46,7 @@ def ready() -> Iterator[select.epoll]:
 
 
 def test_a_generator_that_is_behind_receives_between_its_sends(ready: select.epoll) -> None:
-    """It would otherwise count replies as late that had arrived."""
+    """Otherwise replies that had arrived would be counted as late."""
     connections = 1000
     target = Endpoint.parse("udp://127.0.0.1:9")
     [address] = resolve(target)

@@ -19,14 +19,14 @@ ENDING = (("truncate", "truncated"), ("close", "closed"), ("reset", "reset"))
 
 
 def injected(server: EchoServerProcess, kind: str) -> float:
-    """How often a fault was injected; it must have been, and no other."""
+    """The number of times that a fault was injected; it must have been, and no other."""
     of_kind = server.metric("faults_injected_total", kind=kind)
     assert of_kind == server.metric("faults_injected_total") > 0
     return of_kind
 
 
 def at_least(latency: Latency, seconds: float) -> int:
-    """How many of the latencies are at least that long, to the histogram's three digits."""
+    """The number of latencies that are at least that long, to the histogram's three digits."""
     histogram = HdrHistogram.decode(latency.histogram)
     lowest = 0.99 * seconds * 1e9
     found: int = sum(

@@ -1,4 +1,4 @@
-"""What connections are opened with: PROXY headers, socket options, the TLS that was negotiated."""
+"""The opening of connections: PROXY headers, socket options, the TLS that was negotiated."""
 
 from __future__ import annotations
 

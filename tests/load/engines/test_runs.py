@@ -1,4 +1,4 @@
-"""Runs of messages: what leaves together on a pipelined connection, and comes back as a stream."""
+"""Messages sent together on a pipelined connection, whose replies come back as a stream."""
 
 from __future__ import annotations
 

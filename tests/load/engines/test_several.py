@@ -239,7 +239,7 @@ def test_a_threshold_on_one_target_aborts(start_server: StartServer) -> None:
 
 @pytest.mark.slow
 def test_a_threshold_on_one_target_tolerates_no_errors(start_server: StartServer) -> None:
-    """It says nothing about the others."""
+    """The threshold does not cover the other target."""
     targets = [start_server("--fault", "reset@10%").url for _ in range(2)]
     code, result = loaded(
         "run", *targets, "-c", "2", "-n", "200", "--threshold", f"errors{{{targets[0]}}}<50%"

@@ -158,7 +158,7 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
 
 
 def test_threads_that_the_system_refuses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when a limit of processes or of memory is reached."""
+    """A limit of processes or of memory may be reached."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:

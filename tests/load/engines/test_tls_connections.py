@@ -140,7 +140,7 @@ def test_a_server_name_outside_ascii(certificates: Certificates, engine: str) ->
 
 
 def test_surplus_in_the_record_of_a_reply(certificates: Certificates) -> None:
-    """It is in OpenSSL's buffer, where epoll does not see it."""
+    """The surplus is in OpenSSL's buffer, where epoll does not see it."""
 
     def serve(accepted: socket.socket) -> None:
         secured, message = speak(certificates, accepted)

@@ -113,7 +113,7 @@ def ordered(first: float, last: float, lowest: float) -> Forged:
 def bounded(full: float, empty: float, went_on: float) -> Forged:
     return [
         ("Full after", "", full),
-        ("a put went on once there was room", "", went_on),
+        ("a put went on once an item had been taken", "", went_on),
         ("Empty after", "", empty),
     ]
 

@@ -62,7 +62,7 @@ def test_the_theory_is_that_of_one_worker_with_a_fixed_service_time() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_rate_at_which_a_single_worker_becomes_too_slow_is_found() -> None:
-    """How exact the answer is depends on the machine: tests/benchmarks/capacity_accuracy.py."""
+    """The machine limits the precision, which tests/benchmarks/capacity_accuracy.py measures."""
     service, limit = 0.005, 0.05
     with KnownDelays(service=service) as target:
         code, capacity = answered(

@@ -44,7 +44,7 @@ def searched(*arguments: str) -> tuple[int, Result, IdleResult]:
 
 
 def all_after(found: IdleResult, seconds: float) -> None:
-    """What the answer has to be like whatever the machine is busy with."""
+    """Check what holds for the answer even on a busy machine."""
     assert found.dropped_seconds is not None
     assert 0 < found.kept_seconds < found.dropped_seconds
     # No connection is dropped too soon; the idleness begins with a packet, a little before it is

@@ -1,4 +1,4 @@
-"""What may be given for a field of a plan, and what is said about anything else."""
+"""The values that a field of a plan accepts, and the errors for all others."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_naming_a_target_twice_gives_it_no_more_ports() -> None:
 
 
 def test_a_port_stays_taken_for_a_minute_and_on_the_loopback_for_a_second() -> None:
-    """These are the defaults of the kernel."""
+    """The expected times are the defaults of the kernel."""
     reuse = int(Path("/proc/sys/net/ipv4/tcp_tw_reuse").read_text())
     assert time_wait_seconds(loopback=False) == (1.0 if reuse == 1 else 60.0)
     assert time_wait_seconds(loopback=True) == (60.0 if reuse == 0 else 1.0)

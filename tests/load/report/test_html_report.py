@@ -276,8 +276,8 @@ def test_several_results_are_compared_at_the_top_as_compare_does(closed: Result)
     assert texts.index(counted(comparison)) < texts.index("Key figures")
     for change in comparison.changes:
         written = written_change(change)
-        place = texts.index(change.figure)
-        assert texts[place + 1 : place + 6] == [
+        index = texts.index(change.figure)
+        assert texts[index + 1 : index + 6] == [
             written.verdict,
             written.change,
             written.interval,

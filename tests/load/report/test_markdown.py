@@ -31,7 +31,7 @@ PARSER = MarkdownIt("commonmark").enable("table")
 
 
 class Summary:
-    """What a reader sees.
+    """A summary as a reader sees it.
 
     Attributes:
         headings: text of the headings.

@@ -152,7 +152,7 @@ def test_figures_that_do_not_vary_are_equal_or_different() -> None:
 
 
 def test_a_figure_that_differs_exactly_does_not_make_others_fail() -> None:
-    """As an open loop whose messages are twice as large: its bandwidth is doubled each time."""
+    """An open loop whose messages are twice as large has exactly twice the bandwidth."""
     exact = Samples("s", "bandwidth", "bytes per second", True, [2e4] * 4, [4e4] * 4)
     noisy = Samples("s", "response p50", "us", False, [195, 49742, 182, 183], [227, 239, 215, 2910])
     clear = Samples("s", "response p99", "us", False, [100, 101, 102, 103], [200, 201, 202, 203])

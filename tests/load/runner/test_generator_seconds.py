@@ -1,4 +1,4 @@
-"""What the generators used and how late they were in each second."""
+"""The processor time and lateness of generators in each second."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_waiting_does_not_advise_more_generators() -> None:
 
 
 def test_lateness_without_work_does_not_advise_more_generators() -> None:
-    """It does not advise another engine, either."""
+    """Another engine is not advised, either."""
     woken_late = (
         "the generators had processor time to spare but were woken late, as happens on virtual or "
         "busy machines; generate from another machine"

@@ -83,7 +83,7 @@ def test_connections_lost_while_nothing_is_due_are_counted(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_test_without_any_connection_left_ends_at_once(engine: str) -> None:
-    """Its figures are those of the whole planned time."""
+    """The figures are those of the whole planned time."""
     begin = time.monotonic()
     with Service(all_end_after_one()) as service:
         _, result = loaded(

@@ -50,7 +50,7 @@ def descriptors(pid: int) -> int:
 
 
 def assert_all_are_served(server: EchoServerProcess) -> None:
-    """Open so many connections that each listener gets some."""
+    """Open enough connections for each listener to get some."""
     with ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(MANY)]
         assert all(map(echoes, connections))
@@ -66,7 +66,7 @@ def assert_all_datagrams_are_served(port: int) -> None:
 
 
 def until_down(server: EchoServerProcess, count: int) -> None:
-    """Wait until so many of several workers are down and others serve in their place."""
+    """Wait until `count` of several workers are down, and others serve their listeners."""
     state = f"workers {'is' if count == 1 else 'are'} down\n"
 
     def are_down() -> bool:
@@ -220,7 +220,7 @@ def test_a_substitute_that_dies_or_is_replaced(start_server: StartServer, tmp_pa
 
 @pytest.mark.slow
 def test_a_substitute_without_descriptors(start_server: StartServer, tmp_path: Path) -> None:
-    """It says so, is not ready, and takes over as soon as it can."""
+    """The server says so, is not ready, and takes over as soon as it can."""
     file = tmp_path / "server.toml"
     server = start_with_config(
         start_server, file, "--workers", "2", *ADMIN, preexec=limit_descriptors

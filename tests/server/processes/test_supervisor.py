@@ -40,7 +40,7 @@ def is_over(pid: int) -> bool:
 def connections_by_worker(
     server: EchoServerProcess, stack: ExitStack, count: int
 ) -> dict[str, list[socket.socket]]:
-    """Connections by the slot that serves them: at least so many for each of two."""
+    """Connections by the slot that serves them: at least `count` for each of two."""
     served: dict[str, list[socket.socket]] = {"0": [], "1": []}
     while min(map(len, served.values())) < count:
         before = server.metric("connections_accepted_total", worker="0")
@@ -61,7 +61,7 @@ def until_restarts(server: EchoServerProcess, count: int) -> None:
 
 @pytest.mark.untraced
 def test_the_supervisor_is_not_patched_and_has_no_hub(start_server: StartServer) -> None:
-    """Nothing of gevent is loaded in it, which is loaded in its workers."""
+    """The supervisor does not load gevent; its workers do."""
     server = start_server("--workers", "2", *ADMIN)
     assert server.get("/metrics")[0] == 200
 
@@ -107,7 +107,7 @@ def test_connections_reach_every_worker(start_server: StartServer) -> None:
 
 @pytest.mark.parametrize("replies", [1, 2, 4, 8, 16])
 def test_a_killed_worker_loses_few_counts(start_server: StartServer, replies: int) -> None:
-    """It is killed in the middle of a batch, as soon as some replies have come."""
+    """The worker is killed in the middle of a batch, as soon as some replies have come."""
     server = start_server(*ADMIN)
     (worker,) = server.workers()
     poll = select.poll()
@@ -351,7 +351,7 @@ def test_a_second_signal_ends_all_processes_at_once(start_server: StartServer) -
 
 @pytest.mark.slow
 def test_a_signal_sent_to_every_process_counts_once(start_server: StartServer) -> None:
-    """As systemd does, and pkill; what began is a drain, and not cut short by repetitions."""
+    """A drain is not cut short by repetitions, which systemd and pkill send."""
     server = start_server("--workers", "2", *ADMIN)
     with ExitStack() as stack:
         served = connections_by_worker(server, stack, 1)

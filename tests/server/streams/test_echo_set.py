@@ -142,7 +142,7 @@ class BrokenError(Exception):
 
 
 def of(make_set: MakeDescriptorSet, kind: type[EchoSet] = EchoSet) -> Callable[..., EchoSet]:
-    """What makes echo sets that learn of readiness in this way."""
+    """A function that makes echo sets which learn of readiness in this way."""
     return partial(kind, make_set=make_set)
 
 
@@ -187,7 +187,7 @@ def test_an_error_while_echoing_ends_that_connection(
 
 @both_kinds
 def test_an_error_while_ending_a_connection_leaves_the_others(make_set: MakeDescriptorSet) -> None:
-    """It escapes from the batch; the callback of the hub must still be called again."""
+    """The error escapes from the batch; the callback of the hub must still be called again."""
     with (
         serving(of(make_set, failing("end", BrokenError("on purpose")))) as server,
         server.connect() as witness,
@@ -203,7 +203,7 @@ def test_an_error_while_ending_a_connection_leaves_the_others(make_set: MakeDesc
 
 
 class ReadsWhenWritable(Connection):
-    """Its first receive has to wait until it can be sent to, as TLS's may."""
+    """A connection whose first receive has to wait until it is writable, as TLS's may."""
 
     __slots__ = ("_was_writable",)
 
@@ -215,7 +215,7 @@ class ReadsWhenWritable(Connection):
 
 
 class SendsWhenReadable(Connection):
-    """Each send has to wait until there is something to read, as TLS's may."""
+    """A connection whose sends have to wait until it is readable, as TLS's may."""
 
     __slots__ = ("_was_readable",)
 

@@ -122,7 +122,7 @@ def test_a_full_read_is_followed_by_larger_ones(
 
 
 class Endless(Connection):
-    """It has always more to receive than there is room for."""
+    """A connection that always has more to receive than the buffer can hold."""
 
     __slots__ = ()
 

@@ -44,7 +44,7 @@ def held(server: EchoServerProcess, count: int) -> Iterator[list[socket.socket]]
 
 
 def is_turned_away(connection: socket.socket) -> bool:
-    """Whether the server has closed a connection without a byte."""
+    """Return whether the server has closed a connection without a byte."""
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -96,7 +96,7 @@ def test_churn_at_a_limit_with_waiting_connections(start_server: StartServer) ->
 
 @pytest.mark.slow
 def test_the_limit_is_never_exceeded(start_server: StartServer) -> None:
-    """Workers that reach for the last places at once, again and again."""
+    """Workers that accept the last free connections at the same time, repeatedly."""
     server = start_server("--max-connections", "5", "--workers", "3", *ADMIN)
     for _ in range(20):
         with ExitStack() as stack:
@@ -173,7 +173,7 @@ def test_a_connection_that_is_not_read_is_idle(start_server: StartServer) -> Non
 def test_a_slow_reader_is_not_idle(
     start_server: StartServer, tmp_path: Path, listen: str, half_closed: bool
 ) -> None:
-    """It reads too little in a timeout for the kernel to take more from the server."""
+    """The client reads too little in a timeout for the kernel to take more from the server."""
     server = start_server("--listen", listen.format(tmp_path), "--idle-timeout", "2s")
     with connected(server) as slow:
         left = fill(slow)
@@ -316,7 +316,7 @@ WAITS = ("--max-connections", "2", "--when-full", "wait")
 
 @contextmanager
 def waiting(server: EchoServerProcess, count: int) -> Iterator[list[socket.socket]]:
-    """Connections that have sent something and wait for a place."""
+    """Connections that have sent something and wait to be accepted."""
     with ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(count)]
         for connection in connections:
@@ -360,7 +360,7 @@ def test_connections_still_waiting_after_a_drain_are_closed(
     with held(server, 2), waiting(server, 20) as connections:
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
-        # A worker that ends gives places back, which another one may still fill.
+        # A worker that ends releases reservations, which another one may still use.
         turned_away = sum(map(is_turned_away, connections))
     lines = [line for line in server.log().splitlines() if "that waited to be accepted" in line]
     assert sum(json.loads(line)["waiting"] for line in lines) == turned_away > 0
@@ -371,7 +371,7 @@ def test_connections_still_waiting_after_a_drain_are_closed(
 def test_new_connections_do_not_prolong_a_drain(
     start_server: StartServer, options: tuple[str, ...]
 ) -> None:
-    """Those that open the next connection before they are done with one keep a queue full."""
+    """Clients that open the next connection before they end one keep the backlog full."""
     server = start_server(*WAITS, *options, "--drain-timeout", "1h")
 
     def come_back(connection: socket.socket) -> None:

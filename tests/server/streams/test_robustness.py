@@ -1,4 +1,4 @@
-"""What the network may send: the server goes on, says nothing of it and does not grow."""
+"""Input that the network may send: the server continues, logs nothing and does not grow."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_a_half_closed_connection_gets_everything_back_and_then_the_end(
 
 
 def test_a_mebibyte_to_a_slow_reader(echo_server: EchoServerProcess) -> None:
-    """Nothing is read until everything that both ends' buffers hold has been sent."""
+    """The client reads nothing until it has sent all that the buffers of both ends hold."""
     sent = os.urandom(1 << 20)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -253,7 +253,7 @@ def test_a_second_signal_ends_at_once(echo_server: EchoServerProcess) -> None:
 
 
 def test_repetitions_of_a_signal_are_ignored(echo_server: EchoServerProcess) -> None:
-    """As timeout(1) sends them, to its child and to the group that this is in."""
+    """A program such as timeout(1) signals both its child and the child's group."""
     with echo_server.connect() as connection:
         assert echoes(connection)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):

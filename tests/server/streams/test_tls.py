@@ -298,7 +298,7 @@ def test_resets_are_counted_as_resets(
 def test_a_reset_of_a_connection_that_is_held(
     start_server: StartServer, certificates: Certificates
 ) -> None:
-    """It is watched for nothing then, and yet it ends."""
+    """A held connection is watched for no event, and ends nevertheless."""
     server = start_server(*LISTEN, *certificates.options, "--rate-limit", "1000")
     broken = connect(server, certificates.client_context())
     broken.sendall(bytes(10_000))

@@ -41,7 +41,7 @@ _UNTIL_END = "no reply came until the end of the test"
 
 
 class HubEngine:
-    """Runs the connections of a share on the hub of this process.
+    """An engine that runs the connections of a share on the hub of this process.
 
     Args:
         share: the share of the generator.
@@ -428,7 +428,7 @@ class HubEngine:
             self._dispatch()
 
     def _check_end(self, now: int) -> None:
-        """When nothing more is to be sent, close idle connections, and then end the engine."""
+        """Close idle connections, and then end the engine, when nothing more is to be sent."""
         if not self._ending and self._is_over(now):
             self._ending = True
             self._opener.stop()

@@ -95,16 +95,16 @@ def response_and_service(runs: Sequence[Run]) -> Chart:
     for number, run in enumerate(runs):
         if not run.result.plan.open_loop:
             continue
-        for place, (name, times, dash) in enumerate(
+        for index, (name, times, dash) in enumerate(
             (("response", run.response, "solid"), ("service", run.service, "dash"))
         ):
             several = len(runs) > 1
-            trace = _percentile_curve(times, run.name, number if several else place)
+            trace = _percentile_curve(times, run.name, number if several else index)
             trace["name"] = f"{trace['name']} {name}" if several else name
             trace["line"]["dash"] = dash
             if not several:
                 trace["mode"] = "lines"
-            elif place:
+            elif index:
                 # One entry per run in the legend is enough: both curves have its colour.
                 trace["showlegend"] = False
             data.append(trace)

@@ -140,7 +140,7 @@ def errors(runs: Sequence[Run]) -> Chart:
     total = sum(sum(run.result.totals.errors.values()) for run in runs)
     kinds = sorted({kind for run in runs for kind in run.result.totals.errors})
     caption = f"Failures per second; {total:,} in all: {', '.join(kinds)}."
-    data = [_error_bars(runs[0], kind, place) for place, kind in enumerate(kinds)]
+    data = [_error_bars(runs[0], kind, index) for index, kind in enumerate(kinds)]
     if len(runs) > 1:
         data = counted(runs, "failed", lambda one: sum(one.errors.values()))
     layout = over_time(runs, data) | {"barmode": "stack", "showlegend": True}
@@ -162,7 +162,7 @@ def errors(runs: Sequence[Run]) -> Chart:
     )
 
 
-def _error_bars(run: Run, kind: str, place: int) -> Trace:
+def _error_bars(run: Run, kind: str, index: int) -> Trace:
     found = points(run.result, lambda one: one.errors.get(kind, 0))
     return {
         "type": "bar",
@@ -170,9 +170,9 @@ def _error_bars(run: Run, kind: str, place: int) -> Trace:
         "x": found.x,
         "y": found.y,
         "width": max(found.widths, default=1) * 0.8,
-        "marker": {"pattern": {"shape": PATTERNS[place % len(PATTERNS)], "solidity": 0.35}},
+        "marker": {"pattern": {"shape": PATTERNS[index % len(PATTERNS)], "solidity": 0.35}},
         "hovertemplate": "%{fullData.name} %{y:,.4~g}<extra></extra>",
-        "meta": {"colour": f"error-{place % COLOURS}"},
+        "meta": {"colour": f"error-{index % COLOURS}"},
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from support.certificates import Certificates, make_certificates
 from support.processes import EchoServerProcess, StartServer
 
 # On a busy machine, the duration of an example is not significant.
@@ -37,6 +38,12 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def echo_server(start_server: StartServer) -> EchoServerProcess:
     """An `echo-server` with default options except for the log level `debug`."""
     return start_server("--log-level", "debug")
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    """The certificates of an authority, a server and a client."""
+    return make_certificates(tmp_path / "certificates")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support.processes import DEADLINE, StartServer, until
-from support.swarms import Swarm
+from support.swarms import Swarm, figure
 
 
 @pytest.fixture
@@ -38,10 +38,6 @@ def rows(page: Page) -> dict[str, list[str]]:
     """The rows of the visible table, by their second column."""
     found = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
     return {cells[1]: cells for cells in found if len(cells) > 2}
-
-
-def figure(cell: str) -> int:
-    return int(cell.replace(",", ""))
 
 
 def start(page: Page, users: int) -> None:

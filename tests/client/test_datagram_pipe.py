@@ -22,17 +22,12 @@ from support.processes import (
 SIX = b"one\ntwo\nthree\nfour\nfive\nsix\n"
 
 
-@pytest.fixture
-def server(start_server: StartServer) -> EchoServerProcess:
-    return start_server("--listen", "udp://127.0.0.1:0")
-
-
 @pytest.mark.parametrize("division", [(), ("--datagrams", "lines"), ("--datagrams", "input")])
 @pytest.mark.parametrize("data", [b"", b"hi", b"hi\n", SIX, b"\n\nno newline at the end"])
 def test_what_is_sent_comes_back(
-    server: EchoServerProcess, division: tuple[str, ...], data: bytes
+    udp_server: EchoServerProcess, division: tuple[str, ...], data: bytes
 ) -> None:
-    result = run([*CLIENT, *division, server.url], stdin=data)
+    result = run([*CLIENT, *division, udp_server.url], stdin=data)
     assert (result.returncode, result.stdout, result.stderr) == (0, data, b"")
 
 
@@ -61,9 +56,9 @@ def test_what_is_a_datagram(division: str, expected: list[bytes]) -> None:
     assert result.returncode == 0
 
 
-def test_later_lines_are_echoed_later(server: EchoServerProcess) -> None:
+def test_later_lines_are_echoed_later(udp_server: EchoServerProcess) -> None:
     with subprocess.Popen(
-        [*CLIENT, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+        [*CLIENT, udp_server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
     ) as client:
         assert client.stdin is not None
         assert client.stdout is not None
@@ -75,18 +70,18 @@ def test_later_lines_are_echoed_later(server: EchoServerProcess) -> None:
         assert client.wait(DEADLINE) == 0
 
 
-def test_the_largest_datagram(server: EchoServerProcess) -> None:
+def test_the_largest_datagram(udp_server: EchoServerProcess) -> None:
     data = os.urandom(65_507)
-    result = run([*CLIENT, "--datagrams", "input", server.url], stdin=data)
+    result = run([*CLIENT, "--datagrams", "input", udp_server.url], stdin=data)
     assert (result.returncode, result.stdout == data, result.stderr) == (0, True, b"")
 
 
 @pytest.mark.parametrize("division", ["lines", "input"])
 @pytest.mark.parametrize("size", [65_508, 1 << 20])
 def test_input_that_no_datagram_can_hold_is_refused(
-    server: EchoServerProcess, division: str, size: int
+    udp_server: EchoServerProcess, division: str, size: int
 ) -> None:
-    result = run([*CLIENT, "--datagrams", division, server.url], stdin=b"x" * size)
+    result = run([*CLIENT, "--datagrams", division, udp_server.url], stdin=b"x" * size)
     assert (result.returncode, result.stdout) == (2, b"")
     (line,) = result.stderr.decode().splitlines()
     assert "too large: a datagram can hold at most 65507" in line

@@ -17,11 +17,6 @@ from support.processes import DEADLINE, EchoServerProcess, StartServer
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> EchoServerProcess:
-    return start_server("--listen", "udp://127.0.0.1:0")
-
-
-@pytest.fixture
 def mute() -> Iterator[socket.socket]:
     """A socket that receives and does not answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
@@ -37,9 +32,9 @@ def to(bound: socket.socket, timeout: float = DEADLINE) -> EchoConnection:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 1472, 1473, 20_000, 65_507])
-def test_round_trips_of_every_size(server: EchoServerProcess, size: int) -> None:
+def test_round_trips_of_every_size(udp_server: EchoServerProcess, size: int) -> None:
     message = os.urandom(size)
-    with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
+    with EchoConnection.open(Endpoint.parse(udp_server.url), timeout=DEADLINE) as connection:
         for _ in range(3):
             assert connection.round_trip(message) == message
         assert connection.bytes_sent == connection.bytes_received == 3 * size
@@ -47,8 +42,8 @@ def test_round_trips_of_every_size(server: EchoServerProcess, size: int) -> None
         assert (connection.tcp_info(), connection.handshake_ns) == (None, 0)
 
 
-def test_a_message_too_large_for_a_datagram_is_refused(server: EchoServerProcess) -> None:
-    with EchoConnection.open(Endpoint.parse(server.url), timeout=DEADLINE) as connection:
+def test_a_message_too_large_for_a_datagram_is_refused(udp_server: EchoServerProcess) -> None:
+    with EchoConnection.open(Endpoint.parse(udp_server.url), timeout=DEADLINE) as connection:
         with pytest.raises(InvalidValueError, match=r"65508 bytes is too large: .* at most 65507"):
             connection.round_trip(bytes(65_508))
         with pytest.raises(InvalidValueError, match="no end of stream to send"):

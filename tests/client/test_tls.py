@@ -32,7 +32,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_core.tls_files import TlsFileError
 from support.certificates import Certificates, make_certificates
-from support.misbehaving import Service, resets, silent
+from support.misbehaving import Service, closes, resets, silent
 from support.openssl import OpenSslPeer
 from support.processes import (
     CLIENT,
@@ -44,11 +44,6 @@ from support.processes import (
 )
 
 LISTEN = ("--listen", "tls://127.0.0.1:0", "--log-level", "debug")
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Certificates:
-    return make_certificates(tmp_path / "certificates")
 
 
 @pytest.fixture
@@ -186,10 +181,6 @@ def mirrors(connection: socket.socket, _over: threading.Event) -> None:
         connection.sendall(data)
 
 
-def hangs_up(connection: socket.socket, _over: threading.Event) -> None:
-    connection.recv(65536)
-
-
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
@@ -197,7 +188,7 @@ def hangs_up(connection: socket.socket, _over: threading.Event) -> None:
         (says(b"SSH-2.0-OpenSSH_9.9\r\n"), "the server does not speak TLS"),
         (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "the server does not speak TLS"),
         (says(b"\x15\x03\x01\x00\x02\x02\x28"), "the server sent the alert 'handshake failure'"),
-        (hangs_up, "the server closed the connection"),
+        (closes, "the server closed the connection"),
         (resets, "Connection reset by peer"),
         (silent, "timed out"),
     ],

@@ -17,6 +17,9 @@ from support.processes import DEADLINE, reset
 
 Behaviour = Callable[[socket.socket, threading.Event], object]
 
+# 64 bytes, as many as a message has.
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nServer: proxy\r\nContent-Length: 0\r\n\r\n\r\n"
+
 
 def silent(connection: socket.socket, over: threading.Event) -> None:
     """Receive everything and send nothing."""
@@ -112,6 +115,12 @@ def answers_http(connection: socket.socket, _over: threading.Event) -> None:
     """Answer as a web server does to a request that is not HTTP, then close."""
     connection.recv(65536)
     connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"<p>What?" * 99)
+
+
+def answers_bad_request(connection: socket.socket, _over: threading.Event) -> None:
+    """Answer each message of 64 bytes as a proxy for HTTP does."""
+    while data := connection.recv(len(BAD_REQUEST), socket.MSG_WAITALL):
+        connection.sendall(BAD_REQUEST[: len(data)])
 
 
 def greets(connection: socket.socket, over: threading.Event) -> None:

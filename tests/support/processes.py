@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import shutil
 import signal
@@ -295,6 +296,23 @@ def ended_by_signals(server: EchoServerProcess, number: signal.Signals) -> int:
 
     until(ended, "the end")
     return server.wait()
+
+
+def descriptor_limit(soft: int, hard: int | None = None) -> Callable[[], None]:
+    """Return a `preexec` that limits the open descriptors of a process.
+
+    Args:
+        soft: the soft limit.
+        hard: the hard limit; None for the same.
+    """
+    limits = (soft, soft if hard is None else hard)
+    return partial(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+
+
+def accepts(port: int) -> bool:
+    """Return whether a listener accepts a connection on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def receive_exactly(connection: socket.socket, size: int) -> bytes:

@@ -189,3 +189,8 @@ class Swarm:
         for process in self._started:
             process.kill()
             process.wait()
+
+
+def figure(cell: str) -> int:
+    """Return the number in a cell of a table: `1,234`."""
+    return int(cell.replace(",", ""))

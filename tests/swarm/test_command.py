@@ -18,6 +18,7 @@ from support.processes import (
     LOAD,
     EchoServerProcess,
     StartServer,
+    accepts,
     environment,
     run,
     until,
@@ -122,15 +123,10 @@ def test_a_swarm_without_a_test_has_not_failed() -> None:
     """The web page was opened and closed again, without a test that could have failed."""
     port = ["--web-port", str(free_port())]
     with started("127.0.0.1:9", *port, until_logged=b"Starting web interface") as swarm:
-        until(lambda: is_served(int(port[1])), "the page")
+        until(lambda: accepts(int(port[1])), "the page")
         os.killpg(swarm.pid, signal.SIGINT)
         _, log = swarm.communicate(timeout=DEADLINE)
     assert (swarm.returncode, b"no message came back" in log) == (0, False), log.decode()
-
-
-def is_served(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize(

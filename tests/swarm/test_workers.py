@@ -14,7 +14,7 @@ from support.processes import (
     StartServer,
     until,
 )
-from support.swarms import Swarm
+from support.swarms import Swarm, figure
 
 
 @pytest.fixture
@@ -34,10 +34,6 @@ def swarm(start_server: StartServer, tmp_path: Path) -> Iterator[Swarm]:
 def message_row(stats: Any) -> Any:
     found = [row for row in stats["stats"] if row["name"] == "message"]
     return found[0] if found else {"num_requests": 0}
-
-
-def figure(cell: str) -> int:
-    return int(cell.replace(",", ""))
 
 
 @pytest.mark.slow

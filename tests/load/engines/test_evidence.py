@@ -31,20 +31,12 @@ from echo_load.results.evidence import Evidence as Shown
 from echo_load.results.evidence import WrongReply
 from echo_load.results.result import Result
 from support.certificates import make_certificates
-from support.misbehaving import Service, resets_midway
+from support.misbehaving import BAD_REQUEST, Service, answers_bad_request, resets_midway
 from support.processes import StartServer, loaded
 
 PAYLOAD = StampedPayload(64, 64, 7)
 CONNECTION = 3
-# 64 bytes, as many as a message has.
-BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nServer: proxy\r\nContent-Length: 0\r\n\r\n\r\n"
 ENGINES = ("hub", "threads", "greenlets")
-
-
-def answers_bad_request(connection: socket.socket, _over: threading.Event) -> None:
-    """Be a proxy that answers each message in the same way, and understands none."""
-    while data := connection.recv(len(BAD_REQUEST), socket.MSG_WAITALL):
-        connection.sendall(BAD_REQUEST[: len(data)])
 
 
 def answers_bad_request_and_resets(connection: socket.socket, _over: threading.Event) -> None:

@@ -21,13 +21,14 @@ from echo_load.engines.hub.connection import ConnectionSlot, HubConnection
 from echo_load.limits.watch import WatchPlan, watch
 from echo_load.plan.plan import Plan
 from echo_load.runner.controller import run as run_plan
-from support.certificates import Certificates, make_certificates
+from support.certificates import Certificates
 from support.misbehaving import Service
 from support.processes import (
     DEADLINE,
     LOAD,
     EchoServerProcess,
     StartServer,
+    accepts,
     loaded,
     program,
     receive_exactly,
@@ -39,11 +40,6 @@ LISTEN = ("--proxy-protocol", "--admin", "127.0.0.1:0", "--access-log")
 ONE = ("-c", "1", "-n", "1", "--no-reconnect")
 engines = pytest.mark.parametrize("engine", ["hub", "threads", "greenlets"])
 versions = pytest.mark.parametrize("version", ["v1", "v2"])
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Certificates:
-    return make_certificates(tmp_path / "certificates")
 
 
 def peers(server: EchoServerProcess) -> list[str]:
@@ -282,11 +278,6 @@ def test_haproxy_accepts_the_header(
         process.wait(DEADLINE)
     assert code == 0, result.reasons
     until(lambda: {"192.0.2.1", "192.0.2.2"} <= set(peers(server)), "the pretended clients")
-
-
-def accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # Socket options.

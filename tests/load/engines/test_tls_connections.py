@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import psutil
 import pytest
 
-from support.certificates import Certificates, make_certificates
+from support.certificates import Certificates
 from support.openssl import OpenSslPeer
 from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, reset, until
 from support.tls_in_memory import TlsInMemory
@@ -23,11 +22,6 @@ ONE = ("-c", "1", "-n", "1", "--no-reconnect", "--timeout", "300ms", "--connect-
 
 TWO = ("-c", "1", "-n", "2", "--no-reconnect", "--timeout", "5s", "--connect-timeout", "5s")
 engines = pytest.mark.parametrize("engine", ["hub", "threads"])
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Certificates:
-    return make_certificates(tmp_path / "certificates")
 
 
 @contextmanager

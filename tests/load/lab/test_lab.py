@@ -17,7 +17,7 @@ import pytest
 
 from echo_load.lab.catalogue import chapters
 from support.labs import LAB, Traces, experiment_of, limited_outcomes, outcomes, started
-from support.processes import LOAD, environment, run, until
+from support.processes import LOAD, descriptor_limit, environment, run, until
 
 NAMES = [one.name for chapter in chapters() for one in chapter.experiments]
 
@@ -89,17 +89,13 @@ def little_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
 
-def few_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
-
-
 @pytest.mark.parametrize(
     ("name", "limit", "said"),
     [
         ("thread-start", little_memory, "can't start new thread"),
-        ("process-exchange", few_descriptors, "Too many open files"),
+        ("process-exchange", descriptor_limit(12), "Too many open files"),
         (
-            *("process-start", few_descriptors),
+            *("process-start", descriptor_limit(12)),
             "too few descriptors to start a process: the limit is 12 (ulimit -n)",
         ),
     ],
@@ -111,12 +107,8 @@ def test_what_cannot_run_here_says_so_and_does_not_hold(
     assert (outcome["verdict"], outcome["statement"]) == ("cannot run here", said)
 
 
-def little_for_a_pool() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
-
-
 def test_a_program_that_fails_gives_no_figure() -> None:
-    (outcome,) = limited_outcomes(little_for_a_pool, "pool-join")
+    (outcome,) = limited_outcomes(descriptor_limit(16), "pool-join")
     assert (outcome["verdict"], outcome["statement"]) == (
         "broke",
         "LoadError: the program failed: OSError: [Errno 24] Too many open files",

@@ -24,6 +24,7 @@ from support.processes import (
     LOAD,
     SERVER,
     StartServer,
+    accepts,
     environment,
     loaded,
     program,
@@ -114,11 +115,6 @@ def test_the_client_timeout_of_haproxy(start_server: StartServer, tmp_path: Path
     assert code == 0, result.reasons
     all_after(found, 1.0)
     assert found.how in {"end_of_stream", "reset"}
-
-
-def accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_nat_forgets_in_silence_unless_kept_alive(start_server: StartServer) -> None:

@@ -13,16 +13,10 @@ from echo_core.errors import InvalidValueError
 from echo_load.errors import OutputError, ResultFileError
 from echo_load.report.saving import save_csv, save_html, save_result
 from echo_load.results.result import Result, load_result
-from support.processes import loaded
 
 # Stands for the result of a test.
 RESULT = object()
 REPORT: Callable[..., None] = save_html
-
-
-@pytest.fixture(scope="module")
-def result() -> Result:
-    return loaded("run", "-n", "100", "-c", "2")[1]
 
 
 def test_a_saved_result_is_loaded_again(result: Result, tmp_path: Path) -> None:

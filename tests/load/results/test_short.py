@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from echo_load.results.capacity import CapacityResult
 from echo_load.results.result import Result
@@ -23,11 +22,6 @@ CAPACITY = CapacityResult(
     advice=None,
     steps=[],
 )
-
-
-@pytest.fixture(scope="module")
-def result() -> Result:
-    return loaded("run", "-n", "100", "-c", "2")[1]
 
 
 def test_a_result_is_shown_in_one_short_line(result: Result) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from support.processes import (
     SERVER,
     EchoServerProcess,
     StartServer,
+    accepts,
+    descriptor_limit,
     echoes,
     fill,
     one_error,
@@ -68,7 +68,7 @@ def test_the_counters_are_correct(start_server: StartServer, workers: str) -> No
 def test_figures_of_each_process(start_server: StartServer, workers: str) -> None:
     before = time.time()
     server = start_server(
-        *("--workers", workers, "--admin", "127.0.0.1:0"), preexec=few_descriptors(100)
+        *("--workers", workers, "--admin", "127.0.0.1:0"), preexec=descriptor_limit(100)
     )
     pids = server.workers()
     assert len(pids) == int(workers)
@@ -198,11 +198,6 @@ def give_configuration(pipe: Path) -> bool:
     return True
 
 
-def accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @workers
 def test_a_taken_admin_port(echo_server: EchoServerProcess, workers: str) -> None:
     taken = f"127.0.0.1:{echo_server.port}"
@@ -249,15 +244,11 @@ def test_head_is_answered_like_get_without_the_content(
     connection.close()
 
 
-def few_descriptors(most: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def test_silent_clients_block_neither_the_page_nor_the_echo(
     start_server: StartServer,
 ) -> None:
     """Also where descriptors are few: the page has some of its own."""
-    server = start_server("--admin", "127.0.0.1:0", preexec=few_descriptors(28))
+    server = start_server("--admin", "127.0.0.1:0", preexec=descriptor_limit(28))
     admin = ("127.0.0.1", int(server.admin.rpartition(":")[2]))
     with ExitStack() as stack:
         for _ in range(100):
@@ -271,7 +262,7 @@ def test_silent_clients_block_neither_the_page_nor_the_echo(
 
 
 def test_a_worker_out_of_descriptors_does_not_block_the_page(start_server: StartServer) -> None:
-    server = start_server("--admin", "127.0.0.1:0", preexec=few_descriptors(40))
+    server = start_server("--admin", "127.0.0.1:0", preexec=descriptor_limit(40))
     with ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(server.connect())

@@ -20,6 +20,7 @@ from support.processes import (
     DEADLINE,
     EchoServerProcess,
     StartServer,
+    descriptor_limit,
     echoes,
     fill,
     one_error,
@@ -413,14 +414,10 @@ def test_connections_waiting_at_the_limit_survive_a_restart(start_server: StartS
         assert_served_two_at_a_time(connections)
 
 
-def limit_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-
 def test_connections_waiting_for_a_descriptor_are_served_in_a_drain(
     start_server: StartServer,
 ) -> None:
-    server = start_server("--drain-timeout", "1h", preexec=limit_descriptors)
+    server = start_server("--drain-timeout", "1h", preexec=descriptor_limit(64))
     with ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(100)]
         server.wait_for_log("accepting paused")
@@ -434,12 +431,8 @@ def test_connections_waiting_for_a_descriptor_are_served_in_a_drain(
     assert server.wait() == 0
 
 
-def few_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 256))
-
-
 def test_the_descriptor_limit_is_raised(start_server: StartServer) -> None:
-    server = start_server("--max-connections", "150", preexec=few_descriptors)
+    server = start_server("--max-connections", "150", preexec=descriptor_limit(100, 256))
     with held(server, 150):
         pass
 

@@ -18,6 +18,7 @@ from support.processes import (
     SERVER,
     EchoServerProcess,
     StartServer,
+    accepts,
     echoes,
     program,
     receive_exactly,
@@ -157,11 +158,6 @@ def test_behind_haproxy(start_server: StartServer, tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(DEADLINE)
-
-
-def accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_no_header_is_expected_without_the_option(echo_server: EchoServerProcess) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import resource
 import select
 import signal
 import socket
@@ -17,6 +16,7 @@ from support.processes import (
     DEADLINE,
     EchoServerProcess,
     StartServer,
+    descriptor_limit,
     echoes,
     ended_by_signals,
     fill,
@@ -142,12 +142,8 @@ def test_replies_are_not_delayed(echo_server: EchoServerProcess) -> None:
         assert receive_exactly(connection, 1000 * len(message)) == 1000 * message
 
 
-def limit_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-
 def test_out_of_descriptors(start_server: StartServer) -> None:
-    server = start_server("--log-level", "debug", preexec=limit_descriptors)
+    server = start_server("--log-level", "debug", preexec=descriptor_limit(64))
     connections = [server.connect() for _ in range(100)]
     served = connections[:20]
     server.wait_for_log("accepting paused")

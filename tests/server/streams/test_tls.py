@@ -37,11 +37,6 @@ LISTEN = ("--listen", "tls://127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-leve
 
 
 @pytest.fixture
-def certificates(tmp_path: Path) -> Certificates:
-    return make_certificates(tmp_path / "certificates")
-
-
-@pytest.fixture
 def server(start_server: StartServer, certificates: Certificates) -> EchoServerProcess:
     return start_server(*LISTEN, *certificates.options)
 

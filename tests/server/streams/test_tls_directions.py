@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from support.certificates import Certificates, make_certificates
+from support.certificates import Certificates
 from support.openssl import OpenSslPeer
 from support.processes import EchoServerProcess, StartServer, until
 
 LISTEN = ("--listen", "tls://127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "debug")
 # With a share of nothing the faults' own echo set serves.
 echo_sets = pytest.mark.parametrize("options", [(), ("--fault", "delay=1s@0%")])
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Certificates:
-    return make_certificates(tmp_path / "certificates")
 
 
 def never_reads(server: EchoServerProcess) -> OpenSslPeer:

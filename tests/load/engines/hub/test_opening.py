@@ -356,10 +356,10 @@ def test_the_kernel_sends_keep_alives(engine: str, options: tuple[str, ...]) -> 
 
     def behave(connection: socket.socket, _over: threading.Event) -> None:
         data = connection.recv(64)
-        port = connection.getpeername()[1]
+        ports = connection.getpeername()[1], connection.getsockname()[1]
         # Until the retransmission timer of the message has stopped (proc(5), /proc/net/tcp).
-        until(lambda: timer_of(port) in {"00", "02"}, "the acknowledgement")
-        timers.append(timer_of(port))
+        until(lambda: timer_of(*ports) in {"00", "02"}, "the acknowledgement")
+        timers.append(timer_of(*ports))
         connection.sendall(data)
 
     with Service(behave) as service:
@@ -368,13 +368,13 @@ def test_the_kernel_sends_keep_alives(engine: str, options: tuple[str, ...]) -> 
     assert timers == ["02" if options else "00"]
 
 
-def timer_of(port: int) -> str:
-    """Return the running timer of the connection from a local port; "02" is that of keep-alives."""
+def timer_of(local: int, remote: int) -> str:
+    """Return the running timer of the connection between ports; "02" is that of keep-alives."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if int(fields[1].rpartition(":")[2], 16) == port:
+        if [int(one.rpartition(":")[2], 16) for one in fields[1:3]] == [local, remote]:
             return fields[5].partition(":")[0]
-    raise AssertionError(port)
+    raise AssertionError((local, remote))
 
 
 def test_smaller_buffers_than_requested_are_reported(tmp_path: Path) -> None:

@@ -315,6 +315,16 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def kill(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process."""
+    os.kill(pid, number)
+
+
+def until_replaced(server: EchoServerProcess, old: set[int]) -> None:
+    """Wait until none of a server's workers is one of the old."""
+    until(lambda: not old & set(server.workers()), "new workers and the end of the old")
+
+
 def receive_exactly(connection: socket.socket, size: int) -> bytes:
     """Receive `size` bytes; fail if the stream ends before."""
     received = bytearray()

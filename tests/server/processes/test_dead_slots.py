@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import select
 import signal
 import socket
@@ -17,9 +16,12 @@ from support.processes import (
     DEADLINE,
     EchoServerProcess,
     StartServer,
+    descriptor_limit,
     echoes,
+    kill,
     receive_exactly,
     until,
+    until_replaced,
 )
 from support.short_lived_clients import ShortLivedClients
 
@@ -27,14 +29,6 @@ ADMIN = ("--admin", "127.0.0.1:0")
 # Connections, or senders of datagrams: all of them at one of two listeners would be a wonder.
 MANY = 40
 DESCRIPTORS = 64
-
-
-def kill(pid: int, number: signal.Signals) -> None:
-    os.kill(pid, number)
-
-
-def until_replaced(server: EchoServerProcess, old: set[int]) -> None:
-    until(lambda: not old & set(server.workers()), "new workers and the end of the old")
 
 
 def start_with_config(
@@ -74,10 +68,6 @@ def until_down(server: EchoServerProcess, count: int) -> None:
         return status == 200 and page.startswith(f"ready, but {count} of ") and state in page
 
     until(are_down, f"{count} workers to be down")
-
-
-def limit_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 
 
 def test_a_worker_that_cannot_be_replaced_continues(
@@ -223,7 +213,7 @@ def test_a_substitute_without_descriptors(start_server: StartServer, tmp_path: P
     """The server says so, is not ready, and takes over as soon as it can."""
     file = tmp_path / "server.toml"
     server = start_with_config(
-        start_server, file, "--workers", "2", *ADMIN, preexec=limit_descriptors
+        start_server, file, "--workers", "2", *ADMIN, preexec=descriptor_limit(DESCRIPTORS)
     )
     first, second = sorted(server.workers())
     with ExitStack() as stack:

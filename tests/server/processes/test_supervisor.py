@@ -20,17 +20,15 @@ from support.processes import (
     StartServer,
     echoes,
     ended_by_signals,
+    kill,
     receive_exactly,
     run,
     until,
+    until_replaced,
 )
 from support.short_lived_clients import ShortLivedClients
 
 ADMIN = ("--admin", "127.0.0.1:0")
-
-
-def kill(pid: int, number: signal.Signals) -> None:
-    os.kill(pid, number)
 
 
 def is_over(pid: int) -> bool:
@@ -49,10 +47,6 @@ def connections_by_worker(
         after = server.metric("connections_accepted_total", worker="0")
         served["0" if after > before else "1"].append(connection)
     return served
-
-
-def until_replaced(server: EchoServerProcess, old: set[int]) -> None:
-    until(lambda: not old & set(server.workers()), "new workers and the end of the old")
 
 
 def until_restarts(server: EchoServerProcess, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Writes the manual pages, one a command, from the commands themselves.
+"""Write the manual pages, one for each command, from the commands themselves.
 
 python docs/make_man.py [FOLDER]
 """

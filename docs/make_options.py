@@ -1,4 +1,4 @@
-"""Writes docs/options.md, the reference of all options, from the commands themselves.
+"""Write docs/options.md, the reference of all options, from the commands themselves.
 
 python docs/make_options.py [FILE]
 """

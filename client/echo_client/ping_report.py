@@ -50,7 +50,7 @@ class PingCounts:
 
 
 class PingReport:
-    """Counts what a ping reports, and prints it to standard output.
+    """The report of a ping, counted and printed to standard output.
 
     Args:
         endpoint: the endpoint that is pinged.

@@ -16,7 +16,7 @@ install(locust.events)
 
 
 class Chat(EchoUser):
-    """Writes lines with pauses between them."""
+    """A user who writes lines with pauses between them."""
 
     wait_time = between(0.01, 0.05)
 

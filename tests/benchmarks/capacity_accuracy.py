@@ -1,4 +1,4 @@
-"""Measures how exact the answers of `echo-load capacity` are, on targets whose limit is known.
+"""Measure how exact the answers of `echo-load capacity` are, on targets whose limit is known.
 
     python tests/benchmarks/capacity_accuracy.py [--rounds 10]
 

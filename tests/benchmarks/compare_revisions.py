@@ -1,4 +1,4 @@
-"""Measures two revisions in turns, and lets `echo-load compare` judge what has changed.
+"""Measure two revisions in turns, and let `echo-load compare` judge what has changed.
 
     python tests/benchmarks/compare_revisions.py REVISION [--rounds 6] [--fail-on-worse]
 

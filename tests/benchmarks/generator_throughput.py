@@ -1,4 +1,4 @@
-"""Measures echo-load against its peers: messages a second, lateness, memory.
+"""Measure echo-load against its peers: messages a second, lateness, memory.
 
     python tests/benchmarks/generator_throughput.py [--quick] [--rounds 5] [--seconds 0.8] [GROUP …]
 

@@ -1,4 +1,4 @@
-"""Holds 10,000, 100,000 and 1,000,000 connections: what opening, probing and holding them costs.
+"""Measure what opening, probing and holding 10,000, 100,000 and 1,000,000 connections costs.
 
     python tests/benchmarks/million_connections.py [--most 1000000] [-o build/bench]
 

@@ -8,7 +8,7 @@ from echo_load.measure.counts import Counts
 
 
 class Engine(Protocol):
-    """Opens connections, sends messages from a given instant on, and checks the replies."""
+    """An engine, which opens connections, sends messages from an instant on, and checks replies."""
 
     def open(self) -> None:
         """Begin to open the initial connections; return immediately."""

@@ -155,7 +155,7 @@ def reason_of(error: ClientError, cause: BaseException | None = None) -> str:
 
 
 class Evidence:
-    """Keeps the first failures of each kind that a generator finds; thread-safe.
+    """The first failures of each kind that a generator finds; thread-safe.
 
     Args:
         payload: messages of the test, whose stamps identify wrong replies; None if not known.

@@ -104,7 +104,7 @@ _ONCE_PER_CONNECTION = ("first_byte", "connect", "handshake", "kernel")
 
 
 class Recorder:
-    """Sorts an engine's times into stages and seconds.
+    """A recorder of an engine's times by stages and seconds.
 
     Args:
         timeline: timeline of the stages.

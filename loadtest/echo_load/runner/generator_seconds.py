@@ -36,7 +36,7 @@ class _Second:
 
 
 class GeneratorSeconds:
-    """Sorts the processor time and the delays of the generators into seconds."""
+    """The processor time and the delays of the generators, sorted into seconds."""
 
     def __init__(self) -> None:
         self._before: defaultdict[int, Usage] = defaultdict(Usage)

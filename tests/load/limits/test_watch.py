@@ -223,7 +223,7 @@ def test_a_server_that_is_stopped_is_silent(start_server: StartServer) -> None:
 
 
 class EchoesUntilIdle:
-    """Echoes while it may, and resets a connection that is idle for too long.
+    """A service that echoes while it may, and resets a connection that is idle for too long.
 
     Args:
         seconds: longest time for which a connection may be idle.

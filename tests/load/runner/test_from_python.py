@@ -184,7 +184,7 @@ def test_only_the_main_thread_handles_signals(start_server: StartServer) -> None
 
 
 class Stopping(Observer):
-    """Stops a test from another thread, once it runs."""
+    """An observer that stops a test from another thread, once it runs."""
 
     def __init__(self) -> None:
         self.interruption = Interruption()

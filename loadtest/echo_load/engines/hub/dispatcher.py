@@ -40,7 +40,7 @@ class Sender(Protocol):
 
 
 class Dispatcher:
-    """Sends messages that are due on the connections that have been free the longest.
+    """A sender of the messages that are due, on the connections that have been free the longest.
 
     Several messages that are due are distributed evenly over some free connections; the messages of
     a connection are sent together.

@@ -32,7 +32,7 @@ _MOST_BYTES = 256 * 1024
 
 
 class Exchange:
-    """Receives and checks the replies of many connections, and sends their messages.
+    """The exchange of messages and checked replies on many connections.
 
     Args:
         share: share of the generator.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Opener:
-    """Opens connections, and opens them again after a failure.
+    """An opener of connections, which opens them again after a failure.
 
     Args:
         share: share of the generator.

@@ -23,7 +23,7 @@ from support.processes import DEADLINE
 
 
 class Sent:
-    """Sends nothing, and counts the messages that it was told to send."""
+    """An exchange that sends nothing, and counts the messages that it was told to send."""
 
     pipeline = batch = 1
 

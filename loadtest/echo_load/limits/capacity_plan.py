@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from echo_core.errors import InvalidValueError
-from echo_core.units import parse_percentage
+from echo_core.units import format_byte_rate, parse_percentage
 from echo_load.limits.search import Range
 from echo_load.plan import fields
 from echo_load.plan.bounds import HIGHEST_RATE, MOST_CONNECTIONS, MOST_REPEATS
@@ -33,9 +33,10 @@ class CapacityPlan:
     Attributes:
         plan: the test of a step. Its `thresholds` are the SLO; if it has none, that is `p99<10ms`,
             or no error in a search for connections. Its rate, or its number of connections, and
-            its duration and repeats are replaced by those of the step.
+            its duration and repeats are replaced by those of the step. It cannot have `stages`,
+            `messages` or `abort_on`: a search stops a step by itself when it has clearly failed.
         start: first rate, or number of connections, to try; None for 1000, or 100 connections.
-        lowest: lowest one to try; None for 10, or 1 connection.
+        lowest: lowest one to try; None for 10 or a lower `start`, or for 1 connection.
         highest: highest one to try; None for the highest that a plan supports.
         precision: relative distance between the answer and a level that failed, at which the search
             ends (0.05 is 5 %).
@@ -98,31 +99,64 @@ class CapacityPlan:
                     raise InvalidValueError(
                         f"`{name}` {level:,.10g} is not a whole number of connections"
                     )
-        within = self.within
-        if within.lowest > within.highest:
-            raise InvalidValueError(
-                f"`lowest` {within.lowest:,.10g} is above `highest` {within.highest:,.10g}"
-            )
+        self._check_levels()
         if not _LEAST_PRECISION <= self.precision <= _MOST_PRECISION:
             raise InvalidValueError(f"`precision` {self.precision} is not between 0.001 and 0.5")
         if not 1 <= self.repeat <= MOST_REPEATS:
             raise InvalidValueError(f"`repeat` {self.repeat} is not between 1 and {MOST_REPEATS}")
-        for name, value in (("stages", self.plan.stages), ("messages", self.plan.messages)):
-            if value:
+        for name in ("stages", "messages", "abort_on"):
+            if getattr(self.plan, name):
                 raise InvalidValueError(f"`{name}` cannot be given in the plan of a search")
         if not self.plan.thresholds and self.cycle is None:
             # The dataclass is frozen.
             object.__setattr__(self, "plan", replace(self.plan, thresholds=_DEFAULT_SLO))
 
+    def _check_levels(self) -> None:
+        """Check the levels of the search, in its own unit: a bandwidth, a rate or a number."""
+        within = self.within
+        for name in ("start", "lowest", "highest", "at_least"):
+            level = getattr(self, name)
+            if level is not None and level > self._most:
+                raise InvalidValueError(
+                    f"`{name}` {self._written(level)} is above {self._most:,.0f}, the most that "
+                    "can be tried"
+                )
+        if within.lowest > within.highest:
+            raise InvalidValueError(
+                f"`lowest` {self._written(within.lowest)} is above `highest` "
+                f"{self._written(within.highest)}"
+            )
+        if self.start is not None and self.start > within.highest:
+            raise InvalidValueError(
+                f"`start` {self._written(self.start)} is above `highest` "
+                f"{self._written(within.highest)}; lower `start`, or raise `highest`"
+            )
+        if self.start is not None and self.start < within.lowest:
+            raise InvalidValueError(
+                f"`start` {self._written(self.start)} is below `lowest` "
+                f"{self._written(within.lowest)}; raise `start`, or lower `lowest`"
+            )
+
+    def _written(self, level: float) -> str:
+        size = self.plan.bytes_per_message
+        if size is None or self.cycle is not None:
+            return f"{level:,.10g}"
+        return f"{format_byte_rate(level * size)} ({level:,.10g} msg/s)"
+
+    @property
+    def _most(self) -> float:
+        """The highest level that a plan supports."""
+        return float(HIGHEST_RATE if self.cycle is None else MOST_CONNECTIONS)
+
     @property
     def within(self) -> Range:
         """The rates, or numbers of connections, to search."""
         is_rate = self.cycle is None
-        most = float(HIGHEST_RATE if is_rate else MOST_CONNECTIONS)
+        start = self.start or (1000.0 if is_rate else 100.0)
         return Range(
-            start=self.start or (1000.0 if is_rate else 100.0),
-            lowest=self.lowest or (10.0 if is_rate else 1.0),
-            highest=min(most, self.highest or most),
+            start=start,
+            lowest=self.lowest or min(start, 10.0 if is_rate else 1.0),
+            highest=self.highest or self._most,
             precision=self.precision,
             whole=not is_rate,
         )

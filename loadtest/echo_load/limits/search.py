@@ -50,6 +50,16 @@ class Range:
         level = float(round(level)) if self.whole or level >= 1000 else float(f"{level:.4g}")
         return min(self.highest, max(self.lowest, level))
 
+    def above(self, level: float) -> float:
+        """Return the level to try above one that was kept: twice it, or the highest if close."""
+        double = self.rounded(level * 2)
+        return self.highest if self.highest <= double * (1 + self.precision) else double
+
+    def below(self, level: float) -> float:
+        """Return the level to try below one that failed: half of it, or the lowest if close."""
+        half = self.rounded(level / 2)
+        return self.lowest if half <= self.lowest * (1 + self.precision) else half
+
     def is_narrow(self, kept: float, failed: float) -> bool:
         """Return whether no level between these two has to be tried."""
         if self.whole and failed - kept <= 1:
@@ -145,7 +155,7 @@ class _Search:
                 return True
             if level <= within.lowest and self._failed is not None:
                 return True
-            level = within.rounded(level * 2 if self._failed is None else level / 2)
+            level = within.above(level) if self._failed is None else within.below(level)
 
     def _narrow(self, *, confirm: bool) -> bool:
         """Try levels between the highest kept and the lowest failed until they are close.

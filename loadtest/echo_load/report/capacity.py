@@ -13,7 +13,7 @@ from echo_load.plan.thresholds import written_rate, written_time
 from echo_load.report.live import LiveScreen
 from echo_load.report.output import Output
 from echo_load.report.progress_lines import ProgressLines
-from echo_load.results.capacity import CapacityResult, CapacityStep
+from echo_load.results.capacity import CapacityResult, CapacityStep, written_level
 from echo_load.runner.observer import Observer, Progress
 
 
@@ -61,7 +61,7 @@ def capacity_table(capacity: CapacityResult) -> Table:
     for _, same in groupby(in_order, lambda step: (capacity.level_of(step), step.phase)):
         step, outcome = _together(list(same))
         times = (step.p50_us, step.p99_us, step.p99_9_us)
-        level, achieved = written_rate(capacity.level_of(step)), written_rate(step.achieved)
+        level, achieved = written_level(capacity.level_of(step)), written_rate(step.achieved)
         table.add_row(level, achieved, *map(_time, times), outcome)
     return table
 

@@ -7,10 +7,15 @@ from typing import Literal
 import msgspec
 
 from echo_core.units import format_bandwidth
-from echo_load.plan.thresholds import ThresholdResult, written_rate
+from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.short import shortened
 
 Bound = Literal["slo", "refused", "generator", "range", "interrupted"]
+
+
+def written_level(level: float) -> str:
+    """Return a level without a unit: `1,250`, or four digits below 1000, as a search tries them."""
+    return f"{level:,.0f}" if level >= 1000 else f"{level:.4g}"
 
 
 class CapacityStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,8 +129,8 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.asked == "rate" and self.bytes_per_message is not None:
             bandwidth = format_bandwidth(level * self.bytes_per_message)
-            return f"{bandwidth}, {written_rate(level)} msg/s"
-        return f"{written_rate(level)} {'msg/s' if self.asked == 'rate' else 'connections'}"
+            return f"{bandwidth}, {written_level(level)} msg/s"
+        return f"{written_level(level)} {'msg/s' if self.asked == 'rate' else 'connections'}"
 
     @property
     def answer(self) -> str:

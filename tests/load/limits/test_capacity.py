@@ -9,9 +9,11 @@ import subprocess
 import msgspec
 import pytest
 
-from echo_load.limits.capacity_plan import seconds_for
+from echo_core.errors import InvalidValueError
+from echo_load.limits.capacity_plan import CapacityPlan, seconds_for
+from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import Threshold
-from echo_load.results.capacity import CapacityResult
+from echo_load.results.capacity import CapacityResult, written_level
 from echo_load.results.result import Result
 from support.known_delays import KnownDelays
 from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, run
@@ -186,6 +188,26 @@ def test_the_number_of_connections_that_a_server_admits_is_found(start_server: S
     assert (code, capacity.bound) == (0, "refused")
 
 
+def test_a_start_below_the_default_lowest_rate_is_the_lowest() -> None:
+    plan = CapacityPlan(plan=Plan(), start=5)
+    assert (plan.within.start, plan.within.lowest) == (5, 5)
+
+
+def test_what_a_search_stops_on_is_not_for_its_plan_to_say() -> None:
+    with pytest.raises(InvalidValueError, match=r"^`abort_on` cannot be given in the plan"):
+        CapacityPlan(plan=Plan(abort_on="p99>1s"))
+    # Its own conditions are in the plans of its steps only.
+    assert CapacityPlan(plan=Plan()).step(1000, confirm=False).abort_on
+
+
+def test_levels_that_differ_are_written_differently() -> None:
+    within = CapacityPlan(plan=Plan(), start=10, highest=100_000, precision=0.001).within
+    levels = [within.lowest]
+    while levels[-1] < within.highest:
+        levels.append(within.rounded(levels[-1] * 1.001 + 0.01))
+    assert len({written_level(level) for level in levels}) == len(levels) > 1000
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
@@ -194,6 +216,14 @@ def test_the_number_of_connections_that_a_server_admits_is_found(start_server: S
         (["--precision", "0"], "--precision: ", 2),
         (["--precision", "0%"], "--precision: '0%' is not a precision from 0.1% to 50%", 2),
         (["--lowest", "5k", "--highest", "1k"], "--lowest 5,000 is above --highest 1,000", 2),
+        (
+            ["--start", "5MB/s", "--highest", "1MB/s"],
+            "--start 5 MB/s (78,125 msg/s) is above --highest 1 MB/s (15,625 msg/s); lower",
+            2,
+        ),
+        (["--start", "5", "--lowest", "7"], "--start 5 is below --lowest 7; raise --start", 2),
+        (["--highest", "200M"], "--highest 200,000,000 is above 100,000,000, the most that", 2),
+        (["--connections-limit", "--at-least", "3M"], "--at-least 3,000,000 is above 2,000,000", 2),
         (["--start", "1Mb/s"], "--start: '1Mb/s' may mean bits or bytes; write 1Mbit/s or", 2),
         (["--at-least", "0"], "--at-least: '0' is not a rate above 0", 2),
         (

@@ -30,6 +30,24 @@ def test_a_number_of_connections_is_whole(limit: int) -> None:
     assert limit / 1.06 - 1 <= found.level <= limit
 
 
+def test_a_bound_that_is_close_is_tried_at_once() -> None:
+    """500 kB/s, doubled in whole messages, and 2 MB/s are no two steps."""
+    tried: list[float] = []
+
+    def attempt(level: float, confirm: bool) -> Outcome:
+        if not confirm:
+            tried.append(level)
+        return outcome
+
+    outcome: Outcome = "kept"
+    search(attempt, Range(start=7812.5, lowest=10, highest=31_250, precision=0.05))
+    assert tried == [7812, 15_624, 31_250]
+    tried.clear()
+    outcome = "failed"
+    search(attempt, Range(start=100, lowest=24.9, highest=1e6, precision=0.05))
+    assert tried == [100, 100, 50, 50, 24.9, 24.9]
+
+
 def test_what_never_fails_or_never_holds_is_said() -> None:
     always = search(lambda *_: "kept", WITHIN)
     assert (always.level, always.failed, always.outcome) == (1e6, None, "kept")

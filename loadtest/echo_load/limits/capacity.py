@@ -18,7 +18,7 @@ from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import Threshold
 from echo_load.results.capacity import Bound, CapacityResult, CapacityStep
 from echo_load.results.result import Result
-from echo_load.runner.controller import Interruption, run
+from echo_load.runner.controller import Interruption, check_arguments, run
 from echo_load.runner.observer import Observer
 
 # Generators that use this share of a processor each are at their limit.
@@ -78,6 +78,8 @@ def find_capacity(
         EchoswarmError: as for `run`.
     """
     fields.instance_of(CapacityPlan)("capacity_plan", capacity_plan)
+    check_arguments(observer, interruption)
+    fields.optional(fields.text)("reconcile", reconcile)
     interruption = interruption or Interruption()
     finder = _Finder(capacity_plan, interruption, observer or Observer(), on_step, reconcile)
     if not handle_signals:

@@ -24,7 +24,7 @@ from echo_load.measure.counts import Counts
 from echo_load.plan import fields
 from echo_load.results.idle import IdleResult, IdleRung
 from echo_load.results.result import Result
-from echo_load.runner.controller import Interruption
+from echo_load.runner.controller import Interruption, check_arguments
 from echo_load.runner.generator import SNAPSHOT_SECONDS
 from echo_load.runner.observer import Observer, Progress
 
@@ -55,6 +55,7 @@ def find_idle(
         TlsFileError: a file for TLS is invalid.
     """
     fields.instance_of(IdlePlan)("idle_plan", idle_plan)
+    check_arguments(observer, interruption)
     observer = observer or Observer()
     raise_descriptor_limit()
     interruption = interruption or Interruption()

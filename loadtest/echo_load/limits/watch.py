@@ -28,7 +28,7 @@ from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.result import Result, Verdict
 from echo_load.results.watch import Outage, Pause, TargetWatch, WatchResult
-from echo_load.runner.controller import Interruption
+from echo_load.runner.controller import Interruption, check_arguments
 from echo_load.runner.generator import SNAPSHOT_SECONDS
 from echo_load.runner.local_server import LocalServer
 from echo_load.runner.observer import Observer, Progress
@@ -130,6 +130,7 @@ def watch(
         TlsFileError: a file for TLS is invalid.
     """
     fields.instance_of(WatchPlan)("watch_plan", watch_plan)
+    check_arguments(observer, interruption)
     observer = observer or Observer()
     descriptors = raise_descriptor_limit()
     with ExitStack() as stack:

@@ -104,6 +104,16 @@ class Interruption:
                 signal.signal(number, handler)
 
 
+def check_arguments(observer: Observer | None, interruption: Interruption | None) -> None:
+    """Check the types of the arguments that all functions which run a test have.
+
+    Raises:
+        InvalidValueError: one is of another type.
+    """
+    fields.optional(fields.instance_of(Observer))("observer", observer)
+    fields.optional(fields.instance_of(Interruption))("interruption", interruption)
+
+
 def run(
     plan: Plan,
     *,
@@ -141,8 +151,7 @@ def run(
     """
     check_script()
     fields.instance_of(Plan)("plan", plan)
-    fields.optional(fields.instance_of(Observer))("observer", observer)
-    fields.optional(fields.instance_of(Interruption))("interruption", interruption)
+    check_arguments(observer, interruption)
     fields.optional(fields.text)("reconcile", reconcile)
     observer = observer or Observer()
     if reconcile is not None and not plan.targets:

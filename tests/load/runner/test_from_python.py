@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -222,11 +224,29 @@ def test_only_plans_are_run(function: object) -> None:
         function("tcp://127.0.0.1:50007")
 
 
+TARGET = Plan(targets="tcp://127.0.0.1:9")
+FUNCTIONS: list[tuple[Callable[..., Any], object]] = [
+    (run, TARGET),
+    (find_capacity, CapacityPlan(plan=TARGET)),
+    (find_idle, IdlePlan(plan=TARGET)),
+    (watch, WatchPlan(plan=TARGET)),
+]
+WANTED = {"observer": "an Observer", "interruption": "an Interruption", "reconcile": "text"}
+
+
 @pytest.mark.parametrize(
-    ("name", "wanted"),
-    [("observer", "an Observer"), ("interruption", "an Interruption"), ("reconcile", "text")],
+    ("function", "plan", "name"),
+    [
+        (function, plan, name)
+        for function, plan in FUNCTIONS
+        for name in WANTED
+        if name in inspect.signature(function).parameters
+    ],
 )
-def test_other_arguments_of_a_wrong_type_are_refused(name: str, wanted: str) -> None:
-    arguments: dict[str, Any] = {name: 5}
-    with pytest.raises(InvalidValueError, match=f"`{name}` cannot be of type int; give {wanted}"):
-        run(Plan(), **arguments)
+def test_other_arguments_of_a_wrong_type_are_refused(
+    function: Callable[..., Any], plan: object, name: str
+) -> None:
+    said = f"^`{name}` cannot be of type int; give {WANTED[name]}"
+    for value in (5, 0):
+        with pytest.raises(InvalidValueError, match=said):
+            function(plan, **{name: value})

@@ -165,6 +165,9 @@ def format_duration(seconds: float) -> str:
         return f"{milliseconds:.6g}ms"
     if seconds < 60:
         return f"{seconds:.6g}s"
+    if seconds >= 1e15:
+        # Of no use as a setting, but an error may have to say it.
+        return f"{seconds:.6g}s"
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else ""]

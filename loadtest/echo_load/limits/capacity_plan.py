@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 from echo_core.errors import InvalidValueError
-from echo_core.units import format_byte_rate, parse_percentage
+from echo_core.units import LONGEST_SECONDS, format_byte_rate, parse_percentage
 from echo_load.limits.search import Range
 from echo_load.plan import fields
-from echo_load.plan.bounds import HIGHEST_RATE, MOST_CONNECTIONS, MOST_REPEATS
-from echo_load.plan.fields import Count, Duration, Rate, optional, positive
+from echo_load.plan.bounds import HIGHEST_RATE, LONGEST_TEST, MOST_CONNECTIONS, MOST_REPEATS
+from echo_load.plan.fields import Count, Duration, Rate, optional
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import Threshold
 
@@ -64,14 +64,14 @@ class CapacityPlan:
     @fields.by_name(
         {
             "plan": fields.instance_of(Plan),
-            "start": optional(positive(fields.rate)),
-            "lowest": optional(positive(fields.rate)),
-            "highest": optional(positive(fields.rate)),
+            "start": optional(fields.positive_rate),
+            "lowest": optional(fields.positive_rate),
+            "highest": optional(fields.positive_rate),
             "precision": fields.share(parse_percentage),
-            "cycle": optional(positive(fields.seconds)),
-            "duration": optional(positive(fields.seconds)),
+            "cycle": optional(fields.positive_seconds),
+            "duration": optional(fields.positive_seconds),
             "repeat": fields.whole,
-            "at_least": optional(positive(fields.rate)),
+            "at_least": optional(fields.positive_rate),
         }
     )
     def __init__(
@@ -99,6 +99,7 @@ class CapacityPlan:
                     raise InvalidValueError(
                         f"`{name}` {level:,.10g} is not a whole number of connections"
                     )
+        self._check_durations()
         self._check_levels()
         if not _LEAST_PRECISION <= self.precision <= _MOST_PRECISION:
             raise InvalidValueError(f"`precision` {self.precision} is not between 0.001 and 0.5")
@@ -110,6 +111,14 @@ class CapacityPlan:
         if not self.plan.thresholds and self.cycle is None:
             # The dataclass is frozen.
             object.__setattr__(self, "plan", replace(self.plan, thresholds=_DEFAULT_SLO))
+
+    def _check_durations(self) -> None:
+        if self.cycle is not None and self.cycle > LONGEST_SECONDS:
+            raise InvalidValueError(f"`cycle` {self.cycle:g} is longer than a week (168h)")
+        if self.duration is not None and self.duration > LONGEST_TEST:
+            raise InvalidValueError(
+                f"`duration`: {self.duration:g} seconds are longer than ten years"
+            )
 
     def _check_levels(self) -> None:
         """Check the levels of the search, in its own unit: a bandwidth, a rate or a number."""

@@ -15,9 +15,6 @@ _LEAST_UP_TO = 0.5
 _LEAST_PRECISION = 0.01
 
 
-_SECONDS = fields.positive(fields.seconds)
-
-
 @dataclass(frozen=True, kw_only=True, init=False, repr=False)
 class IdlePlan:
     """A plan for finding an idle timeout. Durations may be texts, as in a `Plan`.
@@ -41,9 +38,9 @@ class IdlePlan:
     @fields.by_name(
         {
             "plan": fields.instance_of(Plan),
-            "up_to": _SECONDS,
-            "precision": fields.optional(_SECONDS),
-            "at_least": fields.optional(_SECONDS),
+            "up_to": fields.positive_seconds,
+            "precision": fields.optional(fields.positive_seconds),
+            "at_least": fields.optional(fields.positive_seconds),
         }
     )
     def __init__(

@@ -23,6 +23,7 @@ from echo_load.limits.outages import LoggedOutage, OutageLog
 from echo_load.limits.pauses import Heartbeat
 from echo_load.limits.probing import Findings, TargetProbes
 from echo_load.plan import fields
+from echo_load.plan.bounds import LONGEST_TEST
 from echo_load.plan.fields import Duration
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
@@ -47,6 +48,8 @@ def _budget(name: str, value: object) -> float:
     seconds = fields.seconds(name, value)
     if not 0 <= seconds < math.inf:
         raise InvalidValueError(f"`{name}` {seconds} is negative or infinite")
+    if seconds > LONGEST_TEST:
+        raise InvalidValueError(f"`{name}`: {seconds:g} seconds are longer than ten years")
     return seconds
 
 
@@ -72,7 +75,7 @@ class WatchPlan:
     @fields.by_name(
         {
             "plan": fields.instance_of(Plan),
-            "interval": fields.positive(fields.seconds),
+            "interval": fields.positive_seconds,
             "outage_budget": fields.optional(_budget),
         }
     )

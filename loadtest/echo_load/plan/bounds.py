@@ -13,5 +13,10 @@ LARGEST_PAYLOAD = 64 << 20
 DEFAULT_MARGIN = 0.05
 # Seconds: ten years, which a counter of nanoseconds holds many times over.
 LONGEST_TEST = 10 * 365 * 24 * 3600.0
+# Seconds: no clock of a test measures less.
+SHORTEST_SECONDS = 1e-6
 # Messages or connections per second.
 HIGHEST_RATE = 100e6
+# One in eleven days, which is longer than any interval of a command. Generators share a rate, and
+# the intervals of their parts have to fit into a counter of nanoseconds.
+LOWEST_RATE = 1e-6

@@ -24,6 +24,7 @@ from echo_core.units import (
     parse_size,
     parse_size_range,
 )
+from echo_load.plan.bounds import LOWEST_RATE, SHORTEST_SECONDS
 
 # Seconds, or a text such as 10s or 1m30s.
 Duration = float | str | timedelta
@@ -138,7 +139,7 @@ def optional(convert: Converter) -> Converter:
     return lambda name, value: None if value is None else convert(name, value)
 
 
-def positive(convert: Callable[[str, object], float]) -> Converter:
+def positive(convert: Callable[[str, object], float]) -> Callable[[str, object], float]:
     """Return a converter that accepts only numbers above 0, and finite ones."""
 
     def converted(name: str, value: object) -> float:
@@ -148,6 +149,40 @@ def positive(convert: Callable[[str, object], float]) -> Converter:
         return number
 
     return converted
+
+
+def positive_seconds(name: str, value: object) -> float:
+    """Convert a duration that may not be 0 to seconds."""
+    duration = positive(seconds)(name, value)
+    refuse_too_short(name, duration)
+    return duration
+
+
+def positive_rate(name: str, value: object) -> float:
+    """Convert a rate that may not be 0 to a number per second."""
+    per_second = positive(rate)(name, value)
+    refuse_too_low(name, per_second)
+    return per_second
+
+
+def refuse_too_short(name: str, duration: float) -> None:
+    """Check that a duration in seconds, unless it is 0, is long enough to be measured.
+
+    Raises:
+        InvalidValueError: it is not.
+    """
+    if 0 < duration < SHORTEST_SECONDS:
+        raise InvalidValueError(f"`{name}`: {duration:g} seconds are shorter than 1us")
+
+
+def refuse_too_low(name: str, per_second: float) -> None:
+    """Check that a rate, unless it is 0, is high enough for something to be due.
+
+    Raises:
+        InvalidValueError: it is not.
+    """
+    if 0 < per_second < LOWEST_RATE:
+        raise InvalidValueError(f"`{name}`: {per_second:g} per second is below 0.000001")
 
 
 def seconds(name: str, value: object) -> float:

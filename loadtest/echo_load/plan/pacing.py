@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from echo_load.plan.bounds import LONGEST_TEST
 from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan
 
@@ -200,7 +201,9 @@ class Schedule:
         """Return the next instant, in nanoseconds."""
         index = self._next
         if index == len(self._now):
-            self._now = (next(self._later) * 1e9).astype(np.int64).tolist()
+            # The end of a block may be centuries ahead, which an integer cannot hold.
+            instants = np.minimum(next(self._later), LONGEST_TEST)
+            self._now = (instants * 1e9).astype(np.int64).tolist()
             index = 0
         self._next = index + 1
         return self._now[index]

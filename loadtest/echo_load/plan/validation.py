@@ -10,6 +10,7 @@ from echo_client.tls import TlsOptions
 from echo_core.endpoint import Endpoint, NetworkEndpoint
 from echo_core.errors import InvalidValueError
 from echo_core.units import LONGEST_SECONDS, format_duration
+from echo_load.plan import fields
 from echo_load.plan.bandwidth import mean_size
 from echo_load.plan.bounds import (
     HIGHEST_RATE,
@@ -34,6 +35,8 @@ def check_plan(plan: Plan) -> None:
         InvalidValueError: one is out of its range, or two contradict each other.
     """
     _check_numbers(plan)
+    _check_rates(plan)
+    _check_least(plan)
     _check_length(plan)
     _check_time(plan)
     _check_payload(plan)
@@ -68,16 +71,42 @@ def _check_numbers(plan: Plan) -> None:
             raise InvalidValueError(f"`{name}` {timeout} is longer than a week (168h)")
     if not 0 <= plan.warmup < math.inf:
         raise InvalidValueError(f"`warmup` {plan.warmup} is negative or infinite")
+    if plan.most_connections > MOST_CONNECTIONS:
+        raise InvalidValueError(
+            f"the stages have up to {plan.most_connections:.10g} connections; at most "
+            f"{MOST_CONNECTIONS} are supported"
+        )
+
+
+def _check_rates(plan: Plan) -> None:
     rates = [plan.rate or 0, *(one.highest for one in plan.stages if plan.staged_rate)]
     if max(rates) > HIGHEST_RATE:
         raise InvalidValueError(
-            f"a rate of {max(rates):,.0f} messages per second is above {HIGHEST_RATE:,.0f}"
+            f"a rate of {max(rates):,.10g} messages per second is above {HIGHEST_RATE:,.0f}"
         )
-    if plan.most_connections > MOST_CONNECTIONS:
+    if plan.connect_rate is not None and plan.connect_rate > HIGHEST_RATE:
         raise InvalidValueError(
-            f"the stages have up to {plan.most_connections} connections; at most "
-            f"{MOST_CONNECTIONS} are supported"
+            f"`connect_rate` {plan.connect_rate:,.10g} is above {HIGHEST_RATE:,.0f}"
         )
+
+
+def _check_least(plan: Plan) -> None:
+    """Check that durations and rates which are not 0 are not too close to it."""
+    for name, seconds in (
+        ("duration", plan.duration),
+        ("warmup", plan.warmup),
+        ("timeout", plan.timeout),
+        ("connect_timeout", plan.connect_timeout),
+        *(("stages", stage.duration) for stage in plan.stages),
+    ):
+        fields.refuse_too_short(name, seconds or 0.0)
+    levels = [level for one in plan.stages for level in (one.first, one.last)]
+    for name, rate in (
+        ("rate", plan.rate),
+        ("connect_rate", plan.connect_rate),
+        *(("stages", level) for level in levels if plan.staged_rate),
+    ):
+        fields.refuse_too_low(name, rate or 0.0)
 
 
 def _check_length(plan: Plan) -> None:

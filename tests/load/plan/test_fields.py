@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import math
 import pickle
+import sys
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -23,7 +24,9 @@ from echo_core.errors import InvalidValueError
 from echo_load.limits.capacity_plan import CapacityPlan
 from echo_load.limits.idle_plan import IdlePlan
 from echo_load.limits.watch import WatchPlan
+from echo_load.plan.bounds import LOWEST_RATE
 from echo_load.plan.converters import CONVERTERS
+from echo_load.plan.pacing import Schedule, Timeline
 from echo_load.plan.plan import Plan
 from echo_load.plan.stages import StagePlan, parse_stages
 
@@ -103,6 +106,59 @@ def test_any_value_is_accepted_in_its_exact_type_or_refused(
     # This checks the types of all fields.
     assert msgspec.convert(msgspec.to_builtins(plan), kind) == plan
     assert dataclasses.replace(plan) == plan
+
+
+# Numbers that a duration or a rate may be by their type, but hardly is.
+EXTREMES = (
+    *(sys.float_info.min * sys.float_info.epsilon, sys.float_info.min, 1e-300, 1e-30, 1e-12, 1e-7),
+    *(1e9, 1e12, 1e30, 1e300, sys.float_info.max, math.inf, -math.inf, math.nan, -0.0, 10**400),
+)
+
+
+@pytest.mark.parametrize("value", EXTREMES)
+def test_a_number_is_refused_or_fits_into_what_is_made_of_it(value: float) -> None:
+    refused = set()
+    for kind, name in FIELDS:
+        given = {**PLANS[kind], name: value}
+        if said := refusal(kind, given):
+            assert f"`{name}" in said or "a rate of" in said
+            assert len(said) < 300
+            refused.add((kind, name))
+            continue
+        plan: Any = kind(**given)
+        assert len(repr(plan)) < 300
+        assert len(getattr(plan, "description", "")) < 300
+        if kind is CapacityPlan:
+            assert plan.within.lowest <= plan.within.start <= plan.within.highest
+    times = {"duration", "timeout", "connect_timeout", "rate", "connect_rate", "cycle", "start"}
+    accepted = {name for kind, name in FIELDS if name in times and (kind, name) not in refused}
+    # A stage does not know whether it is one of rates; its plan refuses it.
+    assert accepted <= ({"duration"} if value > 0 else set())
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_the_lowest_rate_is_paced_by_many_generators(staged: bool) -> None:
+    stage = StagePlan(first=LOWEST_RATE, last=LOWEST_RATE, duration=None)
+    fields: dict[str, Any] = (
+        {"stages": stage, "staged_rate": True} if staged else {"rate": LOWEST_RATE, "messages": 10}
+    )
+    plan = Plan(connections=10_000, **fields)
+    schedule = Schedule(
+        Timeline.of(plan, plan.run_stages), "poisson", turns=range(5000, 5001), of=10_000, seed=1
+    )
+    instants = [next(schedule) for _ in range(2000)]
+    assert instants == sorted(instants)
+    assert instants[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("levels", "duration"),
+    [((1e-7, 1), 1), ((1, 5e-324), 1), ((1, 1), 1e-7), ((1, 1), 1e300), ((1e300, 1), 1)],
+)
+def test_a_plan_refuses_extreme_stages(levels: tuple[float, float], duration: float) -> None:
+    stage = StagePlan(first=levels[0], last=levels[1], duration=duration)
+    with pytest.raises(InvalidValueError, match=r"`stages`|rate of"):
+        Plan(stages=stage, staged_rate=True)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from echo_core.command_line.option_groups import group
-from echo_core.command_line.option_types import HOST
+from echo_core.command_line.option_types import HOST, File
 
 
 def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add a client's TLS options, as parameters `tls_ca`, `tls_cert` and so on."""
-    file = click.Path(dir_okay=False)
+    file = File()
     options = (
         click.option(
             "--tls-ca",

@@ -57,7 +57,7 @@ def _mode(text: str) -> int:
     return int(digits, 8)
 
 
-_FILE = click.Path(dir_okay=False)
+_FILE = option_types.File()
 _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
 
 _EXAMPLES = (

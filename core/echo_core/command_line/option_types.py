@@ -52,6 +52,25 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class File(click.Path):
+    """An option type for a file, whose name must not be empty.
+
+    To click, and to pathlib, an empty name is the current directory.
+
+    Args:
+        path_type: type of the value; None for text.
+    """
+
+    def __init__(self, path_type: type[Any] | None = None) -> None:
+        super().__init__(dir_okay=False, path_type=path_type)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the file."""
+        if value == "":
+            self.fail("the name of the file is empty; give a path, or omit it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def whole_number(name: str, minimum: int, maximum: int) -> Parsed:
     """Return an option type for whole numbers from `minimum` to `maximum`, `10k` included."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from echo_core.command_line import environment
+from echo_core.command_line import environment, option_types
 from echo_core.command_line.option_groups import GENERAL, group
 from echo_core.command_line.target_argument import TargetArgument
 from echo_core.errors import EchoswarmError, ExitCode
@@ -42,7 +42,7 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
     option = click.option(
         "--config",
         metavar="FILE.toml",
-        type=click.Path(dir_okay=False),
+        type=option_types.File(),
         is_eager=True,
         expose_value=False,
         callback=_load_config,
@@ -51,9 +51,13 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return group(GENERAL, option)(function)
 
 
-def config_file() -> str | None:
-    """Return the file given to the current command with `--config`; None if there is none."""
-    found: str | None = click.get_current_context().meta.get(_CONFIG_FILE)
+def config_file(context: click.Context | None = None) -> str | None:
+    """Return the file given to a command with `--config`; None if there is none.
+
+    Args:
+        context: the context of the command; None for the current one.
+    """
+    found: str | None = (context or click.get_current_context()).meta.get(_CONFIG_FILE)
     return found
 
 

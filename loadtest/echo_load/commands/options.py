@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CONNECTIONS = option_types.whole_number("count", 1, MOST_CONNECTIONS)
 MESSAGES = option_types.whole_number("count", 1, MOST_MESSAGES)
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = option_types.File(Path)
 
 
 def together(*options: Decorator) -> Decorator:

@@ -129,7 +129,7 @@ _EXAMPLES = (
 @heading("Payload")
 @click.option(
     "--payload-file",
-    type=click.Path(dir_okay=False),
+    type=option_types.File(),
     metavar="FILE",
     help="Send the contents of this file as each message.",
 )

@@ -309,6 +309,8 @@ def path(name: str, value: object) -> str:
     if not isinstance(value, str | os.PathLike):
         raise wrong(name, value, "the path of a file")
     found = os.fsdecode(value)
+    if not found:
+        raise InvalidValueError(f"`{name}` is empty; give the path of a file")
     if "\0" in found:
         raise InvalidValueError(f"`{name}` {found!r} has a null character, which no path has")
     try:

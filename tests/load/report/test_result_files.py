@@ -233,6 +233,14 @@ def test_a_dash_is_refused_as_a_file(option: str) -> None:
     )
 
 
+@pytest.mark.parametrize("option", ["-o", *REPORTS, "--payload-file", "--tls-ca", "--config"])
+def test_an_empty_name_is_no_file(option: str) -> None:
+    name = "--output" if option == "-o" else option
+    assert refusal("run", "127.0.0.1:9", *SHORT, option, "") == (
+        f"echo-load run: error: {name}: the name of the file is empty; give a path, or omit it"
+    )
+
+
 @pytest.mark.slow
 def test_reports_of_a_test_equal_those_of_its_saved_result(
     start_server: StartServer, tmp_path: Path

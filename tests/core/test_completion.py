@@ -173,7 +173,7 @@ def test_fish_completes(installed: dict[str, str], tmp_path: Path) -> None:
 def test_another_shell_is_refused() -> None:
     ended = run([*LOAD, "completion", "tcsh"])
     assert ended.returncode == 2
-    assert ended.stderr.decode().startswith("echo-load completion: error: shell: 'tcsh' is not one")
+    assert ended.stderr.decode().startswith("echo-load completion: error: SHELL: 'tcsh' is not one")
     ended = run([*LOAD, "completion"])
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1

@@ -77,7 +77,7 @@ def test_every_option_has_a_configuration_key_of_its_name(
 def test_a_variable_named_after_the_parameter_still_works(variable: str) -> None:
     result = run([*SERVER], stdin=b"", **{variable: "luck"})
     assert result.returncode == 2
-    assert result.stderr.decode().startswith("echo-server: error: --fault: 'luck'")
+    assert result.stderr.decode().startswith(f"echo-server: error: {variable}: 'luck'")
 
 
 def service_links(name: str) -> dict[str, str]:
@@ -123,10 +123,10 @@ def test_service_links_are_not_settings(start_server: StartServer) -> None:
 def test_a_variable_that_is_not_a_service_link_is_checked(beside: dict[str, str]) -> None:
     result = run([*SERVER], stdin=b"", ECHO_SERVER_PORT="tcp://10.0.0.1:50007", **beside)
     assert result.returncode == 2
-    assert b"--port: 'tcp://10.0.0.1:50007' is not a whole number" in result.stderr
+    assert b"ECHO_SERVER_PORT: 'tcp://10.0.0.1:50007' is not a whole number" in result.stderr
 
 
 def test_an_option_next_to_service_links_takes_effect() -> None:
     links = {**service_links("ECHO_SERVER"), "ECHO_SERVER_PORT": "70000"}
     result = run([*SERVER], stdin=b"", **links)
-    assert b"--port: '70000' is not a whole number" in result.stderr
+    assert b"ECHO_SERVER_PORT: '70000' is not a whole number" in result.stderr

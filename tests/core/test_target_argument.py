@@ -69,11 +69,35 @@ def test_several_targets_from_the_environment_and_from_a_file(
 def test_a_command_for_one_target_refuses_several(tmp_path: Path) -> None:
     line = refused(*LOAD, "idle", ECHO_LOAD_TARGETS="a:1 b:2")
     assert line == (
-        "echo-load idle: error: the command takes one target, and targets is set to 2: a:1, b:2"
+        "echo-load idle: error: the command takes one target, and ECHO_LOAD_TARGETS is set to 2: "
+        "a:1, b:2"
     )
     config = written(tmp_path / "config.toml", 'targets = ["a:1", "b:2", "c:3"]\n')
-    assert "targets is set to 3: a:1, b:2, c:3" in refused(*LOAD, "stress", "--config", config)
+    line = refused(*LOAD, "stress", "--config", config)
+    assert "targets in the file of --config is set to 3: a:1, b:2, c:3" in line
     assert "is set to 2" in refused(*LOAD, "swarm", ECHO_LOAD_TARGETS="a:1 b:2")
+
+
+def test_a_wrong_value_is_reported_by_the_name_of_where_it_was_set(tmp_path: Path) -> None:
+    wrong = "'a:x': 'x' is not a port between 0 and 65535"
+    assert refused(*LOAD, "run", "a:x") == f"echo-load run: error: TARGET: {wrong}"
+    assert refused(*CLIENT, "a:x") == f"echo-client: error: TARGET: {wrong}"
+    line = refused(*LOAD, "run", ECHO_LOAD_TARGETS="b:1 a:x")
+    assert line == f"echo-load run: error: ECHO_LOAD_TARGETS: {wrong}"
+    line = refused(*CLIENT, ECHO_CLIENT_TARGET="a:x")
+    assert line == f"echo-client: error: ECHO_CLIENT_TARGET: {wrong}"
+    config = written(tmp_path / "config.toml", 'targets = ["a:x"]\nrate = "fast"\n')
+    line = refused(*LOAD, "run", "--config", config)
+    assert line == f"echo-load run: error: --config: {config}: targets: {wrong}"
+    # Options, too.
+    line = refused(*LOAD, "run", "a", "--config", config)
+    assert f"--config: {config}: rate: 'fast' is not a rate; write it as in" in line
+    line = refused(*LOAD, "run", "a", "--config", config, ECHO_LOAD_RATE="slow")
+    assert "error: ECHO_LOAD_RATE: 'slow' is not a rate; write it as in" in line
+    assert "error: --rate: 'x' is" in refused(*LOAD, "run", "--rate", "x", ECHO_LOAD_RATE="slow")
+    # The name that click makes of the function's parameter works as well.
+    line = refused(*LOAD, "run", ECHO_LOAD_IPV4="perhaps")
+    assert "error: ECHO_LOAD_IPV4: 'perhaps' is not" in line
 
 
 @pytest.mark.parametrize("value", ["[]", "5", "true", '["a:1", 5]', "[[]]", '"\\u0000"'])

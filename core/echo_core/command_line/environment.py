@@ -38,6 +38,15 @@ def variable(prefix: str, parameter: click.Option | TargetArgument) -> str:
     return f"{prefix}_{long_name(parameter).replace('-', '_')}".upper()
 
 
+def given_variable(prefix: str, parameter: click.Option | TargetArgument) -> str:
+    """Return the name of the environment variable that does set an option or a target.
+
+    It is the one named after the option, or the one named after the function's parameter.
+    """
+    named = variable(prefix, parameter)
+    return named if os.environ.get(named) else f"{prefix}_{parameter.name}".upper()
+
+
 def settable(command: click.Command) -> Iterator[click.Option | TargetArgument]:
     """Yield what the environment can set: options and targets of a command and its subcommands."""
     for parameter in command.params:

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from echo_core import standard_streams
-from echo_core.command_line import environment
+from echo_core.command_line import environment, settings
 from echo_core.command_line.option_groups import GENERAL, group
+from echo_core.command_line.target_argument import TargetArgument
 from echo_core.errors import EchoswarmError, ExitCode
 from echo_core.interrupts import quit_on_interrupt, raise_on_interrupt
 
@@ -154,8 +156,22 @@ def _print_error(program: str, error: click.ClickException | None, message: str)
 
 def _one_line(error: click.ClickException) -> str:
     if type(error) is click.BadParameter and isinstance(error.param, click.Parameter):
-        return f"{max(error.param.opts, key=len)}: {error.message}"
+        return f"{_source_of(error.param, error.ctx)}: {error.message}"
     return error.format_message()
+
+
+def _source_of(parameter: click.Parameter, context: click.Context | None) -> str:
+    """Return where the user has set a parameter: an option, a variable, or a key in a file."""
+    source = context.get_parameter_source(parameter.name or "") if context is not None else None
+    if isinstance(parameter, click.Option | TargetArgument) and context is not None:
+        if source is ParameterSource.ENVIRONMENT:
+            return environment.given_variable(context.auto_envvar_prefix or "", parameter)
+        if source is ParameterSource.DEFAULT_MAP:
+            key = environment.long_name(parameter)
+            return f"--config: {settings.config_file(context)}: {key}"
+    if isinstance(parameter, click.Argument):
+        return parameter.human_readable_name.strip("[].")
+    return max(parameter.opts, key=len)
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -51,7 +51,7 @@ class TargetArgument(click.Argument):
         value, source = super().consume_value(ctx, opts)
         is_set = source in {ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP}
         if is_set and not ctx.resilient_parsing:
-            value = self._settled(ctx, value)
+            value = self._settled(ctx, value, source)
         return value, source
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
@@ -69,14 +69,16 @@ class TargetArgument(click.Argument):
                 ctx,
             ) from error
 
-    def _settled(self, ctx: click.Context, value: Any) -> Any:
+    def _settled(self, ctx: click.Context, value: Any, source: ParameterSource) -> Any:
         """Return the value that the environment or a file sets, as one target or a list."""
         targets = value.split() if isinstance(value, str) else list(value)
         if self.nargs != 1:
             return targets
         if len(targets) > 1:
+            in_file = f"{self.setting} in the file of --config"
+            name = in_file if source is ParameterSource.DEFAULT_MAP else self.envvar
             raise click.UsageError(
-                f"the command takes one target, and {self.setting} is set to {len(targets)}: "
+                f"the command takes one target, and {name} is set to {len(targets)}: "
                 f"{', '.join(map(str, targets))}",
                 ctx,
             )

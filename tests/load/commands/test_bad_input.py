@@ -268,7 +268,7 @@ def test_an_invalid_configuration_is_refused(
             "buffer-size, churn",
         ),
         ("loop = 1", "loop = 1 is not a valid value of --loop"),
-        ("connections = 0", "--connections: '0' is not a whole number from 1 to 2000000"),
+        ("connections = 0", "load.toml: connections: '0' is not a whole number from 1 to 2000000"),
     ):
         file.write_text(content)
         code, line = refusal(["run", "--config", str(file)], capsys)

@@ -240,9 +240,23 @@ def _split_port(rest: str, text: str) -> tuple[str, str | None]:
     return host, port if colon else None
 
 
+def parse_host(text: str) -> str:
+    """Return a host name or an address, without the brackets that an IPv6 address may have.
+
+    Raises:
+        InvalidValueError: the text is neither.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not _is_host(bare) or (bare != text and not _is_ipv6(bare)):
+        raise InvalidValueError(f"{text!r} is not a host name or address")
+    return bare
+
+
 def _is_host(text: str) -> bool:
-    if not text or any(character.isspace() for character in text):
+    if not text or any(character.isspace() or character in "[]" for character in text):
         return False
+    if ":" in text:
+        return _is_ipv6(text)
     try:
         # The first thing that the resolver does with a name (RFC 3490).
         text.encode("idna")

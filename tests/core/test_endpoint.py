@@ -13,6 +13,7 @@ from echo_core.endpoint import (
     Endpoint,
     NetworkEndpoint,
     UnixEndpoint,
+    parse_host,
     parse_target,
 )
 from echo_core.errors import InvalidValueError
@@ -149,3 +150,24 @@ def test_targets(text: str, endpoint: Endpoint) -> None:
 def test_endpoints_that_cannot_be_targets(text: str, hint: str) -> None:
     with pytest.raises(InvalidValueError, match=hint):
         parse_target(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("[::1]", "::1"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("echo.test", "echo.test"),
+    ],
+)
+def test_a_host_may_be_written_as_in_a_target(text: str, host: str) -> None:
+    assert parse_host(text) == host
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[::1", "::1]", "[[::1]]", "[echo.test]", "a:443", "a b"]
+)
+def test_what_is_no_host_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValueError, match="is not a host name or address"):
+        parse_host(text)

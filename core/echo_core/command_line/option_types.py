@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from echo_core.endpoint import Endpoint, NetworkEndpoint, parse_target
+from echo_core.endpoint import Endpoint, parse_host, parse_target
 from echo_core.errors import InvalidValueError
 from echo_core.units import (
     LONGEST_SECONDS,
@@ -100,10 +100,6 @@ def _positive_duration(text: str) -> float:
     return seconds
 
 
-def _host(text: str) -> str:
-    return NetworkEndpoint(text).host
-
-
 def _rate(text: str) -> float:
     rate = parse_rate(text)
     if not rate:
@@ -120,7 +116,7 @@ def _rate_of_bytes(text: str) -> int:
 
 DURATION = Parsed("duration", _duration)
 POSITIVE_DURATION = Parsed("duration", _positive_duration)
-HOST = Parsed("host", _host)
+HOST = Parsed("host", parse_host)
 PORT = whole_number("port", 0, 65535)
 TARGET_PORT = whole_number("port", 1, 65535)
 ENDPOINT = Parsed("endpoint", Endpoint.parse)

@@ -7,7 +7,7 @@ from typing import Any
 
 from echo_client.socket_options import parse_dscp
 from echo_client.tls import TlsOptions
-from echo_core.endpoint import parse_target
+from echo_core.endpoint import parse_host, parse_target
 from echo_load.plan import fields
 from echo_load.plan.bandwidth import Bandwidth, parse_load
 from echo_load.plan.fields import optional
@@ -19,14 +19,20 @@ def _tls(name: str, value: object) -> TlsOptions:
     """Convert the paths of TLS options to text."""
     if not isinstance(value, TlsOptions):
         raise fields.wrong(name, value, "TlsOptions, as in TlsOptions(ca='ca.pem')")
-    path, text = optional(fields.path), optional(fields.text)
-    converters = {"ca": path, "cert": path, "key": path, "server_name": text}
+    path, host = optional(fields.path), optional(_host)
+    converters = {"ca": path, "cert": path, "key": path, "server_name": host}
     changed: dict[str, Any] = {
         field: convert(f"{name}.{field}", getattr(value, field))
         for field, convert in converters.items()
     }
     fields.flag(f"{name}.insecure", value.insecure)
     return replace(value, **changed)
+
+
+def _host(name: str, value: object) -> str:
+    """Convert a host name or address, which may have brackets if it is an IPv6 address."""
+    host: str = fields.parsed(name, fields.text(name, value), parse_host)
+    return host
 
 
 def _load(name: str, value: object) -> float | Bandwidth:

@@ -161,6 +161,13 @@ def test_a_plan_refuses_extreme_stages(levels: tuple[float, float], duration: fl
         Plan(stages=stage, staged_rate=True)
 
 
+def test_a_server_name_may_be_an_address_as_in_a_target() -> None:
+    assert Plan(targets="tls://x", tls=TlsOptions(server_name="[::1]")).tls.server_name == "::1"
+    for name in ("[x]", "x:443", ""):
+        said = refusal(Plan, {"targets": "tls://x", "tls": TlsOptions(server_name=name)})
+        assert said == f"`tls.server_name`: {name!r} is not a host name or address"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "exact"),
     [

@@ -129,11 +129,11 @@ def measure(port: int, admin_port: int, pid: int, scrapers: int, seconds: float)
 
 def rendering_us(form: Format) -> float:
     """Return the processor time to render the page of one worker, in microseconds."""
-    metrics = Metrics(1, None)
+    metrics = Metrics(1)
     figures = [WorkerFigures(0, os.getpid(), True, 0, [12345] * ROW_CELLS)]
     begin = time.process_time()
     for _ in range(RENDERINGS):
-        metrics.render(figures, form)
+        metrics.render(figures, form, None)
     return (time.process_time() - begin) / RENDERINGS * 1e6
 
 

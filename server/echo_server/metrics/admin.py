@@ -36,6 +36,10 @@ class Service(Protocol):
         The server is ready if all its listeners are served and it neither starts nor drains.
         """
 
+    @property
+    def max_connections(self) -> int | None:
+        """The maximum number of open connections, over all workers; None for no limit."""
+
     def figures(self) -> Sequence[WorkerFigures]:
         """Return the figures of all workers, in the order of their slots."""
 
@@ -63,7 +67,7 @@ class AdminServer:
             raise ListenError(f"--admin: {error}") from error
         self._endpoint = bound_endpoint(listener)
         self._service = service
-        self._metrics = Metrics(config.workers, config.max_connections)
+        self._metrics = Metrics(config.workers)
         limit = max(1, min(MAX_CONNECTIONS, descriptors // 4))
         self._server = HttpServer(listener, self._respond, log.bind(), max_connections=limit)
 
@@ -75,7 +79,8 @@ class AdminServer:
         match path:
             case "/metrics":
                 form = Format.accepted(headers.get("Accept"))
-                page = self._metrics.render(self._service.figures(), form)
+                service = self._service
+                page = self._metrics.render(service.figures(), form, service.max_connections)
                 return Response(HTTPStatus.OK, page, form.value)
             case "/healthz":
                 return Response.of_text(HTTPStatus.OK, "ok")

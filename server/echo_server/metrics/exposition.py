@@ -177,26 +177,29 @@ class Metrics:
 
     Args:
         workers: the number of workers.
-        max_connections: the maximum number of open connections, over all workers; None for no
-            limit.
     """
 
-    def __init__(self, workers: int, max_connections: int | None) -> None:
-        self._templates = {form: _template(form, workers, max_connections) for form in Format}
+    def __init__(self, workers: int) -> None:
+        self._templates = {form: _template(form, workers) for form in Format}
         self._process_heads = {
             form: [_head(name, "gauge", help_text, form) for name, help_text, _ in _PROCESS]
             for form in Format
         }
 
-    def render(self, figures: Sequence[WorkerFigures], form: Format) -> bytes:
+    def render(
+        self, figures: Sequence[WorkerFigures], form: Format, max_connections: int | None
+    ) -> bytes:
         """Return the page in a format.
 
         Args:
             figures: the figures of all workers, in the order of their slots.
             form: the format.
+            max_connections: the maximum number of open connections, over all workers; None for no
+                limit.
         """
         values = [value for family in _FAMILIES for one in figures for value in family.values(one)]
-        lines = self._templates[form] % tuple(values) + self._processes(figures, form)
+        lines = self._templates[form] % (_limit(form, max_connections), *values)
+        lines += self._processes(figures, form)
         if form is Format.OPENMETRICS:
             lines += "# EOF\n"
         return lines.encode()
@@ -217,8 +220,17 @@ class Metrics:
         return "".join(lines)
 
 
-def _template(form: Format, workers: int, max_connections: int | None) -> str:
-    """Return the text of the page, with a placeholder for each value of `_FAMILIES`."""
+def _limit(form: Format, max_connections: int | None) -> str:
+    """Return the metric of the limit on connections; empty if there is none."""
+    if max_connections is None:
+        return ""
+    help_text = "Maximum number of open connections, over all workers."
+    head = _head("connections_limit", "gauge", help_text, form)
+    return f"{head}{_PREFIX}connections_limit {max_connections}\n"
+
+
+def _template(form: Format, workers: int) -> str:
+    """Return the text of the page, with placeholders for `_limit` and each value of `_FAMILIES`."""
     versions = {
         "gevent": version("gevent"),
         "python": platform.python_version(),
@@ -231,13 +243,9 @@ def _template(form: Format, workers: int, max_connections: int | None) -> str:
         _head("workers", "gauge", "Worker processes.", form),
         f"{_PREFIX}workers {workers}\n",
     ]
-    if max_connections is not None:
-        help_text = "Maximum number of open connections, over all workers."
-        constants.append(_head("connections_limit", "gauge", help_text, form))
-        constants.append(f"{_PREFIX}connections_limit {max_connections}\n")
     families: list[str] = []
     for family in _FAMILIES:
         families.append(family.head(form))
         for slot in range(workers):
             families += family.lines(slot)
-    return "".join(constants).replace("%", "%%") + "".join(families)
+    return "".join(constants).replace("%", "%%") + "%s" + "".join(families)

@@ -19,9 +19,10 @@ _MAX_MESSAGE_BYTES = 65536
 
 
 class Serving(NamedTuple):
-    """To the supervisor: the worker serves; it will drain for up to `drain_timeout` seconds."""
+    """To the supervisor: the worker serves, with these settings, which it has read itself."""
 
     drain_timeout: float
+    max_connections: int | None
 
 
 class Replace(NamedTuple):

@@ -87,6 +87,8 @@ class Supervisor:
     def __init__(self, config: ServerConfig, listeners: Listeners) -> None:
         self._config = config
         self._listeners = listeners
+        # That of the worker that began to serve last: a restart may have changed it.
+        self._max_connections = config.max_connections
         self._table = CounterTable.create()
         self._launcher = Launcher(listeners, self._table, config.drain_timeout)
         self._slots = [Slot(number) for number in range(config.workers)]
@@ -153,6 +155,11 @@ class Supervisor:
             return True, f"ready, but {state}"
         return False, state
 
+    @property
+    def max_connections(self) -> int | None:
+        """The maximum number of open connections, over all workers; None for no limit."""
+        return self._max_connections
+
     def figures(self) -> Sequence[WorkerFigures]:
         """Return the figures of each slot; can be called from any thread."""
         with self._figures_lock:
@@ -209,7 +216,8 @@ class Supervisor:
 
     def _on_message(self, worker: WorkerProcess, message: Message) -> None:
         match message:
-            case Serving(drain_timeout):
+            case Serving(drain_timeout, max_connections):
+                self._max_connections = max_connections
                 self._on_serving(worker, drain_timeout)
             case Replace(reason):
                 self._replace(worker, reason)

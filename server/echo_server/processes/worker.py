@@ -130,7 +130,7 @@ def serve_slot(config: ServerConfig, assignment: Assignment) -> ExitCode:
             [(scheme, inherited_listener(number)) for scheme, number in assignment.listeners],
         )
         log.info("serving", pid=os.getpid())
-        control.send(Serving(config.drain_timeout))
+        control.send(Serving(config.drain_timeout, config.max_connections))
         gevent.spawn(_handle_commands, control, worker, stop)
         stop.wait()
         worker.drain(stop)

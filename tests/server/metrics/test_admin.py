@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,31 @@ def test_the_connection_limit(start_server: StartServer, workers: str) -> None:
     options = ("--workers", workers, "--admin", "127.0.0.1:0")
     assert start_server(*options, "--max-connections", "7").metric("connections_limit") == 7
     assert "connections_limit" not in start_server(*options).get("/metrics")[1]
+
+
+RESTARTED = "workers restarted"
+
+
+def is_restarted(server: EchoServerProcess, before: int) -> bool:
+    return server.log().count(RESTARTED) > before
+
+
+@pytest.mark.slow
+def test_the_connection_limit_is_that_of_the_workers_after_a_reload(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text("max-connections = 7\n")
+    options = ("--workers", "2", "--admin", "127.0.0.1:0", "--config", str(config))
+    server = start_server(*options)
+    for setting, limit in (("max-connections = 9\n", 9), ("", None), ("max-connections = 8\n", 8)):
+        restarts = server.log().count(RESTARTED)
+        config.write_text(setting)
+        server.signal(signal.SIGHUP)
+        until(partial(is_restarted, server, restarts), "the restart")
+        lines = [line for line in server.get("/metrics")[1].splitlines() if "limit" in line]
+        shown = [line for line in lines if not line.startswith("#")]
+        assert shown == ([] if limit is None else [f"echo_server_connections_limit {limit}"])
 
 
 def test_both_formats(start_server: StartServer) -> None:

@@ -193,7 +193,8 @@ class Threshold:
         The relation shows which of the two it is: no test is stopped because its figures are good.
 
         Raises:
-            InvalidValueError: the text is neither, or its figure is only known at the end.
+            InvalidValueError: the text is neither, its figure is only known at the end, or the
+                condition does not hold at the beginning.
         """
         one = cls.parse(text)
         if one.metric in _HIGHER_IS_BETTER and one.kind == "count":
@@ -201,9 +202,17 @@ class Threshold:
                 f"{text!r} is only known at the end; use `thresholds`, or messages_per_second"
             )
         bad = "<" if one.metric in _HIGHER_IS_BETTER else ">"
-        if one.relation[0] != bad:
-            return replace(one, aborts=True)
-        return replace(one, relation=_OPPOSITES[one.relation], aborts=True)
+        kept = replace(one, aborts=True)
+        if one.relation[0] == bad:
+            kept = replace(kept, relation=_OPPOSITES[one.relation])
+        # A rate is judged once it has had time; all other figures begin at 0, and grow.
+        if one.relation == "==" if bad == "<" else not kept.judge_value(0):
+            figure, _, limit = one.text.partition(one.relation)
+            raise InvalidValueError(
+                f"{text!r} would stop every test at its beginning; write "
+                f"{figure}{_OPPOSITES[bad]}{limit}, or {figure}{bad}{limit} to stop on it"
+            )
+        return kept
 
     def check_measured(
         self, schemes: Collection[str], targets: Collection[str], stages: int

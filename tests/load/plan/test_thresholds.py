@@ -187,6 +187,33 @@ def test_abort_conditions_may_be_written_either_way_round(text: str, kept: str) 
     assert judged.name == f"--abort-on {text}"
 
 
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("errors==5", "write errors<=5, or errors>5 to stop on it"),
+        ("errors == 1%", "write errors<=1%, or errors>1% to stop on it"),
+        ("p99{stage=2}==5ms", "write p99{stage=2}<=5ms, or p99{stage=2}>5ms to stop on it"),
+        ("retransmits<0", "write retransmits<=0, or retransmits>0 to stop on it"),
+        ("errors>=0", "write errors<=0, or errors>0 to stop on it"),
+        (
+            "messages_per_second==1k",
+            "write messages_per_second>=1k, or messages_per_second<1k to stop on it",
+        ),
+    ],
+)
+def test_a_condition_that_would_stop_every_test_is_refused(text: str, advice: str) -> None:
+    with pytest.raises(InvalidValueError) as raised:
+        Threshold.parse_abort(text)
+    assert str(raised.value) == f"{text!r} would stop every test at its beginning; {advice}"
+    # As a threshold it is judged at the end.
+    assert not Threshold.parse(text).aborts
+
+
+@pytest.mark.parametrize("text", ["errors==0", "errors==0%", "errors<=0", "errors>0", "p99>=5ms"])
+def test_a_condition_that_holds_at_the_beginning_is_accepted(text: str) -> None:
+    assert Threshold.parse_abort(text).judge_value(0)
+
+
 def test_figures_known_only_at_the_end_cannot_abort_a_test() -> None:
     with pytest.raises(InvalidValueError, match="is only known at the end; use `thresholds`"):
         Threshold.parse_abort("messages>1000")

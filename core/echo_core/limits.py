@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from pathlib import Path
 
 # The largest payload of a datagram in bytes. The 16-bit length covers the IPv4 and UDP headers
 # (RFC 791, RFC 768), but only the UDP header with IPv6 (RFC 8200, section 3).
 LARGEST_DATAGRAM = {4: 65_507, 6: 65_527}
+
+_SHORTAGES = {
+    errno.EMFILE: "raise the limit on open descriptors (ulimit -n)",
+    errno.ENFILE: "the system has no descriptors left (fs.file-max)",
+    errno.ENOMEM: "the system has no memory left",
+}
 
 # The time for which a TCP connection keeps its port after this end has closed it (TIME_WAIT, RFC
 # 9293, section 3.4.2; Linux's TCP_TIMEWAIT_LEN), and the time where ports are reused (tcp(7),
@@ -17,6 +24,16 @@ _TIME_WAIT_REUSED_SECONDS = 1.0
 
 # The dynamic ports of RFC 6335, section 6, for systems that do not report their range.
 _DYNAMIC_PORTS = (49152, 65535)
+
+
+def remedy_of(error: OSError) -> str | None:
+    """Return what to do about a resource that has run out; None for other errors."""
+    return _SHORTAGES.get(error.errno or 0)
+
+
+def not_started(error: OSError) -> str:
+    """Return why a process could not be started, and the remedy."""
+    return f"{error.strerror}; {remedy_of(error) or 'raise the limit on processes (ulimit -u)'}"
 
 
 def raise_descriptor_limit() -> int:

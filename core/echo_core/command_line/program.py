@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,15 +17,10 @@ from echo_core.command_line.option_groups import GENERAL, group
 from echo_core.command_line.target_argument import TargetArgument
 from echo_core.errors import EchoswarmError, ExitCode
 from echo_core.interrupts import quit_on_interrupt, raise_on_interrupt
+from echo_core.limits import remedy_of
 
 DISTRIBUTION = "echoswarm"
 
-# Resources that the system may run out of, and the remedies.
-_SHORTAGES = {
-    errno.EMFILE: "raise the limit on open descriptors (ulimit -n)",
-    errno.ENFILE: "the system has no descriptors left (fs.file-max)",
-    errno.ENOMEM: "the system has no memory left",
-}
 # The message of Python's RuntimeError when the system cannot start another thread.
 _NO_THREAD = "can't start new thread"
 
@@ -101,8 +95,8 @@ def _exit_code(command: click.Command, program: str, exhausted: ExitCode) -> int
 
 def _shortage(error: Exception) -> str | None:
     """Return a message naming the exhausted resource and the remedy; None for other errors."""
-    if isinstance(error, OSError) and error.errno in _SHORTAGES:
-        return f"{error.strerror}; {_SHORTAGES[error.errno]}"
+    if isinstance(error, OSError) and (remedy := remedy_of(error)):
+        return f"{error.strerror}; {remedy}"
     if str(error) == _NO_THREAD:
         return f"{error}; raise the limit on processes (ulimit -u)"
     return None

@@ -21,6 +21,7 @@ from echo_core.command_line.environment import refuse_unknown
 from echo_core.command_line.option_groups import GENERAL, Row
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
+from echo_core.limits import not_started, raise_descriptor_limit
 from echo_load.errors import GeneratorError
 from echo_load.swarm.options import GROUPS, INSECURE, OPTIONS, PREFIX, variable
 
@@ -130,7 +131,6 @@ def swarm(arguments: tuple[str, ...]) -> int:
     was crossed, 130 interrupted before it began.
     """
     with program.needs_extra("load"):
-        from echo_core.limits import raise_descriptor_limit
         from echo_load.runner.local_server import LocalServer
     if find_spec("locust") is None:
         raise program.MissingExtraError(
@@ -234,9 +234,7 @@ def _run(arguments: list[str], environment: dict[str, str]) -> int:
     try:
         process = subprocess.Popen(arguments, env=environment)
     except OSError as error:
-        raise GeneratorError(
-            f"cannot start locust: {error.strerror}; raise the limit on processes (ulimit -u)"
-        ) from error
+        raise GeneratorError(f"cannot start locust: {not_started(error)}") from error
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)

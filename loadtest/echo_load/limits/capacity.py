@@ -9,7 +9,7 @@ import msgspec
 
 from echo_client.failure_kinds import FailureKind
 from echo_core.errors import InvalidValueError
-from echo_load.errors import TargetError
+from echo_load.errors import GeneratorError, TargetError
 from echo_load.flags import with_flags
 from echo_load.limits.capacity_plan import CapacityPlan
 from echo_load.limits.search import Found, Outcome, search
@@ -131,8 +131,14 @@ class _Finder:
             if not reasons:
                 reasons.append("interrupted before the end")
         elif capacity.is_short and capacity.at_least is not None:
-            reasons.append(f"--at-least {capacity.written(capacity.at_least)} was not reached")
-            verdict = "crossed" if verdict == "passed" else verdict
+            required = f"--at-least {capacity.written(capacity.at_least)}"
+            if capacity.bound == "generator":
+                # The target may well do it.
+                reasons.append(f"{required} is not known: the generator was the limit")
+                verdict = "failed"
+            else:
+                reasons.append(f"{required} was not reached")
+                verdict = "crossed" if verdict == "passed" else verdict
         return msgspec.structs.replace(
             result,
             command="capacity",
@@ -181,8 +187,8 @@ class _Finder:
                 handle_signals=False,
                 interruption=self._interruption,
             )
-        except InvalidValueError as error:
-            # This machine has too few ports or descriptors for the step.
+        except (InvalidValueError, GeneratorError) as error:
+            # This machine has too few ports, descriptors or processes for the step.
             if not self._steps:
                 raise
             self._not_run = with_flags(str(error))
@@ -233,19 +239,17 @@ class _Finder:
         ]
         result = failures[-1][1] if failures else None
         bound = _bound(found, result)
-        why, advice = failures[-1][0].why if failures else None, None
+        why, advice = failures[-1][0].why if failures else self._not_run, None
         if bound == "generator":
             if result is not None and result.generator.findings:
                 advice = result.generator.findings[-1]
-            elif result is None:
-                why = self._not_run
         elif bound == "range":
             advice = "raise --highest to find the limit"
         connections: int | None = self._capacity_plan.plan.connections
         rate = level
         if not is_rate:
             connections = None if level is None else int(level)
-            rate = None if level is None else level / (self._capacity_plan.cycle or 1.0)
+            rate = None if level is None else self._capacity_plan.probes_per_second(level)
         return CapacityResult(
             asked="rate" if is_rate else "connections",
             rate=rate,

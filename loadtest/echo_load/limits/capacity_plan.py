@@ -94,7 +94,7 @@ class CapacityPlan:
 
     def __post_init__(self) -> None:
         if self.cycle is not None:
-            for name in ("start", "lowest", "highest"):
+            for name in ("start", "lowest", "highest", "at_least"):
                 if (level := getattr(self, name)) is not None and level % 1:
                     raise InvalidValueError(
                         f"`{name}` {level:,.10g} is not a whole number of connections"
@@ -135,6 +135,11 @@ class CapacityPlan:
                 f"`lowest` {self._written(within.lowest)} is above `highest` "
                 f"{self._written(within.highest)}"
             )
+        if self.at_least is not None and self.at_least > within.highest:
+            raise InvalidValueError(
+                f"`at_least` {self._written(self.at_least)} is above `highest` "
+                f"{self._written(within.highest)}; lower `at_least`, or raise `highest`"
+            )
         if self.start is not None and self.start > within.highest:
             raise InvalidValueError(
                 f"`start` {self._written(self.start)} is above `highest` "
@@ -168,7 +173,13 @@ class CapacityPlan:
             highest=self.highest or self._most,
             precision=self.precision,
             whole=not is_rate,
+            required=self.at_least,
         )
+
+    def probes_per_second(self, connections: float) -> float:
+        """Return the rate at which connections are probed in a search for their number."""
+        # Without digits that nobody reads.
+        return float(f"{connections / (self.cycle or 1.0):.4g}")
 
     def step(self, level: float, *, confirm: bool) -> Plan:
         """Return the plan of a step.
@@ -182,7 +193,7 @@ class CapacityPlan:
             return replace(
                 self.plan,
                 connections=int(level),
-                rate=level / self.cycle,
+                rate=self.probes_per_second(level),
                 duration=self.duration or 2 * self.cycle,
                 repeat=repeat,
                 connects_in_flight=_CONNECTS_IN_FLIGHT,

@@ -37,6 +37,8 @@ class Range:
         precision: relative distance between the answer and a level that failed, at which the
             search ends (0.05 is 5 %).
         whole: whether levels are whole numbers.
+        required: level that is tried in any case, if the answer may be on either side of it; None
+            for none.
     """
 
     start: float
@@ -44,6 +46,7 @@ class Range:
     highest: float
     precision: float
     whole: bool = False
+    required: float | None = None
 
     def rounded(self, level: float) -> float:
         """Return the nearest level that can be tried, with at most four significant digits."""
@@ -62,13 +65,20 @@ class Range:
 
     def is_narrow(self, kept: float, failed: float) -> bool:
         """Return whether no level between these two has to be tried."""
+        if self._is_required_between(kept, failed):
+            return False
         if self.whole and failed - kept <= 1:
             return True
         return failed <= kept * (1 + self.precision) or self.between(kept, failed) in {kept, failed}
 
     def between(self, kept: float, failed: float) -> float:
         """Return the level to try between two others."""
+        if self.required is not None and self._is_required_between(kept, failed):
+            return self.required
         return self.rounded(math.sqrt(kept * failed))
+
+    def _is_required_between(self, kept: float, failed: float) -> bool:
+        return self.required is not None and kept < self.required < failed
 
 
 @dataclass(frozen=True, slots=True)

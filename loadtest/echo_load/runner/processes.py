@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from echo_client.addresses import Address
+from echo_core.limits import not_started
 from echo_load.engines.share import NEVER, Share
 from echo_load.errors import GeneratorError
 from echo_load.plan.payload import Payload
@@ -159,10 +160,7 @@ class Generators:
             self._start()
         except OSError as error:
             self.__exit__()
-            raise GeneratorError(
-                f"cannot start a generator: {error.strerror}; raise the limit on processes "
-                "(ulimit -u)"
-            ) from error
+            raise GeneratorError(f"cannot start a generator: {not_started(error)}") from error
         except BaseException:
             # Such as a KeyboardInterrupt.
             self.__exit__()

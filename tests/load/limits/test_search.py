@@ -21,6 +21,20 @@ def test_the_answer_is_within_the_precision_below_the_limit(limit: float) -> Non
     assert found.level <= limit < found.failed <= found.level * 1.0501
 
 
+@pytest.mark.parametrize("limit", [5000.0, 5001.0, 5180.0, 5249.0])
+def test_a_required_level_is_tried_if_it_may_be_the_answer(limit: float) -> None:
+    within = Range(start=1000, lowest=10, highest=1e6, precision=0.05, required=5000)
+    found = search(lambda level, _: "kept" if level <= limit else "failed", within)
+    assert found.confirmed
+    assert found.level is not None
+    assert found.failed is not None
+    assert 5000 <= found.level <= limit < found.failed <= found.level * 1.0501
+    less = search(lambda level, _: "kept" if level < 5000 else "failed", within)
+    assert less.level is not None
+    assert less.level < 5000
+    assert less.failed == 5000
+
+
 @pytest.mark.parametrize("limit", [1, 7, 100, 4230])
 def test_a_number_of_connections_is_whole(limit: int) -> None:
     within = Range(start=100, lowest=1, highest=1e6, precision=0.05, whole=True)

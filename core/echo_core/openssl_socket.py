@@ -119,11 +119,15 @@ class OpenSslSocket(_socket.socket):
             return True
         return False
 
-    def close(self) -> None:
-        """Send close_notify if that is possible without blocking, and close."""
+    def send_close_notify(self) -> None:
+        """Send close_notify if that is possible without blocking; further calls have no effect."""
         if self.tls is not None:
             # It fails if the connection is lost or the send buffer is full, which does not matter.
             with contextlib.suppress(OSError):
                 self.tls.shutdown()
             self.tls = None
+
+    def close(self) -> None:
+        """Send close_notify if that is possible without blocking, and close."""
+        self.send_close_notify()
         super().close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
 import socket
 import struct
 
@@ -72,9 +73,24 @@ class Connection(_socket.socket):
         """
         return 0
 
+    def end_sending(self) -> None:
+        """Send the end of the stream; then the connection can only be closed.
+
+        If bytes have arrived that were not read, `close` sends a reset. A peer that has received
+        the end of the stream before it is told of that, not of the reset.
+        """
+        # It fails if the peer has reset the connection, which does not matter.
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_WR)
+
     def abort_at_close(self) -> None:
         """Let `close` send a reset instead of an end of stream (socket(7), SO_LINGER)."""
         self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+    @property
+    def is_closed(self) -> bool:
+        """True once `close` was called."""
+        return self.fileno() < 0
 
     @property
     def peer(self) -> str:

@@ -19,6 +19,7 @@ from echo_core.epoll_set import READABLE, WRITABLE, OtherDirectionError, Ready
 from echo_server.metrics.counters import Counter, Counters
 from echo_server.streams.connection import Connection
 from echo_server.streams.descriptor_set import MakeDescriptorSet, make_descriptor_set
+from echo_server.streams.lingering import LINGER_SECONDS, Lingering
 from echo_server.streams.rate_limit import RateLimit
 
 log = structlog.get_logger()
@@ -118,13 +119,33 @@ class EchoSet:
             self._all_ended.wait(timeout)
         return not self.connections
 
-    def close(self) -> None:
-        """Close all connections, and stop watching for good."""
+    def close(self, linger_seconds: float = LINGER_SECONDS) -> None:
+        """Close all connections, and stop watching for good.
+
+        What has arrived is echoed, and each peer receives the end of the stream, not a reset.
+
+        Args:
+            linger_seconds: the maximum time in seconds to wait until the peers have closed, too.
+        """
+        lingering = Lingering()
         for connection in list(self.connections.values()):
-            self.end(connection, Counter.CLOSED_SERVER_STOPPED)
+            self.echo_arrived(connection)
+            if not connection.is_closed:
+                connection.end_sending()
+                lingering.add(connection.fileno())
+                self.end(connection, Counter.CLOSED_SERVER_STOPPED)
+        lingering.close(linger_seconds)
         if self._rate_limit:
             self._rate_limit.close()
         self._set.close()
+
+    def echo_arrived(self, connection: Connection) -> None:
+        """Echo what has arrived on a connection, which the loop may not have reported yet.
+
+        Nothing is read that waits for the rate limit, a fault, or the peer to read.
+        """
+        if connection.watched == READABLE:
+            self._on_ready(((connection.fileno(), READABLE),))
 
     def end(self, connection: Connection, reason: Counter) -> None:
         """Close a connection for a reason, and report it to `on_end`."""

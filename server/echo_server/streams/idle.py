@@ -54,7 +54,11 @@ class IdleSweep:
             for connection in idle:
                 if self._echo_set.is_suspended(connection):
                     connection.idle_sweeps = 0
-                else:
+                    continue
+                # If this process did not run for a while, the bytes of a busy peer are still here.
+                self._echo_set.echo_arrived(connection)
+                if not connection.is_closed and connection.progress == _progress(connection):
+                    connection.end_sending()
                     self._echo_set.end(connection, Counter.CLOSED_IDLE)
         except Exception:
             log.exception("idle sweep failed")
@@ -62,8 +66,7 @@ class IdleSweep:
 
 def _is_idle(connection: Connection) -> bool:
     """Compare a connection with the last sweep; return True if the timeout has passed."""
-    # Bytes received plus bytes sent.
-    progress = 2 * connection.received - len(connection.unsent)
+    progress = _progress(connection)
     if progress != connection.progress:
         connection.progress = progress
         connection.unacknowledged = -1
@@ -77,6 +80,11 @@ def _is_idle(connection: Connection) -> bool:
             return False
     connection.idle_sweeps += 1
     return connection.idle_sweeps >= SWEEPS_PER_TIMEOUT
+
+
+def _progress(connection: Connection) -> int:
+    """Return the number of bytes received plus the number of bytes sent."""
+    return 2 * connection.received - len(connection.unsent)
 
 
 def _unacknowledged(connection: Connection) -> int:

@@ -59,6 +59,11 @@ class TlsConnection(OpenSslSocket, Connection):
             return 0
         return received
 
+    def end_sending(self) -> None:
+        """Send close_notify and the end of the stream; then the connection can only be closed."""
+        self.send_close_notify()
+        super().end_sending()
+
     def abort_at_close(self) -> None:
         """Let `close` send a reset, without close_notify."""
         self.tls = None

@@ -121,6 +121,34 @@ def test_stops_with_connections_open(make_set: MakeDescriptorSet) -> None:
     assert len(server.echo_set) == 0
 
 
+class Patient(EchoSet):
+    """An echo set that waits for its peers when it is closed."""
+
+    def close(self, linger_seconds: float = DEADLINE) -> None:
+        super().close(linger_seconds)
+
+
+@both_kinds
+def test_what_is_sent_after_the_end_causes_no_reset(make_set: MakeDescriptorSet) -> None:
+    """The server waits until the peer has closed, too, and no longer."""
+    done: list[str] = []
+
+    def insist(connection: socket.socket) -> None:
+        assert connection.recv(1) == b""
+        for _ in range(100):
+            connection.sendall(bytes(65536))
+        done.append("sent")
+        connection.close()
+
+    with serving(of(make_set, Patient)) as server:
+        connection = server.connect()
+        assert echoes(connection)
+        client = threading.Thread(target=insist, args=(connection,))
+        client.start()
+    client.join(DEADLINE)
+    assert done == ["sent"]
+
+
 @both_kinds
 def test_accepted_connections_have_no_delay(make_set: MakeDescriptorSet) -> None:
     with serving(of(make_set)) as server, server.connect() as connection:

@@ -207,7 +207,10 @@ class EchoServerProcess:
             raise
 
     def workers(self) -> list[int]:
-        """Return the process ids of a supervisor's workers."""
+        """Return the process ids of a supervisor's workers, in the order of their start.
+
+        Their numbers need not be in that order: the system begins again with low ones.
+        """
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
@@ -215,10 +218,7 @@ class EchoServerProcess:
     def paused(self) -> Iterator[None]:
         """Stop the processes that serve connections for the duration of the block (SIGSTOP)."""
         pids = self.serving()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        for pid in pids:
-            until(partial(is_stopped, pid), "the process to be stopped")
+        stop(*pids)
         try:
             yield
         finally:
@@ -232,6 +232,17 @@ class EchoServerProcess:
     def connect(self, host: str = "127.0.0.1") -> socket.socket:
         """Open a connection to its first listener."""
         return socket.create_connection((host, self.port), timeout=DEADLINE)
+
+    def refuses(self) -> bool:
+        """Return whether it refuses connections, in general because it drains."""
+        try:
+            self.connect().close()
+        except ConnectionRefusedError:
+            return True
+        except ConnectionResetError:
+            # The listener was closed while the connection waited to be accepted.
+            return False
+        return False
 
     def log(self) -> str:
         """Return the log so far."""
@@ -265,6 +276,14 @@ class EchoServerProcess:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def stop(*pids: int) -> None:
+    """Stop processes by a signal, and return when they have stopped."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in pids:
+        until(partial(is_stopped, pid), "the process to be stopped")
 
 
 def is_stopped(pid: int) -> bool:

@@ -77,12 +77,12 @@ class _Loss:
 
     Attributes:
         at: instant at which it was lost.
-        is_failure: whether it was counted as a failure; an end of the stream is not, unless the
-            first attempt to reconnect fails.
+        in_order: whether the server ended the stream, which counts as a failure only if the first
+            attempt to reconnect fails.
     """
 
     at: float
-    is_failure: bool
+    in_order: bool
 
 
 class TargetProbes:
@@ -199,9 +199,9 @@ class TargetProbes:
                     loss = self._probe_until_lost(connection, slot, sequences, sent)
             except ClientError as error:
                 if self._failed(slot, begin, error):
-                    if loss is not None and not loss.is_failure:
+                    if loss is not None and loss.in_order:
                         self._not_replaced(slot, loss.at)
-                    loss = _Loss(begin if loss is None else loss.at, is_failure=True)
+                    loss = _Loss(begin if loss is None else loss.at, in_order=False)
                 self._wait_to_reconnect()
 
     def _probe_until_lost(
@@ -238,11 +238,9 @@ class TargetProbes:
                 since = begin if isinstance(error, ReplyTimeoutError) else answered
                 if isinstance(error, ClosedError) and not error.received:
                     self._closed_in_order(message_lost=sending)
-                    return _Loss(at, is_failure=False)
-                counts = self._failed(
-                    slot, at, error, since=since, was_kept=True, message_lost=sending
-                )
-                return _Loss(at, is_failure=counts)
+                    return _Loss(at, in_order=True)
+                self._failed(slot, at, error, since=since, was_kept=True, message_lost=sending)
+                return _Loss(at, in_order=False)
         return None
 
     @contextmanager

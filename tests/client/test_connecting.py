@@ -201,7 +201,7 @@ def test_bad_input(arguments: list[str], said: str) -> None:
 def test_a_source_address_of_the_command(echo_server: EchoServerProcess) -> None:
     result = run([*CLIENT, "--source-ip", "127.0.0.9", echo_server.url], stdin=b"hi")
     assert (result.returncode, result.stdout) == (0, b"hi")
-    assert '"peer": "127.0.0.9:' in echo_server.log()
+    echo_server.wait_for_log('"peer": "127.0.0.9:')
     result = run([*CLIENT, "--source-ip", "192.0.2.1", echo_server.url], stdin=b"hi")
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1

@@ -68,23 +68,24 @@ def several_round_trips(connection: EchoConnection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "expected", "said"),
+    ("behaviour", "timeout", "expected", "said"),
     [
-        (drops_midway, ClosedError, "closed the connection after 3 of 7 bytes"),
-        (resets_midway, ResetError, "reset the connection"),
-        (silent, ReplyTimeoutError, "0 of 7 bytes came back within 50ms"),
-        (slow, ReplyTimeoutError, "1 of 7 bytes came back within 50ms"),
-        (late(DEADLINE), ReplyTimeoutError, "0 of 7 bytes"),
+        (drops_midway, DEADLINE, ClosedError, "closed the connection after 3 of 7 bytes"),
+        (resets_midway, DEADLINE, ResetError, "reset the connection"),
+        (silent, 0.05, ReplyTimeoutError, "0 of 7 bytes came back within 50ms"),
+        (slow, 1.5, ReplyTimeoutError, "1 of 7 bytes came back within 1.5s"),
+        (late(DEADLINE), 0.05, ReplyTimeoutError, "0 of 7 bytes"),
     ],
 )
 def test_each_failure_has_an_error_class(
     behaviour: Callable[[socket.socket, threading.Event], None],
+    timeout: float,
     expected: type[ClientError],
     said: str,
 ) -> None:
     with (
         Service(behaviour) as service,
-        connected(service.port, timeout=0.05) as connection,
+        connected(service.port, timeout=timeout) as connection,
         pytest.raises(expected, match=said),
     ):
         several_round_trips(connection)
@@ -160,7 +161,7 @@ from echo_client.errors import ReplyTimeoutError
 from echo_core.endpoint import NetworkEndpoint
 endpoint = NetworkEndpoint("127.0.0.1", int(sys.argv[1]))
 def trip(number):
-    with EchoConnection.open(endpoint, timeout=0.2) as connection:
+    with EchoConnection.open(endpoint, timeout=float(sys.argv[2])) as connection:
         try:
             return connection.round_trip(b"hello")
         except ReplyTimeoutError:
@@ -170,8 +171,8 @@ gevent.joinall(jobs, raise_error=True)
 print([job.value for job in jobs].count(None))
 """
     with Service(silent) as service:
-        result = run([sys.executable, "-c", program, str(service.port)])
+        result = run([sys.executable, "-c", program, str(service.port), "0.2"])
     assert result.stdout.strip() == b"50", result.stderr
     with Service(in_pieces) as service:
-        result = run([sys.executable, "-c", program, str(service.port)])
+        result = run([sys.executable, "-c", program, str(service.port), str(DEADLINE)])
     assert result.stdout.strip() == b"0", result.stderr

@@ -170,4 +170,4 @@ def test_a_swarm_takes_its_target_from_the_environment(echo_server: EchoServerPr
     arguments = ("swarm", "--headless", "-u", "2", "-t", "1s")
     ended = run([*LOAD, *arguments], ECHO_LOAD_TARGETS=echo_server.url)
     assert ended.returncode == 0, ended.stderr.decode()
-    assert "connection accepted" in echo_server.log()
+    echo_server.wait_for_log("connection accepted")

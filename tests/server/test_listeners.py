@@ -22,6 +22,7 @@ from echo_core.endpoint import UnixEndpoint
 from echo_server.config import ServerConfig
 from echo_server.errors import ListenError
 from echo_server.listeners import Listeners, open_listeners
+from support.ports import free_port
 from support.processes import (
     CLIENT,
     DEADLINE,
@@ -61,8 +62,7 @@ def test_several_listeners(start_server: StartServer, tmp_path: Path, workers: s
 @workers
 def test_the_same_port_of_both_families(start_server: StartServer, workers: str) -> None:
     """[::] leaves IPv4 alone where IPv4 has a listener of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     server = start_server(
         *("--workers", workers, "--listen", f"tcp://0.0.0.0:{port}"),
         *("--listen", f"tcp://[::]:{port}"),

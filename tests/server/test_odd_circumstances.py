@@ -26,6 +26,7 @@ from support.processes import (
     receive_exactly,
     receive_to_end,
     run,
+    stop,
     until,
 )
 
@@ -66,7 +67,7 @@ def test_a_worker_killed_by_a_real_time_signal(start_server: StartServer) -> Non
     server = start_server("--workers", "2", *ADMIN)
     os.kill(server.workers()[0], signal.SIGRTMIN + 1)
     server.wait_for_metric("worker_restarts_total", 1)
-    assert f'"signal {signal.SIGRTMIN + 1}"' in server.log()
+    server.wait_for_log(f'"signal {signal.SIGRTMIN + 1}"')
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
 
@@ -112,13 +113,12 @@ def test_a_drain_serves_the_backlog_of_a_dead_worker(
 ) -> None:
     server = start_server("--workers", workers, "--drain-timeout", "30s", *ADMIN)
     with ExitStack() as stack:
-        for pid in server.workers():
-            os.kill(pid, signal.SIGSTOP)
+        stop(*server.workers())
         waiting = [stack.enter_context(server.connect()) for _ in range(20)]
         for connection in waiting:
             connection.sendall(b"I can wait")
         doomed, *others = server.workers()
-        server.signal(signal.SIGSTOP)
+        stop(server.pid)
         os.kill(doomed, signal.SIGKILL)
         until(lambda: is_dead(doomed), "its end")
         server.signal(signal.SIGTERM)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -12,12 +10,12 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.ports import free_port
 from support.processes import DEADLINE, LOAD, environment
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
@@ -64,19 +62,6 @@ def locust(
     assert b"Traceback" not in ended.stderr, ended.stderr.decode()
     assert b"MonkeyPatchWarning" not in ended.stderr
     return ended
-
-
-# Below the kernel's ephemeral ports; a thousand for each process that runs tests.
-_PORTS = count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
-
-
-def free_port() -> int:
-    """Return a free port to listen on, for locust, which cannot report the port that 0 yields."""
-    for port in _PORTS:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError
 
 
 @contextmanager

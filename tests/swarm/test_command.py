@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from echo_load.swarm.options import OPTIONS
+from support.ports import free_port
 from support.processes import (
     DEADLINE,
     LOAD,
@@ -23,7 +24,7 @@ from support.processes import (
     run,
     until,
 )
-from support.swarms import SHORT, free_port, locust, started
+from support.swarms import SHORT, locust, started
 
 
 @pytest.mark.slow
@@ -95,12 +96,15 @@ def test_bad_options_are_refused_in_one_line(options: list[str], line: str) -> N
 
 @pytest.mark.slow
 def test_an_interrupt_ends_a_swarm_with_its_figures(
-    echo_server: EchoServerProcess, tmp_path: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     """Requests in progress are not lost, nor counted in part."""
+    server = start_server("--admin", "127.0.0.1:0")
     page = tmp_path / "report.html"
     options = ["--headless", "-u", "5", "-t", "60s", "--html", str(page)]
-    with started(echo_server.url, *options, until_logged=b"All users spawned") as swarm:
+    with started(server.url, *options, until_logged=b"All users spawned") as swarm:
+        # A swarm that ends before its first reply has failed.
+        until(lambda: server.metric("received_bytes_total") > 64_000, "messages")
         os.killpg(swarm.pid, signal.SIGINT)
         _, log = swarm.communicate(timeout=DEADLINE)
     assert swarm.returncode == 0
@@ -226,10 +230,10 @@ def test_the_command_lists_its_options() -> None:
 
 @pytest.mark.slow
 def test_the_command_takes_a_target(echo_server: EchoServerProcess) -> None:
-    arguments = ["--headless", "-u", "2", "-t", "1s", "EchoBlockUser", "--block-connections", "4"]
+    arguments = ["--headless", "-u", "2", "-t", "3s", "EchoBlockUser", "--block-connections", "4"]
     ended = run([*LOAD, "swarm", echo_server.url, *arguments])
     assert ended.returncode == 0, ended.stderr.decode()
-    assert echo_server.log().count("connection accepted") == 8
+    until(lambda: echo_server.log().count("connection accepted") == 8, "all connections")
     ended = run([*LOAD, "swarm", "nonsense:x", "--headless"])
     assert ended.returncode == 2
     assert ended.stderr.decode().splitlines() == [

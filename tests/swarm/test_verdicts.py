@@ -16,13 +16,14 @@ import pytest
 
 from support.certificates import make_certificates
 from support.misbehaving import Service, answers_bad_request, silent_after
+from support.ports import free_port
 from support.processes import (
     DEADLINE,
     EchoServerProcess,
     StartServer,
     environment,
 )
-from support.swarms import OWN, SHORT, free_port, locust, locust_command
+from support.swarms import OWN, SHORT, locust, locust_command
 
 
 @pytest.mark.slow
@@ -100,7 +101,7 @@ def test_the_rate_includes_the_time_of_silence() -> None:
     found = re.search(r"messages_per_second>100 crossed: ([\d.]+) a second", ended.stderr.decode())
     assert found
     # Twenty messages in the two or three seconds that locust says it ran.
-    assert 5 <= float(found[1]) <= 12
+    assert 3 <= float(found[1]) <= 12
 
 
 @pytest.mark.slow
@@ -182,9 +183,9 @@ def test_services_that_do_not_echo_are_recognised(unused_port: int, users: list[
 def test_messages_in_flight_at_the_end_are_awaited_and_counted(users: list[str]) -> None:
     """A swarm on a target that falls silent does not pass."""
     with Service(silent_after(20)) as service:
-        options = ["--timeout", "2s", *(["--block-connections", "5"] if users else [])]
+        options = ["--timeout", "4s", *(["--block-connections", "5"] if users else [])]
         ended = locust(
-            *("--headless", "-u", "1", "-t", "1s", "--host", service.target, "--json"),
+            *("--headless", "-u", "1", "-t", "2s", "--host", service.target, "--json"),
             *(*options, *users),
         )
     assert ended.returncode == 1

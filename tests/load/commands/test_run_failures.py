@@ -52,7 +52,7 @@ def test_repeats_that_were_not_run_are_reported(unused_port: int) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_failure_is_counted_under_its_kind(unused_port: int, engine: str) -> None:
     behaviours = (
-        *(silent, late(0.75), in_pieces, wrong, doubled, halves, resets),
+        *(silent, late(3.0), in_pieces, wrong, doubled, halves, resets),
         closes,
     )
     services = [Service(behaviour) for behaviour in behaviours]
@@ -63,7 +63,7 @@ def test_every_failure_is_counted_under_its_kind(unused_port: int, engine: str) 
     try:
         code, result = loaded(
             *("run", *targets, "--engine", engine, "-c", str(count), "-n", str(2 * count)),
-            *("--no-reconnect", "--timeout", "500ms"),
+            *("--no-reconnect", "--timeout", "2s"),
         )
     finally:
         for service in services:
@@ -107,7 +107,7 @@ def test_services_that_do_not_echo_are_detected(engine: str) -> None:
     with Service(answers_http) as web, Service(greets) as mail, Service(closes_at_once) as door:
         code, result = loaded(
             *("run", web.target, mail.target, door.target, "--engine", engine),
-            *("-c", "6", "-n", "12", "--timeout", "200ms"),
+            *("-c", "6", "-n", "12", "--timeout", "1s"),
         )
     totals = result.totals
     assert code == 1
@@ -234,7 +234,9 @@ def test_a_stage_after_an_outage_has_no_more_connections_than_planned(
         *("--admin", admin.removeprefix("http://")),
     )
     until(lambda: again.log().count("connection accepted") > 12, "several rounds more")
-    assert again.metric("connections_open") <= 3
     client.send_signal(signal.SIGINT)
     output, _ = client.communicate(timeout=DEADLINE)
-    assert msgspec.json.decode(output, type=Result).verdict == "interrupted"
+    result = msgspec.json.decode(output, type=Result)
+    assert result.verdict == "interrupted"
+    # The server may not know yet of those that have ended.
+    assert max(second.connections for second in result.series) <= 3

@@ -99,20 +99,21 @@ def test_the_figures_agree_with_each_other(echo_server: EchoServerProcess) -> No
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "kinds", "lost"),
+    ("behaviour", "timeout", "kinds", "lost"),
     [
-        (drops_midway, {"truncated": 5}, 5),
-        (resets_midway, {"reset": 5}, 5),
-        (slow, {"timeout": 5}, 5),
-        (late(0.3), {"timeout": 5}, 5),
-        (silent, {"no_reply": 5}, 5),
+        (drops_midway, "30s", {"truncated": 5}, 5),
+        (resets_midway, "30s", {"reset": 5}, 5),
+        pytest.param(slow, "2s", {"timeout": 5}, 5, marks=pytest.mark.slow),
+        pytest.param(late(3.0), "2s", {"timeout": 5}, 5, marks=pytest.mark.slow),
+        (silent, "500ms", {"no_reply": 5}, 5),
     ],
 )
 def test_failures_are_counted_by_kind(
-    behaviour: Behaviour, kinds: dict[str, int], lost: int
+    behaviour: Behaviour, timeout: str, kinds: dict[str, int], lost: int
 ) -> None:
+    """The test ends with the last of its connections."""
     with Service(behaviour) as service:
-        code, result = stressed(service.target, "-c", "5", "-d", "300ms", "--timeout", "200ms")
+        code, result = stressed(service.target, "-c", "5", "-d", "50s", "--timeout", timeout)
     assert code == 1
     assert result["passed"] is False
     assert result["totals"]["errors"] == kinds
@@ -123,7 +124,7 @@ def test_failures_are_counted_by_kind(
 
 def test_wrong_bytes_are_corrupt() -> None:
     with Service(wrong) as service:
-        code, result = stressed(service.target, "-c", "5", "-d", "300ms")
+        code, result = stressed(service.target, "-c", "5", "-d", "1s")
     assert code == 1
     totals = result["totals"]
     assert set(totals["errors"]) == {"corrupt"}
@@ -134,7 +135,7 @@ def test_wrong_bytes_are_corrupt() -> None:
 def test_a_duplicated_reply_is_counted_and_ends_its_connection() -> None:
     """After a duplicate, it is unknown where the next reply begins."""
     with Service(doubled) as service:
-        code, result = stressed(service.target, "-c", "5", "-d", "300ms")
+        code, result = stressed(service.target, "-c", "5", "-d", "50s")
     assert code == 1
     assert result["totals"]["errors"] == {"duplicated": 5}
     assert result["totals"]["connections_lost"] == 5
@@ -336,10 +337,10 @@ def test_an_unwritable_file_is_refused_before_the_test(tmp_path: Path) -> None:
 def test_standard_output_is_json_only_and_progress_is_plain_text(
     echo_server: EchoServerProcess,
 ) -> None:
-    result = run([*STRESS, echo_server.url, "-c", "2", "-d", "100ms", "--json"])
+    result = run([*STRESS, echo_server.url, "-c", "2", "-d", "1s", "--json"])
     assert json.loads(result.stdout)["passed"] is True
     assert b"\x1b" not in result.stderr
-    result = run([*STRESS, echo_server.url, "-c", "2", "-d", "100ms"])
+    result = run([*STRESS, echo_server.url, "-c", "2", "-d", "1s"])
     assert b"\x1b" not in result.stdout
 
 
@@ -348,7 +349,7 @@ def test_standard_output_is_json_only_and_progress_is_plain_text(
 def test_a_terminal_shows_a_live_screen(echo_server: EchoServerProcess, setting: str) -> None:
     child = pexpect.spawn(
         sys.executable,
-        ["-m", "echo_load", "stress", echo_server.url, "-c", "20", "-d", "1s"],
+        ["-m", "echo_load", "stress", echo_server.url, "-c", "20", "-d", "3s"],
         env=environment(TERM="xterm-256color", **({setting: "1"} if setting else {})),
         encoding="utf-8",
         timeout=DEADLINE,

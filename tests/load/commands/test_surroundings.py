@@ -12,7 +12,8 @@ from support.processes import DEADLINE, StartServer, environment, run
 
 # The installed script, because `python -m` imports modules from the current folder.
 ECHO_LOAD = Path(sys.executable).with_name("echo-load")
-QUICK = ("-c", "2", "-d", "300ms")
+QUICK = ("-c", "2", "-n", "100")
+ONE_STAGE = ("-c", "2", "-d", "1s")
 
 
 def run_in(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -64,11 +65,13 @@ def test_a_generator_imports_nothing_that_gevent_has_to_patch_first() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["run", "stress"])
-def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [("run", *QUICK), ("stress", *ONE_STAGE)], ids=" ".join)
+def test_modules_of_the_current_folder_are_not_imported(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     for name in ("random", "socket", "queue", "selectors", "gevent", "json", "echo_server"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current folder')\n")
-    ended = run_in(tmp_path, command, *QUICK)
+    ended = run_in(tmp_path, *command)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count, pairwise
 
 import pytest
@@ -10,7 +13,7 @@ from hdrh.histogram import HdrHistogram
 
 from echo_load.results.result import Latency, Result
 from echo_server.faults import Fault, FaultPlan
-from support.processes import EchoServerProcess, StartServer, loaded
+from support.processes import DEADLINE, EchoServerProcess, StartServer, loaded
 
 ADMIN = ("--admin", "127.0.0.1:0")
 UDP = ("--listen", "udp://127.0.0.1:0")
@@ -106,7 +109,7 @@ def test_what_ends_a_connection(
 def test_delayed_beyond_the_timeout(start_server: StartServer, engine: str) -> None:
     server = start_server("--fault", "delay=1h@10%", *ADMIN)
     code, result = loaded(
-        *("run", server.url, "--engine", engine, "-c", "30", "-n", "60", "--timeout", "300ms")
+        *("run", server.url, "--engine", engine, "-c", "30", "-n", "60", "--timeout", "2s")
     )
     strikes, totals = injected(server, "delay"), result.totals
     assert totals.errors == {"no_reply": strikes}
@@ -116,10 +119,10 @@ def test_delayed_beyond_the_timeout(start_server: StartServer, engine: str) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_delayed(start_server: StartServer, engine: str) -> None:
-    server = start_server("--fault", "delay=300ms@10%", *ADMIN)
+    server = start_server("--fault", "delay=2s@10%", *ADMIN)
     _, result = loaded("run", server.url, "--engine", engine, "-c", "20", "-n", "60")
     whole(result, 60)
-    assert at_least(result.latency_us.response, 0.3) == injected(server, "delay")
+    assert at_least(result.latency_us.response, 2) == injected(server, "delay")
 
 
 @pytest.mark.slow
@@ -129,18 +132,18 @@ def test_stalled(start_server: StartServer, engine: str) -> None:
 
     It waits for the rest of the stall when it is sent, which is shorter on a busy machine.
     """
-    fault = "stall=1s@10%"
+    fault = "stall=3s@10%"
     seed = seed_for(fault, [5] * 20, never=[4])
     server = start_server("--fault", fault, "--fault-seed", str(seed), *ADMIN)
     _, result = loaded("run", server.url, "--engine", engine, "-c", "20", "-n", "100")
     whole(result, 100)
-    assert at_least(result.latency_us.response, 0.5) == injected(server, "stall")
+    assert at_least(result.latency_us.response, 1.5) == injected(server, "stall")
 
 
 @pytest.mark.slow
 def test_dropped_datagrams(start_server: StartServer) -> None:
     server = start_server(*UDP, "--fault", "drop@10%", *ADMIN)
-    code, result = loaded("run", server.url, "-c", "50", "-n", "200", "--timeout", "300ms")
+    code, result = loaded("run", server.url, "-c", "50", "-n", "200", "--timeout", "2s")
     strikes, totals = injected(server, "drop"), result.totals
     assert totals.errors == {"lost": strikes}
     assert (code, totals.messages, totals.connections_lost) == (1, 200 - strikes, 0)
@@ -170,11 +173,11 @@ def test_an_open_loop_goes_on_when_every_connection_has_lost_a_datagram(
     """No reply comes then to trigger the sending of due messages."""
     server = start_server(*UDP, "--fault", "drop@50%", *ADMIN)
     _, result = loaded(
-        *("run", server.url, "-c", "2", "--rate", "1000", "-n", "40", "--timeout", "250ms")
+        *("run", server.url, "-c", "2", "--rate", "1000", "-n", "12", "--timeout", "1s")
     )
     strikes, totals = injected(server, "drop"), result.totals
-    assert totals.datagrams_sent == 40
-    assert (totals.errors, totals.messages) == ({"lost": strikes}, 40 - strikes)
+    assert totals.datagrams_sent == 12
+    assert (totals.errors, totals.messages) == ({"lost": strikes}, 12 - strikes)
 
 
 @pytest.mark.slow
@@ -195,8 +198,11 @@ def test_what_was_struck_is_no_round_trip(
 @pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["1", "5"])
 def test_duplicated_datagrams(start_server: StartServer, pipeline: str) -> None:
-    server = start_server(*UDP, "--fault", "duplicate@10%", *ADMIN)
-    code, result = loaded("run", server.url, "-c", "5", "-n", "200", "--pipeline", pipeline)
+    """The last must not be duplicated, or the test may end before its duplicate comes."""
+    fault = "duplicate@10%"
+    seed = seed_for(fault, [200], never=[199])
+    server = start_server(*UDP, "--fault", fault, "--fault-seed", str(seed), *ADMIN)
+    code, result = loaded("run", server.url, "-c", "1", "-n", "200", "--pipeline", pipeline)
     strikes, totals = injected(server, "duplicate"), result.totals
     assert totals.errors == {"duplicated": strikes}
     assert (code, totals.messages) == (1, 200)
@@ -215,27 +221,65 @@ def test_wrong_datagrams(start_server: StartServer, kind: str, error: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pipeline", ["1", "8"])
-def test_reordered_datagrams(start_server: StartServer, pipeline: str) -> None:
+def test_reordered_datagrams(start_server: StartServer) -> None:
     """A datagram is overtaken: the next must come, and not be held back itself."""
     fault = "reorder@10%"
     seed = seed_for(fault, [60], never=[59])
     server = start_server(*UDP, "--fault", fault, "--fault-seed", str(seed), *ADMIN)
-    # With one in flight, the next leaves when this one counts as lost, which must be before the
-    # server releases it: after 100 ms. With several in flight, nothing has to time out.
-    timeout = "50ms" if pipeline == "1" else "10s"
-    code, result = loaded(
-        *("run", server.url, "-c", "1", "-n", "60", "--pipeline", pipeline, "--timeout", timeout)
-    )
+    # With several in flight, nothing has to time out.
+    code, result = loaded("run", server.url, "-c", "1", "-n", "60", "--pipeline", "8")
     totals = result.totals
     assert totals.errors == {"reordered": injected(server, "reorder")}
     assert totals.datagrams_sent == totals.datagrams_received == 60
     assert code == 1
 
 
+@contextmanager
+def overtaken_datagrams(*numbers: int) -> Iterator[str]:
+    """Echo datagrams, but those with these numbers only after the next one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
+        echo.bind(("127.0.0.1", 0))
+        echo.settimeout(DEADLINE)
+        over = threading.Event()
+
+        def serve() -> None:
+            held = b""
+            for number in count():
+                data, peer = echo.recvfrom(65536)
+                if over.is_set():
+                    return
+                if number in numbers:
+                    held = data
+                    continue
+                echo.sendto(data, peer)
+                if held:
+                    echo.sendto(held, peer)
+                    held = b""
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield "udp://{}:{}".format(*echo.getsockname())
+        finally:
+            over.set()
+            echo.sendto(b"", echo.getsockname())
+            thread.join(DEADLINE)
+
+
+@pytest.mark.slow
+def test_a_datagram_that_comes_when_it_counts_as_lost() -> None:
+    """With one in flight, the next leaves when this one counts as lost, and is answered first."""
+    with overtaken_datagrams(10, 30) as url:
+        code, result = loaded("run", url, "-c", "1", "-n", "60", "--timeout", "2s")
+    totals = result.totals
+    assert totals.errors == {"reordered": 2}
+    assert totals.datagrams_sent == totals.datagrams_received == 60
+    assert code == 1
+
+
 @pytest.mark.slow
 def test_delayed_datagrams(start_server: StartServer) -> None:
-    server = start_server(*UDP, "--fault", "delay=300ms@10%", *ADMIN)
+    server = start_server(*UDP, "--fault", "delay=2s@10%", *ADMIN)
     _, result = loaded("run", server.url, "-c", "20", "-n", "60", "--timeout", "10s")
     whole(result, 60)
-    assert at_least(result.latency_us.response, 0.3) == injected(server, "delay")
+    assert at_least(result.latency_us.response, 2) == injected(server, "delay")

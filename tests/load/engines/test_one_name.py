@@ -112,7 +112,7 @@ def test_a_connection_that_opens_after_its_stage_sends_nothing(tmp_path: Path, e
         thread = threading.Thread(target=serve)
         thread.start()
         loaded(
-            *("run", f"unix://{path}", "--engine", engine, "--stages", "1/100ms,2/400ms,0/1s"),
+            *("run", f"unix://{path}", "--engine", engine, "--stages", "1/1s,2/400ms,0/2s"),
             *("--pipeline", "4"),
         )
         thread.join(DEADLINE)

@@ -302,7 +302,7 @@ def test_a_threshold_on_errors_allows_some_errors(start_server: StartServer) -> 
 @pytest.mark.slow
 def test_a_threshold_on_loss_allows_some_lost_datagrams(start_server: StartServer) -> None:
     url = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@10%").url
-    arguments = ("run", url, "-c", "4", "-n", "400", "--timeout", "200ms")
+    arguments = ("run", url, "-c", "4", "-n", "40", "--timeout", "2s")
     code, result = loaded(*arguments, "--threshold", "loss<60%")
     assert (code, result.verdict) == (0, "passed")
     lost = result.totals.errors["lost"]

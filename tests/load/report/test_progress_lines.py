@@ -134,9 +134,9 @@ def test_a_watch(start_server: StartServer) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("run", "-c", "2", "-d", "200ms", "--warmup", "100ms", "--prometheus", "0"),
+        ("run", "-c", "2", "-d", "1s", "--warmup", "100ms", "--prometheus", "0"),
         ("hold", "-c", "2", "--cycle", "100ms"),
-        ("stress", "-c", "2", "-d", "100ms"),
+        ("stress", "-c", "2", "-d", "1s"),
         ("capacity", "--start", "100", "--highest", "100", "-d", "200ms", "--slo", "p99<1m"),
         ("idle", "--up-to", "500ms"),
         ("watch", "-d", "200ms"),

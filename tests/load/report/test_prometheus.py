@@ -71,7 +71,7 @@ def test_figures_grow_during_a_test_and_end_as_those_of_its_result(
     output = tmp_path / "result.json"
     seen: list[Figures] = []
     with running(
-        *("stress", echo_server.url, "-c", "3", "-c", "5", "-d", "1s", "--repeat", "2"),
+        *("stress", echo_server.url, "-c", "3", "-c", "5", "-d", "2s", "--repeat", "2"),
         *("-o", str(output)),
     ) as (client, url):
 

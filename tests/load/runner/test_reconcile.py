@@ -96,7 +96,7 @@ def test_truncated_replies_are_explained(start_server: StartServer) -> None:
 def test_dropped_datagrams_are_explained(start_server: StartServer) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0", "--fault", "drop@5%", *ADMIN)
     code, found, _ = reconciled(
-        *(server.url, "-c", "20", "-n", "200", "--timeout", "300ms", "--reconcile", server.admin)
+        *(server.url, "-c", "20", "-n", "200", "--timeout", "2s", "--reconcile", server.admin)
     )
     drops = server.metric("faults_injected_total", kind="drop")
     assert (found.sent, found.received_by_server) == (200, 200)
@@ -131,7 +131,7 @@ def test_traffic_of_another_client_is_noticed(start_server: StartServer) -> None
 
         with Service(talk) as service:
             code, found, _ = reconciled(
-                *(server.url, service.target, "-c", "2", "-n", "2", "--timeout", "100ms"),
+                *(server.url, service.target, "-c", "2", "-n", "2", "--timeout", "2s"),
                 *("--no-reconnect", "--reconcile", server.admin),
             )
     assert code == 1

@@ -94,7 +94,7 @@ def test_connections_rise_and_fall_with_the_stages(start_server: StartServer) ->
 def test_a_second_without_a_reply_is_in_the_series(start_server: StartServer) -> None:
     """The target answers at once or after two seconds, and not in between."""
     url = start_server("--fault", "stall=2s@20%").url
-    code, result = loaded("run", url, "-c", "1", "-n", "30", "--timeout", "10s")
+    code, result = loaded("run", url, "-c", "1", "-n", "5", "--timeout", "10s")
     assert code == 0
     assert [one.second for one in result.series] == list(range(len(result.series)))
     silent = [one for one in result.series if not one.messages]

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from socket import socket
+from socket import MSG_MORE, socket
 from threading import Event
 
 import msgspec
@@ -22,7 +22,8 @@ ENGINES = ("hub", "threads", "greenlets")
 
 def ends_after_one(connection: socket, _over: Event) -> None:
     """Echo a message, then close while no other message is due."""
-    connection.sendall(connection.recv(64))
+    # Its segment is the one that also ends the stream.
+    connection.send(connection.recv(64), MSG_MORE)
 
 
 def all_end_after_one() -> Behaviour:
@@ -73,12 +74,12 @@ def test_the_number_of_messages_ends_a_test_early(start_server: StartServer) -> 
 def test_connections_lost_while_nothing_is_due_are_counted(engine: str) -> None:
     with Service(all_end_after_one()) as service:
         code, result = loaded(
-            *("run", service.target, "--engine", engine, "-c", "3", "--rate", "1", "-d", "1s"),
+            *("run", service.target, "--engine", engine, "-c", "3", "--rate", "0.2", "-d", "5s"),
             "--no-reconnect",
         )
     totals = result.totals
     assert (code, totals.connections_lost, totals.errors) == (1, 3, {"closed": 3})
-    assert (totals.messages, totals.messages_per_second) == (1, 1)
+    assert (totals.messages, totals.messages_per_second) == (1, 0.2)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -87,13 +88,13 @@ def test_a_test_without_any_connection_left_ends_at_once(engine: str) -> None:
     begin = time.monotonic()
     with Service(all_end_after_one()) as service:
         _, result = loaded(
-            *("run", service.target, "--engine", engine, "-c", "2", "--rate", "1", "-d", "100s"),
+            *("run", service.target, "--engine", engine, "-c", "2", "--rate", "0.2", "-d", "100s"),
             "--no-reconnect",
         )
     totals = result.totals
     assert time.monotonic() - begin < DEADLINE
     assert (totals.messages, totals.messages_per_second) == (1, 0.01)
-    assert totals.errors == {"closed": 2, "unsent": 99}
+    assert totals.errors == {"closed": 2, "unsent": 19}
     assert len(result.series) == 100
 
 
@@ -102,7 +103,7 @@ def test_a_test_without_any_connection_left_ends_at_once(engine: str) -> None:
 def test_a_message_whose_connection_is_gone_leaves_on_another(engine: str) -> None:
     with Service(ends_after_one) as service:
         _, result = loaded(
-            *("run", service.target, "--engine", engine, "-c", "2", "--rate", "3", "-d", "2s")
+            *("run", service.target, "--engine", engine, "-c", "2", "--rate", "3", "-n", "6")
         )
     assert result.totals.messages == 6
     assert set(result.totals.errors) == {"closed"}
@@ -111,10 +112,10 @@ def test_a_message_whose_connection_is_gone_leaves_on_another(engine: str) -> No
 @pytest.mark.slow
 def test_connections_dropped_while_held_are_counted(start_server: StartServer) -> None:
     server = start_server("--idle-timeout", "200ms")
-    code, result = loaded("hold", server.url, "-c", "5", "-d", "1s", "--cycle", "1h")
+    code, result = loaded("hold", server.url, "-c", "5", "-d", "3s", "--cycle", "1h")
     totals = result.totals
     assert (code, totals.connections_lost, totals.errors) == (1, 5, {"closed": 5})
-    assert totals.seconds == pytest.approx(1)
+    assert totals.seconds == pytest.approx(3)
 
 
 @pytest.mark.slow
@@ -124,7 +125,7 @@ def test_the_rate_includes_the_time_of_silence(engine: str, pacing: Sequence[str
     with Service(silent_after(50)) as service:
         code, result = loaded(
             *("run", service.target, "--engine", engine, "-c", "2", "-d", "2s", *pacing),
-            *("--timeout", "500ms", "--no-reconnect", "--threshold", "messages_per_second>60"),
+            *("--timeout", "1500ms", "--no-reconnect", "--threshold", "messages_per_second>60"),
         )
     assert result.totals.messages == 100
     assert has_the_rate_of(result.totals, 2)
@@ -132,16 +133,17 @@ def test_the_rate_includes_the_time_of_silence(engine: str, pacing: Sequence[str
     assert (code, result.thresholds[0].passed) == (1, False)
 
 
+@pytest.mark.slow
 def test_a_silent_stage_lasts_until_its_end() -> None:
     with Service(silent_after(50)) as service:
         _, result = loaded(
-            *("run", service.target, "--stages", "2/1s,2/1s", "--timeout", "100ms"),
+            *("run", service.target, "--stages", "2/2s,2/1s", "--timeout", "1500ms"),
             "--no-reconnect",
         )
     assert [stage.messages for stage in result.stages] == [100, 0]
-    assert [stage.seconds for stage in result.stages] == [pytest.approx(1), pytest.approx(1)]
-    assert result.totals.messages_per_second == pytest.approx(50)
-    assert len(result.series) == 2
+    assert [stage.seconds for stage in result.stages] == [pytest.approx(2), pytest.approx(1)]
+    assert result.totals.messages_per_second == pytest.approx(100 / 3)
+    assert len(result.series) == 3
 
 
 @pytest.mark.slow

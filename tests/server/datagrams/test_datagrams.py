@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from echo_server.datagrams.batch import is_supported
+from support.ports import free_port
 from support.processes import (
     DEADLINE,
     SERVER,
@@ -257,8 +258,7 @@ def test_workers_share_a_port(start_server: StartServer) -> None:
 
 
 def test_udp_and_tcp_on_one_port(start_server: StartServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = start_server(
         "--listen", f"tcp://127.0.0.1:{port}", "--listen", f"udp://127.0.0.1:{port}"
     )

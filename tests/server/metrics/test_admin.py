@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
+from support.ports import free_port
 from support.processes import (
     DEADLINE,
     SERVER,
@@ -195,8 +196,7 @@ def test_not_ready_while_workers_start(start_server: StartServer, tmp_path: Path
     """Workers read a configuration that does not come: a pipe that nobody writes to."""
     pipe = tmp_path / "config.toml"
     os.mkfifo(pipe)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = start_server(
         *("--workers", "2", "--admin", f"127.0.0.1:{port}", "--config", str(pipe)), wait=False
     )

@@ -85,7 +85,7 @@ def test_connections_that_end_before_the_echo(start_server: StartServer, tmp_pat
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server(
         *OPTIONS, "--listen", "tls://127.0.0.1:0", *certificates.options, "--proxy-protocol",
-        "--handshake-timeout", "1s", "--max-connections-per-ip", "1",
+        "--handshake-timeout", "4s", "--max-connections-per-ip", "1",
     )  # fmt: skip
     context = certificates.client_context()
     header = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 7\r\n"

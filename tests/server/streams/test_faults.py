@@ -184,7 +184,7 @@ def test_delays(start_server: StartServer) -> None:
 
 @pytest.mark.slow
 def test_a_delayed_connection_is_not_idle(start_server: StartServer) -> None:
-    server = start_server("--fault", "delay=2s", "--idle-timeout", "500ms")
+    server = start_server("--fault", "delay=4s", "--idle-timeout", "2s")
     with server.connect() as connection:
         assert echoes(connection, MESSAGE)
 

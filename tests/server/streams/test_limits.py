@@ -137,13 +137,13 @@ def test_the_limit_per_address(start_server: StartServer) -> None:
 
 @pytest.mark.slow
 def test_idle_connections_are_closed(start_server: StartServer) -> None:
-    server = start_server("--idle-timeout", "1s", "--access-log", *ADMIN)
+    server = start_server("--idle-timeout", "3s", "--access-log", *ADMIN)
     with server.connect() as busy, held(server, 20) as idle, server.connect() as silent:
         started = time.monotonic()
         while any(not is_closed(connection) for connection in [*idle, silent]):
             assert echoes(busy)
             assert time.monotonic() - started < DEADLINE
-        assert time.monotonic() - started >= 0.7
+        assert time.monotonic() - started >= 2.7
         assert echoes(busy)
         server.wait_for_metric("connections_closed_total", 21, reason="idle")
     server.wait_for_log('"reason": "idle"')
@@ -175,7 +175,7 @@ def test_a_slow_reader_is_not_idle(
     start_server: StartServer, tmp_path: Path, listen: str, half_closed: bool
 ) -> None:
     """The client reads too little in a timeout for the kernel to take more from the server."""
-    server = start_server("--listen", listen.format(tmp_path), "--idle-timeout", "2s")
+    server = start_server("--listen", listen.format(tmp_path), "--idle-timeout", "3s")
     with connected(server) as slow:
         left = fill(slow)
         slow.settimeout(DEADLINE)
@@ -183,7 +183,7 @@ def test_a_slow_reader_is_not_idle(
             slow.shutdown(socket.SHUT_WR)
         # A slow reader is what this is about: the pauses wait for nothing.
         pause = threading.Event()
-        slow_until = time.monotonic() + 4
+        slow_until = time.monotonic() + 5
         while left:
             left -= len(receive_exactly(slow, min(left, 32768)))
             if time.monotonic() < slow_until:
@@ -205,7 +205,7 @@ def connected(server: EchoServerProcess) -> socket.socket:
 @pytest.mark.slow
 def test_the_rate_of_a_connection(start_server: StartServer) -> None:
     """Never faster than the limit; slower it may be on a busy machine."""
-    server = start_server("--rate-limit", "200kB/s", "--idle-timeout", "1s", *ADMIN)
+    server = start_server("--rate-limit", "200kB/s", "--idle-timeout", "3s", *ADMIN)
     with server.connect() as limited, server.connect() as other:
         sent = bytes(range(256)) * 700
         started = time.monotonic()
@@ -235,7 +235,7 @@ def test_a_disconnected_client_is_not_held(start_server: StartServer, tmp_path: 
     certificates = make_certificates(tmp_path / "certificates")
     server = start_server(
         *("--listen", "tls://127.0.0.1:0", *certificates.options, *ADMIN),
-        *("--rate-limit", "100", "--idle-timeout", "1s"),
+        *("--rate-limit", "100", "--idle-timeout", "3s"),
     )
     context = certificates.client_context()
     for _ in range(3):
@@ -273,8 +273,10 @@ def test_no_instant_shows_more_connections_than_the_limit(start_server: StartSer
     for visitor in visitors:
         visitor.start()
     try:
-        for _ in range(200):
+        pages = accepted = 0.0
+        while pages < 200 or accepted <= 100:
             page = server.get("/metrics")[1]
+            pages += 1
             opened = sum_of_metric(page, "echo_server_connections_open", {})
             accepted = sum_of_metric(page, "echo_server_connections_accepted_total", {})
             closed = sum_of_metric(page, "echo_server_connections_closed_total", {})
@@ -284,7 +286,6 @@ def test_no_instant_shows_more_connections_than_the_limit(start_server: StartSer
         over.set()
         for visitor in visitors:
             visitor.join(DEADLINE)
-    assert accepted > 100
 
 
 def test_resets_of_connections_that_are_held(start_server: StartServer) -> None:

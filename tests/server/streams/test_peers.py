@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.certificates import Certificates, make_certificates
+from support.ports import free_port
 from support.processes import (
     DEADLINE,
     SERVER,
@@ -51,8 +52,7 @@ def test_systemd_socket_activation(start_server: StartServer, tmp_path: Path, wo
     """The listeners are systemd's: the server starts with the first connection."""
     activate = program("systemd-socket-activate")
     path = tmp_path / "echo.sock"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = start_server(
         *("--listen", f"127.0.0.1:{port}", "--listen", str(path)),
         *("--setenv=PYTHONPATH", *SERVER, "--workers", workers),
@@ -76,9 +76,7 @@ def test_systemd_socket_activation(start_server: StartServer, tmp_path: Path, wo
 
 def test_activation_of_datagrams_with_workers_and_faults(start_server: StartServer) -> None:
     activate = program("systemd-socket-activate")
-    with socket.socket(type=socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = start_server(
         *("--datagram", "--listen", f"127.0.0.1:{port}", *SERVER, "--workers", "2"),
         *("--fault", "duplicate"),
@@ -119,8 +117,7 @@ def test_listeners_meant_for_another_process(start_server: StartServer) -> None:
 
 def test_explicit_listeners_override_activation(tmp_path: Path) -> None:
     activate = program("systemd-socket-activate")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path / "log"
     server = EchoServerProcess(
         *("--listen", f"127.0.0.1:{port}", *SERVER, "--listen", "tcp://127.0.0.1:0"),

@@ -13,6 +13,7 @@ import pytest
 from echo_core.proxy_protocol import make_header
 from echo_server.streams.connection import peer_name
 from support.certificates import make_certificates
+from support.ports import free_port
 from support.processes import (
     DEADLINE,
     SERVER,
@@ -140,9 +141,7 @@ listen v2
 def test_behind_haproxy(start_server: StartServer, tmp_path: Path) -> None:
     haproxy = program("haproxy")
     server = start_server(*LISTEN)
-    with ExitStack() as stack:
-        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        ports = [one.getsockname()[1] for one in free]
+    ports = [free_port(), free_port()]
     file = tmp_path / "haproxy.cfg"
     file.write_text(CONFIGURATION.format(ports=ports, server=server))
     process = subprocess.Popen([haproxy, "-db", "-f", str(file)])

@@ -57,6 +57,6 @@ def test_key_updates_that_are_never_read(
 def test_a_connection_that_never_reads_key_updates_is_idle(
     start_server: StartServer, certificates: Certificates, options: tuple[str, ...]
 ) -> None:
-    server = start_server(*LISTEN, *certificates.options, *options, "--idle-timeout", "1s")
+    server = start_server(*LISTEN, *certificates.options, *options, "--idle-timeout", "3s")
     with closing(never_reads(server)):
         server.wait_for_metric("connections_closed_total", 1, reason="idle")

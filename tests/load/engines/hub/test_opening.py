@@ -23,6 +23,7 @@ from echo_load.plan.plan import Plan
 from echo_load.runner.controller import run as run_plan
 from support.certificates import Certificates
 from support.misbehaving import Service
+from support.ports import free_port
 from support.processes import (
     DEADLINE,
     LOAD,
@@ -243,10 +244,11 @@ def test_other_commands_send_headers(start_server: StartServer, command: tuple[s
     )
     assert code == 0, result.reasons
     opened = result.totals.connections_opened
-    until(lambda: len(peers(server)) >= opened, "the connections to end")
-    seen = Counter(peers(server))
     # In a watch, the first connection to each target is not counted.
-    assert len(seen) == opened + (command[0] == "watch")
+    expected = opened + (command[0] == "watch")
+    until(lambda: len(peers(server)) >= expected, "the connections to end")
+    seen = Counter(peers(server))
+    assert len(seen) == expected
     assert {peer.rpartition(".")[0] for peer in seen} == {"10.0.0"}
     assert set(seen.values()) == {1}
 
@@ -258,8 +260,7 @@ def test_haproxy_accepts_the_header(
 ) -> None:
     haproxy = program("haproxy")
     server = start_server(*LISTEN)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     file = tmp_path / "haproxy.cfg"
     file.write_text(
         "defaults\n mode tcp\n timeout connect 10s\n timeout client 10s\n timeout server 10s\n"

@@ -18,9 +18,9 @@ from support.openssl import OpenSslPeer
 from support.processes import DEADLINE, LOAD, StartServer, environment, loaded, reset, until
 from support.tls_in_memory import TlsInMemory
 
-ONE = ("-c", "1", "-n", "1", "--no-reconnect", "--timeout", "300ms", "--connect-timeout", "300ms")
-
-TWO = ("-c", "1", "-n", "2", "--no-reconnect", "--timeout", "5s", "--connect-timeout", "5s")
+ALONE = ("-c", "1", "-n", "1", "--no-reconnect", "--timeout", "30s")
+ONE = (*ALONE, "--connect-timeout", "30s")
+TWO = ("-c", "1", "-n", "2", "--no-reconnect", "--timeout", "30s", "--connect-timeout", "30s")
 engines = pytest.mark.parametrize("engine", ["hub", "threads"])
 
 
@@ -95,7 +95,7 @@ def test_every_message_comes_back(
 
 def test_a_peer_that_never_answers_the_handshake() -> None:
     with peer(say_nothing) as url:
-        _, result = loaded("run", url, "--tls-insecure", *ONE)
+        _, result = loaded("run", url, "--tls-insecure", *ALONE, "--connect-timeout", "300ms")
     assert result.totals.errors == {"handshake": 1}
     assert result.totals.connections_failed == 1
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, Example, refuse_unused
+from echo_core.command_line.arguments import Example, refuse_unused
 from echo_core.command_line.option_groups import heading
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_core.units import parse_percentage
 from echo_load.commands import options
+from echo_load.commands.reporting_command import ReportingCommand
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bandwidth import Bandwidth, mean_size, parse_load
 from echo_load.plan.bounds import MOST_PIPELINED, MOST_REPEATS
@@ -50,7 +51,7 @@ _EXAMPLES = (
 
 
 @click.command(
-    cls=Command,
+    cls=ReportingCommand,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Find the highest rate, or the most connections, that keep an SLO.",
     examples=_EXAMPLES,

@@ -9,14 +9,14 @@ from typing import Literal
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command
 from echo_core.errors import ExitCode
 from echo_load.commands import options
+from echo_load.commands.reporting_command import ReportingCommand, note_open_files
 from echo_load.plan.bounds import DEFAULT_MARGIN
 
 
 @click.command(
-    cls=Command,
+    cls=ReportingCommand,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Compare results, with a verdict on each figure.",
 )
@@ -73,6 +73,7 @@ def compare(
         compare_two(baseline, other, names=(names[0], name), margin=margin)
         for name, other in zip(names[1:], others, strict=True)
     ]
+    note_open_files()
     lost = []
     if markdown is not None:
         lost = files.write([(markdown, lambda: markdown_comparison(comparisons))])

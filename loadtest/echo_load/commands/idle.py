@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, Example
+from echo_core.command_line.arguments import Example
 from echo_core.command_line.option_groups import heading
 from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
+from echo_load.commands.reporting_command import ReportingCommand
 from echo_load.flags import errors_name_flags
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _EXAMPLES = (
 
 
 @click.command(
-    cls=Command,
+    cls=ReportingCommand,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Find out after how long an idle connection is dropped, and how.",
     examples=_EXAMPLES,
@@ -95,4 +96,5 @@ def idle(
     def run(observer: Observer) -> Result:
         return find_idle(idle_plan, observer=observer, handle_signals=True)
 
-    return options.report_on("idle", run, plan, reporting)
+    description = idle_plan.unanswered.description
+    return options.report_on("idle", run, plan, reporting, description=description)

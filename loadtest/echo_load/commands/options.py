@@ -21,6 +21,7 @@ from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import NetworkEndpoint
 from echo_core.errors import EchoswarmError, ExitCode
 from echo_core.units import parse_size_range
+from echo_load.commands.reporting_command import note_open_files
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bounds import (
     MOST_CONNECTIONS,
@@ -356,7 +357,7 @@ def run_and_report(name: str, plan: Plan, reporting: Reporting) -> ExitCode:
             handle_signals=True,
         )
 
-    return report_on(name, run_plan, plan, reporting)
+    return report_on(name, run_plan, plan, reporting, description=plan.description)
 
 
 def report_on(
@@ -365,6 +366,7 @@ def report_on(
     plan: Plan,
     reporting: Reporting,
     *,
+    description: str = "",
     screen: Screen | None = None,
 ) -> ExitCode:
     """Run a test, show its progress, report the result, and return the exit code.
@@ -374,6 +376,8 @@ def report_on(
         run_test: runs the test, and reports its progress to an observer.
         plan: the test, whose input files must not be overwritten.
         reporting: reporting options of the command.
+        description: the test in one line of text, in the title of a report of an error; empty if it
+            varies.
         screen: shows the progress of a test of many runs; None for that of a single run.
     """
     with program.needs_extra("load"):
@@ -391,6 +395,7 @@ def report_on(
         markdown=reporting.markdown,
         inputs=inputs(plan.payload_file, *plan.tls.files),
     )
+    note_open_files()
     output = Output(sys.stdout)
     tables = ConsoleReport(output)
     with ExitStack() as stack:
@@ -403,6 +408,7 @@ def report_on(
             observers.append(tables)
         observers += _metrics(reporting, stack)
         title = " ".join(("echo-load", name, *plan.targets))
+        title += f": {description}" if description else ""
         result = _result(run_test, observers, files, title)
     # Files are written first, because writing to standard output may fail.
     lost = files.write([result], [name])

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from echo_core.command_line import program, settings
-from echo_core.command_line.arguments import Command
 from echo_load.commands import options
+from echo_load.commands.reporting_command import ReportingCommand, note_open_files
 
 
 @click.command(
-    cls=Command,
+    cls=ReportingCommand,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Make reports from saved results.",
 )
@@ -51,6 +51,7 @@ def report(
     )
     loaded = [load_result(path) for path in results]
     names = options.names_of(results)
+    note_open_files()
     if lost := files.write(loaded, names):
         raise LostReportError("; ".join(lost))
     if html or csv or hgrm or junit or markdown:

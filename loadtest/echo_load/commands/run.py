@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, Example, refuse_unused
+from echo_core.command_line.arguments import Example, refuse_unused
 from echo_core.command_line.option_groups import heading
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode, InvalidValueError
 from echo_load.commands import options
+from echo_load.commands.reporting_command import ReportingCommand
 from echo_load.flags import errors_name_flags
 from echo_load.plan.bandwidth import Bandwidth, is_bandwidth, mean_size, parse_load
 from echo_load.plan.bounds import MOST_PIPELINED
@@ -29,7 +30,7 @@ def _rate(text: str) -> float | Bandwidth | str:
     return _STAGED if text == _STAGED else parse_load(text)
 
 
-class _RunCommand(Command):
+class _RunCommand(ReportingCommand):
     """A command whose option --rate needs no number.
 
     With click's own optional values, `--rate -5` would be --rate without a number.

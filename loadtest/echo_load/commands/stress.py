@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from echo_core.command_line import option_types, program, settings
-from echo_core.command_line.arguments import Command, Example
+from echo_core.command_line.arguments import Example
 from echo_core.command_line.option_groups import heading
 from echo_core.command_line.target_argument import targets_argument
 from echo_core.endpoint import Endpoint
 from echo_core.errors import ExitCode
 from echo_load.commands import options
+from echo_load.commands.reporting_command import ReportingCommand
 from echo_load.flags import errors_name_flags
 
 _EXAMPLES = (
@@ -25,7 +26,7 @@ _EXAMPLES = (
 
 
 @click.command(
-    cls=Command,
+    cls=ReportingCommand,
     context_settings=settings.command_settings("ECHO_LOAD"),
     short_help="Open 100, then 1000 connections, with a thread per connection.",
     examples=_EXAMPLES,

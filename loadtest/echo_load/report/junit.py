@@ -12,7 +12,9 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree as ET
 
 from echo_client.failure_kinds import MISMATCHES
-from echo_core.units import format_count
+from echo_core.units import format_count, format_duration
+from echo_load.plan.plan import Plan
+from echo_load.plan.stages import StagePlan
 from echo_load.report.evidence import evidence_parts, evidence_rows
 from echo_load.report.page.rows import description, machine, opening
 from echo_load.report.plain_text import printable
@@ -23,6 +25,9 @@ from echo_load.results.verdict import shortcomings
 
 # These commands choose a part of their test by themselves, so that its description varies.
 _VARIABLE = frozenset({"capacity", "watch"})
+
+# Relative error of the seconds that a complete stage lasted.
+_ROUNDING = 0.001
 
 _WHOLE = "the test as a whole"
 
@@ -162,9 +167,19 @@ def _stages(result: Result) -> Iterator[_Case]:
             continue
         stage = result.stages[number]
         case = _Case(name, seconds=stage.seconds)
+        if result.verdict == "interrupted" and _is_cut_short(result.plan, stage_plan, stage):
+            ran = format_duration(round(stage.seconds, 3))
+            case = case._replace(outcome="skipped", message=f"interrupted after {ran}")
         for reason in shortcomings(result.plan, stage):
             case = case._replace(outcome="failure", message=reason, details=_first(result, stage))
         yield case
+
+
+def _is_cut_short(plan: Plan, planned: StagePlan, stage: StageResult) -> bool:
+    """Return whether a stage of an interrupted test did not last as long as planned."""
+    if plan.loop or planned.duration is None:
+        return True
+    return stage.seconds < plan.repeat * planned.duration * (1 - _ROUNDING)
 
 
 def _first(result: Result, stage: StageResult) -> str:

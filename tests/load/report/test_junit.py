@@ -188,6 +188,78 @@ def test_an_interrupted_test_is_an_error(echo_server: EchoServerProcess, tmp_pat
     assert client.returncode == 130
     assert written(path)[WHOLE][0] == "error"
     assert "interrupted before the end" in written(path)[WHOLE][1].splitlines()
+    assert written(path)["stage 1 of 1: 3 connections"][0] == "skipped"
+
+
+@pytest.mark.slow
+def test_only_a_stage_that_was_complete_passes_in_an_interrupted_test(
+    echo_server: EchoServerProcess, tmp_path: Path
+) -> None:
+    path = tmp_path / "junit.xml"
+    stages = ("--stages", "2/500ms,3/60s,4/60s")
+    client = subprocess.Popen(
+        [*LOAD, "run", echo_server.url, *stages, "--junit", str(path), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    until(lambda: echo_server.log().count("connection accepted") == 3, "the second stage")
+    client.send_signal(signal.SIGINT)
+    client.communicate(timeout=DEADLINE)
+    cases = written(path)
+    assert cases["stage 1 of 3: 2 connections"][0] == "passed"
+    assert re.fullmatch(r"interrupted after [\d.]+m?s", cases["stage 2 of 3: 3 connections"][1])
+    assert cases["stage 2 of 3: 3 connections"][0] == "skipped"
+    assert cases["stage 3 of 3: 4 connections"] == ("skipped", "the stage was not reached")
+
+
+def stale(tmp_path: Path) -> dict[str, Path]:
+    """Return the reports of an earlier test that passed."""
+    files = {"--junit": tmp_path / "junit.xml", "--markdown": tmp_path / "summary.md"}
+    for file in files.values():
+        file.write_text("all passed")
+    return files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "127.0.0.1:9", "--arrivals", "poisson"), "--arrivals poisson has no effect"),
+        (("run", "127.0.0.1:9", "--rate"), "--rate needs a number"),
+        (("run", "127.0.0.1:9", "--html", "/nowhere/a.html"), "cannot write /nowhere/a.html"),
+        (("capacity", "127.0.0.1:9", "--start", "9", "--highest", "5"), "above --highest 5"),
+        (("idle", "127.0.0.1:9", "--up-to", "1s", "--at-least", "2s"), "--at-least 2s is not"),
+        (("watch", "127.0.0.1:9", "--interval", "1ms"), "--interval 1ms is too short"),
+        (("report", "/nowhere/a.json"), "cannot read /nowhere/a.json"),
+    ],
+)
+def test_an_error_before_the_test_replaces_the_report_of_an_earlier_one(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    files = stale(tmp_path)
+    named = [str(part) for pair in files.items() for part in pair]
+    ended = run([*LOAD, *arguments, *named])
+    assert ended.returncode == 2
+    (line,) = ended.stderr.decode().splitlines()
+    assert said in line
+    ((outcome, text),) = written(files["--junit"]).values()
+    assert outcome == "error"
+    assert line.endswith(text)
+    root = ET.fromstring(files["--junit"].read_bytes())
+    assert (root[0].get("name") or "").startswith(f"echo-load {arguments[0]} ")
+    assert "error" in files["--markdown"].read_text().splitlines()[0]
+
+
+def test_an_error_of_the_command_line_leaves_all_files(tmp_path: Path) -> None:
+    files = stale(tmp_path)
+    named = [str(part) for pair in files.items() for part in pair]
+    for wrong_option in (("--duration", "x"), ("--nonsense",)):
+        assert run([*LOAD, "run", "127.0.0.1:9", *wrong_option, *named]).returncode == 2
+    # And what the command reads is no report to replace.
+    payload = str(files["--junit"])
+    reads = ("--payload-file", payload, "--arrivals", "poisson")
+    assert run([*LOAD, "run", "127.0.0.1:9", *reads, *named]).returncode == 2
+    assert {file.read_text() for file in files.values()} == {"all passed"}
 
 
 @pytest.mark.slow
@@ -203,7 +275,11 @@ def test_a_test_without_a_result_replaces_the_report_of_an_earlier_one(
     said = ended.stderr.decode().removeprefix("echo-load: error: ").strip()
     assert written(xml) == {WHOLE: ("error", said)}
     first, *_, last = summary.read_text().splitlines()
-    assert first.endswith(f"echo-load idle tcp://127.0.0.1:{unused_port}: error")
+    title = f"echo-load idle tcp://127.0.0.1:{unused_port}: idle connections, up to 600 s"
+    assert first.endswith(f"{title}: error")
+    root = ET.fromstring(xml.read_bytes())
+    # As if it had ended with a result.
+    assert root[0].get("name") == title
     assert last.replace("\\", "") == said
     # A file that cannot be written does not hide why the test failed.
     command[command.index(str(xml))] = "/dev/full"

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, ElementHandle, FloatRect
+from playwright.sync_api import Browser, ElementHandle
 
 from echo_load.report.html import render
 from echo_load.results.result import Result
@@ -79,13 +79,12 @@ def _watched(logs: Path) -> Result:
     return result
 
 
-def are_apart(one: FloatRect, other: FloatRect) -> bool:
+def are_apart(one: Any, other: Any) -> bool:
     """Return whether two boxes do not overlap."""
-    return (
-        one["x"] + one["width"] <= other["x"]
-        or other["x"] + other["width"] <= one["x"]
-        or one["y"] + one["height"] <= other["y"]
-        or other["y"] + other["height"] <= one["y"]
+    return any(
+        a[at] + a[size] <= b[at]
+        for a, b in ((one, other), (other, one))
+        for at, size in (("x", "width"), ("y", "height"))
     )
 
 

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+def installation_of(extra: str) -> str:
+    """Return how to install the packages of an extra; the project is in no package index."""
+    return f"install it with pip install '.[{extra}]' in a checkout of echoswarm"
+
+
 def attributes(
     package: str, modules: "Mapping[str, str]", *, extra: str | None = None
 ) -> "Callable[[str], object]":
@@ -34,8 +39,8 @@ def attributes(
             if extra is None or error.name is None or error.name.startswith("echo_"):
                 raise
             raise ModuleNotFoundError(
-                f"{package}.{name} needs the package {error.name!r}, which is missing; install it "
-                f"with pip install 'echoswarm[{extra}]'",
+                f"{package}.{name} needs the package {error.name!r}, which is missing; "
+                f"{installation_of(extra)}",
                 name=error.name,
             ) from error
         return getattr(module, name)

@@ -193,7 +193,7 @@ def test_a_missing_extra_is_named() -> None:
     assert result.returncode == 1
     assert result.stderr.decode().splitlines() == [
         "echo-load: error: the package 'numpy' is missing; "
-        "install it with pip install 'echoswarm[load]'"
+        "install it with pip install '.[load]' in a checkout of echoswarm"
     ]
 
 

@@ -17,6 +17,7 @@ from echo_core.command_line.option_groups import GENERAL, group
 from echo_core.command_line.target_argument import TargetArgument
 from echo_core.errors import EchoswarmError, ExitCode
 from echo_core.interrupts import quit_on_interrupt, raise_on_interrupt
+from echo_core.lazy import installation_of
 from echo_core.limits import remedy_of
 
 DISTRIBUTION = "echoswarm"
@@ -128,8 +129,7 @@ def needs_extra(extra: str) -> Iterator[None]:
         if error.name is None or error.name.startswith("echo_"):
             raise
         raise MissingExtraError(
-            f"the package {error.name!r} is missing; install it with "
-            f"pip install '{DISTRIBUTION}[{extra}]'"
+            f"the package {error.name!r} is missing; {installation_of(extra)}"
         ) from error
 
 

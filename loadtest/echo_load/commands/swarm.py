@@ -21,6 +21,7 @@ from echo_core.command_line.environment import refuse_unknown
 from echo_core.command_line.option_groups import GENERAL, Row
 from echo_core.endpoint import Endpoint, parse_target
 from echo_core.errors import InvalidValueError
+from echo_core.lazy import installation_of
 from echo_core.limits import not_started, raise_descriptor_limit
 from echo_load.errors import GeneratorError
 from echo_load.swarm.options import GROUPS, INSECURE, OPTIONS, PREFIX, variable
@@ -134,8 +135,7 @@ def swarm(arguments: tuple[str, ...]) -> int:
         from echo_load.runner.local_server import LocalServer
     if find_spec("locust") is None:
         raise program.MissingExtraError(
-            f"the package 'locust' is missing; install it with pip install "
-            f"'{program.DISTRIBUTION}[swarm]'"
+            f"the package 'locust' is missing; {installation_of('swarm')}"
         )
     names = [*(name for name, _, _ in OPTIONS), INSECURE[0]]
     refuse_unknown(PREFIX, map(variable, names))

@@ -10,6 +10,10 @@ from pathlib import Path
 # (RFC 791, RFC 768), but only the UDP header with IPv6 (RFC 8200, section 3).
 LARGEST_DATAGRAM = {4: 65_507, 6: 65_527}
 
+# Descriptors that a process needs besides its connections: standard streams, pipes, listeners,
+# logs, counters, epoll.
+SPARE_DESCRIPTORS = 64
+
 _SHORTAGES = {
     errno.EMFILE: "raise the limit on open descriptors (ulimit -n)",
     errno.ENFILE: "the system has no descriptors left (fs.file-max)",

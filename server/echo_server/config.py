@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from echo_core.endpoint import DescriptorEndpoint, Endpoint, NetworkEndpoint
 from echo_core.errors import InvalidValueError
+from echo_core.limits import SPARE_DESCRIPTORS
 from echo_server.faults import DATAGRAM_ONLY, STREAM_ONLY, Fault
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 WhenFull = Literal["close", "wait"]
 IpVersion = Literal[4, 6]
-
-# Descriptors per process for other things than connections: listeners, logs, counters, epoll.
-SPARE_DESCRIPTORS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,9 @@ from itertools import islice
 
 from echo_client.addresses import source_sockaddr
 from echo_core.errors import InvalidValueError
+from echo_core.limits import SPARE_DESCRIPTORS
 from echo_load.plan.plan import Plan
 
-# Descriptors that a generator needs besides its connections: standard streams, pipes, libraries.
-SPARE_DESCRIPTORS = 64
 # Source addresses used at most: checking each one takes a call of bind(2).
 _MOST_SOURCES = 4096
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from echo_core.endpoint import Endpoint
+from echo_core.limits import SPARE_DESCRIPTORS
 from echo_load.errors import LocalServerError
 
 _STOP_SECONDS = 5.0
@@ -21,8 +22,6 @@ _OPTIONS = (
     *("--host", "127.0.0.1", "--port", "0", "--admin", "127.0.0.1:0", "--drain-timeout", "1s"),
     *("--log-level", "warning", "--log-format", "console"),
 )
-# Descriptors that a worker of the server needs besides its connections.
-_SPARE_DESCRIPTORS = 256
 
 
 def _end_with_parent() -> None:
@@ -67,7 +66,7 @@ class LocalServer:
 
     def __init__(self, connections: int, descriptors: int, *, proxy_protocol: bool = False) -> None:
         # 10 % more than needed: the kernel distributes connections to workers unevenly, by a hash.
-        workers = math.ceil(connections * 1.1 / max(1, descriptors - _SPARE_DESCRIPTORS))
+        workers = math.ceil(connections * 1.1 / max(1, descriptors - SPARE_DESCRIPTORS))
         expecting = ("--proxy-protocol",) if proxy_protocol else ()
         self._options = (*_OPTIONS, "--workers", str(workers), *expecting)
 

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from echo_core.errors import InvalidValueError
+from echo_core.limits import SPARE_DESCRIPTORS
 from echo_load.plan.plan import Plan
-from echo_load.plan.sources import SPARE_DESCRIPTORS, processes_for, source_addresses
+from echo_load.plan.sources import processes_for, source_addresses
 
 
 @pytest.mark.parametrize(

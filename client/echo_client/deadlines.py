@@ -8,10 +8,14 @@ import select
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from echo_client.tls_socket import TlsSocket
+
+class HasTimeout(Protocol):
+    """A socket, or an object that is used like one."""
+
+    def settimeout(self, seconds: float, /) -> object:
+        """Set the timeout of each operation in seconds."""
 
 
 def is_late(error: OSError) -> bool:
@@ -23,7 +27,7 @@ def is_late(error: OSError) -> bool:
     return late and error.errno != errno.ETIMEDOUT
 
 
-def set_timeout(connected: socket.socket | TlsSocket, seconds: float) -> None:
+def set_timeout(connected: HasTimeout, seconds: float) -> None:
     """Set the timeout of each receive and send of a socket, in seconds.
 
     Python implements its timeout with a poll(2) before each operation; the kernel's needs no extra

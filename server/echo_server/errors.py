@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from echo_core.errors import EchoswarmError, ExitCode
-
-if TYPE_CHECKING:
-    from echo_server.metrics.counters import Counter
 
 
 class ServerError(EchoswarmError):
@@ -18,18 +13,6 @@ class ListenError(ServerError):
     """The server cannot listen on a configured address."""
 
     exit_code = ExitCode.SERVER
-
-
-class HandshakeError(ServerError):
-    """The handshake of a connection failed: its PROXY header or its TLS handshake.
-
-    Attributes:
-        counter: the counter of connections closed for this reason.
-    """
-
-    def __init__(self, counter: Counter, message: str) -> None:
-        super().__init__(message)
-        self.counter = counter
 
 
 class WorkerStartError(ServerError):

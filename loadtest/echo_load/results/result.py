@@ -15,6 +15,7 @@ import psutil
 
 from echo_client.socket_options import BufferSizes
 from echo_core.errors import ExitCode
+from echo_core.units import format_count
 from echo_load.errors import ResultFileError
 from echo_load.measure.distributions import Measured
 from echo_load.measure.histogram import LatencyHistogram
@@ -25,7 +26,7 @@ from echo_load.results.capacity import CapacityResult
 from echo_load.results.evidence import Evidence
 from echo_load.results.idle import IdleResult
 from echo_load.results.reconciliation import Reconciliation
-from echo_load.results.short import short_latency, short_part, short_result, short_spread
+from echo_load.results.short import Times, short_figures, short_latency, shortened
 from echo_load.results.watch import WatchResult
 
 SCHEMA = "echoswarm/result/1"
@@ -58,7 +59,18 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Return the percentiles in one line, without the histogram."""
-        return short_latency(self)
+        return short_latency(
+            self.count,
+            [
+                *(("p50", self.p50), ("p90", self.p90), ("p99", self.p99)),
+                *(("p99.9", self.p99_9), ("max", self.max)),
+            ],
+        )
+
+    @property
+    def key_percentiles(self) -> Times:
+        """The percentiles that a line of text has space for; empty without a latency."""
+        return [("p50", self.p50), ("p99", self.p99)] if self.count else []
 
     @classmethod
     def of(cls, latencies: LatencyHistogram) -> Latency:
@@ -173,6 +185,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         most_first = sorted(found.items(), key=lambda one: -one[1])
         return ", ".join(f"{name} ({count:,} connections)" for name, count in most_first)
 
+    def short(self, times: Times) -> str:
+        """Return the figures in one line, with percentiles of the response time."""
+        return short_figures(self.messages, self.messages_per_second, times, self.errors)
+
 
 class GeneratorResult(msgspec.Struct, frozen=True, kw_only=True):
     """The resources that the generators used, and whether they were the bottleneck.
@@ -230,7 +246,10 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Return the range in one line, without the percentiles."""
-        return short_spread(self)
+        return (
+            f"<Spread over {format_count(self.connections, 'connection')}: {self.least:,} to "
+            f"{self.most:,} messages, median {self.median:,.0f}, fairness {self.fairness:.3f}>"
+        )
 
     @classmethod
     def of(cls, messages: list[int]) -> Spread:
@@ -271,7 +290,8 @@ class StageResult(Totals, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Return the figures in one line."""
-        return short_part(self.name, self)
+        figures = self.short(self.latency_us.response.key_percentiles)
+        return shortened(f"StageResult {self.name}: {figures}")
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
@@ -344,7 +364,8 @@ class TargetResult(Totals, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Return the figures in one line."""
-        return short_part(self.target, self)
+        figures = self.short(self.latency_us.response.key_percentiles)
+        return shortened(f"TargetResult {self.target}: {figures}")
 
 
 class Repeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -465,7 +486,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Return the verdict, the figures, the failures and the reasons in one line."""
-        return short_result(self)
+        answers = [one.answer for one in (self.capacity, self.idle, self.watch) if one is not None]
+        figures = self.totals.short(self.latency_us.response.key_percentiles)
+        bound = ["generator-bound"] if self.generator.bound else []
+        parts = [f"Result of {self.command}: {self.verdict}", *(answers or [figures]), *bound]
+        return shortened("; ".join(parts + self.reasons))
 
     @property
     def exit_code(self) -> ExitCode:

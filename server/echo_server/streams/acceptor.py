@@ -17,12 +17,11 @@ from gevent.event import Event
 from gevent.pool import Group
 from gevent.server import StreamServer
 
-from echo_server.errors import HandshakeError
 from echo_server.metrics.counters import Counter, Counters
 from echo_server.streams.admission import WARNING_PERIOD_SECONDS, Admission
 from echo_server.streams.connection import Connection, peer_name
 from echo_server.streams.echo_set import EchoSet
-from echo_server.streams.handshake import Handshake
+from echo_server.streams.handshake import Handshake, HandshakeError
 from echo_server.streams.tls import TlsConnection
 
 log = structlog.get_logger()

@@ -13,10 +13,22 @@ import gevent
 from gevent.socket import wait_read, wait_write
 
 from echo_core.proxy_protocol import InvalidHeaderError, SockAddr, read_header
-from echo_server.errors import HandshakeError
+from echo_server.errors import ServerError
 from echo_server.metrics.counters import Counter
 from echo_server.streams.connection import Connection
 from echo_server.streams.tls import TlsConnection
+
+
+class HandshakeError(ServerError):
+    """The handshake of a connection failed: its PROXY header or its TLS handshake.
+
+    Attributes:
+        counter: the counter of connections closed for this reason.
+    """
+
+    def __init__(self, counter: Counter, message: str) -> None:
+        super().__init__(message)
+        self.counter = counter
 
 
 class Handshake:

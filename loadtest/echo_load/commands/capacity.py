@@ -82,7 +82,7 @@ _EXAMPLES = (
     "--at-least",
     type=_LEVEL,
     help="Rate (as for `echo-load run --rate`, also in bytes), or number of connections, that must "
-    "be reached, or the exit code is 99.",
+    "be reached, or the exit code is 99. It is tried itself unless more is kept.",
 )
 @heading("Search")
 @click.option(
@@ -164,8 +164,9 @@ def capacity(
     generator was the limit, not the target, the answer is "at least", with advice. Without a
     target, an echo-server is started for each step.
 
-    Exit codes: 0 found, 1 failed, 2 usage error, 3 the echo-server did not start, 99 the SLO was
-    not kept at any rate, or --at-least was not reached, 130 interrupted.
+    Exit codes: 0 found, 1 failed, or the generator was the limit before --at-least was reached,
+    2 usage error, 3 the echo-server did not start, 99 the SLO was not kept at any rate, or
+    --at-least was not reached, 130 interrupted.
     """
     with program.needs_extra("load"):
         from echo_load.limits.capacity import find_capacity

@@ -130,15 +130,12 @@ class _Finder:
             verdict = "interrupted"
             if not reasons:
                 reasons.append("interrupted before the end")
-        elif capacity.is_short and capacity.at_least is not None:
-            required = f"--at-least {capacity.written(capacity.at_least)}"
-            if capacity.bound == "generator":
-                # The target may well do it.
-                reasons.append(f"{required} is not known: the generator was the limit")
+        elif capacity.shortfall is not None:
+            reasons.append(capacity.shortfall)
+            if capacity.is_undecided:
                 verdict = "failed"
-            else:
-                reasons.append(f"{required} was not reached")
-                verdict = "crossed" if verdict == "passed" else verdict
+            elif verdict == "passed":
+                verdict = "crossed"
         return msgspec.structs.replace(
             result,
             command="capacity",

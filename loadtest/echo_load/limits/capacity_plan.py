@@ -45,7 +45,8 @@ class CapacityPlan:
         duration: duration of a step in seconds; None for as long as the SLO's percentiles need, or
             two cycles.
         repeat: number of repeats of the step that confirms the answer.
-        at_least: required rate or number of connections; None for none.
+        at_least: required rate or number of connections, which is tried itself unless the answer
+            is higher; None for none.
 
     Raises:
         InvalidValueError: a field is out of its range, or fields contradict each other.
@@ -135,11 +136,6 @@ class CapacityPlan:
                 f"`lowest` {self._written(within.lowest)} is above `highest` "
                 f"{self._written(within.highest)}"
             )
-        if self.at_least is not None and self.at_least > within.highest:
-            raise InvalidValueError(
-                f"`at_least` {self._written(self.at_least)} is above `highest` "
-                f"{self._written(within.highest)}; lower `at_least`, or raise `highest`"
-            )
         if self.start is not None and self.start > within.highest:
             raise InvalidValueError(
                 f"`start` {self._written(self.start)} is above `highest` "
@@ -149,6 +145,12 @@ class CapacityPlan:
             raise InvalidValueError(
                 f"`start` {self._written(self.start)} is below `lowest` "
                 f"{self._written(within.lowest)}; raise `start`, or lower `lowest`"
+            )
+
+        if self.at_least is not None and self.at_least > within.highest:
+            raise InvalidValueError(
+                f"`at_least` {self._written(self.at_least)} is above `highest` "
+                f"{self._written(within.highest)}; raise `highest`"
             )
 
     def _written(self, level: float) -> str:

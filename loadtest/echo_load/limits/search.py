@@ -37,8 +37,7 @@ class Range:
         precision: relative distance between the answer and a level that failed, at which the
             search ends (0.05 is 5 %).
         whole: whether levels are whole numbers.
-        required: level that is tried in any case, if the answer may be on either side of it; None
-            for none.
+        required: level of which the answer has to say whether it is kept; None for none.
     """
 
     start: float
@@ -65,20 +64,13 @@ class Range:
 
     def is_narrow(self, kept: float, failed: float) -> bool:
         """Return whether no level between these two has to be tried."""
-        if self._is_required_between(kept, failed):
-            return False
         if self.whole and failed - kept <= 1:
             return True
         return failed <= kept * (1 + self.precision) or self.between(kept, failed) in {kept, failed}
 
     def between(self, kept: float, failed: float) -> float:
         """Return the level to try between two others."""
-        if self.required is not None and self._is_required_between(kept, failed):
-            return self.required
         return self.rounded(math.sqrt(kept * failed))
-
-    def _is_required_between(self, kept: float, failed: float) -> bool:
-        return self.required is not None and kept < self.required < failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +125,12 @@ class _Search:
 
     def run(self) -> Found:
         """Search; see `search`."""
-        complete = self._bracket() and self._narrow(confirm=False) and self._confirm()
+        complete = (
+            self._bracket()
+            and self._narrow(confirm=False)
+            and self._confirm()
+            and self._decide_required()
+        )
         if not complete:
             self._outcome = "interrupted"
             # The level that was to be confirmed next may not have been tried at all.
@@ -202,6 +199,19 @@ class _Search:
             if not (self._rise(self._failed) and self._narrow(confirm=False)):
                 return False
         return self._confirm_kept() and self._narrow(confirm=True)
+
+    def _decide_required(self) -> bool:
+        """Try the required level if it is between the answer and the level that failed.
+
+        Returns:
+            False if the search was interrupted.
+        """
+        required = self._within.required
+        if required is None or self._failed is None:
+            return True
+        if not (self._kept or 0.0) < required < self._failed:
+            return True
+        return self._try(required, confirm=True)
 
     def _confirm_kept(self) -> bool:
         """Confirm the level, or find one below it that can be.

@@ -141,7 +141,7 @@ def _cases(result: Result) -> list[_Case]:
     has_stages = result.watch is None and result.idle is None
     if has_stages:
         cases = [*_stages(result), *_replies(result), *cases]
-    failed = [case for case in cases if case.outcome == "failure"]
+    failed = [case for case in cases if case.outcome in {"failure", "error"}]
     shown = {case.message for case in failed}
     for case in failed:
         shown.update(case.details.splitlines())
@@ -246,10 +246,11 @@ def _at_least(result: Result) -> Iterator[_Case]:
     if capacity is None or capacity.at_least is None:
         return
     case = _Case(f"capacity of at least {capacity.written(capacity.at_least)}")
-    reason = f"--at-least {capacity.written(capacity.at_least)} was not reached"
-    if not capacity.is_short:
+    reason = capacity.shortfall
+    if reason is None:
         yield case
     elif reason in result.reasons:
-        yield case._replace(outcome="failure", message=reason, details=capacity.answer)
+        outcome: _Outcome = "error" if capacity.is_undecided else "failure"
+        yield case._replace(outcome=outcome, message=reason, details=capacity.answer)
     else:
         yield case._replace(outcome="skipped", message=capacity.answer)

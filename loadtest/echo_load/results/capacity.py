@@ -122,6 +122,21 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
         """True if the answer is lower than required."""
         return self.at_least is not None and (self.level or 0.0) < self.at_least
 
+    @property
+    def is_undecided(self) -> bool:
+        """True if the generator was the limit before the required level was reached."""
+        return self.is_short and self.bound == "generator"
+
+    @property
+    def shortfall(self) -> str | None:
+        """The reason for which the required level is not known to be kept; None if it is."""
+        if self.at_least is None or not self.is_short:
+            return None
+        required = f"--at-least {self.written(self.at_least)}"
+        if self.is_undecided:
+            return f"{required} could not be tested: the generator was the limit"
+        return f"{required} was not reached"
+
     def written(self, level: float) -> str:
         """Return a level with its unit: `4,230 msg/s`, `10,000 connections`.
 

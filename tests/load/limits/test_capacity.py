@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -16,7 +18,7 @@ from echo_load.plan.thresholds import Threshold
 from echo_load.results.capacity import CapacityResult, written_level
 from echo_load.results.result import Result
 from support.known_delays import KnownDelays
-from support.processes import DEADLINE, LOAD, StartServer, environment, run
+from support.processes import DEADLINE, LOAD, StartServer, environment, program, run
 from support.queueing import rate_that_keeps, share_answered_within
 
 pytestmark = pytest.mark.timeout(900)
@@ -91,23 +93,54 @@ def test_the_rate_above_which_a_target_sheds_is_found() -> None:
 
 
 @pytest.mark.slow
-def test_a_target_that_cannot_do_what_is_required_is_said(start_server: StartServer) -> None:
-    # 1,280 bytes per second on each of 20 connections are 400 messages per second in all.
-    code, result, _ = searched(
-        *(start_server("--rate-limit", "1280").url, *QUICK),
-        *("--slo", "p50<500ms", "--start", "100", "--at-least", "5k"),
+@pytest.mark.parametrize(("required", "code"), [(60, 0), (61, 99)])
+def test_what_is_required_is_tried_itself(
+    start_server: StartServer, required: int, code: int
+) -> None:
+    server = start_server("--max-connections", "60")
+    found, result, capacity = searched(
+        *(server.url, "--connections-limit", "--cycle", "300ms", "--start", "40"),
+        *("--repeat", "1", "--precision", "20%", "--at-least", str(required)),
     )
-    assert (code, result.verdict) == (99, "crossed")
-    assert "--at-least 5,000 msg/s was not reached" in result.reasons[-1]
+    assert (found, capacity.bound, capacity.confirmed) == (code, "refused", True)
+    if code:
+        assert (capacity.failed_at, result.verdict) == (61, "crossed")
+        assert result.reasons[-1] == "--at-least 61 connections was not reached"
+    else:
+        assert (capacity.connections, result.reasons) == (60, [])
+
+
+@pytest.mark.slow
+def test_a_generator_that_cannot_try_what_is_required_does_not_blame_the_target(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    xml = tmp_path / "junit.xml"
+    ended = run(
+        [
+            *(program("prlimit"), "--nofile=400:400", *LOAD, "capacity", start_server().url),
+            *("--connections-limit", "--cycle", "300ms", "--repeat", "1", "--processes", "1"),
+            *("--precision", "50%", "--at-least", "1000", "--json", "--junit", str(xml)),
+        ]
+    )
+    result = msgspec.json.decode(ended.stdout, type=Result)
+    assert (ended.returncode, result.verdict, result.passed) == (1, "failed", False)
+    assert result.capacity is not None
+    assert (result.capacity.bound, result.capacity.is_undecided) == ("generator", True)
+    reason = "--at-least 1,000 connections could not be tested: the generator was the limit"
+    assert result.reasons == [reason]
+    (suite,) = ET.fromstring(xml.read_bytes())
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
+    (error,) = suite.iter("error")
+    assert error.get("message") == reason
 
 
 @pytest.mark.slow
 def test_a_search_may_be_given_bandwidths(start_server: StartServer) -> None:
-    code, result, capacity = searched(
+    code, _, capacity = searched(
         *(start_server().url, *QUICK, "--slo", "p50<9s", "--payload-size", "100"),
-        *("--start", "10kB/s", "--highest", "160kbit/s", "--at-least", "15kB/s"),
+        *("--start", "10kB/s", "--highest", "160kbit/s", "--at-least", "20kB/s"),
     )
-    assert (code, capacity.rate, capacity.at_least) == (0, 200, 150)
+    assert (code, capacity.rate, capacity.at_least) == (0, 200, 200)
     assert capacity.answer.startswith("at least 20 kB/s (160 kbit/s), 200 msg/s, the highest that")
     assert result.stages[0].name.startswith("20 kB/s (160 kbit/s), 200 msg/s on ")
 
@@ -183,27 +216,6 @@ def test_the_number_of_connections_that_a_server_admits_is_found(start_server: S
     assert (code, capacity.bound) == (0, "refused")
 
 
-@pytest.mark.slow
-def test_a_limit_of_this_machine_does_not_tell_what_the_target_can_do(
-    start_server: StartServer,
-) -> None:
-    # Too few descriptors for more than about a hundred connections.
-    limited = ["sh", "-c", 'ulimit -n 200; exec "$0" "$@"', *LOAD]
-    ended = run(
-        [
-            *(*limited, "capacity", start_server().url, "--connections-limit", "--cycle", "300ms"),
-            *("--start", "40", "--repeat", "1", "--processes", "1", "--at-least", "5k", "--json"),
-        ]
-    )
-    result = msgspec.json.decode(ended.stdout, type=Result)
-    assert result.capacity is not None
-    assert result.capacity.bound == "generator"
-    assert (ended.returncode, result.verdict) == (1, "failed")
-    assert result.reasons[-1] == (
-        "--at-least 5,000 connections is not known: the generator was the limit"
-    )
-
-
 def test_a_start_below_the_default_lowest_rate_is_the_lowest() -> None:
     plan = CapacityPlan(plan=Plan(), start=5)
     assert (plan.within.start, plan.within.lowest) == (5, 5)
@@ -242,7 +254,16 @@ def test_levels_that_differ_are_written_differently() -> None:
         (["--connections-limit", "--at-least", "3M"], "--at-least 3,000,000 is above 2,000,000", 2),
         (["--start", "1Mb/s"], "--start: '1Mb/s' may mean bits or bytes; write 1Mbit/s or", 2),
         (["--at-least", "0"], "--at-least: '0' is not a rate above 0", 2),
-        (["--at-least", "5k", "--highest", "1k"], "--at-least 5,000 is above --highest 1,000", 2),
+        (
+            ["--highest", "200", "--at-least", "5k"],
+            "--at-least 5,000 is above --highest 200; raise --highest",
+            2,
+        ),
+        (
+            ["--highest", "160kbit/s", "--at-least", "1MB/s"],
+            "--at-least 1 MB/s (15,625 msg/s) is above --highest 20 kB/s (312.5 msg/s); raise",
+            2,
+        ),
         (
             ["--connections-limit", "--at-least", "10.5"],
             "--at-least 10.5 is not a whole number of connections",

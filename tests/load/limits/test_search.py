@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -19,20 +20,6 @@ def test_the_answer_is_within_the_precision_below_the_limit(limit: float) -> Non
     assert found.level is not None
     assert found.failed is not None
     assert found.level <= limit < found.failed <= found.level * 1.0501
-
-
-@pytest.mark.parametrize("limit", [5000.0, 5001.0, 5180.0, 5249.0])
-def test_a_required_level_is_tried_if_it_may_be_the_answer(limit: float) -> None:
-    within = Range(start=1000, lowest=10, highest=1e6, precision=0.05, required=5000)
-    found = search(lambda level, _: "kept" if level <= limit else "failed", within)
-    assert found.confirmed
-    assert found.level is not None
-    assert found.failed is not None
-    assert 5000 <= found.level <= limit < found.failed <= found.level * 1.0501
-    less = search(lambda level, _: "kept" if level < 5000 else "failed", within)
-    assert less.level is not None
-    assert less.level < 5000
-    assert less.failed == 5000
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100, 4230])
@@ -132,6 +119,42 @@ def test_an_interrupted_search_gives_what_is_known() -> None:
 
     found = search(attempt, WITHIN)
     assert (found.level, found.outcome, found.confirmed) == (4000, "interrupted", False)
+
+
+@pytest.mark.parametrize("limit", [5000.0, 5001.0, 5180.0, 5249.0, 9000.0])
+def test_a_target_that_keeps_what_is_required_is_never_found_short(limit: float) -> None:
+    within = replace(WITHIN, required=5000)
+    found = search(lambda level, _: "kept" if level <= limit else "failed", within)
+    assert found.confirmed
+    assert found.level is not None
+    assert found.failed is not None
+    assert 5000 <= found.level <= limit < found.failed
+
+
+def test_what_is_required_is_found_short_by_an_attempt_of_its_own() -> None:
+    attempts: list[tuple[float, bool]] = []
+
+    def attempt(level: float, confirm: bool) -> Outcome:
+        attempts.append((level, confirm))
+        return "kept" if level < 5000 else "failed"
+
+    found = search(attempt, replace(WITHIN, required=5000))
+    assert (found.failed, found.outcome, found.confirmed) == (5000, "failed", True)
+    assert found.level is not None
+    assert found.level < 5000
+    assert (5000, True) in attempts
+
+
+def test_what_is_required_below_the_lowest_level_is_tried() -> None:
+    found = search(lambda level, _: "kept" if level <= 7 else "failed", replace(WITHIN, required=7))
+    assert (found.level, found.failed, found.confirmed) == (7, 10, True)
+
+
+def test_a_generator_that_fails_at_what_is_required_is_the_limit() -> None:
+    found = search(
+        lambda level, _: "kept" if level < 5000 else "generator", replace(WITHIN, required=5000)
+    )
+    assert (found.failed, found.outcome) == (5000, "generator")
 
 
 def test_an_answer_that_cannot_be_confirmed_is_narrowed_again() -> None:

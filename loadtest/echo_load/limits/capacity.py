@@ -259,8 +259,14 @@ class _Finder:
             bytes_per_message=self._capacity_plan.plan.bytes_per_message,
             why=why,
             advice=advice,
+            note=self._note(found),
             steps=list(self._steps),
         )
+
+    def _note(self, found: Found) -> str | None:
+        """Return what makes the answer less certain, if anything."""
+        level = found.level if found.level is not None else found.failed
+        return None if level is None else self._capacity_plan.shortage(level)
 
 
 def _bound(found: Found, result: Result | None) -> Bound:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from echo_core.errors import InvalidValueError
-from echo_core.units import LONGEST_SECONDS, format_byte_rate, parse_percentage
+from echo_core.units import LONGEST_SECONDS, format_byte_rate, format_duration, parse_percentage
 from echo_load.limits.search import Range
 from echo_load.plan import fields
 from echo_load.plan.bounds import HIGHEST_RATE, LONGEST_TEST, MOST_CONNECTIONS, MOST_REPEATS
@@ -18,6 +18,8 @@ from echo_load.plan.thresholds import Threshold
 _LEAST_BEYOND = 10
 _LEAST_MESSAGES = 1000
 _LEAST_SECONDS, _MOST_SECONDS = 4.0, 30.0
+# Metrics of which every message has a value.
+_OF_MESSAGES = ("response.p", "service.p")
 # A step is stopped early if a response time exceeds its limit by this factor and these seconds.
 _CLEAR_FACTOR, _CLEAR_SECONDS = 5.0, 0.1
 _DEFAULT_SLO = ("p99<10ms",)
@@ -182,6 +184,31 @@ class CapacityPlan:
         """Return the rate at which connections are probed in a search for their number."""
         # Without digits that nobody reads.
         return float(f"{connections / (self.cycle or 1.0):.4g}")
+
+    def shortage(self, level: float) -> str | None:
+        """Return that a step at a level has too few messages for its SLO; None if it has enough.
+
+        Args:
+            level: its rate, or its number of connections.
+        """
+        plan = self.step(level, confirm=False)
+        limits = [Threshold.parse(text) for text in plan.thresholds]
+        counted = [
+            one
+            for one in limits
+            if one.metric.startswith(_OF_MESSAGES) or (one.kind == "share" and one.limit)
+        ]
+        if not counted or plan.rate is None or plan.duration is None:
+            return None
+        limit = max(counted, key=_messages_for)
+        needed, sent = round(_messages_for(limit)), round(plan.rate * plan.duration)
+        if sent >= needed:
+            return None
+        enough = format_duration(math.ceil(needed / plan.rate))
+        return (
+            f"a step of {format_duration(plan.duration)} at this level has {sent:,} messages, but "
+            f"{limit.metric.removeprefix('response.')} needs {needed:,}; give --duration {enough}"
+        )
 
     def step(self, level: float, *, confirm: bool) -> Plan:
         """Return the plan of a step.

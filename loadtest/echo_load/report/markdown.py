@@ -115,6 +115,7 @@ def _answer(result: Result) -> Iterator[str]:
     """Yield the answer of a command that asks a question, and how it was found."""
     if result.capacity is not None:
         yield f"**{escaped(result.capacity.answer)}**"
+        yield escaped(result.capacity.note or "")
         yield _section("Steps", capacity_table(result.capacity))
     if result.idle is not None:
         yield _section("Pauses", idle_table(result.idle))

@@ -177,6 +177,8 @@ def summary(result: Result) -> Group:
         ]
     if result.capacity is not None:
         lines.insert(1, Text(result.capacity.answer, "bold"))
+        if result.capacity.note is not None:
+            lines.insert(2, Text(result.capacity.note, "yellow"))
     lines.append(Text(checks(result)))
     if result.passed:
         lines += [_threshold_line(one) for one in result.thresholds]

@@ -83,6 +83,8 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
         steps: all steps, in the order in which they were tried.
         bytes_per_message: as in the plan; not None if a rate of the search was given in bytes or
             bits per second.
+        note: what makes the answer less certain: steps with too few messages for their
+            percentile; None if they had enough.
     """
 
     asked: Literal["rate", "connections"]
@@ -97,6 +99,7 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
     advice: str | None
     steps: list[CapacityStep]
     bytes_per_message: float | None = None
+    note: str | None = None
 
     def __repr__(self) -> str:
         """Return the answer in one line."""

@@ -15,6 +15,9 @@ from echo_core.errors import InvalidValueError
 from echo_load.limits.capacity_plan import CapacityPlan, seconds_for
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import Threshold
+from echo_load.report.html import render
+from echo_load.report.markdown import markdown
+from echo_load.report.summaries import as_text, summary_of
 from echo_load.results.capacity import CapacityResult, written_level
 from echo_load.results.result import Result
 from support.known_delays import KnownDelays
@@ -32,6 +35,42 @@ def test_a_step_is_long_enough_for_its_percentile() -> None:
     assert seconds_for([Threshold.parse("errors<0.1%")], 1000) == pytest.approx(10)
     assert seconds_for([Threshold.parse("p99<5ms")], 100_000) == 4
     assert seconds_for([Threshold.parse("p99.99<5ms")], 10) == 30
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "rate", "note"),
+    [
+        ("p99<5ms", 100, None),
+        ("p99.9<5ms", 1000, None),
+        (
+            "p99.9<5ms",
+            333,
+            "a step of 30s at this level has 9,990 messages, but p99.9 needs 10,000",
+        ),
+        ("p99.9<5ms", 100, "has 3,000 messages, but p99.9 needs 10,000; give --duration 1m40s"),
+        ("service.p99<5ms", 10, "has 300 messages, but service.p99 needs 1,000; give --duration 1"),
+        (("p99<5ms", "errors<0.1%"), 100, "but errors needs 10,000; give --duration 1m40s"),
+        # Neither depends on the number of messages.
+        (("errors==0", "max<5ms", "mean<5ms", "connect.p99<5ms"), 1, None),
+    ],
+)
+def test_too_few_messages_for_a_percentile_are_noted(
+    thresholds: str | tuple[str, ...], rate: float, note: str | None
+) -> None:
+    found = CapacityPlan(plan=Plan(thresholds=thresholds)).shortage(rate)
+    assert (found is None) == (note is None)
+    assert (note or "") in (found or "")
+
+
+def test_too_short_a_duration_is_noted() -> None:
+    slo = Plan(thresholds="p99<5ms")
+    assert CapacityPlan(plan=slo, duration=2).shortage(500) is None
+    assert CapacityPlan(plan=slo, duration=1).shortage(500) == (
+        "a step of 1s at this level has 500 messages, but p99 needs 1,000; give --duration 2s"
+    )
+    held = CapacityPlan(plan=slo, cycle=5).shortage(100)
+    assert held is not None
+    assert held.endswith("has 200 messages, but p99 needs 1,000; give --duration 50s")
 
 
 def searched(*arguments: str) -> tuple[int, Result, CapacityResult]:
@@ -192,6 +231,23 @@ def test_an_slo_that_always_holds_gives_the_highest_rate(start_server: StartServ
     )
     assert (code, capacity.rate, capacity.bound) == (0, 200, "range")
     assert "raise --highest" in capacity.answer
+    assert capacity.note is None
+
+
+@pytest.mark.slow
+def test_reports_say_that_steps_had_too_few_messages(start_server: StartServer) -> None:
+    _, result, capacity = searched(
+        *(start_server().url, *QUICK, "--slo", "p99.9<9s", "--start", "100"),
+        *("--highest", "200"),
+    )
+    note = (
+        "a step of 1s at this level has 200 messages, but p99.9 needs 10,000; give --duration 50s"
+    )
+    assert capacity.note == note
+    assert note in as_text(summary_of(result))
+    # It is escaped.
+    assert "has 200 messages" in markdown([result], [""]).decode()
+    assert note in render([result], [""]).decode()
 
 
 @pytest.mark.slow

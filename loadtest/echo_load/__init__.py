@@ -13,6 +13,7 @@ from echo_core.lazy import attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from echo_client.socket_options import BufferSizes
     from echo_client.tls import TlsOptions
     from echo_load.errors import (
         AdminError,
@@ -37,12 +38,18 @@ if TYPE_CHECKING:
     from echo_load.plan.plan import Plan
     from echo_load.plan.stages import StagePlan, parse_stages
     from echo_load.plan.thresholds import ThresholdResult
-    from echo_load.report.saving import save_csv, save_html, save_result
+    from echo_load.report.saving import (
+        save_csv,
+        save_html,
+        save_junit,
+        save_markdown,
+        save_result,
+    )
     from echo_load.results.capacity import CapacityResult, CapacityStep
     from echo_load.results.compare import compare
     from echo_load.results.comparison import Change, Comparison
-    from echo_load.results.evidence import Evidence
-    from echo_load.results.idle import IdleResult
+    from echo_load.results.evidence import Bytes, Evidence, FirstFailure, WrongReply
+    from echo_load.results.idle import IdleResult, IdleRung
     from echo_load.results.reconciliation import Reconciliation
     from echo_load.results.result import (
         GeneratorResult,
@@ -58,12 +65,14 @@ if TYPE_CHECKING:
         Totals,
         load_result,
     )
-    from echo_load.results.watch import Outage, WatchResult
+    from echo_load.results.watch import Outage, Pause, TargetWatch, WatchResult
     from echo_load.runner.controller import Interruption, run
     from echo_load.runner.observer import Observer, Progress
 
 __all__ = [
     "AdminError",
+    "BufferSizes",
+    "Bytes",
     "CapacityPlan",
     "CapacityResult",
     "CapacityStep",
@@ -72,10 +81,12 @@ __all__ = [
     "Comparison",
     "EchoswarmError",
     "Evidence",
+    "FirstFailure",
     "GeneratorError",
     "GeneratorResult",
     "IdlePlan",
     "IdleResult",
+    "IdleRung",
     "IncomparableError",
     "Interruption",
     "InvalidValueError",
@@ -87,6 +98,7 @@ __all__ = [
     "Observer",
     "Outage",
     "OutputError",
+    "Pause",
     "Plan",
     "Progress",
     "Reconciliation",
@@ -99,6 +111,7 @@ __all__ = [
     "StageResult",
     "TargetError",
     "TargetResult",
+    "TargetWatch",
     "ThresholdResult",
     "TlsFileError",
     "TlsOptions",
@@ -106,6 +119,7 @@ __all__ = [
     "UnresolvedError",
     "WatchPlan",
     "WatchResult",
+    "WrongReply",
     "compare",
     "find_capacity",
     "find_idle",
@@ -114,6 +128,8 @@ __all__ = [
     "run",
     "save_csv",
     "save_html",
+    "save_junit",
+    "save_markdown",
     "save_result",
     "watch",
 ]
@@ -132,18 +148,18 @@ _MODULES = {
     "plan.plan": ("Plan", "TlsOptions"),
     "plan.stages": ("StagePlan", "parse_stages"),
     "plan.thresholds": ("ThresholdResult",),
-    "report.saving": ("save_csv", "save_html", "save_result"),
+    "report.saving": ("save_csv", "save_html", "save_junit", "save_markdown", "save_result"),
     "results.capacity": ("CapacityResult", "CapacityStep"),
     "results.compare": ("compare",),
     "results.comparison": ("Change", "Comparison"),
-    "results.evidence": ("Evidence",),
-    "results.idle": ("IdleResult",),
+    "results.evidence": ("Bytes", "Evidence", "FirstFailure", "WrongReply"),
+    "results.idle": ("IdleResult", "IdleRung"),
     "results.reconciliation": ("Reconciliation",),
     "results.result": (
-        *("GeneratorResult", "Latencies", "Latency", "Machine", "Repeat", "Result", "Second"),
-        *("Spread", "StageResult", "TargetResult", "Totals", "load_result"),
+        *("BufferSizes", "GeneratorResult", "Latencies", "Latency", "Machine", "Repeat"),
+        *("Result", "Second", "Spread", "StageResult", "TargetResult", "Totals", "load_result"),
     ),
-    "results.watch": ("Outage", "WatchResult"),
+    "results.watch": ("Outage", "Pause", "TargetWatch", "WatchResult"),
     "runner.controller": ("Interruption", "run"),
     "runner.observer": ("Observer", "Progress"),
 }

@@ -9,7 +9,9 @@ from echo_core.errors import InvalidValueError
 from echo_core.units import LONGEST_SECONDS, format_byte_rate, format_duration, parse_percentage
 from echo_load.limits.search import Range
 from echo_load.plan import fields
+from echo_load.plan.bandwidth import Bandwidth, mean_size
 from echo_load.plan.bounds import HIGHEST_RATE, LONGEST_TEST, MOST_CONNECTIONS, MOST_REPEATS
+from echo_load.plan.converters import load
 from echo_load.plan.fields import Count, Duration, Rate, optional
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import Threshold
@@ -28,9 +30,21 @@ _CONNECTS_IN_FLIGHT = 256
 _LEAST_PRECISION, _MOST_PRECISION = 0.001, 0.5
 
 
+_LEVELS = ("start", "lowest", "highest", "at_least")
+
+
+def _level(name: str, value: object) -> float | Bandwidth:
+    """Convert a level to a number, or leave it a bandwidth until the size is known."""
+    level = load(name, value)
+    return level if isinstance(level, Bandwidth) else fields.positive_rate(name, level)
+
+
 @dataclass(frozen=True, kw_only=True, init=False, repr=False)
 class CapacityPlan:
     """A plan for finding the capacity of a target. Values may be texts, as in a `Plan`.
+
+    Rates may be bandwidths such as `"10MB/s"`, which the mean size of the plan's messages converts;
+    the answer is then a bandwidth, too.
 
     Attributes:
         plan: the test of a step. Its `thresholds` are the SLO; if it has none, that is `p99<10ms`,
@@ -67,14 +81,14 @@ class CapacityPlan:
     @fields.by_name(
         {
             "plan": fields.instance_of(Plan),
-            "start": optional(fields.positive_rate),
-            "lowest": optional(fields.positive_rate),
-            "highest": optional(fields.positive_rate),
+            "start": optional(_level),
+            "lowest": optional(_level),
+            "highest": optional(_level),
             "precision": fields.share(parse_percentage),
             "cycle": optional(fields.positive_seconds),
             "duration": optional(fields.positive_seconds),
             "repeat": fields.whole,
-            "at_least": optional(fields.positive_rate),
+            "at_least": optional(_level),
         }
     )
     def __init__(
@@ -96,8 +110,9 @@ class CapacityPlan:
         return fields.written(self)
 
     def __post_init__(self) -> None:
+        self._convert_bandwidths()
         if self.cycle is not None:
-            for name in ("start", "lowest", "highest", "at_least"):
+            for name in _LEVELS:
                 if (level := getattr(self, name)) is not None and level % 1:
                     raise InvalidValueError(
                         f"`{name}` {level:,.10g} is not a whole number of connections"
@@ -115,6 +130,29 @@ class CapacityPlan:
             # The dataclass is frozen.
             object.__setattr__(self, "plan", replace(self.plan, thresholds=_DEFAULT_SLO))
 
+    def _convert_bandwidths(self) -> None:
+        """Convert levels in bytes per second by the mean size of the messages."""
+        for name in _LEVELS:
+            level: object = getattr(self, name)
+            if not isinstance(level, Bandwidth):
+                continue
+            if self.cycle is not None:
+                raise InvalidValueError(
+                    f"`{name}` cannot be in bytes per second: it is a number of connections"
+                )
+            plan = self.plan
+            size = plan.bytes_per_message or mean_size(
+                payload_size=plan.payload_size,
+                payload_file=plan.payload_file,
+                message=plan.message,
+                hello=plan.hello,
+            )
+            rate = level.bytes_per_second / size
+            # The dataclass is frozen. The rate of the plan is replaced by that of each step.
+            object.__setattr__(self, name, fields.positive_rate(name, rate))
+            by_bytes = replace(plan, rate=plan.rate or rate, bytes_per_message=size)
+            object.__setattr__(self, "plan", by_bytes)
+
     def _check_durations(self) -> None:
         if self.cycle is not None and self.cycle > LONGEST_SECONDS:
             raise InvalidValueError(f"`cycle` {self.cycle:g} is longer than a week (168h)")
@@ -126,7 +164,7 @@ class CapacityPlan:
     def _check_levels(self) -> None:
         """Check the levels of the search, in its own unit: a bandwidth, a rate or a number."""
         within = self.within
-        for name in ("start", "lowest", "highest", "at_least"):
+        for name in _LEVELS:
             level = getattr(self, name)
             if level is not None and level > self._most:
                 raise InvalidValueError(

@@ -35,11 +35,11 @@ def _host(name: str, value: object) -> str:
     return host
 
 
-def _load(name: str, value: object) -> float | Bandwidth:
+def load(name: str, value: object) -> float | Bandwidth:
     """Convert a rate to messages per second, or leave it a bandwidth until the size is known."""
     if isinstance(value, str):
-        load: float | Bandwidth = fields.parsed(name, value, parse_load)
-        return load
+        found: float | Bandwidth = fields.parsed(name, value, parse_load)
+        return found
     return fields.rate(name, value)
 
 
@@ -58,7 +58,7 @@ CONVERTERS: dict[str, fields.Converter] = {
     "connections": fields.whole,
     "duration": optional(fields.seconds),
     "messages": optional(fields.whole),
-    "rate": optional(_load),
+    "rate": optional(load),
     "bytes_per_message": optional(fields.positive(fields.rate)),
     "arrivals": fields.choice("constant", "poisson"),
     "stages": as_stages,

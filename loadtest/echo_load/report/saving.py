@@ -59,6 +59,64 @@ def save_html(
     """
     from echo_load.report.html import render
 
+    shown, labels = _named(results, names)
+    _save(path, lambda: render(shown, labels))
+
+
+def save_junit(
+    results: Result | Sequence[Result],
+    path: str | os.PathLike[str],
+    *,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Write a result, or several, as JUnit XML, as `--junit` of the commands does.
+
+    Args:
+        results: the result, or the results, each of which is a test suite.
+        path: the file.
+        names: names of the results, as for `save_html`.
+
+    Raises:
+        OutputError: the file cannot be written.
+        InvalidValueError: as for `save_html`.
+    """
+    from echo_load.report.junit import junit
+
+    shown, labels = _named(results, names)
+    _save(path, lambda: junit(shown, labels))
+
+
+def save_markdown(
+    results: Result | Sequence[Result],
+    path: str | os.PathLike[str],
+    *,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Write the summary of a result, or of several, in Markdown, as `--markdown` does.
+
+    Args:
+        results: the result, or the results.
+        path: the file.
+        names: names of the results, as for `save_html`.
+
+    Raises:
+        OutputError: the file cannot be written.
+        InvalidValueError: as for `save_html`.
+    """
+    from echo_load.report.markdown import markdown
+
+    shown, labels = _named(results, names)
+    _save(path, lambda: markdown(shown, labels))
+
+
+def _named(
+    results: Result | Sequence[Result], names: Sequence[str] | None
+) -> tuple[Sequence[Result], tuple[str, ...]]:
+    """Return results as a sequence, and the name of each.
+
+    Raises:
+        InvalidValueError: as for `save_html`.
+    """
     shown = [results] if isinstance(results, Result) else results
     if not isinstance(shown, list | tuple):
         raise fields.wrong("results", results, "a Result or a list of Results")
@@ -70,7 +128,7 @@ def save_html(
     labels = fields.texts("names", given)
     if len(labels) != len(shown):
         raise InvalidValueError(f"`names` has {len(labels)} names for {len(shown)} results")
-    _save(path, lambda: render(shown, labels))
+    return shown, labels
 
 
 def _check(result: Result) -> None:

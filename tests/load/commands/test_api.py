@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 
+import echo_load
 from support.processes import StartServer, run
 
 SCRIPT = """
@@ -52,6 +57,25 @@ def test_unused_modules_are_not_imported() -> None:
     # A plan does not import the engines, nor numpy.
     assert python(f"import sys; from echo_load import Plan; {loaded}") == "['msgspec']"
     assert "gevent" not in python(f"import sys; from echo_load import run; {loaded}")
+
+
+def records(kind: Any, seen: set[type]) -> Iterator[type]:
+    """Yield the structures that values of a type consist of."""
+    for part in get_args(kind):
+        yield from records(part, seen)
+    is_record = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    if (is_record or dataclasses.is_dataclass(kind)) and kind not in seen:
+        seen.add(kind)
+        yield kind
+        for part in get_type_hints(kind).values():
+            yield from records(part, seen)
+
+
+def test_all_types_of_results_are_exported() -> None:
+    types = set(records(echo_load.Result, set()))
+    assert {"Result", "TargetWatch", "BufferSizes", "WrongReply"} <= {one.__name__ for one in types}
+    for one in types:
+        assert getattr(echo_load, one.__name__) is one
 
 
 def test_the_package_exports_its_names_only() -> None:

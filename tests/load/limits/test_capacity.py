@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -171,6 +172,36 @@ def test_a_generator_that_cannot_try_what_is_required_does_not_blame_the_target(
     assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
     (error,) = suite.iter("error")
     assert error.get("message") == reason
+
+
+def test_rates_from_python_may_be_bandwidths() -> None:
+    plan = Plan(payload_size="64-136", thresholds="p99<5ms")
+    found = CapacityPlan(plan=plan, start="10kB/s", highest="160kbit/s", lowest=50)
+    assert (found.start, found.highest, found.lowest) == (100, 200, 50)
+    step = found.step(150, confirm=False)
+    assert (step.rate, step.bytes_per_message) == (150, 100)
+    # The size by which the plan's own rate was converted is that of the search.
+    found = CapacityPlan(plan=Plan(rate="20kB/s", message="x" * 10), at_least="1kB/s")
+    assert (found.plan.rate, found.at_least) == (2000, 100)
+    # Without a bandwidth, the answer is none.
+    assert CapacityPlan(plan=plan, start="1k").plan.bytes_per_message is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"start": "10Mb/s"}, "`start`: '10Mb/s' may mean bits or bytes"),
+        ({"at_least": "nonsense"}, "`at_least`: 'nonsense' is not a rate; write it as in 100, 10k"),
+        ({"start": "1kB/s", "cycle": 1}, "`start` cannot be in bytes per second: it is a number"),
+        ({"plan": Plan(hello=True), "start": "1kB/s"}, "messages of a known mean size"),
+        ({"start": "100kB/s", "highest": "1kB/s"}, "`start` 100 kB/s (1,562.5 msg/s) is above"),
+        ({"start": 0}, "`start` 0.0 is not above 0"),
+    ],
+)
+def test_wrong_levels_from_python_are_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        CapacityPlan(**{"plan": Plan(), **given})
+    assert said in str(caught.value)
 
 
 @pytest.mark.slow

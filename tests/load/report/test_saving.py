@@ -11,8 +11,9 @@ import pytest
 
 from echo_core.errors import InvalidValueError
 from echo_load.errors import OutputError, ResultFileError
-from echo_load.report.saving import save_csv, save_html, save_result
+from echo_load.report.saving import save_csv, save_html, save_junit, save_markdown, save_result
 from echo_load.results.result import Result, load_result
+from support.processes import LOAD, loaded, run
 
 # Stands for the result of a test.
 RESULT = object()
@@ -38,6 +39,19 @@ def test_a_report_has_one_or_several_results(result: Result, tmp_path: Path) -> 
     assert "result 2" in page.read_text()
 
 
+def test_junit_and_markdown_are_those_of_the_commands(result: Result, tmp_path: Path) -> None:
+    saved, written = tmp_path / "saved.json", tmp_path / "written"
+    save_result(result, saved)
+    for save, option in ((save_junit, "--junit"), (save_markdown, "--markdown")):
+        assert run([*LOAD, "report", str(saved), option, str(written)]).returncode == 0
+        save(result, tmp_path / "one")
+        assert (tmp_path / "one").read_bytes() == written.read_bytes()
+        save([result, result], tmp_path / "both", names=["before it", "after it"])
+        assert "before it" in (tmp_path / "both").read_text()
+        save((result, result), tmp_path / "both")
+        assert "result 2" in (tmp_path / "both").read_text()
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "expected"),
     [
@@ -50,6 +64,8 @@ def test_a_report_has_one_or_several_results(result: Result, tmp_path: Path) -> 
         (save_html, ([RESULT, 5], "y"), "`result` cannot be of type int; give a Result"),
         (partial(save_html, names=["a", "b"]), (RESULT, "y"), "`names` has 2 names for 1 results"),
         (partial(REPORT, names=[5]), (RESULT, "y"), "`names` has an item of type int"),
+        (save_junit, ([], "y"), "`results` is empty; give at least one Result"),
+        (save_markdown, (None, "y"), "`results` cannot be None; give a Result or a list"),
         (load_result, (None,), "`path` cannot be None; give the path of a file"),
     ],
 )
@@ -70,7 +86,7 @@ def test_wrong_arguments_are_named(
 
 
 def test_files_that_cannot_be_written_or_read_are_named(result: Result, tmp_path: Path) -> None:
-    for save in (save_result, save_csv, save_html):
+    for save in (save_result, save_csv, save_html, save_junit, save_markdown):
         with pytest.raises(OutputError, match=f"^cannot write {tmp_path}: Is a directory$"):
             save(result, tmp_path)
     with pytest.raises(ResultFileError, match=r"^cannot read .*none: No such file"):

@@ -61,7 +61,8 @@ def inside(namespace: str) -> tuple[str, ...]:
 def nat_with_idle_timeout(seconds: int) -> Iterator[Nat]:
     """Create a NAT with an idle timeout in seconds, for the duration of the block.
 
-    It drops packets of connections that have timed out.
+    It drops packets of TCP connections that have timed out. UDP has no connections: a datagram of
+    the client gets a new mapping, and one of the server has none.
     """
     with ExitStack() as stack:
         client, nat, server = (
@@ -86,6 +87,8 @@ def nat_with_idle_timeout(seconds: int) -> Iterator[Nat]:
             "ipv4/ip_forward": 1,
             "netfilter/nf_conntrack_tcp_timeout_established": seconds,
             "netfilter/nf_conntrack_tcp_loose": 0,
+            "netfilter/nf_conntrack_udp_timeout": seconds,
+            "netfilter/nf_conntrack_udp_timeout_stream": seconds,
         }
         for name, value in settings.items():
             _run(*inside(nat), "sh", "-c", f"echo {value} > /proc/sys/net/{name}")

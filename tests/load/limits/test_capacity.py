@@ -206,7 +206,7 @@ def test_wrong_levels_from_python_are_named(given: dict[str, Any], said: str) ->
 
 @pytest.mark.slow
 def test_a_search_may_be_given_bandwidths(start_server: StartServer) -> None:
-    code, _, capacity = searched(
+    code, result, capacity = searched(
         *(start_server().url, *QUICK, "--slo", "p50<9s", "--payload-size", "100"),
         *("--start", "10kB/s", "--highest", "160kbit/s", "--at-least", "20kB/s"),
     )

@@ -52,6 +52,11 @@ def all_after(found: IdleResult, seconds: float) -> None:
     # No connection is dropped too soon; the idleness begins with a packet, a little before it is
     # noticed here.
     assert found.dropped_seconds > 0.9 * seconds
+    # And none that was idle for much longer is kept, so that the answer is no longer pause.
+    longer = [rung for rung in found.rungs if rung.pause_seconds >= 1.8 * seconds]
+    assert "kept" not in {rung.outcome for rung in longer}
+    shortest = min(longer, key=lambda rung: rung.pause_seconds)
+    assert found.dropped_seconds <= max(shortest.pause_seconds, shortest.idle_seconds)
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls", "unix"])
@@ -136,6 +141,26 @@ def test_a_nat_forgets_in_silence_unless_kept_alive(start_server: StartServer) -
     assert kept is not None
     assert kept.kept_seconds >= 4.0
     assert kept.dropped_seconds is None
+
+
+def test_a_nat_that_forgets_a_mapping_of_datagrams(start_server: StartServer) -> None:
+    """The probe gets a new mapping and is answered; a reply after the mapping has ended is lost."""
+    with nat_with_idle_timeout(seconds=2) as nat:
+        server = (*nat.server, *SERVER)
+        listen = ("--listen", f"udp://{nat.address}:0")
+        url = start_server(*listen, command=server).url
+        process = run([*nat.client, *LOAD, "idle", url, "--up-to", "4s", "--timeout", "1s"])
+        assert process.returncode == 0, process.stdout
+        assert b"kept up to 4" in process.stdout
+        assert b"the probe renews a NAT's mapping" in process.stdout
+        lost = {}
+        for delay in ("100ms", "4s"):
+            url = start_server(*listen, "--fault", f"delay={delay}@100%", command=server).url
+            test = ("run", url, "-c", "3", "-n", "3", "--timeout", "6s", "--json")
+            process = run([*nat.client, *LOAD, *test])
+            result = msgspec.json.decode(process.stdout, type=Result)
+            lost[delay] = (result.totals.messages, result.totals.errors)
+    assert lost == {"100ms": (3, {}), "4s": (0, {"lost": 3})}
 
 
 def refuses_after(seconds: float) -> Behaviour:

@@ -13,7 +13,7 @@ from echo_core.errors import InvalidValueError
 from echo_load.errors import OutputError, ResultFileError
 from echo_load.report.saving import save_csv, save_html, save_junit, save_markdown, save_result
 from echo_load.results.result import Result, load_result
-from support.processes import LOAD, loaded, run
+from support.processes import LOAD, run
 
 # Stands for the result of a test.
 RESULT = object()

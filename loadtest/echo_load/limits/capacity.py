@@ -169,7 +169,9 @@ class _Finder:
         )
         self._last = result = run(once, interruption=self._interruption)
         if result.verdict == "failed":
-            raise TargetError(f"{', '.join(result.targets)}: {result.reasons[0]}")
+            first = result.evidence.first
+            said = f"; the first: {first}" if first is not None else ""
+            raise TargetError(f"{', '.join(result.targets)}: {result.reasons[0]}{said}")
 
     def _attempt(self, level: float, confirm: bool) -> Outcome:
         if self._interruption.requested and self._last is not None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
+from msgspec import structs
+
 from echo_client.errors import ClientError, ConnectError, MismatchError, ReplyTimeoutError
 from echo_core.limits import raise_descriptor_limit
 from echo_core.units import LONGEST_SECONDS
@@ -92,13 +94,13 @@ class _Search:
         (self._connector,) = connectors(plan, plan.endpoints, plan.connect_timeout)
         self._payload = plan.payload(random.SystemRandom().getrandbits(32))
         self._timeout = plan.reply_timeout
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1)
         self._per_pause = _CONNECTIONS_PER_PAUSE.get(plan.endpoints[0].scheme, 1)
         first = first_rungs(idle_plan.up_to, idle_plan.at_least)
         self._plan = replace(
             plan, connections=len(first) * self._per_pause, duration=LONGEST_SECONDS
         )
-        self._local = LocalTally(self._plan)
+        self._local = LocalTally(self._plan, self._payload)
         self._counts = Counts()
         self._rungs: list[IdleRung] = []
         self._round = 0
@@ -279,7 +281,7 @@ class _Search:
         self._update(ended=True)
         found = self.found()
         verdict, reasons = reach_verdict(found, self._failure, interrupted=interrupted)
-        return self._local.result(
+        result = self._local.result(
             "idle",
             replace(self._plan, duration=self._local.elapsed),
             self._plan.targets,
@@ -287,4 +289,10 @@ class _Search:
             reasons=reasons,
             thresholds=thresholds(found),
             idle=found,
+        )
+        # A connection sends too few messages for these figures.
+        return structs.replace(
+            result,
+            totals=structs.replace(result.totals, jitter_us=None, loss_burst=None),
+            stages=[structs.replace(one, jitter_us=None, loss_burst=None) for one in result.stages],
         )

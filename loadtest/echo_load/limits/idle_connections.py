@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import NoReturn
 
-from echo_client.connection import DatagramConnection, EchoConnection
+from echo_client.connection import EchoConnection
 from echo_client.errors import (
     ClientError,
     MismatchError,
@@ -13,8 +14,8 @@ from echo_client.errors import (
     ResetError,
     UnreachableError,
 )
-from echo_client.failure_kinds import FailureKind
 from echo_load.engines.recorder import Recorder
+from echo_load.limits.findings import in_words, is_datagram, surplus, wrong_reply
 from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
 from echo_load.results.idle import How, Outcome
@@ -28,7 +29,7 @@ class CheckedConnection:
 
     Args:
         connection: an open connection; `close` closes it.
-        number: its number in the payload, from 0.
+        number: its number in the payload, from 1.
         payload: the messages.
         counts: the counts to which messages, bytes and errors are added.
         recorder: the recorder of round trips.
@@ -68,7 +69,7 @@ class CheckedConnection:
     @property
     def is_datagram(self) -> bool:
         """True if this is UDP."""
-        return isinstance(self._connection, DatagramConnection)
+        return is_datagram(self._connection)
 
     def fileno(self) -> int:
         """Return the descriptor of the socket."""
@@ -122,9 +123,14 @@ class CheckedConnection:
         if self.is_datagram and data != self._due and self._is_earlier(data):
             return
         self._received = data if self.is_datagram else self._received + data
-        if self.sent_at is None or not self._due.startswith(self._received):
-            self._counts.errors[FailureKind.CORRUPT] += 1
-            raise MismatchError("a reply is not what was sent")
+        # A datagram is a whole reply.
+        is_right = (
+            self._received == self._due
+            if self.is_datagram
+            else self._due.startswith(self._received)
+        )
+        if self.sent_at is None or not is_right:
+            self._note_wrong()
         if self._received == self._due:
             now_ns = time.monotonic_ns()
             self._recorder.times.service.append(now_ns - self._sent_ns)
@@ -133,6 +139,23 @@ class CheckedConnection:
             self.sent_at, self.answered_at = None, now_ns / 1e9
             self.proven_at = self._sent_ns / 1e9
             self._due = self._received = b""
+
+    def _note_wrong(self) -> NoReturn:
+        """Count and keep a wrong reply.
+
+        Raises:
+            MismatchError: always.
+        """
+        got, payload, number, last = self._received, self._payload, self._number, self._sequence - 1
+        found = (
+            surplus(payload, number, last, got)
+            if self.sent_at is None
+            else wrong_reply(payload, number, last, self._due, got)
+        )
+        self._counts.errors[found.kind] += 1
+        self._recorder.evidence.add_reply(number, found)
+        said = in_words(payload, number, found)
+        raise MismatchError(f"a reply is not what was sent: {said}")
 
     def _is_earlier(self, data: bytes) -> bool:
         """Return whether a datagram is the late or duplicated reply to an earlier message."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from echo_client.socket_options import BufferSizes
 from echo_load.engines.recorder import Recorder, Snapshot
+from echo_load.plan.payload import Payload
 from echo_load.plan.plan import Plan
 from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.result import Latencies, Machine, Result, Spread, Verdict
 from echo_load.runner.generator import Update
 from echo_load.runner.tally import (
     Tally,
+    evidence,
     generator_result,
     measured_in,
     series,
@@ -29,6 +31,7 @@ class LocalTally:
 
     Args:
         plan: the test; its duration is an upper bound.
+        payload: its messages, whose stamps identify wrong replies.
 
     Attributes:
         tally: figures so far.
@@ -37,9 +40,9 @@ class LocalTally:
         started: date and time at which it began, in UTC.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, payload: Payload) -> None:
         self.tally = Tally(plan, plan.run_stages, 1, 1)
-        self.recorder = Recorder(self.tally.timeline)
+        self.recorder = Recorder(self.tally.timeline, payload)
         self.begin = 0.0
         self.started = datetime.now(UTC)
         self._cpu_seconds = 0.0
@@ -130,5 +133,6 @@ class LocalTally:
             reasons=reasons,
             buffers=BufferSizes.granted(plan.buffer_size),
             series_started_at=series_started_at([self.tally]),
+            evidence=evidence([self.tally], targets),
             **answer,
         )

@@ -19,6 +19,7 @@ _KINDS: dict[str, OutageKind] = {
     FailureKind.REFUSED: "refused",
     FailureKind.UNREACHABLE: "unreachable",
     FailureKind.TIMEOUT: "silent",
+    FailureKind.LOST: "silent",
     FailureKind.CONNECT_TIMEOUT: "silent",
     FailureKind.RESET: "reset",
     FailureKind.BROKEN: "reset",

@@ -9,10 +9,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from echo_client.connection import EchoConnection
 from echo_client.errors import (
@@ -23,52 +22,24 @@ from echo_client.errors import (
     ReplyTimeoutError,
 )
 from echo_client.failure_kinds import MISMATCHES, FailureKind
-from echo_load.engines.checking import check_one
-from echo_load.engines.recorder import Recorder
+from echo_load.limits.findings import (
+    Findings,
+    Sender,
+    WrongReplyError,
+    in_words,
+    is_datagram,
+    surplus,
+    wrong_reply,
+)
+from echo_load.limits.losses import DatagramLosses
 from echo_load.limits.outages import NEW_CONNECTIONS, OutageLog
 from echo_load.limits.pauses import Heartbeat
-from echo_load.measure.counts import Counts
 from echo_load.plan.payload import Payload
 
 # Failures that show something about the target even if this process did not run meanwhile.
 _CERTAIN = frozenset({FailureKind.REFUSED, FailureKind.UNREACHABLE, *MISMATCHES})
 # The largest rate at which the kept connections of a target try to reconnect, per second.
 _MOST_ATTEMPTS = 500.0
-
-
-class WrongReplyError(MismatchError):
-    """A reply differs from its message.
-
-    Attributes:
-        found: how it differs.
-    """
-
-    def __init__(self, found: FailureKind) -> None:
-        super().__init__(f"the reply is {found}")
-        self.found = found
-
-
-@dataclass(slots=True)
-class Findings:
-    """The measurements of the probes of all targets, to be read and written under `lock` only.
-
-    Attributes:
-        recorder: recorder of round trips and of times to connect.
-        lock: the lock that guards all fields.
-        counts: connections, messages and errors.
-        messages_lost: probes that were sent on an open connection and got no reply.
-        disregarded: probes that failed while this process did not run.
-        reconnects: seconds that it took to replace each lost connection.
-        messages: number of replies by slot.
-    """
-
-    recorder: Recorder
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    counts: Counts = field(default_factory=Counts)
-    messages_lost: int = 0
-    disregarded: int = 0
-    reconnects: list[float] = field(default_factory=list)
-    messages: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +62,12 @@ class TargetProbes:
     Args:
         connect: opens a connection to the target.
         payload: messages to send.
-        slots: numbers of the connections to keep.
-        numbers: numbers of new connections, for the stamps of their messages.
+        slots: numbers of the connections to keep, from 1.
+        numbers: numbers of new connections.
         interval: seconds between two probes on kept connections, which take turns, and between two
             probes on new connections.
         memory_seconds: longest time in seconds from the beginning of a probe to its failure.
+        loses_after: seconds after which a datagram without a reply is lost; None without datagrams.
         findings: measurements, to which those of this target are added.
         heartbeat: tells when this process did not run.
 
@@ -112,16 +84,23 @@ class TargetProbes:
         *,
         interval: float,
         memory_seconds: float,
+        loses_after: float | None,
         findings: Findings,
         heartbeat: Heartbeat,
     ) -> None:
+        self._cycle = interval * len(slots)
+        if loses_after is not None:
+            # A kept connection sends its next datagram within a cycle after a loss.
+            memory_seconds += self._cycle + loses_after
         self.log = OutageLog(memory_seconds)
+        self._losses = (
+            None if loses_after is None else DatagramLosses(self.log, loses_after, memory_seconds)
+        )
         self._connect = connect
         self._payload = payload
         self._slots = slots
         self._numbers = numbers
         self._interval = interval
-        self._cycle = interval * len(slots)
         self._pause = max(interval, len(slots) / _MOST_ATTEMPTS)
         self._findings = findings
         self._heartbeat = heartbeat
@@ -136,10 +115,14 @@ class TargetProbes:
         Raises:
             ClientError: it cannot be reached, or does not echo.
         """
-        message = self._payload.message(next(self._numbers), 0)
+        number = next(self._numbers)
+        message = self._payload.message(number, 0)
         with self._connect() as connection:
-            if connection.round_trip(message) != message:
-                raise MismatchError("the reply is not what was sent")
+            reply = connection.round_trip(message)
+        if reply != message:
+            found = wrong_reply(self._payload, number, 0, message, reply)
+            said = in_words(self._payload, number, found)
+            raise MismatchError(f"the reply is not what was sent: {said}")
 
     def start(self, begin: float) -> None:
         """Start the probes, the first of which is due at an instant."""
@@ -172,11 +155,12 @@ class TargetProbes:
 
     def _probe_new_one(self) -> None:
         begin = time.monotonic()
+        sender = Sender(next(self._numbers))
         try:
             with self._opened() as connection:
-                self._round_trip(connection, next(self._numbers), 0, NEW_CONNECTIONS)
+                self._round_trip(connection, sender, NEW_CONNECTIONS)
         except ClientError as error:
-            self._failed(NEW_CONNECTIONS, begin, error)
+            self._failed(sender, NEW_CONNECTIONS, begin, error)
 
     def _keep(self, slot: int, due: float) -> None:
         """Keep a connection open, probe it, and replace it when it is lost.
@@ -185,34 +169,34 @@ class TargetProbes:
             slot: number of the connection.
             due: instant at which to open it.
         """
-        sequences = itertools.count()
+        sender = Sender(slot)
         loss: _Loss | None = None
         self._stopping.wait(max(0.0, due - time.monotonic()))
         while not self._stopping.is_set():
-            begin = time.monotonic()
+            begin, sender.in_flight = time.monotonic(), None
             try:
                 with self._opened() as connection:
                     sent = time.monotonic()
-                    self._round_trip(connection, slot, next(sequences), slot)
+                    self._round_trip(connection, sender, slot)
                     if loss is not None:
                         self._reconnected(time.monotonic() - loss.at)
-                    loss = self._probe_until_lost(connection, slot, sequences, sent)
+                    loss = self._probe_until_lost(connection, sender, slot, sent)
             except ClientError as error:
-                if self._failed(slot, begin, error):
+                if self._failed(sender, slot, begin, error):
                     if loss is not None and loss.in_order:
                         self._not_replaced(slot, loss.at)
                     loss = _Loss(begin if loss is None else loss.at, in_order=False)
                 self._wait_to_reconnect()
 
     def _probe_until_lost(
-        self, connection: EchoConnection, slot: int, sequences: Iterator[int], answered: float
+        self, connection: EchoConnection, sender: Sender, slot: int, answered: float
     ) -> _Loss | None:
         """Probe a connection at its turns.
 
         Args:
             connection: an open connection.
+            sender: its place in the messages.
             slot: number of the connection.
-            sequences: sequence numbers of its messages.
             answered: instant at which its last answered probe was sent.
 
         Returns:
@@ -224,12 +208,12 @@ class TargetProbes:
         while not self._stopping.is_set():
             try:
                 sending = False
-                _idle_until(connection, due)
+                self._idle_until(connection, sender, due)
                 if self._stopping.is_set():
                     return None
                 begin, sending = time.monotonic(), True
                 due = max(due + self._cycle, begin)
-                self._round_trip(connection, slot, next(sequences), slot)
+                self._round_trip(connection, sender, slot)
                 answered = begin
             except ClientError as error:
                 at = begin if sending else time.monotonic()
@@ -239,7 +223,9 @@ class TargetProbes:
                 if isinstance(error, ClosedError) and not error.received:
                     self._closed_in_order(message_lost=sending)
                     return _Loss(at, in_order=True)
-                self._failed(slot, at, error, since=since, was_kept=True, message_lost=sending)
+                self._failed(
+                    sender, slot, at, error, since=since, was_kept=True, message_lost=sending
+                )
                 return _Loss(at, in_order=False)
         return None
 
@@ -271,47 +257,56 @@ class TargetProbes:
             with self._findings.lock:
                 self._in_flight -= 1
 
-    def _round_trip(
-        self, connection: EchoConnection, number: int, sequence: int, slot: int
-    ) -> None:
+    def _round_trip(self, connection: EchoConnection, sender: Sender, slot: int) -> None:
         """Send a message, check the reply, and count and record both.
 
         Args:
             connection: an open connection.
-            number: number of the connection in the stamp of the message.
-            sequence: sequence number of the message.
+            sender: its place in the messages.
             slot: number of the kept connection, or `NEW_CONNECTIONS`.
 
         Raises:
             ClientError: there was no reply, or a wrong one.
         """
-        message = self._payload.message(number, sequence)
+        sequence = sender.in_flight = sender.sequence
+        sender.sequence += 1
+        message = self._payload.message(sender.number, sequence)
         bytes_before = connection.bytes_sent, connection.bytes_received
+        datagrams = is_datagram(connection)
         begin_ns = time.monotonic_ns()
         with self._counted_in_flight():
             try:
                 reply = connection.round_trip(message)
                 end_ns = time.monotonic_ns()
             finally:
+                sent = connection.bytes_sent - bytes_before[0]
                 with self._findings.lock:
                     counts = self._findings.counts
-                    counts.bytes_sent += connection.bytes_sent - bytes_before[0]
+                    counts.bytes_sent += sent
                     counts.bytes_received += connection.bytes_received - bytes_before[1]
-            wrong = check_one(self._payload, number, sequence, message, reply).wrong
+                    counts.datagrams_sent += datagrams and sent > 0
+            sender.in_flight = None
+            is_right = reply == message
             with self._replied:
-                self._findings.counts.messages += 1
+                counts.messages += 1
+                counts.datagrams_received += datagrams
                 self._findings.messages[slot] += 1
                 times = self._findings.recorder.times
                 times.service.append(end_ns - begin_ns)
                 times.replies.append(end_ns)
-                if not wrong:
-                    self.log.answered(slot, begin_ns / 1e9, end_ns / 1e9)
+                if datagrams and slot != NEW_CONNECTIONS:
+                    self._findings.note_datagram(slot, end_ns - begin_ns)
+                if is_right:
+                    log = self._losses or self.log
+                    log.answered(slot, begin_ns / 1e9, end_ns / 1e9)
                     self._replied.notify_all()
-        if wrong:
-            raise WrongReplyError(wrong[0])
+        if not is_right:
+            found = wrong_reply(self._payload, sender.number, sequence, message, reply)
+            raise WrongReplyError(found)
 
     def _failed(
         self,
+        sender: Sender,
         slot: int,
         at: float,
         error: ClientError,
@@ -323,6 +318,7 @@ class TargetProbes:
         """Record a probe that failed, or a connection that broke.
 
         Args:
+            sender: place of the connection in the messages.
             slot: number of the kept connection, or `NEW_CONNECTIONS`.
             at: instant at which the probe began, or the connection broke.
             error: the failure.
@@ -333,7 +329,9 @@ class TargetProbes:
         Returns:
             False if the failure was disregarded, because this process did not run meanwhile.
         """
-        kind = error.found if isinstance(error, WrongReplyError) else error.kind
+        kind = error.difference.kind if isinstance(error, WrongReplyError) else error.kind
+        if self._losses is not None and kind == FailureKind.TIMEOUT:
+            kind = FailureKind.LOST
         certain = kind in _CERTAIN or not self._heartbeat.paused_since(
             at if since is None else since
         )
@@ -345,14 +343,20 @@ class TargetProbes:
                 counts.lost += was_kept
                 return False
             counts.errors[kind] += 1
+            self._findings.note_evidence(sender, kind, error, self._payload)
             if isinstance(error, WrongReplyError):
-                counts.wrong += 1
+                # If no reply was due, this is no round trip.
+                counts.wrong += bool(error.difference.due)
             elif isinstance(error, ConnectError) and not was_kept:
                 counts.failed += 1
             else:
                 self._findings.messages_lost += message_lost
             counts.lost += was_kept
-            self.log.failed(slot, at, kind)
+            if self._losses is not None and kind == FailureKind.LOST:
+                self._findings.note_loss(None if slot == NEW_CONNECTIONS else slot)
+                self._losses.lost(slot, at, time.monotonic())
+            else:
+                self.log.failed(slot, at, kind)
         return True
 
     def _closed_in_order(self, *, message_lost: bool) -> None:
@@ -378,17 +382,20 @@ class TargetProbes:
             with self._replied:
                 self._replied.wait(max(0.0, self._cycle - self._pause))
 
+    def _idle_until(self, connection: EchoConnection, sender: Sender, due: float) -> None:
+        """Wait on an idle connection until an instant.
 
-def _idle_until(connection: EchoConnection, due: float) -> None:
-    """Wait on an idle connection until an instant.
-
-    Raises:
-        ClosedError: the server closed it.
-        LostError: it broke.
-        WrongReplyError: data arrived although no message was in flight.
-    """
-    seconds = due - time.monotonic()
-    if seconds > 0 and (data := connection.idle(seconds)) is not None:
-        if not data:
+        Raises:
+            ClosedError: the server closed it.
+            LostError: it broke.
+            WrongReplyError: data arrived although no message was in flight.
+        """
+        seconds = due - time.monotonic()
+        if seconds <= 0 or (data := connection.idle(seconds)) is None:
+            return
+        if not data and not is_datagram(connection):
             raise ClosedError("the server closed the connection")
-        raise WrongReplyError(FailureKind.DUPLICATED)
+        with self._findings.lock:
+            self._findings.counts.bytes_received += len(data)
+            self._findings.counts.datagrams_received += is_datagram(connection)
+        raise WrongReplyError(surplus(self._payload, sender.number, sender.sequence - 1, data))

@@ -18,10 +18,11 @@ from echo_core.errors import InvalidValueError
 from echo_core.limits import raise_descriptor_limit
 from echo_core.units import LONGEST_SECONDS, format_duration
 from echo_load.limits.connector import connectors
+from echo_load.limits.findings import Findings
 from echo_load.limits.local_tally import LocalTally
 from echo_load.limits.outages import LoggedOutage, OutageLog
 from echo_load.limits.pauses import Heartbeat
-from echo_load.limits.probing import Findings, TargetProbes
+from echo_load.limits.probing import TargetProbes
 from echo_load.plan import fields
 from echo_load.plan.bounds import LONGEST_TEST
 from echo_load.plan.fields import Duration
@@ -183,20 +184,23 @@ class _Watch:
         # Probes per second, on kept and on new connections.
         rate = 2 * len(endpoints) / watch_plan.interval
         self._plan = replace(plan, rate=rate, duration=self._duration)
-        self._local = LocalTally(self._plan)
+        payload = plan.payload(random.SystemRandom().getrandbits(32))
+        self._local = LocalTally(self._plan, payload)
         self._findings = Findings(self._local.recorder)
         self._heartbeat = Heartbeat()
+        self._slots = range(1, plan.connections + 1)
         self._end: float | None = None
-        numbers = itertools.count(plan.connections)
-        payload = plan.payload(random.SystemRandom().getrandbits(32))
+        count = len(endpoints)
         self._probes = [
             TargetProbes(
                 connector.open,
                 payload,
-                range(number, plan.connections, len(endpoints)),
-                numbers,
+                # As in every test, connections use the targets in turn, and count from 1.
+                range(number + 1, plan.connections + 1, count),
+                itertools.count(plan.connections + 1 + (number - plan.connections) % count, count),
                 interval=watch_plan.interval,
                 memory_seconds=4 * plan.reply_timeout + _MARGIN_SECONDS,
+                loses_after=plan.reply_timeout if endpoints[number].scheme == "udp" else None,
                 findings=self._findings,
                 heartbeat=self._heartbeat,
             )
@@ -240,7 +244,7 @@ class _Watch:
     def _update(self, *, ended: bool) -> None:
         with self._findings.lock:
             snapshot = self._findings.recorder.take(self._findings.counts.copy())
-            messages = [self._findings.messages[slot] for slot in range(self._plan.connections)]
+            messages = [self._findings.messages[slot] for slot in self._slots]
         self._local.take(snapshot, ended=ended, messages=messages if ended else ())
         elapsed = (self._end or time.monotonic()) - self._local.begin
         self._observer.progressed(

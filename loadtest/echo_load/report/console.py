@@ -46,8 +46,10 @@ class ConsoleReport(Observer):
         if result.watch is not None:
             if result.watch.outages:
                 self._output.print(outage_table(result.watch), Text())
+            self._print_evidence(result)
         elif result.idle is not None:
             self._output.print(idle_table(result.idle), Text())
+            self._print_evidence(result)
         else:
             self._print_whole(result)
         self._output.print(summary_of(result), wrap=False)
@@ -59,10 +61,13 @@ class ConsoleReport(Observer):
         if result.by_target:
             self._output.print(target_table(result), Text())
         self._output.print(whole_table(result), Text())
-        if parts := evidence_parts(result):
-            self._output.print(*parts)
+        self._print_evidence(result)
         if result.capacity is not None:
             self._output.print(capacity_table(result.capacity), Text())
+
+    def _print_evidence(self, result: Result) -> None:
+        if parts := evidence_parts(result):
+            self._output.print(*parts)
 
     def show(self, result: Result) -> None:
         """Print a saved result in the same way as after its test."""

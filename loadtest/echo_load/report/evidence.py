@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from echo_load.results.evidence import Bytes, Evidence, FirstFailure, WrongReply
+from echo_load.results.evidence import Bytes, Evidence, FirstFailure, WrongReply, described
 from echo_load.results.result import Result
 
 # Layout of the hex dump on the terminal.
@@ -94,8 +94,8 @@ def evidence_rows(evidence: Evidence) -> list[tuple[str, str]]:
     """
     rows = {one.kind: f"{origin(one, targets=1)}: {one.reason}" for one in evidence.failures}
     for kind, (first, *_) in evidence.replies_by_kind().items():
-        received = f"; received {first.received.text}" if first.received.size else ""
-        text = f"{origin(first, targets=1)}: {first.explanation}{received}"
+        said = described(first.explanation, first.received.text)
+        text = f"{origin(first, targets=1)}: {said}"
         reason = rows.get(kind)
         rows[kind] = f"{text}; {reason.partition(': ')[2]}" if reason else text
     return list(rows.items())

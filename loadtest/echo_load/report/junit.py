@@ -137,10 +137,14 @@ def _suite(
 
 def _cases(result: Result) -> list[_Case]:
     """Return the checks of a result, of which at least one has failed unless it passed."""
-    cases = [*_thresholds(result), *_reconciliation(result), *_at_least(result)]
     has_stages = result.watch is None and result.idle is None
-    if has_stages:
-        cases = [*_stages(result), *_replies(result), *cases]
+    cases = [
+        *(_stages(result) if has_stages else ()),
+        *_replies(result),
+        *_thresholds(result),
+        *_reconciliation(result),
+        *_at_least(result),
+    ]
     failed = [case for case in cases if case.outcome in {"failure", "error"}]
     shown = {case.message for case in failed}
     for case in failed:
@@ -197,9 +201,12 @@ def _replies(result: Result) -> Iterator[_Case]:
     if total := sum(wrong.values()):
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(wrong.items()) if count)
         were = "was" if total == 1 else "were"
+        message = f"{format_count(total, 'reply')} {were} not what was sent ({kinds})"
+        if result.passed:
+            message = f"not judged: {message}; a watch is judged by its budget for outages"
         yield case._replace(
-            outcome="failure",
-            message=f"{format_count(total, 'reply')} {were} not what was sent ({kinds})",
+            outcome="skipped" if result.passed else "failure",
+            message=message,
             details=as_text(*evidence_parts(result)),
         )
     elif not result.totals.messages:

@@ -124,6 +124,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     wrong_replies: tuple[WrongReply, ...] = ()
     failures: tuple[FirstFailure, ...] = ()
 
+    @property
+    def first(self) -> str | None:
+        """The first wrong reply, or else the first failure, in words; None without both."""
+        for reply in self.wrong_replies:
+            return described(reply.explanation, reply.received.text)
+        return self.failures[0].reason if self.failures else None
+
     def replies_by_kind(self) -> dict[str, list[WrongReply]]:
         """Return the wrong replies of each kind, in the order of the first of each."""
         by_kind: dict[str, list[WrongReply]] = {}
@@ -149,6 +156,11 @@ def _earliest(several: Iterable[Iterable[_One]], most: int) -> tuple[_One, ...]:
             kinds[one.kind] += 1
             kept.append(one)
     return tuple(kept)
+
+
+def described(explanation: str, received: str) -> str:
+    """Return what is wrong with a reply, and the received bytes as text if there are any."""
+    return f"{explanation}; received {received}" if received else explanation
 
 
 def escaped(data: bytes) -> str:

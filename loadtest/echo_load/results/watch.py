@@ -19,6 +19,8 @@ OutageKind = Literal["refused", "unreachable", "silent", "reset", "closed", "wro
 class Outage(msgspec.Struct, frozen=True, kw_only=True):
     """A time in which probes of a target failed.
 
+    Lost datagrams are part of an outage only if several were lost one after the other.
+
     Attributes:
         begin: when it began, in seconds since the watch began: when the first failed probe was
             sent, or a connection broke.

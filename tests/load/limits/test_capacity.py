@@ -22,6 +22,7 @@ from echo_load.report.summaries import as_text, summary_of
 from echo_load.results.capacity import CapacityResult, written_level
 from echo_load.results.result import Result
 from support.known_delays import KnownDelays
+from support.misbehaving import Service, answers_http
 from support.processes import DEADLINE, LOAD, StartServer, environment, program, run
 from support.queueing import rate_that_keeps, share_answered_within
 
@@ -252,6 +253,16 @@ def test_an_interrupted_search_says_what_is_known(
     assert capacity.rate is not None
     assert capacity.rate >= 20
     assert capacity.answer == f"interrupted: at least {capacity.written(capacity.rate)}"
+
+
+@pytest.mark.slow
+def test_what_does_not_echo_is_refused_with_what_came() -> None:
+    with Service(answers_http) as service:
+        process = run([*LOAD, "capacity", service.target, "--json"])
+    assert (process.returncode, process.stdout) == (1, b"")
+    (line,) = process.stderr.decode().splitlines()
+    assert "1 reply was not what was sent" in line
+    assert "received HTTP/1.1 400 Bad Request" in line
 
 
 @pytest.mark.slow

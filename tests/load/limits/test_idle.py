@@ -17,7 +17,14 @@ import pytest
 from echo_load.results.idle import IdleResult
 from echo_load.results.result import Result, load_result
 from support.certificates import make_certificates
-from support.misbehaving import Behaviour, Service, greets, silent_after, wrong
+from support.misbehaving import (
+    Behaviour,
+    Service,
+    answers_http,
+    greets,
+    silent_after,
+    wrong,
+)
 from support.namespaces import nat_with_idle_timeout
 from support.ports import free_port
 from support.processes import (
@@ -222,6 +229,9 @@ def test_datagrams_of_forgotten_peers() -> None:
     assert code == 0, result.reasons
     all_after(found, 1.0)
     assert found.how == "silence"
+    # The burst of losses and the jitter are not measured, and not said to be none.
+    assert (result.totals.loss_burst, result.totals.jitter_us) == (None, None)
+    assert result.totals.datagrams_sent > result.totals.datagrams_received > 0
 
 
 def test_over_udp_a_renewed_mapping_is_not_called_kept(start_server: StartServer) -> None:
@@ -275,7 +285,14 @@ def test_an_interrupted_search_says_what_is_known(start_server: StartServer) -> 
     assert len(result.idle.rungs) == 25
 
 
-@pytest.mark.parametrize(("behaviour", "why"), [(wrong, "not what was sent"), (greets, "not what")])
+@pytest.mark.parametrize(
+    ("behaviour", "why"),
+    [
+        (wrong, "a reply is not what was sent: all 64 bytes differ; received "),
+        (greets, "received 220 mail.example.org ESMTP ready"),
+        (answers_http, "received HTTP/1.1 400 Bad Request"),
+    ],
+)
 def test_what_does_not_echo_is_refused(behaviour: Behaviour, why: str) -> None:
     with Service(behaviour) as service:
         process = run([*LOAD, "idle", service.target, "--up-to", "1s", "--json"])
@@ -283,6 +300,23 @@ def test_what_does_not_echo_is_refused(behaviour: Behaviour, why: str) -> None:
     (line,) = process.stderr.decode().splitlines()
     assert f"tcp://{service.target} does not echo: " in line
     assert why in line
+
+
+def greets_late(connection: socket.socket, over: threading.Event) -> None:
+    """Echo the first message, then answer with a greeting."""
+    connection.sendall(connection.recv(65536))
+    connection.recv(65536)
+    greets(connection, over)
+
+
+def test_a_wrong_reply_during_the_search_is_kept() -> None:
+    with Service(greets_late) as service:
+        code, result, _ = searched(service.target, "--up-to", "1s")
+    assert (code, result.verdict) == (1, "failed")
+    (reply,) = result.evidence.wrong_replies
+    assert (reply.target, reply.message) == (f"tcp://{service.target}", 1)
+    assert reply.received.text.startswith("220 mail.example.org")
+    assert reply.received.text in result.reasons[0]
 
 
 def test_a_target_that_cannot_be_reached(unused_port: int) -> None:

@@ -10,8 +10,11 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -19,7 +22,7 @@ import pytest
 from echo_load.results.result import Result
 from echo_load.results.watch import WatchResult
 from support.certificates import make_certificates
-from support.misbehaving import Service, resets, silent, wrong
+from support.misbehaving import Service, answers_http, resets, silent, wrong
 from support.namespaces import inside, network_namespace
 from support.processes import (
     DEADLINE,
@@ -67,13 +70,23 @@ class Watching:
     def wait_for(self, text: str) -> None:
         until(lambda: any(text in line for line in self.said), text)
 
-    def figure(self, name: str) -> float:
-        """A figure of a watch that serves metrics to Prometheus."""
+    def metrics(self) -> str:
+        """Return the page for Prometheus; needs `--prometheus`."""
         (url,) = (line.split()[1] for line in self.said if line.startswith("metrics "))
         with urllib.request.urlopen(url, timeout=DEADLINE) as response:
-            return sum_of_metric(response.read().decode(), f"echo_load_{name}", {})
+            text: str = response.read().decode()
+            return text
+
+    def figure(self, name: str) -> float:
+        """Return a figure of a watch that serves metrics to Prometheus."""
+        return sum_of_metric(self.metrics(), f"echo_load_{name}", {})
 
     def stop(self) -> tuple[int, WatchResult]:
+        code, result = self.stop_with_result()
+        assert result.watch is not None
+        return code, result.watch
+
+    def stop_with_result(self) -> tuple[int, Result]:
         self.process.send_signal(signal.SIGINT)
         assert self.process.stdout is not None
         result = msgspec.json.decode(self.process.stdout.read(), type=Result)
@@ -82,9 +95,8 @@ class Watching:
         self.process.stdout.close()
         assert self.process.stderr is not None
         self.process.stderr.close()
-        assert result.watch is not None
         assert result.exit_code == code
-        return code, result.watch
+        return code, result
 
 
 def test_a_server_that_is_killed_and_started_again_refused(start_server: StartServer) -> None:
@@ -187,11 +199,170 @@ def test_answers_that_are_no_echo_are_outages(
         watching.wait_for("outage of")
         behaviour.is_faulty.clear()
         watching.wait_for("end of the outage")
-        _, found = watching.stop()
-    (outage,) = found.outages
+        _, result = watching.stop_with_result()
+    assert result.watch is not None
+    (outage,) = result.watch.outages
     assert (outage.kind, outage.ongoing) == (kind, False)
     assert set(outage.errors) == {error}
     assert outage.connections > 0
+    evidence = result.evidence
+    kept = [one.kind for one in evidence.wrong_replies] + [one.kind for one in evidence.failures]
+    assert set(kept) == {error}
+    for one in evidence.wrong_replies:
+        check_what_came(one.sent.data, one.received.data, error)
+
+
+def check_what_came(sent: bytes, received: bytes, error: str) -> None:
+    if error == "corrupt":
+        assert received == bytes(byte ^ 1 for byte in sent)
+    else:
+        # The part that came before the failure.
+        assert received
+        assert sent.startswith(received)
+
+
+def _answers_400(connection: socket.socket, _data: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n".ljust(200))
+
+
+def test_what_came_in_place_of_replies_is_in_every_report(tmp_path: Path) -> None:
+    behaviour = Switched(_answers_400)
+    saved, junit_file = tmp_path / "watch.json", tmp_path / "junit.xml"
+    with Service(behaviour) as service:
+        watching = Watching(service.target, "-o", str(saved), "--junit", str(junit_file))
+        behaviour.is_faulty.set()
+        watching.wait_for("outage of")
+        behaviour.is_faulty.clear()
+        watching.wait_for("end of the outage")
+        _, result = watching.stop_with_result()
+    first = result.evidence.wrong_replies[0]
+    assert first.received.data.startswith(b"HTTP/1.1 400 Bad Request")
+    assert (first.offset, first.sent.size) == (0, 64)
+    assert first.target == f"tcp://{service.target}"
+    screen = run([*LOAD, "report", str(saved)]).stdout.decode()
+    assert "first wrong replies" in screen
+    assert "HTTP/1.1 400 Bad" in screen
+    (case,) = ET.parse(junit_file).findall(".//testcase[skipped]")
+    assert case.get("name") == "every reply is identical to what was sent"
+    assert "HTTP/1.1 400 Bad" in "".join(case.itertext())
+
+
+def test_the_error_of_openssl_is_kept(start_server: StartServer, tmp_path: Path) -> None:
+    used, other = (make_certificates(tmp_path / name) for name in ("used", "other"))
+    server = start_server("--listen", "tls://127.0.0.1:0", *used.options, "--workers", "2")
+    watching = Watching(server.url, "--tls-ca", str(used.authority))
+    for name in ("cert", "key"):
+        getattr(used, name).write_bytes(getattr(other, name).read_bytes())
+    server.signal(signal.SIGHUP)
+    watching.wait_for(": other")
+    _, result = watching.stop_with_result()
+    reasons = {one.kind: one.reason for one in result.evidence.failures}
+    assert "certificate verify failed" in reasons["handshake"]
+
+
+def test_failures_of_several_targets_are_attributed_to_the_right_one() -> None:
+    behaviour = Switched(_flips)
+    with Service(Switched(_flips)) as right, Service(behaviour) as faulty:
+        watching = Watching(right.target, faulty.target, "-c", "3")
+        behaviour.is_faulty.set()
+        until(lambda: behaviour.faults >= 20, "faults")
+        _, result = watching.stop_with_result()
+    wrong_replies = result.evidence.wrong_replies
+    assert wrong_replies
+    assert {one.target for one in wrong_replies} == {f"tcp://{faulty.target}"}
+
+
+@contextmanager
+def datagram_service(answer: Callable[[bytes, int], bytes | None]) -> Iterator[str]:
+    """Answer datagrams; yield the URL.
+
+    Args:
+        answer: returns the reply to a datagram, given its number among those of its peer from 0;
+            None for none.
+    """
+    numbers: Counter[object] = Counter()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.bind(("127.0.0.1", 0))
+
+        def serve() -> None:
+            while True:
+                data, peer = service.recvfrom(65536)
+                if data == b"end":
+                    return
+                reply = answer(data, numbers[peer])
+                numbers[peer] += 1
+                if reply is not None:
+                    service.sendto(reply, peer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        host, port = service.getsockname()
+        try:
+            yield f"udp://{host}:{port}"
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+                last.sendto(b"end", (host, port))
+            thread.join(DEADLINE)
+
+
+def test_single_lost_datagrams_are_counted_and_no_outage() -> None:
+    lost = []
+
+    def answer(data: bytes, number: int) -> bytes | None:
+        # A lost datagram is followed by one of another port: never two of a connection in a row.
+        if number != 2:
+            return data
+        lost.append(number)
+        return None
+
+    with datagram_service(answer) as target:
+        watching = Watching(target, "--timeout", "500ms")
+        until(lambda: len(lost) > 20, "losses")
+        code, result = watching.stop_with_result()
+    assert result.watch is not None
+    assert (code, result.watch.outages, result.watch.availability) == (0, [], 1.0)
+    totals = result.totals
+    assert totals.errors == {"lost": len(lost)}
+    assert totals.datagrams_sent == totals.messages + len(lost)
+    assert totals.datagrams_received == totals.messages
+    assert totals.loss_burst == 1
+    assert totals.jitter_us is not None
+    assert totals.jitter_us > 0
+    assert [one.kind for one in result.evidence.failures] == ["lost"]
+
+
+def test_datagrams_to_a_server_that_is_stopped_are_lost_in_bursts(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--listen", "udp://127.0.0.1:0")
+    watching = Watching(server.url, "--timeout", "300ms")
+    with server.paused():
+        watching.wait_for("outage of")
+    watching.wait_for("end of the outage")
+    _, result = watching.stop_with_result()
+    assert result.watch is not None
+    (outage,) = result.watch.outages
+    assert (outage.kind, outage.ongoing) == ("silent", False)
+    assert set(outage.errors) == {"lost"}
+    assert outage.seconds > 0.3
+    assert result.totals.errors["lost"] >= outage.errors["lost"]
+
+
+def test_a_part_of_a_datagram_is_wrong() -> None:
+    faulty = threading.Event()
+
+    def answer(data: bytes, _number: int) -> bytes:
+        return data[:40] if faulty.is_set() else data
+
+    with datagram_service(answer) as target:
+        watching = Watching(target)
+        faulty.set()
+        watching.wait_for("outage of")
+        _, result = watching.stop_with_result()
+    assert result.watch is not None
+    assert {outage.kind for outage in result.watch.outages} == {"wrong"}
+    reply = result.evidence.wrong_replies[0]
+    assert (reply.kind, reply.offset, reply.received.size) == ("truncated", 40, 40)
 
 
 def test_an_outage_of_some_connections_is_partial() -> None:
@@ -215,19 +386,12 @@ def test_an_outage_of_some_connections_is_partial() -> None:
 def test_outages_are_served_to_prometheus(start_server: StartServer) -> None:
     server = start_server()
     watching = Watching(server.url, "--prometheus", "0")
-    (url,) = (line.split()[1] for line in watching.said if line.startswith("metrics "))
-
-    def page() -> str:
-        with urllib.request.urlopen(url, timeout=DEADLINE) as response:
-            text: str = response.read().decode()
-            return text
-
     labels = f'{{target="{server.url}"}}'
-    until(lambda: f"echo_load_target_up{labels} 1.0" in page(), "the target to be up")
+    until(lambda: f"echo_load_target_up{labels} 1.0" in watching.metrics(), "the target to be up")
     server.process.kill()
-    until(lambda: f"echo_load_target_up{labels} 0.0" in page(), "the target to be down")
-    assert f"echo_load_outages_total{labels} 1.0" in page()
-    assert "\necho_load_paused_seconds_total " in page()
+    until(lambda: f"echo_load_target_up{labels} 0.0" in watching.metrics(), "the target to be down")
+    assert f"echo_load_outages_total{labels} 1.0" in watching.metrics()
+    assert "\necho_load_paused_seconds_total " in watching.metrics()
     watching.stop()
 
 
@@ -358,7 +522,8 @@ def test_a_rolling_restart_is_no_outage(start_server: StartServer) -> None:
     ("behaviour", "reason"),
     [
         (silent, "0 of 64 bytes came back within 2s"),
-        (wrong, "the reply is not what was sent"),
+        (wrong, "the reply is not what was sent: all 64 bytes differ; received "),
+        (answers_http, "; received HTTP/1.1 400 Bad Request"),
         (resets, "the server reset the connection"),
     ],
 )
@@ -369,7 +534,8 @@ def test_a_service_that_does_not_echo_is_refused_in_one_line(
         ended = run([*LOAD, "watch", service.target, "--timeout", "2s"])
     (line,) = ended.stderr.decode().splitlines()
     assert ended.returncode == 1
-    assert line.endswith(f"tcp://{service.target} does not echo: {reason}")
+    assert f"tcp://{service.target} does not echo: " in line
+    assert reason in line
 
 
 def test_an_unreachable_target_is_refused_in_one_line(unused_port: int) -> None:

@@ -287,13 +287,14 @@ class _Watch:
         for logged in self._heartbeat.pauses:
             begin, end = (min(seconds, max(0.0, instant - self._local.begin)) for instant in logged)
             if end > begin:
-                yield Pause(begin=begin, end=end, seconds=end - begin)
+                yield Pause(
+                    begin=begin, end=end, seconds=end - begin, started_at=self._clock(begin)
+                )
 
     def _outages(self, endpoint: Endpoint, log: OutageLog, seconds: float) -> Iterator[Outage]:
         for number, logged in enumerate(log.outages, 1):
             begin = min(seconds, max(0.0, logged.begin - self._local.begin))
             end = self._end_of(logged, seconds)
-            started_at = self._local.started + timedelta(seconds=begin)
             yield Outage(
                 begin=begin,
                 end=end,
@@ -305,8 +306,13 @@ class _Watch:
                 connections=logged.connections,
                 partial=logged.partial,
                 ongoing=logged.end is None,
-                started_at=started_at.isoformat(timespec="milliseconds"),
+                started_at=self._clock(begin),
             )
+
+    def _clock(self, seconds: float) -> str:
+        """Return the date and the time of an instant of the watch (ISO 8601, UTC)."""
+        at = self._local.started + timedelta(seconds=seconds)
+        return at.isoformat(timespec="milliseconds")
 
     def _end_of(self, logged: LoggedOutage, seconds: float) -> float:
         return seconds if logged.end is None else min(seconds, logged.end - self._local.begin)

@@ -14,7 +14,7 @@ from echo_load.report.idle import idle_table
 from echo_load.report.output import Output
 from echo_load.report.summaries import summary_of
 from echo_load.report.tables import repeat_lines, stage_table, target_table, whole_table
-from echo_load.report.watching import outage_table
+from echo_load.report.watching import availability_table, outage_table
 from echo_load.results.result import Result, StageResult
 from echo_load.runner.observer import Observer
 
@@ -44,6 +44,8 @@ class ConsoleReport(Observer):
     def ended(self, result: Result) -> None:
         """Print the tables of the whole test, the first failures, and the verdict."""
         if result.watch is not None:
+            if len(result.watch.targets) > 1:
+                self._output.print(availability_table(result.watch), Text())
             if result.watch.outages:
                 self._output.print(outage_table(result.watch), Text())
             self._print_evidence(result)

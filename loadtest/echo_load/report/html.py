@@ -17,6 +17,7 @@ from echo_load.report.page.comparisons import class_of, compared
 from echo_load.report.page.guides import numbered_parts
 from echo_load.report.page.outages import MOST_ROWS, left_out, longest
 from echo_load.report.tables import consequence
+from echo_load.report.watching import clock
 from echo_load.results.result import Result
 from echo_load.results.watch import written_availability
 
@@ -46,6 +47,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "change_class": class_of,
     "longest": partial(longest, most=MOST_ROWS),
     "outages_left_out": left_out,
+    "clock": clock,
     "written_change": comparison.written_change,
     "interval_name": comparison.interval_name,
 }

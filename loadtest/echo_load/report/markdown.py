@@ -17,11 +17,10 @@ from echo_load.report.idle import idle_table
 from echo_load.report.page.rows import NOTHING, bandwidth, description, moment
 from echo_load.report.summaries import as_text, summary_of
 from echo_load.report.tables import consequence, reconciled, target_table
-from echo_load.report.watching import headline, outage_table
+from echo_load.report.watching import availability_table, headline, outage_table
 from echo_load.results.comparison import Comparison
 from echo_load.results.reconciliation import Reconciliation
 from echo_load.results.result import Latencies, Result, Totals
-from echo_load.results.watch import WatchResult, written_availability
 
 _PASSED, _FAILED, _WARNING = "✅", "❌", "⚠️"
 _VERDICTS = {
@@ -121,7 +120,7 @@ def _answer(result: Result) -> Iterator[str]:
         yield _section("Pauses", idle_table(result.idle))
     if result.watch is not None:
         if len(result.watch.targets) > 1:
-            yield _section("Targets", _availability(result.watch))
+            yield _section("Targets", availability_table(result.watch))
         if result.watch.outages:
             yield _section("Outages", outage_table(result.watch))
 
@@ -154,18 +153,6 @@ def _figures(result: Result) -> Table:
         rows.append(("all", result.totals, result.latency_us))
     for name, totals, times in rows:
         shown.add_row(Text(name), *(Text(write(totals, times)) for _, write in columns))
-    return shown
-
-
-def _availability(found: WatchResult) -> Table:
-    """Return the outages of several targets, with a row for each target."""
-    shown = _table("target")
-    for name in ("availability", "outages", "out for"):
-        shown.add_column(name, justify="right")
-    for one in found.targets:
-        seconds = written_time(one.outage_seconds) if one.outages else NOTHING
-        share = written_availability(one.availability)
-        shown.add_row(Text(one.target, "code"), share, f"{one.outages:,}", seconds)
     return shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from rich.box import HORIZONTALS
 from rich.console import Console, Group, RenderableType
@@ -13,6 +14,7 @@ from rich.text import Text
 from echo_core.units import format_count, format_duration
 from echo_load.plan.thresholds import written_time
 from echo_load.report.checks import checks, opened
+from echo_load.report.page.rows import NOTHING
 from echo_load.results.result import Result
 from echo_load.results.watch import Outage, Pause, WatchResult, written_availability
 from echo_load.runner.observer import Progress
@@ -81,22 +83,45 @@ def live_display(console: Console) -> Live:
 def outage_table(found: WatchResult) -> Table:
     """Return the table of the outages, the longest ones if there are many."""
     table = Table(box=HORIZONTALS, pad_edge=False)
-    for name in ("from", "to", "length"):
+    for name in ("began (UTC)", "from", "to", "length"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("kind", "connections", "target"):
+    several = ("target",) if len(found.targets) > 1 else ()
+    for name in ("kind", "connections", *several):
         table.add_column(name, overflow="fold")
     longest = sorted(found.outages, key=lambda one: one.seconds)[-_MOST_OUTAGES:]
     for outage in found.outages:
         if outage in longest:
             table.add_row(
+                clock(found, outage),
                 f"{outage.begin:.3f} s",
                 "the end" if outage.ongoing else f"{outage.end:.3f} s",
                 written_time(outage.seconds),
                 Text(outage.kind, "red"),
                 f"{outage.connections:,}{', others answered' if outage.partial else ''}",
-                outage.target,
+                *((outage.target,) if several else ()),
             )
     return table
+
+
+def availability_table(found: WatchResult) -> Table:
+    """Return the table of several targets, with a row for each."""
+    table = Table(box=HORIZONTALS, pad_edge=False)
+    table.add_column("target", overflow="fold")
+    for name in ("availability", "outages", "out for"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found.targets:
+        seconds = written_time(one.outage_seconds) if one.outages else NOTHING
+        share = written_availability(one.availability)
+        # The style has an effect in Markdown only.
+        table.add_row(Text(one.target, "code"), share, f"{one.outages:,}", seconds)
+    return table
+
+
+def clock(found: WatchResult, outage: Outage) -> str:
+    """Return the time of day (UTC) at which an outage began, with the date if they vary."""
+    several_days = len({one.started_at[:10] for one in found.outages}) > 1
+    date = f"{outage.started_at[:10]} " if several_days else ""
+    return date + _time_of_day(outage.started_at)
 
 
 def watch_summary(result: Result, found: WatchResult) -> Group:
@@ -144,6 +169,16 @@ def headline(result: Result, found: WatchResult) -> tuple[str, str]:
     return "NO OUTAGE", "bold green"
 
 
+def _time_of_day(started_at: str, seconds_later: float = 0.0) -> str:
+    """Return the time of day of an instant (ISO 8601), or some seconds later: `14:03:07.250`."""
+    try:
+        at = datetime.fromisoformat(started_at) + timedelta(seconds=seconds_later)
+    except ValueError:
+        # A saved result may have any text.
+        return started_at
+    return at.time().isoformat(timespec="milliseconds")
+
+
 def _connections(progress: Progress) -> str:
     assert progress.watch is not None
     count = format_count(progress.tally.plan.connections, "connection")
@@ -154,16 +189,20 @@ def _connections(progress: Progress) -> str:
 
 
 def _line(outage: Outage, what: str, style: str) -> Text:
-    at = outage.begin if style == "red" else outage.end
+    begins = style == "red"
+    at = outage.begin if begins else outage.end
+    time_of_day = _time_of_day(outage.started_at, 0.0 if begins else outage.seconds)
     partly = ", others answer" if outage.partial else ""
     return Text.assemble(
-        (f"{at:9.3f} s  ", "dim"), (f"{what} {outage.target}: {outage.kind}{partly}", style)
+        (f"{time_of_day} UTC {at:9.3f} s  ", "dim"),
+        (f"{what} {outage.target}: {outage.kind}{partly}", style),
     )
 
 
 def _paused(pause: Pause) -> Text:
+    assert pause.started_at is not None
     return Text.assemble(
-        (f"{pause.begin:9.3f} s  ", "dim"),
+        (f"{_time_of_day(pause.started_at)} UTC {pause.begin:9.3f} s  ", "dim"),
         (f"the watch itself paused {written_time(pause.seconds)}", "yellow"),
     )
 

@@ -60,11 +60,13 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
         begin: when it began, in seconds since the watch began.
         end: when it ended.
         seconds: duration.
+        started_at: when it began (ISO 8601, UTC); None in results of earlier versions.
     """
 
     begin: float
     end: float
     seconds: float
+    started_at: str | None = None
 
 
 class TargetWatch(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import select
 import signal
 import socket
@@ -13,6 +14,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -38,6 +40,8 @@ from support.processes import (
 )
 
 pytestmark = pytest.mark.slow
+
+TIME_OF_DAY = r"\d\d:\d\d:\d\d\.\d{3}"
 
 
 class Watching:
@@ -258,6 +262,53 @@ def test_the_error_of_openssl_is_kept(start_server: StartServer, tmp_path: Path)
     _, result = watching.stop_with_result()
     reasons = {one.kind: one.reason for one in result.evidence.failures}
     assert "certificate verify failed" in reasons["handshake"]
+
+
+def test_each_of_several_targets_has_figures_of_its_own(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    killed, lasting = start_server(), start_server()
+    saved, page = tmp_path / "watch.json", tmp_path / "watch.html"
+    watching = Watching(killed.url, lasting.url, "-o", str(saved), "--html", str(page))
+    killed.process.kill()
+    killed.wait()
+    watching.wait_for("outage of")
+    watching.stop()
+    screen = run([*LOAD, "report", str(saved)]).stdout.decode()
+    assert re.search(rf"{killed.url} +\d+\.\d+ % +1 +[\d.]+ m?s", screen)
+    assert re.search(rf"{lasting.url} +100 % +0 ", screen)
+    (table,) = re.findall(r'id="watched-targets".*?</table>', page.read_text(), re.DOTALL)
+    rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td.*?>(.*?)</td>', table)
+    (_, availability, _), lasting_row = rows
+    assert [rows[0][0], rows[0][2]] == [killed.url, "1"]
+    assert availability.endswith(" %")
+    assert availability != "100 %"
+    assert lasting_row == (lasting.url, "100 %", "0")
+
+
+def test_outages_have_the_time_of_day(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    saved, page = tmp_path / "watch.json", tmp_path / "watch.html"
+    watching = Watching(server.url, "-o", str(saved), "--html", str(page))
+    before = datetime.now(UTC)
+    server.process.kill()
+    server.wait()
+    watching.wait_for("outage of")
+    after = datetime.now(UTC)
+    start_server("--port", str(server.port))
+    watching.wait_for("end of the outage")
+    _, found = watching.stop()
+    (outage,) = found.outages
+    began = datetime.fromisoformat(outage.started_at)
+    # The first probe that failed may have been sent before the kill.
+    assert before - timedelta(seconds=1) < began < after
+    clock = f"{began:%H:%M:%S}.{began.microsecond // 1000:03}"
+    begin, end = (line for line in watching.said if "outage of" in line)
+    assert re.match(rf"{TIME_OF_DAY} UTC +\d+\.\d{{3}} s  outage of {server.url}: ", begin)
+    assert re.match(rf"{TIME_OF_DAY} UTC +\d+\.\d{{3}} s  end of the outage", end)
+    screen = run([*LOAD, "report", str(saved)]).stdout.decode()
+    assert re.search(rf" {clock} +{outage.begin:.3f} s", screen)
+    assert f">{clock}</time>" in page.read_text()
 
 
 def test_failures_of_several_targets_are_attributed_to_the_right_one() -> None:

@@ -113,5 +113,6 @@ def _bars(
 def _described(outage: Outage) -> str:
     return (
         f"{outage.kind} for {written_time(outage.seconds)}, from {outage.begin:.3f} s"
-        f"{', to the end' if outage.ongoing else f' to {outage.end:.3f} s'}"
+        f"{', to the end' if outage.ongoing else f' to {outage.end:.3f} s'}; "
+        f"began at {outage.started_at}"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from echo_core.errors import InvalidValueError
 from echo_core.units import LONGEST_SECONDS, format_duration
+from echo_load.limits.unused_fields import LOAD_FIELDS, refuse_fields
 from echo_load.plan import fields
 from echo_load.plan.fields import Duration
 from echo_load.plan.plan import Plan
@@ -20,14 +21,16 @@ class IdlePlan:
     """A plan for finding an idle timeout. Durations may be texts, as in a `Plan`.
 
     Attributes:
-        plan: the target, timeouts, keep-alives and messages.
+        plan: the target, messages, timeouts and options of connections. Its number of connections
+            and its duration are replaced; it has no pace, stages, repeats or thresholds.
         up_to: longest pause in seconds.
         precision: largest distance in seconds between the longest pause that is kept and the
             shortest one that is not, at which the search ends; None for a hundredth of the latter.
         at_least: seconds for which connections have to be kept; None for none.
 
     Raises:
-        InvalidValueError: a field is out of its range, or fields contradict each other.
+        InvalidValueError: a field is out of its range, fields contradict each other, or the plan
+            has a field that the search does not use.
     """
 
     plan: Plan
@@ -59,6 +62,7 @@ class IdlePlan:
     def __post_init__(self) -> None:
         if len(self.plan.targets) != 1:
             raise InvalidValueError("give one target; an idle timeout is that of one path")
+        refuse_fields(self.plan, LOAD_FIELDS, "a search for an idle timeout")
         if not _LEAST_UP_TO <= self.up_to <= LONGEST_SECONDS:
             raise InvalidValueError(
                 f"`up_to` {format_duration(self.up_to)} is not between 500ms and 168h"

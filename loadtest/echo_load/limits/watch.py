@@ -23,6 +23,7 @@ from echo_load.limits.local_tally import LocalTally
 from echo_load.limits.outages import LoggedOutage, OutageLog
 from echo_load.limits.pauses import Heartbeat
 from echo_load.limits.probing import TargetProbes
+from echo_load.limits.unused_fields import LOAD_FIELDS, refuse_fields
 from echo_load.plan import fields
 from echo_load.plan.bounds import LONGEST_TEST
 from echo_load.plan.fields import Duration
@@ -36,6 +37,7 @@ from echo_load.runner.local_server import LocalServer
 from echo_load.runner.observer import Observer, Progress
 
 _POLL_SECONDS = 0.05
+_DEFAULT_CONNECT_TIMEOUT = Plan().connect_timeout
 # Largest number of threads that wait for replies on new connections to one target.
 _MOST_WAITING = 1000
 # timeout(1), a usual way to end a watch, sends its signal to the process and again to its group.
@@ -59,14 +61,16 @@ class WatchPlan:
     """A plan for watching targets. Durations may be texts, as in a `Plan`.
 
     Attributes:
-        plan: targets, connections, timeouts and messages; without a duration, the watch lasts until
-            it is stopped.
+        plan: targets, connections, messages, options of connections, and the timeout, which is that
+            of connecting, too; without a duration, the watch lasts until it is stopped. It has no
+            pace, stages, repeats or thresholds.
         interval: seconds between two probes of a target on its kept connections, which take turns,
             and between two probes on new connections.
         outage_budget: largest total duration of a target's outages in seconds; None for no limit.
 
     Raises:
-        InvalidValueError: a field is out of its range, or fields contradict each other.
+        InvalidValueError: a field is out of its range, fields contradict each other, or the plan
+            has a field that a watch does not use.
     """
 
     plan: Plan
@@ -94,6 +98,12 @@ class WatchPlan:
 
     def __post_init__(self) -> None:
         plan = self.plan
+        refuse_fields(plan, LOAD_FIELDS, "a watch")
+        if plan.connect_timeout not in (_DEFAULT_CONNECT_TIMEOUT, plan.reply_timeout):
+            raise InvalidValueError(
+                f"`connect_timeout` {format_duration(plan.connect_timeout)} is not the `timeout` "
+                f"{format_duration(plan.reply_timeout)}; in a watch they are the same"
+            )
         if plan.connections < len(plan.targets):
             raise InvalidValueError(
                 f"`connections` {plan.connections} is too few for {len(plan.targets)} targets; "

@@ -63,6 +63,35 @@ class Connector(NamedTuple):
         )
 
 
+class ResolvingConnector:
+    """Opens connections to a target, each to an address to which its name resolves at that time.
+
+    Args:
+        connector: the connector for the addresses to which it resolved first.
+        endpoint: the target.
+        ip_version: 4 or 6 for addresses of this version only; None for both.
+    """
+
+    def __init__(self, connector: Connector, endpoint: Endpoint, ip_version: int | None) -> None:
+        self._connector = connector
+        self._endpoint = endpoint
+        self._ip_version = ip_version
+
+    def open(self) -> EchoConnection:
+        """Open a connection.
+
+        Raises:
+            ConnectError: it cannot be opened, or the name cannot be resolved.
+        """
+        found: Sequence[Address] = resolve(self._endpoint, self._ip_version)
+        connector = self._connector
+        if set(found) != set(connector.addresses):
+            if self._endpoint.scheme == "udp":
+                found = best_first(found, connector.connect_timeout, connector.source)
+            connector = self._connector = connector._replace(addresses=found)
+        return connector.open()
+
+
 def connectors(
     plan: Plan, endpoints: Sequence[Endpoint], connect_timeout: float
 ) -> list[Connector]:

@@ -17,7 +17,7 @@ from echo_core.endpoint import Endpoint
 from echo_core.errors import InvalidValueError
 from echo_core.limits import raise_descriptor_limit
 from echo_core.units import LONGEST_SECONDS, format_duration
-from echo_load.limits.connector import connectors
+from echo_load.limits.connector import ResolvingConnector, connectors
 from echo_load.limits.findings import Findings
 from echo_load.limits.local_tally import LocalTally
 from echo_load.limits.outages import LoggedOutage, OutageLog
@@ -203,7 +203,7 @@ class _Watch:
         count = len(endpoints)
         self._probes = [
             TargetProbes(
-                connector.open,
+                ResolvingConnector(connector, endpoints[number], plan.ip_version).open,
                 payload,
                 # As in every test, connections use the targets in turn, and count from 1.
                 range(number + 1, plan.connections + 1, count),

@@ -625,3 +625,35 @@ def test_a_blocked_path_is_silent(start_server: StartServer) -> None:
     (outage,) = found.outages
     assert (outage.kind, outage.partial, outage.ongoing) == ("silent", False, False)
     assert outage.connections > 0
+
+
+def test_a_name_that_comes_to_stand_for_another_address_is_followed(
+    start_server: StartServer,
+) -> None:
+    with network_namespace("named") as name:
+        # `ip netns exec` mounts this file at /etc/hosts.
+        hosts = Path("/etc/netns", name, "hosts")
+        hosts.parent.mkdir(parents=True)
+        try:
+            hosts.write_text("127.0.0.2 service.example\n")
+            command = (*inside(name), *SERVER)
+            first = start_server("--listen", "tcp://127.0.0.2:0", command=command)
+            start_server("--listen", f"tcp://127.0.0.3:{first.port}", command=command)
+            watching = Watching(f"service.example:{first.port}", prefix=inside(name))
+            first.process.kill()
+            first.wait()
+            watching.wait_for("outage of")
+            hosts.write_text("127.0.0.3 service.example\n")
+            watching.wait_for("end of the outage")
+            hosts.write_text("")
+            watching.wait_for(": other")
+            _, result = watching.stop_with_result()
+        finally:
+            hosts.unlink(missing_ok=True)
+            hosts.parent.rmdir()
+    assert result.watch is not None
+    moved, gone, *_ = result.watch.outages
+    assert (moved.kind, moved.ongoing) == ("refused", False)
+    assert (gone.kind, gone.connections) == ("other", 0)
+    assert set(gone.errors) == {"unresolved"}
+    assert any(one.kind == "unresolved" for one in result.evidence.failures)

@@ -63,6 +63,10 @@ bench-million: $(VENV)/.installed-bench  ## hold up to a million connections (ne
 bench-capacity: $(VENV)/.installed-bench  ## compare the answers of echo-load capacity with known limits (half an hour)
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/capacity_accuracy.py
 
+.PHONY: bench-watch
+bench-watch: $(VENV)/.installed-dev  ## compare the outages that echo-load watch finds with the truth (three minutes)
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/watch_accuracy.py
+
 .PHONY: bench-compare
 bench-compare: $(VENV)/.installed-bench  ## measure the files against an earlier revision: make bench-compare REV=main~5
 	@$(BIN)/python tests/benchmarks/compare_revisions.py $(REV)

@@ -370,6 +370,12 @@ class TargetProbes:
         """Count the close of a connection as a failure, as it could not be replaced at once."""
         with self._findings.lock:
             self._findings.counts.errors[FailureKind.CLOSED] += 1
+            self._findings.recorder.evidence.add_failure(
+                slot,
+                FailureKind.CLOSED,
+                None,
+                "the server closed the connection, which could not be replaced at once",
+            )
             self.log.failed(slot, at, FailureKind.CLOSED)
 
     def _reconnected(self, seconds: float) -> None:

@@ -111,7 +111,10 @@ def test_a_server_that_is_killed_and_started_again_refused(start_server: StartSe
     watching.wait_for("outage of")
     start_server("--port", str(server.port))
     watching.wait_for("end of the outage")
-    code, found = watching.stop()
+    code, result = watching.stop_with_result()
+    assert {one.kind for one in result.evidence.failures} == result.totals.errors.keys()
+    assert result.watch is not None
+    found = result.watch
     (outage,) = found.outages
     assert (code, outage.kind, outage.target) == (0, "refused", server.url)
     assert (outage.connections, outage.partial, outage.ongoing) == (10, False, False)

@@ -146,7 +146,7 @@ def test_so_many_connects_are_in_flight_at_once() -> None:
 
         def settled() -> bool:
             nonlocal most
-            most = max(most, 3 - engine.connects._value)
+            most = max(most, 3 - engine.control.connects._value)
             return engine.settled
 
         engine.open()

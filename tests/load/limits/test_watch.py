@@ -370,7 +370,7 @@ def test_single_lost_datagrams_are_counted_and_no_outage() -> None:
         return None
 
     with datagram_service(answer) as target:
-        watching = Watching(target, "--timeout", "500ms")
+        watching = Watching(target, timeout="2s")
         until(lambda: len(lost) > 20, "losses")
         code, result = watching.stop_with_result()
     assert result.watch is not None
@@ -389,7 +389,7 @@ def test_datagrams_to_a_server_that_is_stopped_are_lost_in_bursts(
     start_server: StartServer,
 ) -> None:
     server = start_server("--listen", "udp://127.0.0.1:0")
-    watching = Watching(server.url, "--timeout", "300ms")
+    watching = Watching(server.url, timeout="2s")
     with server.paused():
         watching.wait_for("outage of")
     watching.wait_for("end of the outage")

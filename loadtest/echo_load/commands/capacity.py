@@ -156,6 +156,10 @@ def capacity(
     precision: float,
     duration: float | None,
     repeat: int,
+    start: float | Bandwidth | None,
+    lowest: float | Bandwidth | None,
+    highest: float | Bandwidth | None,
+    at_least: float | Bandwidth | None,
     **others: Any,
 ) -> ExitCode:
     """Find the highest rate that keeps an SLO, each message sent on schedule (open loop).
@@ -184,7 +188,7 @@ def capacity(
     else:
         refuse_unused(context, ("cycle",), "needs --connections-limit", because="slo")
     size = mean_size(payload_size=others["payload_size"])
-    levels = {name: others.pop(name) for name in ("start", "lowest", "highest", "at_least")}
+    levels = {"start": start, "lowest": lowest, "highest": highest, "at_least": at_least}
     by_bytes = any(isinstance(level, Bandwidth) for level in levels.values())
     if by_bytes and connections_limit:
         raise click.UsageError(

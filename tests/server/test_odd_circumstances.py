@@ -141,7 +141,10 @@ def test_a_mode_in_toml_is_written_in_quotes(tmp_path: Path) -> None:
     settings.write_text("unix-mode = 0o660\n")
     listen = ("--listen", f"unix://{tmp_path}/echo", "--config", str(settings))
     code, line = one_error(*listen)
-    assert (code, "--unix-mode: 432 is a number; write it in quotes" in line) == (2, True), line
+    assert (code, "settings.toml: unix-mode: 432 is a number; write it in quotes" in line) == (
+        2,
+        True,
+    ), line
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_a_mode_in_toml_is_written_in_quotes(tmp_path: Path) -> None:
     [
         ("a = " + "[" * 5000 + "]" * 5000, "is not valid TOML: maximum recursion depth"),
         ("port = " + "1" * 5000, "is not valid TOML: Exceeds the limit"),
-        ("port = 0x" + "1" * 5000, "--port: the number has too many digits"),
+        ("port = 0x" + "1" * 5000, "settings.toml: port: the number has too many digits"),
         (
             'listen = ["tls://127.0.0.1:0"]\ntls-cert = "a\\u0000b"\ntls-key = "c"\n',
             r"tls-cert = 'a\x00b' is not a valid value of --tls-cert",

@@ -108,8 +108,9 @@ def test_what_the_rate_limit_holds_back_causes_no_reset(unattended: Unattended) 
     client, connection = unattended.connect(echo_set)
     sent = os.urandom(10_000)
     send(client, connection, sent)
-    echo_set.echo(((connection.fileno(), READABLE),))
-    assert echo_set.is_suspended(connection)
+    # One read is not enough on a machine that is so busy that the limit allows another.
+    while not echo_set.is_suspended(connection):
+        echo_set.echo(((connection.fileno(), READABLE),))
     echo_set.close(0)
     received = receive_to_end(client)
     assert 0 < len(received) < len(sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import NamedTuple
@@ -55,6 +56,13 @@ class Heartbeat:
         self._beat()
         with self._lock:
             return bool(self._pauses) and self._pauses[-1].end > instant
+
+    def paused_seconds(self, instant: float) -> float:
+        """Return for how many seconds since an instant this process did not run."""
+        self._beat()
+        with self._lock:
+            later = itertools.takewhile(lambda one: one.end > instant, reversed(self._pauses))
+            return sum(one.end - max(one.begin, instant) for one in later)
 
     def _run(self) -> None:
         while not self._stopping.wait(_BEAT_SECONDS):

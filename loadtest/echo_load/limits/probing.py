@@ -34,10 +34,12 @@ from echo_load.limits.findings import (
 from echo_load.limits.losses import DatagramLosses
 from echo_load.limits.outages import NEW_CONNECTIONS, OutageLog
 from echo_load.limits.pauses import Heartbeat
+from echo_load.limits.silences import Silences
 from echo_load.plan.payload import Payload
 
 # Failures that show something about the target even if this process did not run meanwhile.
 _CERTAIN = frozenset({FailureKind.REFUSED, FailureKind.UNREACHABLE, *MISMATCHES})
+_SILENCE = frozenset({FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT, FailureKind.LOST})
 # The largest rate at which the kept connections of a target try to reconnect, per second.
 _MOST_ATTEMPTS = 500.0
 
@@ -66,6 +68,7 @@ class TargetProbes:
         numbers: numbers of new connections.
         interval: seconds between two probes on kept connections, which take turns, and between two
             probes on new connections.
+        timeout: shortest silence in seconds that is an outage.
         memory_seconds: longest time in seconds from the beginning of a probe to its failure.
         loses_after: seconds after which a datagram without a reply is lost; None without datagrams.
         findings: measurements, to which those of this target are added.
@@ -83,6 +86,7 @@ class TargetProbes:
         numbers: Iterator[int],
         *,
         interval: float,
+        timeout: float,
         memory_seconds: float,
         loses_after: float | None,
         findings: Findings,
@@ -104,6 +108,7 @@ class TargetProbes:
         self._pause = max(interval, len(slots) / _MOST_ATTEMPTS)
         self._findings = findings
         self._heartbeat = heartbeat
+        self._silences = Silences(timeout, heartbeat)
         self._stopping = threading.Event()
         # Notified of each correct reply, which lets lost connections reconnect early.
         self._replied = threading.Condition(findings.lock)
@@ -291,6 +296,7 @@ class TargetProbes:
                 counts.messages += 1
                 counts.datagrams_received += datagrams
                 self._findings.messages[slot] += 1
+                self._silences.answered(slot)
                 times = self._findings.recorder.times
                 times.service.append(end_ns - begin_ns)
                 times.replies.append(end_ns)
@@ -337,7 +343,7 @@ class TargetProbes:
         )
         with self._findings.lock:
             counts = self._findings.counts
-            if not certain:
+            if not certain and not (kind in _SILENCE and self._silences.is_certain(slot, at)):
                 self._findings.disregarded += 1
                 counts.failed += isinstance(error, ConnectError) and not was_kept
                 counts.lost += was_kept

@@ -209,6 +209,7 @@ class _Watch:
                 range(number + 1, plan.connections + 1, count),
                 itertools.count(plan.connections + 1 + (number - plan.connections) % count, count),
                 interval=watch_plan.interval,
+                timeout=plan.reply_timeout,
                 memory_seconds=4 * plan.reply_timeout + _MARGIN_SECONDS,
                 loses_after=plan.reply_timeout if endpoints[number].scheme == "udp" else None,
                 findings=self._findings,

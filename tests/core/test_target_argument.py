@@ -95,6 +95,7 @@ def test_a_wrong_value_is_reported_by_the_name_of_where_it_was_set(tmp_path: Pat
     line = refused(*LOAD, "run", "a", "--config", config, ECHO_LOAD_RATE="slow")
     assert "error: ECHO_LOAD_RATE: 'slow' is not a rate; write it as in" in line
     assert "error: --rate: 'x' is" in refused(*LOAD, "run", "--rate", "x", ECHO_LOAD_RATE="slow")
+    assert "error: ECHO_LOAD_STAGES: 'up' is" in refused(*LOAD, "run", ECHO_LOAD_STAGES="up")
     # The name that click makes of the function's parameter works as well.
     line = refused(*LOAD, "run", ECHO_LOAD_IPV4="perhaps")
     assert "error: ECHO_LOAD_IPV4: 'perhaps' is not" in line

@@ -194,7 +194,9 @@ def run(
             else ()
         )
     except InvalidValueError as error:
-        raise click.BadParameter(str(error), param_hint="--stages") from error
+        context = click.get_current_context()
+        (option,) = (one for one in context.command.params if one.name == "stages")
+        raise click.BadParameter(str(error), context, option) from error
     if isinstance(rate, Bandwidth) and size is not None:
         rate = rate.bytes_per_second / size
     if rate == _STAGED and stages is None:

@@ -12,6 +12,8 @@ from echo_core.socket_address import host_of
 # struct linger: enabled, with a timeout of 0 seconds.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
+_DISCARDED_AT_ONCE = 64 * 1024
+
 
 class Connection(_socket.socket):
     """A raw non-blocking socket, with the state that the server keeps for it.
@@ -82,6 +84,20 @@ class Connection(_socket.socket):
         # It fails if the peer has reset the connection, which does not matter.
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_WR)
+
+    def end_both_ways(self) -> None:
+        """Send the end of the stream, and receive no more, so that `close` can follow at once.
+
+        On a unix socket a peer is told of a reset even if it has received the end of the stream
+        before. Therefore what has arrived there is discarded.
+        """
+        self.end_sending()
+        if self.family == socket.AF_UNIX:
+            # It fails if the peer has gone, which does not matter.
+            with contextlib.suppress(OSError):
+                self.shutdown(socket.SHUT_RD)
+                while self.recv(_DISCARDED_AT_ONCE):
+                    pass
 
     def abort_at_close(self) -> None:
         """Let `close` send a reset instead of an end of stream (socket(7), SO_LINGER)."""

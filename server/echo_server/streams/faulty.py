@@ -101,10 +101,10 @@ class FaultyEchoSet(EchoSet):
                 self._send_unsent(connection)
             case Counter.FAULT_TRUNCATE:
                 connection.unsent = data[self._send_now(connection, injection.truncated(data)) :]
-                connection.end_sending()
+                connection.end_both_ways()
                 self.end(connection, Counter.CLOSED_FAULT_INJECTED)
             case Counter.FAULT_CLOSE:
-                connection.end_sending()
+                connection.end_both_ways()
                 self.end(connection, Counter.CLOSED_FAULT_INJECTED)
             case Counter.FAULT_RESET:
                 connection.abort_at_close()

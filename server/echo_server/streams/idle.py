@@ -58,7 +58,7 @@ class IdleSweep:
                 # If this process did not run for a while, the bytes of a busy peer are still here.
                 self._echo_set.echo_arrived(connection)
                 if not connection.is_closed and connection.progress == _progress(connection):
-                    connection.end_sending()
+                    connection.end_both_ways()
                     self._echo_set.end(connection, Counter.CLOSED_IDLE)
         except Exception:
             log.exception("idle sweep failed")

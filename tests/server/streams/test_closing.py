@@ -51,13 +51,23 @@ class Unattended:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             client = self._stack.enter_context(socket.create_connection(listener.getsockname()))
+            client.settimeout(DEADLINE)
             accepted, _ = listener.accept()
+        return client, self._add(accepted, echo_set)
+
+    def connect_unix(self, echo_set: EchoSet) -> tuple[socket.socket, Connection]:
+        """A client with a unix socket, and the connection that the echo set has of it."""
+        client, accepted = socket.socketpair()
+        self._stack.enter_context(client)
+        client.settimeout(DEADLINE)
+        return client, self._add(accepted, echo_set)
+
+    def _add(self, accepted: socket.socket, echo_set: EchoSet) -> Connection:
         connection = Connection(fileno=accepted.detach())
         connection.setblocking(False)
         connection.sockaddr = ""
         echo_set.add(connection)
-        client.settimeout(DEADLINE)
-        return client, connection
+        return connection
 
 
 @pytest.fixture
@@ -117,10 +127,15 @@ def test_what_the_rate_limit_holds_back_causes_no_reset(unattended: Unattended) 
     assert sent.startswith(received)
 
 
+@pytest.mark.parametrize("connect", [Unattended.connect, Unattended.connect_unix])
 @pytest.mark.parametrize("fault", ["close", "truncate"])
-def test_a_fault_that_closes_sends_no_reset(unattended: Unattended, fault: str) -> None:
+def test_a_fault_that_closes_sends_no_reset(
+    unattended: Unattended,
+    fault: str,
+    connect: Callable[[Unattended, EchoSet], tuple[socket.socket, Connection]],
+) -> None:
     echo_set = unattended.make(faulty(fault))
-    client, connection = unattended.connect(echo_set)
+    client, connection = connect(unattended, echo_set)
     sent = os.urandom(100_000)
     send(client, connection, sent)
     echo_set.echo(((connection.fileno(), READABLE),))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import NamedTuple
 
+from rich.cells import cell_len, get_character_cell_size
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -73,7 +75,7 @@ class LiveTargets:
         return Group(self._table(shown, width), _together(others))
 
     def _table(self, shown: list[_Target], width: int) -> Table:
-        longest = max(len(target.name) for target in self._targets)
+        longest = max(cell_len(target.name) for target in self._targets)
         name_width = min(longest, max(_LEAST_NAME_WIDTH, width - _FIGURES_WIDTH))
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("target", width=name_width, no_wrap=True)
@@ -111,8 +113,14 @@ def _together(targets: list[_Target]) -> Text:
 
 
 def _shortened(name: str, width: int) -> str:
-    """Return a name without its middle if it is longer than this: its port is at the end."""
-    if len(name) <= width:
+    """Return a name without its middle if it is wider than this: its port is at the end."""
+    if cell_len(name) <= width:
         return name
     end = width // 2
-    return f"{name[: width - end - 1]}…{name[-end:]}"
+    return f"{_beginning(name, width - end - 1)}…{_beginning(name[::-1], end)[::-1]}"
+
+
+def _beginning(name: str, width: int) -> str:
+    """Return as many of the first characters of a name as fit in this width."""
+    widths = accumulate(map(get_character_cell_size, name))
+    return name[: sum(one <= width for one in widths)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from echo_load.engines.recorder import Snapshot
@@ -154,3 +155,18 @@ def test_a_long_name_is_shown_without_its_middle(width: int) -> None:
         assert figures == ["2", "100", "123", "ms", "123", "ms", "0"]
     if width >= 80:
         assert all(f"tcp://echo-{number}." in line for number, line in enumerate(shown[1:]))
+
+
+def test_a_name_in_wide_characters_keeps_both_ends() -> None:
+    tally = tally_of([f"unix:///run/{'日本語' * 8}-{number}.sock" for number in range(2)])
+    tally.take(0, Update("running", {number: answered(123) for number in range(2)}))
+    targets = LiveTargets(tally)
+    targets.update(1.1)
+    for width in (60, 80):
+        for number, line in enumerate(lines(targets, width)[1:]):
+            name, *figures = line.split()
+            assert cell_len(line) <= width
+            assert name.startswith("unix://")
+            assert name.endswith(f"-{number}.sock" if width == 80 else ".sock")
+            assert name.count("…") == 1
+            assert figures == ["2", "100", "123", "ms", "123", "ms", "0"]

@@ -52,8 +52,9 @@ from echo_load.runner.tally import (
     totals,
 )
 
-# Undoes what the live screen does: it hides the cursor (xterm's control sequences, DECTCEM).
-_SHOW_CURSOR = b"\x1b[?25h"
+# Undoes what the live screen does: it hides the cursor (xterm's control sequences, DECTCEM), and
+# leaves it at the end of a line.
+_LEAVE_SCREEN = b"\x1b[?25h\n"
 # Rates and percentiles over a shorter time are not significant enough to abort a test.
 _SECONDS_TO_JUDGE = 1.0
 
@@ -91,7 +92,7 @@ class Interruption:
                 if quit_now is not None:
                     quit_now()
                 if os.isatty(sys.stderr.fileno()):
-                    os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+                    os.write(sys.stderr.fileno(), _LEAVE_SCREEN)
                 os._exit(ExitCode.INTERRUPTED)
             if not self.requested:
                 self.requested, self._since = True, time.monotonic()

@@ -273,6 +273,28 @@ def test_a_second_ctrl_c_quits_at_once() -> None:
     client.communicate(timeout=DEADLINE)
 
 
+def test_a_second_ctrl_c_leaves_the_live_screen_at_the_beginning_of_a_line() -> None:
+    stress = [*STRESS, "-c", "5", "-d", "60s"]
+    terminal = pexpect.spawn(
+        stress[0], stress[1:], env=environment(TERM="xterm"), timeout=DEADLINE, encoding="utf-8"
+    )
+    with terminal:
+        terminal.expect_exact("s left")
+        assert terminal.pid is not None
+        generator = generators(terminal.pid)[0]
+        generator.suspend()
+
+        def quits() -> bool:
+            terminal.kill(signal.SIGINT)
+            return not terminal.isalive()
+
+        until(quits, "the client to quit")
+        generator.resume()
+        terminal.expect(pexpect.EOF)
+    assert terminal.exitstatus == 130
+    assert str(terminal.before).endswith("\x1b[?25h\r\n")
+
+
 def generators(pid: int) -> list[psutil.Process]:
     return [
         child

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -128,6 +129,9 @@ def test_a_swarm_without_a_test_has_not_failed() -> None:
     port = ["--web-port", str(free_port())]
     with started("127.0.0.1:9", *port, until_logged=b"Starting web interface") as swarm:
         until(lambda: accepts(int(port[1])), "the page")
+        # The page is answered once locust waits for signals, which it does not yet when it listens.
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/", timeout=DEADLINE) as page:
+            assert page.status == 200
         os.killpg(swarm.pid, signal.SIGINT)
         _, log = swarm.communicate(timeout=DEADLINE)
     assert (swarm.returncode, b"no message came back" in log) == (0, False), log.decode()

@@ -315,5 +315,5 @@ def test_a_lack_of_descriptors_or_ports_is_detected_before_a_test(
 def test_environment_variables_are_checked_like_options() -> None:
     result = run([*LOAD, "run"], ECHO_LOAD_STAGES="10/x")
     (line,) = result.stderr.decode().splitlines()
-    assert "--stages: stage '10/x': 'x' is not a duration" in line
+    assert "ECHO_LOAD_STAGES: stage '10/x': 'x' is not a duration" in line
     assert result.returncode == 2

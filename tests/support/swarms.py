@@ -42,6 +42,15 @@ class Mine(users.EchoUser):
 """
 
 
+def processes(count: int) -> tuple[str, ...]:
+    """Return the options for a number of workers, with a port of their own for their master.
+
+    Several tests that run at the same time would share the default one.
+    """
+    port = str(free_port())
+    return ("--processes", str(count), "--master-bind-port", port, "--master-port", port)
+
+
 def locust_command(file: Path = LOCUSTFILE) -> list[str]:
     """Return the command that starts locust with a locustfile."""
     return [sys.executable, "-m", "locust", "-f", str(file)]

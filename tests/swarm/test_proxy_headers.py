@@ -10,7 +10,7 @@ import pytest
 from echo_load.swarm.pretended_clients import beginning
 from support.certificates import make_certificates
 from support.processes import LOAD, EchoServerProcess, StartServer, run, until
-from support.swarms import OWN, SHORT, locust
+from support.swarms import OWN, SHORT, locust, processes
 
 LISTEN = ("--proxy-protocol", "--access-log", "--admin", "127.0.0.1:0")
 BLOCKS = ("EchoBlockUser", "--block-connections", "3")
@@ -53,7 +53,7 @@ def test_workers_have_different_addresses(
     ended = run(
         [
             *(*LOAD, "swarm", server.url, "--headless", "-u", "4", "-r", "100", "-t", "3s"),
-            *("--processes", "2", *users),
+            *(*processes(2), *users),
             *("--send-proxy", "v2", "--send-proxy-source", "192.0.2.0/24"),
         ]
     )

@@ -23,7 +23,7 @@ from support.processes import (
     StartServer,
     environment,
 )
-from support.swarms import OWN, SHORT, locust, locust_command
+from support.swarms import OWN, SHORT, locust, locust_command, processes
 
 
 @pytest.mark.slow
@@ -59,17 +59,17 @@ def test_injected_faults_are_counted_under_their_kinds(start_server: StartServer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["local", "workers"])
+@pytest.mark.parametrize("workers", [0, 2], ids=["local", "workers"])
 @pytest.mark.parametrize("users", [[], ["EchoBlockUser", "--block-connections", "5"]])
 def test_what_came_instead_of_a_reply_is_shown(
-    users: list[str], processes: list[str], tmp_path: Path
+    users: list[str], workers: int, tmp_path: Path
 ) -> None:
     """Also if it was a worker that received it."""
     report = tmp_path / "report.html"
     with Service(answers_bad_request) as proxy:
         ended = locust(
             *(*SHORT, "-t", "5s", "--host", f"tcp://{proxy.target}", "--html", str(report)),
-            *(*processes, *users),
+            *(*(processes(workers) if workers else ()), *users),
         )
     assert ended.returncode == 1
     said = r"connection \d+, message \d+, at \d+\.\d+ s: (all|6\d of) 64 bytes differ.*"

@@ -62,7 +62,7 @@ class DatagramLosses:
         Args:
             slot: number of the kept connection, or `NEW_CONNECTIONS`.
             at: instant at which it was sent.
-            now: instant at which it is known to be lost.
+            now: instant at which it is known to be lost, or at which the last probe was sent.
         """
         self._losses = [one for one in self._losses if one.at >= now - self._memory]
         self._losses.append(_Loss(slot, at))

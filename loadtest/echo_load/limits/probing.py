@@ -7,6 +7,7 @@ All instants are in seconds of `time.monotonic`.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -110,6 +111,7 @@ class TargetProbes:
         self._heartbeat = heartbeat
         self._silences = Silences(timeout, heartbeat)
         self._stopping = threading.Event()
+        self._stopped_at = math.inf
         # Notified of each correct reply, which lets lost connections reconnect early.
         self._replied = threading.Condition(findings.lock)
         self._in_flight = 0
@@ -137,6 +139,7 @@ class TargetProbes:
 
     def stop(self) -> None:
         """Send no more probes."""
+        self._stopped_at = time.monotonic()
         self._stopping.set()
         with self._replied:
             self._replied.notify_all()
@@ -360,7 +363,8 @@ class TargetProbes:
             counts.lost += was_kept
             if self._losses is not None and kind == FailureKind.LOST:
                 self._findings.note_loss(None if slot == NEW_CONNECTIONS else slot)
-                self._losses.lost(slot, at, time.monotonic())
+                # Without probes after the end, there are no replies either.
+                self._losses.lost(slot, at, min(time.monotonic(), self._stopped_at))
             else:
                 self.log.failed(slot, at, kind)
         return True

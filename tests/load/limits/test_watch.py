@@ -385,6 +385,27 @@ def test_single_lost_datagrams_are_counted_and_no_outage() -> None:
     assert [one.kind for one in result.evidence.failures] == ["lost"]
 
 
+def test_losses_just_before_the_end_are_no_outage() -> None:
+    """Nothing was sent after them that could have been answered."""
+    silent = threading.Event()
+    lost = []
+
+    def answer(data: bytes, _number: int) -> bytes | None:
+        if not silent.is_set():
+            return data
+        lost.append(data)
+        return None
+
+    with datagram_service(answer) as target:
+        watching = Watching(target, timeout="5s")
+        silent.set()
+        until(lambda: len(lost) > 4, "losses")
+        code, result = watching.stop_with_result()
+    assert result.watch is not None
+    assert (code, result.watch.outages) == (0, [])
+    assert result.totals.errors["lost"] >= 4
+
+
 def test_datagrams_to_a_server_that_is_stopped_are_lost_in_bursts(
     start_server: StartServer,
 ) -> None:

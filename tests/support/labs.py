@@ -22,7 +22,8 @@ _WITHOUT_OTHERS = 3
 
 def outcomes(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
     """Run experiments and return what became of each."""
-    ended = run([*LAB, "--json", *arguments])
+    # On a busy machine measurements are repeated, or take longer.
+    ended = run([*LAB, "--json", *arguments], timeout=5 * DEADLINE)
     assert ended.returncode == code, ended.stderr.decode()
     return _experiments(ended.stdout)
 

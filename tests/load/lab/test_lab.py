@@ -26,6 +26,7 @@ ALONE = {"servers", "clients"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.alone if name in ALONE else ()) for name in NAMES],

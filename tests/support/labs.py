@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from support.processes import DEADLINE, LOAD, environment, run
+from support.processes import DEADLINE, LOAD, environment
 
 LAB = (*LOAD, "lab", "run")
 # Where glibc keeps semaphores and shared memory that have names.
@@ -22,8 +22,14 @@ _WITHOUT_OTHERS = 3
 
 def outcomes(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
     """Run experiments and return what became of each."""
-    # On a busy machine measurements are repeated, or take longer.
-    ended = run([*LAB, "--json", *arguments], timeout=5 * DEADLINE)
+    ended = subprocess.run(
+        [*LAB, "--json", *arguments],
+        capture_output=True,
+        env=environment(),
+        # On a busy machine measurements are repeated, or take longer.
+        timeout=5 * DEADLINE,
+        check=False,
+    )
     assert ended.returncode == code, ended.stderr.decode()
     return _experiments(ended.stdout)
 

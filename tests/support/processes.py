@@ -44,21 +44,20 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def run(
-    arguments: Sequence[str], *, stdin: bytes = b"", timeout: float = DEADLINE, **settings: str
+    arguments: Sequence[str], *, stdin: bytes = b"", **settings: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end.
 
     Args:
         arguments: the command.
         stdin: its standard input.
-        timeout: seconds after which it is a failure that it has not ended.
         **settings: environment variables to set for it.
     """
     return subprocess.run(
         arguments,
         input=stdin,
         capture_output=True,
-        timeout=timeout,
+        timeout=DEADLINE,
         check=False,
         env=environment(**settings),
     )

@@ -328,6 +328,12 @@ def descriptor_limit(soft: int, hard: int | None = None) -> Callable[[], None]:
     return partial(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
 
 
+def established(port: int) -> list[str]:
+    """Return the connections of this machine that are established to a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [line[1] for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"]
+
+
 def accepts(port: int) -> bool:
     """Return whether a listener accepts a connection on a port of this machine."""
     with socket.socket() as probe:

@@ -7,8 +7,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ import pytest
 from echo_load.results.idle import IdleResult
 from echo_load.results.result import Result, load_result
 from support.certificates import make_certificates
+from support.datagram_services import datagram_service
 from support.misbehaving import (
     Behaviour,
     Service,
@@ -195,36 +195,22 @@ def test_a_reset_in_answer_to_the_probe() -> None:
     assert {rung.said for rung in dropped} == {"dropped by a reset, in answer to the probe"}
 
 
-@contextmanager
-def forgetful_datagrams(seconds: float) -> Iterator[str]:
+def forgets_after(seconds: float) -> Callable[[bytes, object], bytes | None]:
     """Echo datagrams, but none of a peer that was silent for too long."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
-        echo.bind(("127.0.0.1", 0))
+    seen: dict[object, float] = {}
 
-        def serve() -> None:
-            seen: dict[object, float] = {}
-            while True:
-                data, peer = echo.recvfrom(65536)
-                if data == b"end":
-                    return
-                now = time.monotonic()
-                if now - seen.get(peer, now) <= seconds:
-                    seen[peer] = now
-                    echo.sendto(data, peer)
+    def answer(data: bytes, peer: object) -> bytes | None:
+        now = time.monotonic()
+        if now - seen.get(peer, now) > seconds:
+            return None
+        seen[peer] = now
+        return data
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        host, port = echo.getsockname()
-        try:
-            yield f"udp://{host}:{port}"
-        finally:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-                last.sendto(b"end", (host, port))
-            thread.join(DEADLINE)
+    return answer
 
 
 def test_datagrams_of_forgotten_peers() -> None:
-    with forgetful_datagrams(1.0) as target:
+    with datagram_service(forgets_after(1.0)) as target:
         code, result, found = searched(target, "--up-to", "2s", "--timeout", "1500ms")
     assert code == 0, result.reasons
     all_after(found, 1.0)

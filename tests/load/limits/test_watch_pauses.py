@@ -1,0 +1,119 @@
+"""What `echo-load watch` concludes from the time in which it was itself stopped."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from support.misbehaving import Service
+from support.processes import (
+    DEADLINE,
+    StartServer,
+    established,
+    reset,
+    stop,
+    until,
+)
+from support.watching import Watching
+
+pytestmark = pytest.mark.slow
+
+
+class EchoesUntilIdle:
+    """A service that echoes while it may, and resets a connection that is idle for too long.
+
+    Args:
+        seconds: longest time for which a connection may be idle.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.waiting = threading.Semaphore(0)
+
+    def __call__(self, connection: socket.socket, _over: threading.Event) -> None:
+        connection.settimeout(self._seconds)
+        try:
+            while data := connection.recv(65536):
+                if not self.may_answer.is_set():
+                    self.waiting.release()
+                    assert self.may_answer.wait(DEADLINE)
+                connection.sendall(data)
+        except TimeoutError:
+            reset(connection)
+
+
+def test_a_watch_that_was_stopped_itself_does_not_blame_the_target() -> None:
+    behaviour = EchoesUntilIdle(2.0)
+    with Service(behaviour) as service:
+        watching = Watching(service.target, "--prometheus", "0")
+        until(lambda: watching.figure("connections_open") >= 10, "connections")
+        # Some connections are reset while they are idle, some after a reply that is not yet read.
+        behaviour.may_answer.clear()
+        for _ in range(5):
+            assert behaviour.waiting.acquire(timeout=DEADLINE)
+        stop(watching.process.pid)
+        behaviour.may_answer.set()
+        until(lambda: not established(service.port), "the connections to be reset")
+        watching.process.send_signal(signal.SIGCONT)
+        watching.wait_for("the watch itself paused")
+        until(lambda: watching.figure("reconnects_total") == 10, "new connections")
+        code, found = watching.stop()
+    assert (code, found.outages, found.availability, found.messages_lost) == (0, [], 1.0, 0)
+    assert found.disregarded >= found.reconnects == 10
+    longest = max(found.pauses, key=lambda pause: pause.seconds)
+    assert longest.seconds == pytest.approx(longest.end - longest.begin)
+    assert longest.seconds > 1.4
+
+
+def test_an_outage_that_began_while_the_watch_was_stopped_is_found(
+    start_server: StartServer,
+) -> None:
+    server = start_server()
+    watching = Watching(server.url, timeout="2s")
+    stop(watching.process.pid)
+    server.process.kill()
+    server.wait()
+    watching.process.send_signal(signal.SIGCONT)
+    watching.wait_for("outage of")
+    _, found = watching.stop()
+    assert [(one.kind, one.ongoing) for one in found.outages] == [("refused", True)]
+
+
+class EchoesUntilReset:
+    """Echoes, and resets its connections when it is told to."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+
+    def __call__(self, connection: socket.socket, _over: threading.Event) -> None:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        while not self.is_over.is_set():
+            if poll.poll(20) and (data := connection.recv(65536)):
+                connection.sendall(data)
+        reset(connection)
+
+
+def test_losses_while_the_watch_was_stopped_are_disregarded_though_the_target_is_gone() -> None:
+    behaviour = EchoesUntilReset()
+    with Service(behaviour) as service:
+        watching = Watching(service.target, "--prometheus", "0")
+        until(lambda: watching.figure("connections_open") >= 10, "connections")
+        stop(watching.process.pid)
+        stopped = time.monotonic()
+        behaviour.is_over.set()
+        until(lambda: not established(service.port), "the connections to be reset")
+        until(lambda: time.monotonic() > stopped + 0.3, "a pause that the watch notices")
+    watching.process.send_signal(signal.SIGCONT)
+    watching.wait_for("outage of")
+    _, found = watching.stop()
+    assert found.disregarded >= 10
+    (outage,) = found.outages
+    assert (set(outage.errors), outage.kind, outage.ongoing) == ({"refused"}, "refused", True)

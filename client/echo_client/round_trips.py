@@ -21,13 +21,15 @@ class Jitter:
         self._total = 0
         self._count = 0
 
-    def add(self, nanoseconds: int) -> None:
-        """Add the next round trip."""
-        if self._before:
-            self._estimate += (abs(nanoseconds - self._before) - self._estimate) >> 4
-            self._total += self._estimate
-            self._count += 1
-        self._before = nanoseconds
+    def add(self, nanoseconds: int) -> int | None:
+        """Add the next round trip; return the new estimate, None for the first of a connection."""
+        before, self._before = self._before, nanoseconds
+        if not before:
+            return None
+        self._estimate += (abs(nanoseconds - before) - self._estimate) >> 4
+        self._total += self._estimate
+        self._count += 1
+        return self._estimate
 
     def begin_connection(self) -> None:
         """Compare the next round trip with none before: it is the first of a connection."""

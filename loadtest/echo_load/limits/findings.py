@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from echo_client.connection import DatagramConnection, EchoConnection
 from echo_client.errors import ClientError, MismatchError
 from echo_client.failure_kinds import FailureKind
+from echo_client.round_trips import Jitter
 from echo_load.engines.checking import Difference, check_one
 from echo_load.engines.evidence import Evidence, reason_of
 from echo_load.engines.recorder import Recorder
@@ -45,21 +46,6 @@ class Sender:
 
 
 @dataclass(slots=True)
-class _Datagrams:
-    """The recent datagrams of a kept connection.
-
-    Attributes:
-        round_trip_ns: the last round trip in nanoseconds; 0 if there was none.
-        jitter_ns: its jitter in nanoseconds (RFC 3550, section 6.4.1).
-        burst: number of datagrams that were lost since the last reply.
-    """
-
-    round_trip_ns: int = 0
-    jitter_ns: int = 0
-    burst: int = 0
-
-
-@dataclass(slots=True)
 class Findings:
     """The measurements of the probes of all targets, to be read and written under `lock` only.
 
@@ -80,7 +66,9 @@ class Findings:
     disregarded: int = 0
     reconnects: list[float] = field(default_factory=list)
     messages: Counter[int] = field(default_factory=Counter)
-    _datagrams: dict[int, _Datagrams] = field(default_factory=dict)
+    # Of the datagrams of each kept connection: the jitter, and those lost since the last reply.
+    _jitters: defaultdict[int, Jitter] = field(default_factory=lambda: defaultdict(Jitter))
+    _lost: Counter[int] = field(default_factory=Counter)
 
     def note_evidence(
         self, sender: Sender, kind: FailureKind, error: ClientError, payload: Payload
@@ -104,25 +92,24 @@ class Findings:
 
     def note_datagram(self, slot: int, round_trip_ns: int) -> None:
         """Update the jitter of a kept connection, and end the burst of its losses."""
-        recent = self._datagrams.setdefault(slot, _Datagrams())
-        before, recent.round_trip_ns, recent.burst = recent.round_trip_ns, round_trip_ns, 0
-        if before:
-            # J += (|D| - J) / 16, in whole nanoseconds.
-            recent.jitter_ns += (abs(round_trip_ns - before) - recent.jitter_ns) >> 4
-            self.counts.jitter_ns += recent.jitter_ns
+        self._lost[slot] = 0
+        estimate = self._jitters[slot].add(round_trip_ns)
+        if estimate is not None:
+            self.counts.jitter_ns += estimate
             self.counts.jitters += 1
 
     def note_loss(self, slot: int | None) -> None:
-        """Count a lost datagram in the burst of its kept connection; None for a connection of one.
+        """Count a lost datagram in the burst of its connection.
 
         Args:
             slot: number of the kept connection; None for a new connection, which sends only one.
         """
-        recent = _Datagrams() if slot is None else self._datagrams.setdefault(slot, _Datagrams())
-        if recent.burst:
-            self.counts.bursts[recent.burst] -= 1
-        recent.burst += 1
-        self.counts.bursts[recent.burst] += 1
+        burst = 1
+        if slot is not None:
+            self._lost[slot] = burst = self._lost[slot] + 1
+        if burst > 1:
+            self.counts.bursts[burst - 1] -= 1
+        self.counts.bursts[burst] += 1
 
 
 def is_datagram(connection: EchoConnection) -> bool:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import psutil
@@ -19,6 +20,16 @@ FAILED = 1
 
 class MeasurementError(Exception):
     """A server or a generator failed."""
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a benchmark, and exit with the code that it returns, or with 1 and what has failed."""
+    try:
+        code = main()
+    except MeasurementError as error:
+        print(error, file=sys.stderr)
+        code = FAILED
+    sys.exit(code)
 
 
 class Value(msgspec.Struct, frozen=True):

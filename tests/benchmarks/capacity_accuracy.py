@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 
-from bench_results import FAILED, MeasurementError
+from bench_results import FAILED, MeasurementError, exit_with
 from support.known_delays import KnownDelays
 from support.queueing import rate_that_keeps
 
@@ -66,8 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MeasurementError as error:
-        print(error, file=sys.stderr)
-        sys.exit(FAILED)
+    exit_with(main)

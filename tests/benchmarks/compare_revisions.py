@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from bench_results import FAILED, MeasurementError
+from bench_results import MeasurementError, exit_with
 from measuring import WARMUP_SECONDS, generated, listening, option_parser
 
 ROOT = Path(__file__).parents[2]
@@ -156,8 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MeasurementError as error:
-        print(error, file=sys.stderr)
-        sys.exit(FAILED)
+    exit_with(main)

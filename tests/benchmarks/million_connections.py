@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from bench_results import FAILED, MeasurementError, Scenario, Suite, Value
+from bench_results import MeasurementError, Scenario, Suite, Value, exit_with
 from echo_core.limits import raise_descriptor_limit
 from measuring import resident_kib
 
@@ -240,8 +240,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MeasurementError as error:
-        print(error, file=sys.stderr)
-        sys.exit(FAILED)
+    exit_with(main)

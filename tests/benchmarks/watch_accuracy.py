@@ -16,7 +16,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench_results import FAILED, MeasurementError
+from bench_results import FAILED, MeasurementError, exit_with
 from support.namespaces import inside, network_namespace
 from support.processes import LOAD, SERVER, EchoServerProcess, environment, until
 
@@ -174,8 +173,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MeasurementError as error:
-        print(error, file=sys.stderr)
-        sys.exit(FAILED)
+    exit_with(main)

@@ -186,7 +186,6 @@ class CapacityPlan:
                 f"`start` {self._written(self.start)} is below `lowest` "
                 f"{self._written(within.lowest)}; raise `start`, or lower `lowest`"
             )
-
         if self.at_least is not None and self.at_least > within.highest:
             raise InvalidValueError(
                 f"`at_least` {self._written(self.at_least)} is above `highest` "

@@ -76,6 +76,14 @@ def experiment_of(lab: subprocess.Popen[bytes]) -> psutil.Process | None:
     return next((one for one in children if "echo_load.lab" in one.cmdline()), None)
 
 
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process has not ended."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Traces:
     """The traces of a run: its processes, temporary files, semaphores and shared memory.
 

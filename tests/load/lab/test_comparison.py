@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,10 +20,11 @@ import pytest
 from echo_core.endpoint import Endpoint, NetworkEndpoint
 from echo_load.lab.comparison.clients import generators
 from echo_load.lab.comparison.samples import memory_per_connection
+from echo_load.lab.comparison.workload import LENGTHS
 from echo_load.lab.models.preforked import PROCESSES
 from echo_load.lab.serving import MODULES, serving
-from echo_load.lab.usage import Footprint, footprint, processes_of
-from support.labs import experiment_of, started
+from echo_load.lab.usage import Footprint, Probe, footprint, processes_of
+from support.labs import experiment_of, is_running, outcome_of, started
 from support.processes import receive_exactly, until
 
 CORES = frozenset(os.sched_getaffinity(0))
@@ -106,10 +108,26 @@ def test_an_idle_footprint_is_that_of_as_many_processes() -> None:
     assert Footprint(4000, 3, 2).scaled(2) == Footprint(4000, 3, 2)
 
 
-def is_server(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        return any(module in process.cmdline() for module in MODULES.values())
-    return False
+def children_with(part: str, experiment: psutil.Process) -> list[psutil.Process]:
+    """Return the children of an experiment with a part in their command lines."""
+    found = []
+    for child in experiment.children():
+        with suppress(psutil.Error):
+            if part in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def is_connected(process: psutil.Process) -> bool:
+    try:
+        return bool(process.net_connections())
+    except psutil.Error:
+        return False
+
+
+def switches_of(process: psutil.Process) -> int:
+    """Return the context switches of a process so far; it makes one for a message or more."""
+    return Probe([process.pid]).since(Probe([])).switches
 
 
 @pytest.mark.slow
@@ -120,16 +138,37 @@ def test_an_interruption_keeps_the_runs_of_the_size_under_way(name: str, tmp_pat
         experiment = until(lambda: experiment_of(lab), "the experiment")
         servers: set[int] = set()
 
-        def second_server() -> bool:
-            servers.update(one.pid for one in experiment.children() if is_server(one))
-            return len(servers) > 1
+        def all_of_one_run() -> bool:
+            for module in MODULES.values():
+                servers.update(one.pid for one in children_with(module, experiment))
+            return len(servers) > len(LENGTHS)
 
-        until(second_server, "the server of the second variant")
+        until(all_of_one_run, "as many servers as one run may need, and one more")
         lab.send_signal(signal.SIGINT)
         lab.communicate(timeout=60)
     assert lab.returncode == 130
     (outcome,) = json.loads(file.read_bytes())["experiments"]
     assert outcome["verdict"] == "interrupted"
-    kept = {(one["name"], one["of"], one["at"]): one["values"] for one in outcome["figures"]}
-    assert len(kept["messages", "threads", 1]) == 1
-    assert kept["messages", "threads", 1][0] > 0
+    assert figures_of(outcome)["messages", "threads", 1][0] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["servers", "clients"])
+def test_a_run_that_could_not_be_observed_is_repeated(name: str) -> None:
+    with started("--quick", "--json", name) as lab:
+        experiment = until(lambda: experiment_of(lab), "the experiment")
+        first, *_ = until(lambda: children_with("spawn_main", experiment), "its first generator")
+        until(lambda: switches_of(first) > 1000 or not is_running(first), "messages")
+        experiment.suspend()
+        try:
+            until(lambda: not is_connected(first), "the end of the run")
+        finally:
+            experiment.resume()
+        outcome = outcome_of(lab)
+    (cpu_seconds,) = figures_of(outcome)["CPU per echo", "threads", 1]
+    assert cpu_seconds > 0
+
+
+def figures_of(outcome: dict[str, Any]) -> dict[tuple[str, str, int], list[float]]:
+    """Return the values by name, variant and size."""
+    return {(one["name"], one["of"], one["at"]): one["values"] for one in outcome["figures"]}

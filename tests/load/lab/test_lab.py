@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from echo_load.lab.catalogue import chapters
-from support.labs import LAB, Traces, experiment_of, limited_outcomes, outcomes, started
+from support.labs import LAB, Traces, experiment_of, is_running, limited_outcomes, outcomes, started
 from support.processes import LOAD, descriptor_limit, environment, run, until
 
 NAMES = [one.name for chapter in chapters() for one in chapter.experiments]
@@ -183,13 +182,6 @@ def test_an_interruption_ends_at_once_and_shows_what_was_measured(
     first, second = json.loads(file.read_bytes())["experiments"]
     assert (first["verdict"], second["verdict"]) == ("holds", "interrupted")
     until(lambda: not any(map(is_running, [experiment, *below])), "the end of all")
-
-
-def is_running(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_nothing_else_imports_it() -> None:

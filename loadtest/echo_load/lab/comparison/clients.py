@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from functools import partial
 
 from echo_load.lab.comparison.observation import UsageObserver
 from echo_load.lab.comparison.samples import FEWEST_FOR_MEMORY, Samples
@@ -18,7 +19,15 @@ from echo_load.lab.comparison.statements import (
     unmeasured,
     unserved,
 )
-from echo_load.lab.comparison.workload import Client, Scale, echo, prepare
+from echo_load.lab.comparison.workload import (
+    Client,
+    Cores,
+    Run,
+    Scale,
+    echo,
+    longer_until_observed,
+    prepare,
+)
 from echo_load.lab.experiment import Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import sentence
 from echo_load.lab.serving import serving
@@ -49,22 +58,27 @@ def generate_in_each_way(quick: bool) -> Iterator[Measurement]:
         for name, client in [*_CLIENTS.items()] * scale.repeats:
             if name in samples.unable:
                 continue
-            with serving("hub", cores.server) as (target, _):
-                observer = UsageObserver(scale.seconds, cores.server, generators, "beginning")
-                result = echo(target, size, client, observer, cores.client)
-            if result is None:
+            run = longer_until_observed(scale.seconds, partial(_generate, client, size, cores))
+            if run is None:
                 samples.unable.add(name)
                 continue
-            loaded = observer.footprint
+            loaded = run.observer.footprint
             if size == scale.sizes[0] and loaded is not None:
                 smallest.setdefault(name, loaded)
             idle = smallest.get(name)
             if idle is not None and loaded is not None:
-                idle = idle.scaled(loaded.processes)
-            for measurement in samples.add_run(name, result, observer, idle):
+                run = run._replace(idle=idle.scaled(loaded.processes))
+            for measurement in samples.add_run(name, run):
                 found.add(measurement)
                 yield measurement
     check_comparable(found, _COMPARED, "messages", FEWEST_FOR_MEMORY)
+
+
+def _generate(client: Client, size: int, cores: Cores, seconds: float) -> Run | None:
+    with serving("hub", cores.server) as (target, _):
+        observer = UsageObserver(seconds, cores.server, generators, "beginning")
+        result = echo(target, size, client, observer, cores.client)
+    return None if result is None else Run(result, observer)
 
 
 def generators() -> list[int]:

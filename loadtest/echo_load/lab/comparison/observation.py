@@ -13,6 +13,8 @@ from echo_load.runner.observer import Observer, Progress
 # The part of a run in which usage is measured, from and to, as shares of its length.
 _WINDOW_BEGINS = 0.1
 _WINDOW_ENDS = 0.8
+# A part that is shorter, as a share of the length of the run, is not measured.
+_SHORTEST_WINDOW = 0.4
 # When the footprint of a server is read, as a share of the length of the run: before connections
 # without a reply are given up.
 _FOOTPRINT_AT = 0.45
@@ -34,7 +36,7 @@ class UsageObserver(Observer):
     Attributes:
         length: the same.
         usage: what they used in the part.
-        seconds: length of the part in seconds; 0 if the run ended before it did.
+        seconds: length of the part in seconds; 0 if its ends could not be read in time.
         footprint: their memory and sockets; None if they could not be read in time.
     """
 
@@ -54,11 +56,17 @@ class UsageObserver(Observer):
         self._footprint_at = footprint_at
         self._footprint_due = True
         self._before: tuple[float, Probe] | None = None
+        self._usage_due = True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all was read in time."""
+        return bool(self.seconds) and self.footprint is not None
 
     def progressed(self, progress: Progress) -> None:
         """Read what is due."""
         os.sched_setaffinity(0, self._cores)
-        if progress.phase != "running" or self.seconds:
+        if progress.phase != "running" or not self._usage_due:
             return
         if self._footprint_due and self._is_time_for_footprint(progress.elapsed):
             self._footprint_due = False
@@ -66,14 +74,21 @@ class UsageObserver(Observer):
         if self._before is None and progress.elapsed >= self.length * _WINDOW_BEGINS:
             self._before = time.monotonic(), Probe(self._processes())
         elif self._before is not None and progress.elapsed >= self.length * _WINDOW_ENDS:
-            began, before = self._before
-            self.usage = Probe(self._processes()).since(before)
-            self.seconds = time.monotonic() - began
+            self._usage_due = False
+            self._read_usage(progress.elapsed, *self._before)
 
     def _is_time_for_footprint(self, elapsed: float) -> bool:
         if self._footprint_at == "beginning":
             return not elapsed
         return elapsed >= self.length * _FOOTPRINT_AT
+
+    def _read_usage(self, elapsed: float, began: float, before: Probe) -> None:
+        called = time.monotonic()
+        found = Probe(self._processes()).since(before)
+        read = time.monotonic()
+        # Once the run has ended nothing is used, and of a short part little can be said.
+        if elapsed + read - called < self.length and read - began >= self.length * _SHORTEST_WINDOW:
+            self.usage, self.seconds = found, read - began
 
     def _read_footprint(self, elapsed: float) -> None:
         called = time.monotonic()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from echo_load.lab.comparison.observation import UsageObserver
+from echo_load.lab.comparison.workload import Run
 from echo_load.lab.experiment import Measurement, Unit
 from echo_load.lab.usage import Footprint
-from echo_load.results.result import Result
 
 # With fewer connections the noise is larger than what a connection needs.
 FEWEST_FOR_MEMORY = 1000
@@ -59,17 +58,14 @@ class Samples:
         self._size = size
         self._values: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
 
-    def add_run(
-        self, variant: str, result: Result, observer: UsageObserver, idle: Footprint | None
-    ) -> Iterator[Measurement]:
+    def add_run(self, variant: str, run: Run) -> Iterator[Measurement]:
         """Add what a run measured, and yield the measurements of its variant so far.
 
         Args:
             variant: what was measured.
-            result: result of the run.
-            observer: its observer.
-            idle: footprint of the same processes without connections; None if it is not known.
+            run: the run, whose usage was read in time.
         """
+        result, observer, idle = run
         response = result.latency_us.response
         echoes = result.totals.messages_per_second * observer.seconds
         found = {

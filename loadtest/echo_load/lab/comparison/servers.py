@@ -18,7 +18,15 @@ from echo_load.lab.comparison.statements import (
     unmeasured,
     unserved,
 )
-from echo_load.lab.comparison.workload import Client, Scale, echo, prepare
+from echo_load.lab.comparison.workload import (
+    Client,
+    Cores,
+    Run,
+    Scale,
+    echo,
+    longer_until_observed,
+    prepare,
+)
 from echo_load.lab.experiment import Conclusion, Experiment, Measurement, Measurements
 from echo_load.lab.notation import sentence
 from echo_load.lab.serving import MODULES, serving
@@ -44,19 +52,24 @@ def serve_in_each_way(quick: bool) -> Iterator[Measurement]:
         for model in [*MODULES] * scale.repeats:
             if model in samples.unable:
                 continue
-            with serving(model, cores.server) as (target, pid):
-                processes = partial(processes_of, pid)
-                idle = footprint(processes())
-                observer = UsageObserver(scale.seconds, cores.client, processes, "middle")
-                result = echo(target, size, _CLIENT, observer, cores.client)
-            if result is None:
+            run = longer_until_observed(scale.seconds, partial(_serve, model, size, cores))
+            if run is None:
                 samples.unable.add(model)
                 continue
-            bound = samples.add(model, "client-bound", float(result.generator.bound))
-            for measurement in (*samples.add_run(model, result, observer, idle), bound):
+            bound = samples.add(model, "client-bound", float(run.result.generator.bound))
+            for measurement in (*samples.add_run(model, run), bound):
                 found.add(measurement)
                 yield measurement
     check_comparable(found, _COMPARED, "memory per connection", FEWEST_FOR_MEMORY)
+
+
+def _serve(model: str, size: int, cores: Cores, seconds: float) -> Run | None:
+    with serving(model, cores.server) as (target, pid):
+        processes = partial(processes_of, pid)
+        idle = footprint(processes())
+        observer = UsageObserver(seconds, cores.client, processes, "middle")
+        result = echo(target, size, _CLIENT, observer, cores.client)
+    return None if result is None else Run(result, observer, idle)
 
 
 def conclude_servers(measurements: Measurements) -> Conclusion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from echo_core.errors import InvalidValueError
 from echo_core.limits import raise_descriptor_limit
 from echo_load.errors import LoadError
 from echo_load.lab.comparison.observation import UsageObserver
-from echo_load.lab.usage import check_supported
+from echo_load.lab.usage import Footprint, check_supported
 from echo_load.plan.engine_name import EngineName
 from echo_load.plan.plan import Plan
 from echo_load.results.result import Result
@@ -22,6 +22,8 @@ _SIZES = (1, 10, 100, 1000, 5000)
 _QUICK_SIZES = (1, 1000)
 _CONNECTS_IN_FLIGHT = 256
 _UNSERVED = frozenset({FailureKind.TIMEOUT, FailureKind.NO_REPLY})
+# The lengths at which a run is tried, in lengths of the scale.
+LENGTHS = (1, 2, 4)
 
 
 class Client(NamedTuple):
@@ -29,6 +31,20 @@ class Client(NamedTuple):
 
     engine: EngineName
     processes: int
+
+
+class Run(NamedTuple):
+    """A run and what was observed.
+
+    Attributes:
+        result: its result.
+        observer: its observer.
+        idle: footprint of the observed processes without connections; None if it is not known.
+    """
+
+    result: Result
+    observer: UsageObserver
+    idle: Footprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +105,11 @@ def echo(
         cores: cores of the client.
 
     Returns:
-        The result; None if not all connections could be opened or kept.
+        The result; None if not all connections could be opened or kept, or usage could not be
+        read in time.
 
     Raises:
+        InvalidValueError: there are not enough descriptors or ports.
         LoadError: a reply was wrong.
     """
     # The generators inherit this.
@@ -109,11 +127,7 @@ def echo(
         connects_in_flight=_CONNECTS_IN_FLIGHT,
         reconnect=False,
     )
-    try:
-        result = run(plan, observer=observer)
-    except InvalidValueError:
-        # Not enough descriptors or ports.
-        return None
+    result = run(plan, observer=observer)
     totals = result.totals
     wrong = [str(kind) for kind in MISMATCHES if kind in totals.errors]
     if wrong:
@@ -121,3 +135,28 @@ def echo(
     # Connections without a reply in time are a result.
     broken = totals.connections_failed or totals.errors.keys() - _UNSERVED
     return None if broken or not observer.seconds or not totals.messages else result
+
+
+def longer_until_observed(seconds: float, attempt: Callable[[float], Run | None]) -> Run | None:
+    """Run for some seconds, and again for longer if not all could be read in time.
+
+    Where a machine is busy with other things, a reading or a handshake may come too late.
+
+    Args:
+        seconds: length of the first run.
+        attempt: function that runs for a length in seconds; it returns None if not all connections
+            could be opened or kept, or usage could not be read in time.
+
+    Returns:
+        The last run that was possible, perhaps without a footprint; None if there was none.
+    """
+    found = None
+    for times in LENGTHS:
+        try:
+            tried = attempt(times * seconds)
+        except InvalidValueError:
+            return None
+        found = tried or found
+        if tried is not None and tried.observer.is_complete:
+            break
+    return found

@@ -106,11 +106,11 @@ class ConnectionThread(threading.Thread):
     def _is_over(self) -> bool:
         """Return whether the connection sends nothing more, also in later periods."""
         quota = self._share.quota(self.number)
-        return (
-            self._control.aborted
-            or time.monotonic_ns() >= self._share.end_ns.value
-            or (quota is not None and self._sequence >= quota)
-        )
+        if self._control.aborted or (quota is not None and self._sequence >= quota):
+            return True
+        if time.monotonic_ns() < self._share.end_ns.value:
+            return False
+        return not (self._share.plan.open_loop and self._control.schedule.is_overdue)
 
     def _keep_open(self, end: float, *, at_first: bool) -> None:
         """Open the connection, use it, and reopen it, until the end of a period.

@@ -24,7 +24,7 @@ class SharedSchedule:
         self._origin_ns = 0
         self._lock = threading.Lock()
         self._unsent = 0
-        # Instants that were given back, relative to the origin.
+        # Instants that were given back, or looked at, relative to the origin.
         self._overdue: deque[int] = deque()
 
     def start(self, origin_ns: int) -> None:
@@ -51,6 +51,19 @@ class SharedSchedule:
         """Give back an instant that `take` returned, so that another thread sends the message."""
         with self._lock:
             self._overdue.append(due_ns - self._origin_ns)
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if the next message is due, and not too late to be sent."""
+        assert self._schedule is not None
+        with self._lock:
+            if not self._overdue and (instant := next(self._schedule, None)) is not None:
+                self._overdue.append(instant)
+            now = time.monotonic_ns()
+            return (
+                bool(self._overdue)
+                and self._origin_ns + min(self._overdue) <= now <= self._last_chance_ns
+            )
 
     @property
     def through(self) -> bool:

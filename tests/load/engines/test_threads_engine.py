@@ -44,12 +44,12 @@ def engine_of(share: Share) -> ThreadsEngine:
     return ThreadsEngine(share, Recorder(share.timeline))
 
 
-def start(engine: ThreadsEngine) -> None:
-    """Open the gate now."""
-    now = time.monotonic_ns()
-    engine.recorder.start(now)
+def start(engine: ThreadsEngine, seconds_ago: float = 0.0) -> None:
+    """Open the gate, now or as if it had been some time ago."""
+    gate_ns = time.monotonic_ns() - int(seconds_ago * 1e9)
+    engine.recorder.start(gate_ns)
     engine.recorder.stage = 0
-    engine.start(now)
+    engine.start(gate_ns)
 
 
 def answered(engine: ThreadsEngine) -> int:
@@ -132,6 +132,23 @@ def test_what_is_overdue_is_counted() -> None:
         assert engine.join(DEADLINE)
         counts = engine.counts()
     assert (counts.lost, counts.errors) == (5, {"timeout": 5})
+
+
+def test_connections_are_replaced_after_the_end_while_messages_are_overdue(
+    echo_server: EchoServerProcess,
+) -> None:
+    share = share_of(echo_server.port, 2)
+    plan = replace(share.plan, rate=20, churn=3, duration=1, reconnect=True)
+    engine = engine_of(Share.alone(plan, share.targets))
+    engine.open()
+    until(lambda: engine.settled, "all connections to be open")
+    engine.share.end_ns.value = time.monotonic_ns()
+    start(engine, seconds_ago=1)
+    assert engine.join(DEADLINE)
+    counts = engine.counts()
+    assert (counts.messages, counts.errors) == (20, {})
+    # Three messages on each.
+    assert counts.opened >= 7
 
 
 def test_so_many_connects_are_in_flight_at_once() -> None:

@@ -41,6 +41,8 @@ from echo_load.plan.payload import Payload
 # Failures that show something about the target even if this process did not run meanwhile.
 _CERTAIN = frozenset({FailureKind.REFUSED, FailureKind.UNREACHABLE, *MISMATCHES})
 _SILENCE = frozenset({FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT, FailureKind.LOST})
+# A loss is noticed within this time, unless this process does not run.
+_NOTICED_SECONDS = 1.0
 # The largest rate at which the kept connections of a target try to reconnect, per second.
 _MOST_ATTEMPTS = 500.0
 
@@ -225,9 +227,10 @@ class TargetProbes:
                 answered = begin
             except ClientError as error:
                 at = begin if sending else time.monotonic()
-                # It may have broken at any time since the server answered, which may be long
-                # before the reply was read here.
-                since = begin if isinstance(error, ReplyTimeoutError) else answered
+                # After a pause, what came meanwhile is read in its order: a reply, then the loss.
+                since = max(answered, at - _NOTICED_SECONDS)
+                if isinstance(error, ReplyTimeoutError):
+                    since = begin
                 if isinstance(error, ClosedError) and not error.received:
                     self._closed_in_order(message_lost=sending)
                     return _Loss(at, in_order=True)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from echo_load.results.watch import WatchResult
 from support.misbehaving import Service
 from support.processes import (
     DEADLINE,
@@ -117,3 +118,55 @@ def test_losses_while_the_watch_was_stopped_are_disregarded_though_the_target_is
     assert found.disregarded >= 10
     (outage,) = found.outages
     assert (set(outage.errors), outage.kind, outage.ongoing) == ({"refused"}, "refused", True)
+
+
+class EchoesAndResetsOne:
+    """Echoes, and resets a connection that is idle when it is told to."""
+
+    def __init__(self) -> None:
+        self.is_due = threading.Event()
+
+    def __call__(self, connection: socket.socket, over: threading.Event) -> None:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        while not over.is_set():
+            if poll.poll(20):
+                if not (data := connection.recv(65536)):
+                    return
+                connection.sendall(data)
+            elif self.is_due.is_set():
+                self.is_due.clear()
+                reset(connection)
+                return
+
+
+def found_after_a_pause() -> WatchResult:
+    """Watch one connection, which is reset two seconds after a pause; return what was found."""
+    behaviour = EchoesAndResetsOne()
+    with Service(behaviour) as service:
+        # Its next probe is due in a minute.
+        watching = Watching(
+            *(service.target, "-c", "1", "--interval", "60s", "--prometheus", "0"),
+        )
+        until(lambda: watching.figure("connections_open") == 1, "the connection")
+        stop(watching.process.pid)
+        stopped = time.monotonic()
+        until(lambda: time.monotonic() > stopped + 0.3, "a pause that the watch notices")
+        watching.process.send_signal(signal.SIGCONT)
+        watching.wait_for("the watch itself paused")
+        until(lambda: time.monotonic() > stopped + 2.3, "two more seconds")
+        behaviour.is_due.set()
+        until(lambda: watching.figure("reconnects_total") == 1, "a new connection")
+        _, found = watching.stop()
+    return found
+
+
+def test_a_loss_long_after_a_pause_is_not_disregarded() -> None:
+    for _ in range(5):
+        found = found_after_a_pause()
+        # On a busy machine there may be other pauses.
+        if len(found.pauses) == 1:
+            break
+    assert len(found.pauses) == 1
+    assert found.disregarded == 0
+    assert [set(one.errors) for one in found.outages] == [{"reset"}]

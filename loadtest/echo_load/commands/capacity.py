@@ -168,9 +168,9 @@ def capacity(
     generator was the limit, not the target, the answer is "at least", with advice. Without a
     target, an echo-server is started for each step.
 
-    Exit codes: 0 found, 1 failed, or the generator was the limit before --at-least was reached,
-    2 usage error, 3 the echo-server did not start, 99 the SLO was not kept at any rate, or
-    --at-least was not reached, 130 interrupted.
+    Exit codes: 0 found, 1 failed, or the generator was the limit at every rate, or before
+    --at-least was reached, 2 usage error, 3 the echo-server did not start, 99 the SLO was not kept
+    at any rate, or --at-least was not reached, 130 interrupted.
     """
     with program.needs_extra("load"):
         from echo_load.limits.capacity import find_capacity

@@ -11,6 +11,7 @@ from echo_load.plan.thresholds import ThresholdResult
 from echo_load.results.short import shortened
 
 Bound = Literal["slo", "refused", "generator", "range", "interrupted"]
+_UNTESTED = "the target could not be tested: the generator was the limit"
 
 
 def written_level(level: float) -> str:
@@ -127,13 +128,15 @@ class CapacityResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_undecided(self) -> bool:
-        """True if the generator was the limit before the required level was reached."""
-        return self.is_short and self.bound == "generator"
+        """True if the generator was the limit at all levels, or before the required one."""
+        return self.bound == "generator" and (self.level is None or self.is_short)
 
     @property
     def shortfall(self) -> str | None:
-        """The reason for which the required level is not known to be kept; None if it is."""
-        if self.at_least is None or not self.is_short:
+        """The reason for which any, or the required, level is not known to be kept, or None."""
+        if self.at_least is None:
+            return _UNTESTED if self.is_undecided else None
+        if not self.is_short:
             return None
         required = f"--at-least {self.written(self.at_least)}"
         if self.is_undecided:

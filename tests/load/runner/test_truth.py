@@ -189,7 +189,8 @@ def test_all_messages_due_in_a_stall_are_late(engine: str, connections: int, rat
             )
             log = service.finish()
             machine = Machine(log.wakes, idle.nanoseconds())
-        assert len(log.stalls) >= 2
+        if len(log.stalls) < 2:
+            return ["stalls"]
         response = result["latency_us"]["response"]
         by_hand = known(log, rate, connections)
         found = beyond(
@@ -214,15 +215,18 @@ def test_all_messages_due_in_a_stall_are_late(engine: str, connections: int, rat
 def test_connecting_and_the_first_byte_are_distinguished_from_round_trips(
     engine: str, pacing: list[object]
 ) -> None:
-    with KnownDelays(first_delay=0.030) as service:
-        result = loaded(service.target, "--engine", engine, "-c", 10, *pacing, "-d", "0.4s")
-    latency = result["latency_us"]
-    assert latency["connect"]["count"] == latency["first_byte"]["count"] == 10
-    assert latency["first_byte"]["p50"] >= 30_000
-    assert latency["connect"]["p50"] < latency["first_byte"]["p50"] / 2
-    assert latency["response"]["p50"] < latency["first_byte"]["p50"] / 2
-    assert latency["response"]["max"] >= 30_000
-    assert latency["handshake"]["count"] == 0
+    def measure() -> list[str]:
+        with KnownDelays(first_delay=0.030) as service:
+            result = loaded(service.target, "--engine", engine, "-c", 10, *pacing, "-d", "0.4s")
+        latency = result["latency_us"]
+        assert latency["connect"]["count"] == latency["first_byte"]["count"] == 10
+        assert latency["first_byte"]["p50"] >= 30_000
+        assert latency["response"]["max"] >= 30_000
+        assert latency["handshake"]["count"] == 0
+        limit = latency["first_byte"]["p50"] / 2
+        return [name for name in ("connect", "response") if latency[name]["p50"] >= limit]
+
+    once_true(measure)
 
 
 def test_handshakes_are_distinguished_from_connecting(
@@ -243,7 +247,7 @@ def test_handshakes_are_distinguished_from_connecting(
 @pytest.mark.parametrize(("engine", "messages"), [("hub", 0), ("hub", 1), ("threads", 1)])
 def test_a_starved_connection_is_visible_in_the_spread(engine: str, messages: int) -> None:
     with KnownDelays(starve_after=messages) as service:
-        arguments = ("--engine", engine, "-c", 5, "-d", "0.5s", "--timeout", "0.4s")
+        arguments = ("--engine", engine, "-c", 5, "-d", "1s", "--timeout", "2s")
         result = loaded(service.target, *arguments, code=1)
     spread = result["spread"]
     assert spread["connections"] == 5

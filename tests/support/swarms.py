@@ -148,7 +148,8 @@ class Swarm:
 
     def serves_page(self) -> bool:
         """Return whether the web page can be loaded."""
-        with suppress(urllib.error.URLError):
+        # It is a ConnectionError if the reply ends early.
+        with suppress(urllib.error.URLError, ConnectionError):
             self.get("/")
             return True
         return False

@@ -44,7 +44,8 @@ def test_connections_over_other_transports_are_held(
     where = f"unix://{tmp_path}/echo.sock" if scheme == "unix" else "udp://127.0.0.1:0"
     server = start_server("--listen", where, "--admin", "127.0.0.1:0")
     code, result = loaded(
-        *("hold", server.url, "-c", "500", "--cycle", "300ms", "--reconcile", server.admin)
+        *("hold", server.url, "-c", "500", "--cycle", "300ms", "--reconcile", server.admin),
+        *("--timeout", "10s"),
     )
     all_held(result, 500)
     # Only TCP has retransmits.

@@ -109,7 +109,7 @@ def test_each_engine_speaks_its_transports(
     start_server: StartServer, tmp_path: Path, engine: str, schemes: Sequence[str]
 ) -> None:
     targets = listens(start_server, tmp_path, *schemes)
-    result = passed(*targets, "--engine", engine, "-c", "12", "-n", "600")
+    result = passed(*targets, "--engine", engine, "-c", "12", "-n", "600", "--timeout", "10s")
     totals, each = result.totals, 12 // len(schemes)
     assert result.targets == targets[: len(schemes)]
     assert (totals.messages, totals.bytes_sent, totals.connections_opened) == (600, 600 * 64, 12)
@@ -384,7 +384,7 @@ def test_the_number_of_messages_is_limited_over_all_rounds(
     server = start_server("--listen", f"{target}://127.0.0.1:0", ECHO_SERVER_PORT="")
     code, result = loaded(
         *("run", server.url, "--stages", "4/150ms,0/50ms", "--loop"),
-        *("-n", "20k", "-d", "60s"),
+        *("-n", "20k", "-d", "60s", "--timeout", "10s"),
     )
     assert code == 0
     assert result.totals.messages == 20_000

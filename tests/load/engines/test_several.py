@@ -149,7 +149,8 @@ def test_udp_beside_tcp(start_server: StartServer, options: tuple[str, ...]) -> 
     server = start_server(*TCP_AND_UDP, "--admin", "127.0.0.1:0")
     connections = () if "--stages" in options else ("-c", "7")
     code, result = loaded(
-        "run", *urls(server, 2), *connections, *options, "--reconcile", server.admin
+        *("run", *urls(server, 2), *connections, *options, "--reconcile", server.admin),
+        *("--timeout", "10s"),
     )
     assert (code, result.verdict) == (0, "passed")
     sums(result)

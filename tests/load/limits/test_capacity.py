@@ -298,7 +298,8 @@ def test_an_slo_that_never_holds_is_said(start_server: StartServer) -> None:
         *(start_server().url, *QUICK, "--slo", "p50<1us", "--start", "100"),
         *("--lowest", "50"),
     )
-    assert (code, capacity.rate) == (99, None)
+    # Another program may disturb the generator.
+    assert (code, capacity.rate) == (1 if capacity.bound == "generator" else 99, None)
     assert "no answer: not kept even at 50 msg/s" in capacity.answer
 
 

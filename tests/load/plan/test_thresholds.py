@@ -355,7 +355,7 @@ def test_a_wrong_reply_counts_as_one_message_and_one_attempt(
     server = start_server("--listen", f"{scheme}://127.0.0.1:0", "--fault", f"{fault}@50%")
     _, result = loaded(
         *("run", server.url, "--engine", engine, "-c", "4", "-n", "1000", "--pipeline", pipeline),
-        *("--threshold", "errors<1%", "--threshold", "loss<1%"),
+        *("--threshold", "errors<1%", "--threshold", "loss<1%", "--timeout", "10s"),
     )
     totals, stage = result.totals, result.stages[0]
     (kind,) = totals.errors or {"none": 0}

@@ -61,7 +61,9 @@ def test_a_server_with_a_named_admin_page_is_reconciled(
         options, trust = certificates.options, ("--tls-ca", str(certificates.authority))
     server = start_server("--listen", where, *ADMIN, *options)
     page = f"{server.admin.removeprefix('http://')}/metrics"
-    code, found, _ = reconciled(server.url, *trust, *LOADS, "--reconcile", page)
+    code, found, _ = reconciled(
+        *(server.url, *trust, *LOADS, "--timeout", "10s", "--reconcile", page)
+    )
     balanced(found, unit, 500 * (1 if unit == "datagrams" else 64))
     assert (code, found.admin) == (0, server.admin)
 

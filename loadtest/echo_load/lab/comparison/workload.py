@@ -155,7 +155,7 @@ def longer_until_observed(seconds: float, attempt: Callable[[float], Run | None]
         try:
             tried = attempt(times * seconds)
         except InvalidValueError:
-            return None
+            return found
         found = tried or found
         if tried is not None and tried.observer.is_complete:
             break

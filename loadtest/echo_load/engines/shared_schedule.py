@@ -24,8 +24,8 @@ class SharedSchedule:
         self._origin_ns = 0
         self._lock = threading.Lock()
         self._unsent = 0
-        # Instants that were given back, or looked at, relative to the origin.
-        self._overdue: deque[int] = deque()
+        # Instants taken from the schedule whose messages nobody sends yet, relative to the origin.
+        self._pending: deque[int] = deque()
 
     def start(self, origin_ns: int) -> None:
         """Set the instant 0 of the schedule, in nanoseconds of the monotonic clock."""
@@ -39,7 +39,7 @@ class SharedSchedule:
         """
         assert self._schedule is not None
         with self._lock:
-            instant = self._overdue.popleft() if self._overdue else next(self._schedule, None)
+            instant = self._pending.popleft() if self._pending else next(self._schedule, None)
             if instant is None:
                 return None
             if time.monotonic_ns() > self._last_chance_ns:
@@ -50,19 +50,19 @@ class SharedSchedule:
     def give_back(self, due_ns: int) -> None:
         """Give back an instant that `take` returned, so that another thread sends the message."""
         with self._lock:
-            self._overdue.append(due_ns - self._origin_ns)
+            self._pending.append(due_ns - self._origin_ns)
 
     @property
     def is_overdue(self) -> bool:
         """True if the next message is due, and not too late to be sent."""
         assert self._schedule is not None
         with self._lock:
-            if not self._overdue and (instant := next(self._schedule, None)) is not None:
-                self._overdue.append(instant)
+            if not self._pending and (instant := next(self._schedule, None)) is not None:
+                self._pending.append(instant)
             now = time.monotonic_ns()
             return (
-                bool(self._overdue)
-                and self._origin_ns + min(self._overdue) <= now <= self._last_chance_ns
+                bool(self._pending)
+                and self._origin_ns + min(self._pending) <= now <= self._last_chance_ns
             )
 
     @property
@@ -70,7 +70,7 @@ class SharedSchedule:
         """True if the number of messages is limited, and all of them were taken."""
         assert self._schedule is not None
         with self._lock:
-            return self._schedule.through and not self._overdue
+            return self._schedule.through and not self._pending
 
     def rest(self) -> int:
         """End the schedule; return the number of messages that were due and not sent.
@@ -81,9 +81,9 @@ class SharedSchedule:
             return 0
         with self._lock:
             until = self._share.due_until_ns - self._origin_ns
-            self._unsent += sum(instant < until for instant in self._overdue)
+            self._unsent += sum(instant < until for instant in self._pending)
             self._unsent += self._schedule.rest(until)
-            self._overdue.clear()
+            self._pending.clear()
             return self._unsent
 
     @property

@@ -88,18 +88,22 @@ def test_an_outage_that_began_while_the_watch_was_stopped_is_found(
 
 
 class EchoesUntilReset:
-    """Echoes, and resets its connections when it is told to."""
+    """Echoes, and resets as many idle connections as `resets` is released for."""
 
     def __init__(self) -> None:
-        self.is_over = threading.Event()
+        self.resets = threading.Semaphore(0)
 
-    def __call__(self, connection: socket.socket, _over: threading.Event) -> None:
+    def __call__(self, connection: socket.socket, over: threading.Event) -> None:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
-        while not self.is_over.is_set():
-            if poll.poll(20) and (data := connection.recv(65536)):
+        while not over.is_set():
+            if poll.poll(20):
+                if not (data := connection.recv(65536)):
+                    return
                 connection.sendall(data)
-        reset(connection)
+            elif self.resets.acquire(blocking=False):
+                reset(connection)
+                return
 
 
 def test_losses_while_the_watch_was_stopped_are_disregarded_though_the_target_is_gone() -> None:
@@ -109,7 +113,7 @@ def test_losses_while_the_watch_was_stopped_are_disregarded_though_the_target_is
         until(lambda: watching.figure("connections_open") >= 10, "connections")
         stop(watching.process.pid)
         stopped = time.monotonic()
-        behaviour.is_over.set()
+        behaviour.resets.release(1000)
         until(lambda: not established(service.port), "the connections to be reset")
         until(lambda: time.monotonic() > stopped + 0.3, "a pause that the watch notices")
     watching.process.send_signal(signal.SIGCONT)
@@ -120,29 +124,9 @@ def test_losses_while_the_watch_was_stopped_are_disregarded_though_the_target_is
     assert (set(outage.errors), outage.kind, outage.ongoing) == ({"refused"}, "refused", True)
 
 
-class EchoesAndResetsOne:
-    """Echoes, and resets a connection that is idle when it is told to."""
-
-    def __init__(self) -> None:
-        self.is_due = threading.Event()
-
-    def __call__(self, connection: socket.socket, over: threading.Event) -> None:
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        while not over.is_set():
-            if poll.poll(20):
-                if not (data := connection.recv(65536)):
-                    return
-                connection.sendall(data)
-            elif self.is_due.is_set():
-                self.is_due.clear()
-                reset(connection)
-                return
-
-
 def found_after_a_pause() -> WatchResult:
     """Watch one connection, which is reset two seconds after a pause; return what was found."""
-    behaviour = EchoesAndResetsOne()
+    behaviour = EchoesUntilReset()
     with Service(behaviour) as service:
         # Its next probe is due in a minute.
         watching = Watching(
@@ -155,7 +139,7 @@ def found_after_a_pause() -> WatchResult:
         watching.process.send_signal(signal.SIGCONT)
         watching.wait_for("the watch itself paused")
         until(lambda: time.monotonic() > stopped + 2.3, "two more seconds")
-        behaviour.is_due.set()
+        behaviour.resets.release()
         until(lambda: watching.figure("reconnects_total") == 1, "a new connection")
         _, found = watching.stop()
     return found

@@ -5,21 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from echo_load.results.capacity import Bound, CapacityResult
+from echo_load.results.capacity import Bound
+from support.capacities import CAPACITY
 
-FOUND = CapacityResult(
-    asked="rate",
-    rate=4000.0,
-    connections=10,
-    failed_at=4400.0,
-    bound="slo",
-    confirmed=True,
-    precision=0.1,
-    at_least=None,
-    why="p99<5ms was crossed: 12 ms",
-    advice=None,
-    steps=[],
-)
 UNTESTED = "the target could not be tested: the generator was the limit"
 TOO_LOW = "--at-least 5,000 msg/s was not reached"
 UNTRIED = "--at-least 5,000 msg/s could not be tested: the generator was the limit"
@@ -28,15 +16,15 @@ UNTRIED = "--at-least 5,000 msg/s could not be tested: the generator was the lim
 @pytest.mark.parametrize(
     ("bound", "rate", "at_least", "shortfall", "is_undecided"),
     [
-        ("slo", 4000.0, None, None, False),
+        ("slo", 4230.0, None, None, False),
         ("slo", None, None, None, False),
-        ("slo", 4000.0, 4000.0, None, False),
-        ("slo", 4000.0, 5000.0, TOO_LOW, False),
+        ("slo", 4230.0, 4230.0, None, False),
+        ("slo", 4230.0, 5000.0, TOO_LOW, False),
         ("slo", None, 5000.0, TOO_LOW, False),
-        ("generator", 4000.0, None, None, False),
+        ("generator", 4230.0, None, None, False),
         ("generator", None, None, UNTESTED, True),
-        ("generator", 4000.0, 4000.0, None, False),
-        ("generator", 4000.0, 5000.0, UNTRIED, True),
+        ("generator", 4230.0, 4230.0, None, False),
+        ("generator", 4230.0, 5000.0, UNTRIED, True),
         ("generator", None, 5000.0, UNTRIED, True),
     ],
 )
@@ -48,5 +36,5 @@ def test_a_generator_at_its_limit_says_nothing_of_a_target_beyond_it(
     *,
     is_undecided: bool,
 ) -> None:
-    found = msgspec.structs.replace(FOUND, bound=bound, rate=rate, at_least=at_least)
+    found = msgspec.structs.replace(CAPACITY, bound=bound, rate=rate, at_least=at_least)
     assert (found.shortfall, found.is_undecided) == (shortfall, is_undecided)

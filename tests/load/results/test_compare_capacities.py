@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from echo_load.errors import IncomparableError
-from echo_load.results.capacity import CapacityResult
 from echo_load.results.compare import compare
 from echo_load.results.result import Result
+from support.capacities import CAPACITY
 from support.processes import LOAD, StartServer, loaded, run
 
 
@@ -25,21 +25,7 @@ def result(start_server: StartServer) -> Result:
 
 def capacity_of(result: Result, rate: float | None, failed_at: float | None, **more: Any) -> Result:
     """The result of a search that found a capacity."""
-    fields = {
-        "asked": "rate",
-        "rate": rate,
-        "connections": 2,
-        "failed_at": failed_at,
-        "bound": "slo",
-        "confirmed": True,
-        "precision": 0.05,
-        "at_least": None,
-        "why": "p99<5ms was crossed: 9 ms",
-        "advice": None,
-        "steps": [],
-        **more,
-    }
-    found = msgspec.convert(fields, CapacityResult)
+    found = msgspec.structs.replace(CAPACITY, rate=rate, failed_at=failed_at, **more)
     plan = replace(result.plan, rate=rate or 10.0, thresholds=("p99<5ms",))
     return msgspec.structs.replace(result, command="capacity", capacity=found, plan=plan)
 

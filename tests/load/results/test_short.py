@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from echo_load.results.capacity import CapacityResult
 from echo_load.results.result import Result
 from echo_load.results.short import shortened
+from support.capacities import CAPACITY
 from support.processes import StartServer, loaded
-
-CAPACITY = CapacityResult(
-    asked="rate",
-    rate=4230.0,
-    connections=10,
-    failed_at=4400.0,
-    bound="slo",
-    confirmed=True,
-    precision=0.05,
-    at_least=None,
-    why="p99<5ms was crossed: 12 ms",
-    advice=None,
-    steps=[],
-)
 
 
 def test_a_result_is_shown_in_one_short_line(result: Result) -> None:

@@ -65,34 +65,33 @@ class UsageObserver(Observer):
 
     def progressed(self, progress: Progress) -> None:
         """Read what is due."""
+        ends = time.monotonic() + self.length - progress.elapsed
         os.sched_setaffinity(0, self._cores)
         if progress.phase != "running" or not self._usage_due:
             return
         if self._footprint_due and self._is_time_for_footprint(progress.elapsed):
             self._footprint_due = False
-            self._read_footprint(progress.elapsed)
+            self._read_footprint(ends)
         if self._before is None and progress.elapsed >= self.length * _WINDOW_BEGINS:
             self._before = time.monotonic(), Probe(self._processes())
         elif self._before is not None and progress.elapsed >= self.length * _WINDOW_ENDS:
             self._usage_due = False
-            self._read_usage(progress.elapsed, *self._before)
+            self._read_usage(ends, *self._before)
 
     def _is_time_for_footprint(self, elapsed: float) -> bool:
         if self._footprint_at == "beginning":
             return not elapsed
         return elapsed >= self.length * _FOOTPRINT_AT
 
-    def _read_usage(self, elapsed: float, began: float, before: Probe) -> None:
-        called = time.monotonic()
+    def _read_usage(self, ends: float, began: float, before: Probe) -> None:
         found = Probe(self._processes()).since(before)
         read = time.monotonic()
         # Once the run has ended nothing is used, and of a short part little can be said.
-        if elapsed + read - called < self.length and read - began >= self.length * _SHORTEST_WINDOW:
+        if read < ends and read - began >= self.length * _SHORTEST_WINDOW:
             self.usage, self.seconds = found, read - began
 
-    def _read_footprint(self, elapsed: float) -> None:
-        called = time.monotonic()
+    def _read_footprint(self, ends: float) -> None:
         found = footprint(self._processes())
         # Once the run has ended its connections are closed.
-        if elapsed + time.monotonic() - called < self.length:
+        if time.monotonic() < ends:
             self.footprint = found

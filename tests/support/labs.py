@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from support.processes import DEADLINE, LOAD, environment
+from support.processes import DEADLINE, LOAD, environment, until
 
 LAB = (*LOAD, "lab", "run")
 # Where glibc keeps semaphores and shared memory that have names.
@@ -111,9 +111,18 @@ class Traces:
         """
         return bool(self.named()) and len(self._processes()) > _WITHOUT_OTHERS
 
-    def all(self) -> list[object]:
-        """Return all that there is."""
-        return [*self.named(), *self._folder.iterdir(), *self._processes()]
+    def without_names(self) -> list[object]:
+        """Return the processes and temporary files that there are."""
+        return [*self._folder.iterdir(), *self._processes()]
+
+    def check_names_removed(self) -> None:
+        """Check that no name is left, once there are no processes.
+
+        What has a name now may be of the run of another test, which will remove it; nothing
+        removes what a run whose processes have ended has left.
+        """
+        now = self.named()
+        until(lambda: not now & self.named(), "the removal of semaphores and shared memory")
 
     def _named(self) -> set[str]:
         # Other programs' names change meanwhile.

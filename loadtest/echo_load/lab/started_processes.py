@@ -6,15 +6,17 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 
 import psutil
 
 # The module that multiprocessing starts to remove semaphores and shared memory once all processes
 # that use them have ended.
 _RESOURCE_TRACKER = "multiprocessing.resource_tracker"
-# A tracker that takes longer is ended as well.
-_TRACKER_SECONDS = 2.0
 _PAUSE_SECONDS = 0.005
+# A tracker that is still there after so many looks at the session, which take two seconds or more,
+# is ended as well. A deadline could pass while the machine stands still, before a tracker can work.
+_TRACKER_LOOKS = 400
 
 
 def end_session(leader: int) -> None:
@@ -26,10 +28,11 @@ def end_session(leader: int) -> None:
     Args:
         leader: the process that began the session.
     """
-    deadline = time.monotonic() + _TRACKER_SECONDS
-    while running := list(_session(leader)):
-        late = time.monotonic() > deadline
-        _kill(one for one in running if late or not _is_tracker(one))
+    for look in count():
+        running = list(_session(leader))
+        if not running:
+            return
+        _kill(one for one in running if look > _TRACKER_LOOKS or not _is_tracker(one))
         time.sleep(_PAUSE_SECONDS)
 
 

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from echo_load.lab.catalogue import chapters
@@ -22,6 +24,9 @@ NAMES = [one.name for chapter in chapters() for one in chapter.experiments]
 
 # These need the machine for themselves, or there is no moment at which they can be watched.
 ALONE = {"servers", "clients"}
+
+# How long the machine stands still in a test: longer than a resource tracker is waited for.
+STILL_SECONDS = 2.5
 
 
 @pytest.mark.slow
@@ -206,7 +211,8 @@ def test_nothing_remains_after_a_run_was_ended(number: signal.Signals, traces: T
         until(traces.in_use, "semaphores that are used")
         lab.send_signal(number)
         lab.communicate(timeout=60)
-    until(lambda: not traces.all(), "the end of all")
+    until(lambda: not traces.without_names(), "the end of all")
+    traces.check_names_removed()
 
 
 def test_nothing_remains_after_a_second_interruption(traces: Traces) -> None:
@@ -215,7 +221,8 @@ def test_nothing_remains_after_a_second_interruption(traces: Traces) -> None:
         until(lambda: interrupted(lab), "the end")
         lab.communicate(timeout=60)
     assert lab.returncode == 130
-    until(lambda: not traces.all(), "the end of all")
+    until(lambda: not traces.without_names(), "the end of all")
+    traces.check_names_removed()
 
 
 def interrupted(lab: subprocess.Popen[bytes]) -> bool:
@@ -232,11 +239,43 @@ def test_nothing_remains_after_an_experiment_that_broke(traces: Traces) -> None:
         experiment.kill()
         lab.communicate(timeout=60)
     assert lab.returncode == 1
-    assert traces.all() == []
+    assert traces.without_names() == []
+    traces.check_names_removed()
+
+
+@pytest.mark.slow
+def test_nothing_remains_where_the_machine_stands_still_at_the_end(traces: Traces) -> None:
+    with started("process-exchange", **traces.settings) as lab:
+        until(traces.in_use, "semaphores that are used")
+        experiment = experiment_of(lab)
+        assert experiment is not None
+        tracker, others = tracker_and_others(experiment)
+        tracker.suspend()
+        experiment.kill()
+        # The run has begun to end what the experiment started, and waits for the tracker.
+        until(lambda: not any(map(is_running, others)), "the end of the others")
+        lab.send_signal(signal.SIGSTOP)
+        time.sleep(STILL_SECONDS)
+        lab.send_signal(signal.SIGCONT)
+        tracker.resume()
+        lab.communicate(timeout=60)
+    assert lab.returncode == 1
+    assert traces.without_names() == []
+    traces.check_names_removed()
+
+
+def tracker_and_others(
+    experiment: psutil.Process,
+) -> tuple[psutil.Process, list[psutil.Process]]:
+    """Return the resource tracker that an experiment has started, and the others."""
+    children = experiment.children(recursive=True)
+    (tracker,) = (one for one in children if "resource_tracker" in " ".join(one.cmdline()))
+    return tracker, [one for one in children if one != tracker]
 
 
 def test_nothing_remains_after_a_run(traces: Traces) -> None:
     with started("--quick", "process-exchange", **traces.settings) as lab:
         lab.communicate(timeout=60)
     assert lab.returncode == 0
-    assert traces.all() == []
+    assert traces.without_names() == []
+    traces.check_names_removed()

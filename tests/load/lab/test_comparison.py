@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -19,11 +20,15 @@ import pytest
 
 from echo_core.endpoint import Endpoint, NetworkEndpoint
 from echo_load.lab.comparison.clients import generators
+from echo_load.lab.comparison.observation import UsageObserver
 from echo_load.lab.comparison.samples import memory_per_connection
 from echo_load.lab.comparison.workload import LENGTHS
 from echo_load.lab.models.preforked import PROCESSES
 from echo_load.lab.serving import MODULES, serving
 from echo_load.lab.usage import Footprint, Probe, footprint, processes_of
+from echo_load.plan.plan import Plan
+from echo_load.runner.observer import Progress
+from echo_load.runner.tally import Tally
 from support.labs import experiment_of, is_running, outcome_of, started
 from support.processes import receive_exactly, until
 
@@ -167,6 +172,29 @@ def test_a_run_that_could_not_be_observed_is_repeated(name: str) -> None:
         outcome = outcome_of(lab)
     (cpu_seconds,) = figures_of(outcome)["CPU per echo", "threads", 1]
     assert cpu_seconds > 0
+
+
+def test_a_reading_that_ends_after_the_run_does_not_count() -> None:
+    length = 0.1
+    lasts_until = 0.0
+
+    def processes() -> list[int]:
+        while time.monotonic() < lasts_until:
+            pass
+        return [os.getpid()]
+
+    observer = UsageObserver(length, CORES, processes, "middle")
+    observer.progressed(progress(0.1 * length))
+    # What is read in the middle takes until after the end, and only then usage is read.
+    lasts_until = time.monotonic() + length
+    observer.progressed(progress(0.9 * length))
+    assert (observer.footprint, observer.seconds) == (None, 0)
+
+
+def progress(elapsed: float) -> Progress:
+    """Return the progress of a run, some seconds after its beginning."""
+    plan = Plan()
+    return Progress(1, 1, "running", elapsed, Tally(plan, plan.run_stages, 1, 1))
 
 
 def figures_of(outcome: dict[str, Any]) -> dict[tuple[str, str, int], list[float]]:

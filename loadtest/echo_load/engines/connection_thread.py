@@ -238,12 +238,18 @@ class ConnectionThread(threading.Thread):
                 sequence += 1
                 reply = round_trip(message)
                 now = clock()
-                if reply != message and not self._count_wrong_reply(sequence - 1, message, reply):
+                checked = None
+                if reply != message:
+                    checked = self._check_wrong_reply(sequence - 1, message, reply)
+                if checked is None or checked.completed:
+                    note_service(now - begin)
+                    note_reply(now)
+                    if sequence - first == 1:
+                        self.times.first_byte.append(now - begin)
+                if checked is not None and not checked.in_step:
+                    self._give_up(None)
                     return
-                note_service(now - begin)
-                note_reply(now)
-                if sequence - first == 1:
-                    self._answered(now - begin)
+                self._failures = 0
         finally:
             self._sequence = sequence
 
@@ -268,13 +274,19 @@ class ConnectionThread(threading.Thread):
                 times.lateness.append(begin - due)
             reply = connection.round_trip(message)
             now = clock()
-            if reply != message and not self._count_wrong_reply(self._sequence - 1, message, reply):
+            checked = None
+            if reply != message:
+                checked = self._check_wrong_reply(self._sequence - 1, message, reply)
+            if checked is None or checked.completed:
+                if self._sequence - first == 1:
+                    times.first_byte.append(now - begin)
+                times.service.append(now - begin)
+                times.response.append(now - due)
+                times.replies.append(now)
+            if checked is not None and not checked.in_step:
+                self._give_up(None)
                 return
-            if self._sequence - first == 1:
-                self._answered(now - begin)
-            times.service.append(now - begin)
-            times.response.append(now - due)
-            times.replies.append(now)
+            self._failures = 0
 
     def _idle_until_end(self, connection: EchoConnection) -> None:
         """Keep the connection open until the end, unless the number of messages was limited."""
@@ -354,13 +366,11 @@ class ConnectionThread(threading.Thread):
         self._failures = 0
         self.times.first_byte.append(nanoseconds)
 
-    def _count_wrong_reply(self, sequence: int, message: bytes, reply: bytes) -> bool:
-        """Count a wrong reply; return whether the connection can still be used."""
+    def _check_wrong_reply(self, sequence: int, message: bytes, reply: bytes) -> Checked:
+        """Classify and count a wrong reply, which may be complete and followed by more bytes."""
         checked = check_one(self._share.payload, self.number, sequence, message, reply)
         self._count_wrong(checked)
-        if not checked.in_step:
-            self._give_up(None)
-        return checked.in_step
+        return checked
 
     def _count_wrong(self, checked: Checked) -> None:
         """Count wrong replies, and keep the first of them as evidence."""

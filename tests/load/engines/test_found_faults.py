@@ -13,6 +13,7 @@ from hdrh.histogram import HdrHistogram
 
 from echo_load.results.result import Latency, Result
 from echo_server.faults import Fault, FaultPlan
+from support.misbehaving import Service, doubled
 from support.processes import DEADLINE, EchoServerProcess, StartServer, loaded
 
 ADMIN = ("--admin", "127.0.0.1:0")
@@ -193,6 +194,22 @@ def test_what_was_struck_is_no_round_trip(
         *("run", server.url, "--engine", engine, "-c", "1", "-n", "20", "--timeout", "100ms")
     )
     assert result.spread.least == result.spread.most == result.totals.messages < 20
+
+
+@pytest.mark.parametrize("engine", ["threads", "greenlets"])
+@pytest.mark.parametrize("pacing", [(), ("--pipeline", "2"), ("-r", "100")])
+def test_a_right_reply_counts_although_more_bytes_follow(
+    engine: str, pacing: tuple[str, ...]
+) -> None:
+    with Service(doubled) as service:
+        code, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "1", "-n", "1", *pacing)
+        )
+    totals = result.totals
+    assert (code, totals.errors, totals.connections_lost) == (1, {"duplicated": 1}, 1)
+    assert (totals.messages, totals.attempts, totals.bytes_received) == (1, 2, 128)
+    assert result.latency_us.response.count == result.latency_us.first_byte.count == 1
+    assert "no message came back" not in result.reasons
 
 
 @pytest.mark.slow

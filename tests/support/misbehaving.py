@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from support.processes import DEADLINE, reset
+from support.processes import DEADLINE, receive_exactly, reset
 
 Behaviour = Callable[[socket.socket, threading.Event], object]
 
@@ -34,6 +34,25 @@ def silent_after(messages: int) -> Behaviour:
         for _ in range(messages):
             connection.sendall(connection.recv(64))
         silent(connection, over)
+
+    return behave
+
+
+def ends_after(messages: int, in_flight: int, *, by_reset: bool) -> Behaviour:
+    """Return a behaviour: echo messages of 64 bytes, receive more of them, then end the connection.
+
+    Args:
+        messages: number of messages that are sent back.
+        in_flight: number of those received after them.
+        by_reset: whether to reset the connection or to close it.
+    """
+
+    def behave(connection: socket.socket, _over: threading.Event) -> None:
+        for _ in range(messages):
+            connection.sendall(receive_exactly(connection, 64))
+        receive_exactly(connection, 64 * in_flight)
+        if by_reset:
+            reset(connection)
 
     return behave
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from echo_client.failure_kinds import FailureKind
+from echo_client.failure_kinds import MISMATCHES, FailureKind
 from echo_load.plan.payload import Payload
 
 # Number of corrupt replies that a check keeps. A wrong reply of another kind ends the check.
@@ -159,6 +159,17 @@ class InFlight:
     def oldest(self) -> int | None:
         """The sequence number of the oldest message in flight; None if there is none."""
         return self.runs[0].sequence + self.runs[0].answered if self.runs else None
+
+    def failed(self, kind: FailureKind) -> int:
+        """Return the number of failures of a kind with which the connection ends.
+
+        No reply will come to any of the messages in flight. If there are none, the end itself is
+        the failure. Of a reply that is wrong there is one.
+
+        Args:
+            kind: kind of the failure.
+        """
+        return 1 if kind in MISMATCHES else max(1, self.count)
 
     def begun(self, kind: FailureKind) -> Difference | None:
         """Return the reply of which only a part was received; None if there is none.

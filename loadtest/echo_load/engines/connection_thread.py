@@ -84,7 +84,6 @@ class ConnectionThread(threading.Thread):
     def cancel(self, failure: Failure | None) -> None:
         """End without having started; `failure` is the reason, or None if the test was stopped."""
         if failure is not None:
-            self.counts.errors[failure.kind] += 1
             self.counts.failed += 1
             self._note(failure, b"", waits=False)
         self.settled = self.ended = True
@@ -238,15 +237,13 @@ class ConnectionThread(threading.Thread):
                 sequence += 1
                 reply = round_trip(message)
                 now = clock()
-                checked = None
-                if reply != message:
-                    checked = self._check_wrong_reply(sequence - 1, message, reply)
-                if checked is None or checked.completed:
+                wrong = None if reply == message else self._classified(sequence - 1, message, reply)
+                if wrong is None or wrong.completed:
                     note_service(now - begin)
                     note_reply(now)
                     if sequence - first == 1:
                         self.times.first_byte.append(now - begin)
-                if checked is not None and not checked.in_step:
+                if wrong is not None and not wrong.in_step:
                     self._give_up(None)
                     return
                 self._failures = 0
@@ -267,23 +264,22 @@ class ConnectionThread(threading.Thread):
             if waited and not self._is_open_until(due, connection):
                 self._control.schedule.give_back(due)
                 return
-            message = self._share.payload.message(self.number, self._sequence)
+            sequence = self._sequence
+            message = self._share.payload.message(self.number, sequence)
             self._sequence += 1
             begin = clock()
             if waited:
                 times.lateness.append(begin - due)
             reply = connection.round_trip(message)
             now = clock()
-            checked = None
-            if reply != message:
-                checked = self._check_wrong_reply(self._sequence - 1, message, reply)
-            if checked is None or checked.completed:
-                if self._sequence - first == 1:
+            wrong = None if reply == message else self._classified(sequence, message, reply)
+            if wrong is None or wrong.completed:
+                if sequence == first:
                     times.first_byte.append(now - begin)
                 times.service.append(now - begin)
                 times.response.append(now - due)
                 times.replies.append(now)
-            if checked is not None and not checked.in_step:
+            if wrong is not None and not wrong.in_step:
                 self._give_up(None)
                 return
             self._failures = 0
@@ -366,8 +362,8 @@ class ConnectionThread(threading.Thread):
         self._failures = 0
         self.times.first_byte.append(nanoseconds)
 
-    def _check_wrong_reply(self, sequence: int, message: bytes, reply: bytes) -> Checked:
-        """Classify and count a wrong reply, which may be complete and followed by more bytes."""
+    def _classified(self, sequence: int, message: bytes, reply: bytes) -> Checked:
+        """Classify and count a wrong reply; the right one may be in it, followed by more bytes."""
         checked = check_one(self._share.payload, self.number, sequence, message, reply)
         self._count_wrong(checked)
         return checked
@@ -411,21 +407,25 @@ class ConnectionThread(threading.Thread):
                 return
             failure = Failure(FailureKind(self._control.verdict), _UNTIL_END)
         if failure is not None:
-            self.counts.errors[failure.kind] += 1
             self._note(failure, received, waits=waits)
         self.counts.lost += 1
         self._failures += 1
 
     def _note(self, failure: Failure, received: bytes, *, waits: bool) -> None:
-        """Keep the evidence of a failure if it is the first of its kind; see `_give_up`."""
-        evidence, in_flight = self._control.recorder.evidence, self._in_flight
-        if waits and in_flight is None:
-            payload, sequence = self._share.payload, self._sequence - 1
-            run = Run.of_one(sequence, payload.message(self.number, sequence), 0)
-            in_flight = InFlight([run])
-            in_flight.check(payload, self.number, sequence, received)
-        begun = None if in_flight is None else in_flight.begun(failure.kind)
-        if begun is not None:
+        """Count a failure, and keep its evidence if it is the first of its kind; see `_give_up`."""
+        evidence = self._control.recorder.evidence
+        in_flight = self._listed(received) if waits else InFlight()
+        self.counts.errors[failure.kind] += in_flight.failed(failure.kind)
+        if (begun := in_flight.begun(failure.kind)) is not None:
             evidence.add_reply(self.number, begun)
-        oldest = None if in_flight is None else in_flight.oldest
-        evidence.add_failure(self.number, failure.kind, oldest, failure.reason)
+        evidence.add_failure(self.number, failure.kind, in_flight.oldest, failure.reason)
+
+    def _listed(self, received: bytes) -> InFlight:
+        """Return the messages in flight, with the received part of the reply to the only one."""
+        if self._in_flight is not None:
+            return self._in_flight
+        payload, sequence = self._share.payload, self._sequence - 1
+        run = Run.of_one(sequence, payload.message(self.number, sequence), 0)
+        in_flight = InFlight([run])
+        in_flight.check(payload, self.number, sequence, received)
+        return in_flight

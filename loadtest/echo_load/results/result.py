@@ -148,7 +148,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         loss_burst: largest number of consecutive datagrams that a connection lost; None without
             UDP.
         errors: number of failures by kind, such as `timeout` or `corrupt`.
-        attempts: denominator of error shares: completed round trips, and failures without one.
+        attempts: denominator of error shares: completed round trips, and failures without one. In
+            a stage, those and its `errors` happened while it ran; its `messages` were due in it.
     """
 
     seconds: float

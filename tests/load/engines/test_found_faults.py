@@ -13,7 +13,7 @@ from hdrh.histogram import HdrHistogram
 
 from echo_load.results.result import Latency, Result
 from echo_server.faults import Fault, FaultPlan
-from support.misbehaving import Service, doubled
+from support.misbehaving import Behaviour, Service, doubled, ends_after, silent_after
 from support.processes import DEADLINE, EchoServerProcess, StartServer, loaded
 
 ADMIN = ("--admin", "127.0.0.1:0")
@@ -115,6 +115,30 @@ def test_delayed_beyond_the_timeout(start_server: StartServer, engine: str) -> N
     strikes, totals = injected(server, "delay"), result.totals
     assert totals.errors == {"no_reply": strikes}
     assert (code, totals.connections_lost, totals.messages) == (1, strikes, 60 - strikes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "behaviour"),
+    [
+        ("no_reply", silent_after(20)),
+        ("closed", ends_after(20, 10, by_reset=False)),
+        ("reset", ends_after(20, 10, by_reset=True)),
+    ],
+)
+@pytest.mark.parametrize("engine", [*ENGINES, "greenlets"])
+def test_each_message_in_flight_has_failed_when_a_connection_ends(
+    engine: str, kind: str, behaviour: Behaviour
+) -> None:
+    with Service(behaviour) as service:
+        code, result = loaded(
+            *("run", service.target, "--engine", engine, "-c", "1", "-n", "60", "--pipeline", "10"),
+            *("--timeout", "500ms", "--no-reconnect", "--threshold", "errors<20%"),
+        )
+    totals = result.totals
+    assert (totals.messages, totals.errors, totals.connections_lost) == (20, {kind: 10}, 1)
+    assert totals.bytes_sent == 64 * (totals.messages + 10)
+    assert totals.attempts == 30
+    assert (code, result.thresholds[0].value) == (99, 10 / 30)
 
 
 @pytest.mark.slow

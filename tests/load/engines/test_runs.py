@@ -65,8 +65,10 @@ def test_a_server_that_stops_reading_makes_the_generator_neither_hang_nor_grow()
         ended = run(["bash", "-c", 'ulimit -d 1000000 && exec "$@"', "bash", *test])
     result = json.loads(ended.stdout)
     assert ended.returncode == 1
-    assert result["totals"]["errors"] == {"no_reply": 1}
-    assert result["totals"]["bytes_sent"] < 32 << 20
+    # Each message of which some bytes were sent.
+    (failed,) = result["totals"]["errors"].items()
+    assert failed[0] == "no_reply"
+    assert result["totals"]["bytes_sent"] <= failed[1] * 65536 < 32 << 20
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])

@@ -272,8 +272,8 @@ class HubEngine:
 
     def _note(self, connection: HubConnection, failure: Failure) -> None:
         """Count the failure of a connection; keep its evidence if it is the first of its kind."""
-        self._counts.errors[failure.kind] += 1
         evidence, in_flight = self._recorder.evidence, connection.listed()
+        self._counts.errors[failure.kind] += in_flight.failed(failure.kind)
         if (begun := in_flight.begun(failure.kind)) is not None:
             evidence.add_reply(connection.number, begun)
         evidence.add_failure(connection.number, failure.kind, in_flight.oldest, failure.reason)

@@ -220,7 +220,7 @@ def test_what_was_struck_is_no_round_trip(
     assert result.spread.least == result.spread.most == result.totals.messages < 20
 
 
-@pytest.mark.parametrize("engine", ["threads", "greenlets"])
+@pytest.mark.parametrize("engine", [*ENGINES, "greenlets"])
 @pytest.mark.parametrize("pacing", [(), ("--pipeline", "2"), ("-r", "100")])
 def test_a_right_reply_counts_although_more_bytes_follow(
     engine: str, pacing: tuple[str, ...]

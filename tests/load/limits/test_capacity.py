@@ -261,7 +261,7 @@ def test_what_does_not_echo_is_refused_with_what_came() -> None:
         process = run([*LOAD, "capacity", service.target, "--json"])
     assert (process.returncode, process.stdout) == (1, b"")
     (line,) = process.stderr.decode().splitlines()
-    assert "1 reply was not what was sent" in line
+    assert "2 replies were not what was sent (corrupt 1, foreign 1)" in line
     assert "received HTTP/1.1 400 Bad Request" in line
 
 

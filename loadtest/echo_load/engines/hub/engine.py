@@ -218,12 +218,12 @@ class HubEngine:
         """Continue or end a connection on which more messages may be sent."""
         if connection.over or self._ending:
             if not connection.waits:
-                self._finish(connection)
+                self._close_answered(connection, self._finish)
         elif self._dispatcher is None:
             self._send_on(connection)
         elif connection.sequence >= connection.stop_at:
             if not connection.waits:
-                self._renew(connection)
+                self._close_answered(connection, self._renew)
         else:
             self._dispatcher.add(connection)
 
@@ -237,7 +237,7 @@ class HubEngine:
                     return
         if not connection.waits:
             over = now >= self._share.end_ns.value or self._is_through(connection)
-            (self._finish if over else self._renew)(connection)
+            self._close_answered(connection, self._finish if over else self._renew)
 
     def _is_through(self, connection: HubConnection) -> bool:
         """Return whether a connection has sent all of its messages, or is to be closed."""
@@ -245,6 +245,13 @@ class HubEngine:
         return connection.over or (quota is not None and connection.sequence >= quota)
 
     # Closing.
+
+    def _close_answered(
+        self, connection: HubConnection, close: Callable[[HubConnection], None]
+    ) -> None:
+        """Close a connection after its last reply, unless more bytes came with that."""
+        if not self._exchange.take_surplus(connection):
+            close(connection)
 
     def _lose(self, connection: HubConnection, failure: Failure | None) -> None:
         """Close a connection that has failed, and open it again if the plan says so.

@@ -374,6 +374,23 @@ class Exchange:
             self._set.change(connection.fileno(), READABLE)
             self._on_writable(connection)
 
+    def take_surplus(self, connection: HubConnection) -> bool:
+        """Handle bytes that came with a connection's last reply; return whether there were any.
+
+        Replies are received with their exact size, so that other surplus comes with the next one.
+        """
+        if connection.datagram or connection.fileno() < 0:
+            return False
+        try:
+            data = connection.recv(self._receive_size)
+        except OSError:
+            # There are none, or the target has ended the connection, which all agree is over.
+            return False
+        if data:
+            self._counts.bytes_received += len(data)
+            self._take(connection, data, time.monotonic_ns())
+        return bool(data)
+
     def _take(self, connection: HubConnection, data: bytes, now: int) -> None:
         """Handle any received data: replies, right or wrong, a part, or the end of the stream."""
         if connection.datagram:

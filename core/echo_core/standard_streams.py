@@ -87,7 +87,8 @@ def announce(lines: str) -> None:
         OutputError: the lines cannot be written.
     """
     try:
-        print(lines, flush=True)
+        # One write, also to an unbuffered stream: a log line on the same pipe must not divide it.
+        print(f"{lines}\n", end="", flush=True)
     except OutputError as error:
         if error.errno != errno.EBADF:
             raise

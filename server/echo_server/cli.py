@@ -59,6 +59,17 @@ def _mode(text: str) -> int:
 
 _FILE = option_types.File()
 _COUNT = option_types.whole_number("count", 1, 2**31 - 1)
+# The options that have no effect on datagrams.
+_CONNECTION_OPTIONS = (
+    "backlog",
+    "max_connections",
+    "max_connections_per_ip",
+    "idle_timeout",
+    "rate_limit",
+    "proxy_protocol",
+    "handshake_timeout",
+    "access_log",
+)
 
 _EXAMPLES = (
     Example("TCP on all addresses", "echo-server --host '*' --port 50007"),
@@ -323,6 +334,19 @@ def _refuse_ineffective(context: click.Context, config: ServerConfig) -> None:
     if "fd" in schemes:
         # Whether a descriptor is a unix or a UDP socket is known only when it is opened.
         return
+    if schemes == {"udp"}:
+        refuse_unused(
+            context,
+            _CONNECTION_OPTIONS,
+            "applies only to connections; add --listen tcp://HOST:PORT",
+        )
+    if not (config.speaks_tls or config.proxy_protocol):
+        refuse_unused(
+            context,
+            ("handshake_timeout",),
+            "applies only to TLS and PROXY headers; add --listen tls://HOST:PORT or "
+            "--proxy-protocol",
+        )
     if "unix" not in schemes:
         refuse_unused(
             context, ("unix_mode",), "applies only to unix sockets; add --listen unix:///PATH"

@@ -53,6 +53,20 @@ SERVER_MISTAKES = {
     "--fault-seed 1": "--fault-seed has no effect without --fault; add --fault",
     "--unix-mode 600": "--unix-mode applies only to unix sockets; add --listen unix:///PATH",
     "--udp-low-ports": "--udp-low-ports applies only to UDP; add --listen udp://HOST:PORT",
+    **{
+        f"--listen udp://127.0.0.1:0 {given}": f"{given.split()[0]} applies only to connections; "
+        "add --listen tcp://HOST:PORT"
+        for given in (
+            "--backlog 9",
+            "--max-connections 9",
+            "--max-connections-per-ip 9",
+            "--idle-timeout 9s",
+            "--rate-limit 9k",
+            "--proxy-protocol",
+            "--access-log",
+        )
+    },
+    "--handshake-timeout 9s": "--handshake-timeout applies only to TLS and PROXY headers; add",
     "extra": "unexpected extra argument (extra)",
     "--config /nonexistent.toml": "--config: /nonexistent.toml: No such file",
 }

@@ -171,3 +171,23 @@ def test_an_error_that_cannot_be_printed_keeps_its_exit_code(command: Sequence[s
             env=environment(),
         )
     assert result.returncode == 2
+
+
+def test_an_unbuffered_server_announces_each_listener_in_one_write() -> None:
+    # Each write to such a socket is a packet of its own, so a divided line shows.
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reader, writer:
+        process = subprocess.Popen(
+            [*SERVER, "--port", "0"],
+            stdout=writer.fileno(),
+            stderr=subprocess.DEVNULL,
+            env=environment(PYTHONUNBUFFERED="1"),
+        )
+        try:
+            reader.settimeout(DEADLINE)
+            line = reader.recv(4096)
+        finally:
+            process.kill()
+            process.wait()
+    assert line.startswith(b"listening tcp://127.0.0.1:")
+    assert line.endswith(b"\n")

@@ -32,7 +32,7 @@ coverage: $(VENV)/.installed-dev  ## run the tests that are not slow, and show w
 
 .PHONY: test-rest
 test-rest: $(VENV)/.installed-dev  ## run the tests that `make coverage` leaves out
-	@$(BIN)/pytest -m '(slow or untraced) and not alone' --numprocesses 3 --dist worksteal
+	@$(BIN)/pytest -m '(slow or untraced) and not alone' --numprocesses 5 --dist worksteal
 	@$(BIN)/pytest -m alone
 
 .PHONY: test-browser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Sequence
 from contextlib import closing
 from itertools import combinations, product
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, ElementHandle
+from playwright.sync_api import Browser
 
 from echo_load.report.html import render
 from echo_load.results.result import Result
-from support.open_page import LEAST_CONTRAST, SIZES, OpenPage
+from support.open_page import LEAST_CONTRAST, SIZES, OpenPage, are_apart, assert_apart
 from support.processes import DEADLINE, LOAD, EchoServerProcess, environment, loaded, until
 
 CHARTS = {
@@ -77,26 +76,6 @@ def _watched(logs: Path) -> Result:
     assert result.watch is not None
     assert result.watch.outages
     return result
-
-
-def are_apart(one: Any, other: Any) -> bool:
-    """Return whether two boxes do not overlap."""
-    return any(
-        a[at] + a[size] <= b[at]
-        for a, b in ((one, other), (other, one))
-        for at, size in (("x", "width"), ("y", "height"))
-    )
-
-
-def assert_apart(labels: Sequence[ElementHandle]) -> None:
-    """Assert that labels are horizontal and do not overlap."""
-    for label in labels:
-        assert "rotate" not in (label.get_attribute("transform") or "").replace("rotate(0", "")
-    boxes = [(label.text_content(), label.bounding_box()) for label in labels]
-    # plotly.js hides a label that would be cut off.
-    found = [(name, box) for name, box in boxes if box is not None]
-    for (name, one), (other_name, other) in combinations(found, 2):
-        assert are_apart(one, other), (name, other_name)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,11 +1,13 @@
-"""A page that a browser has opened from disk, with the contrast of its text."""
+"""A page that a browser has opened from disk: the contrast of its text, the space of its labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import ElementHandle, Page
 
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 # For text of normal size (Web Content Accessibility Guidelines 2.2, success criterion 1.4.3).
@@ -70,3 +72,23 @@ class OpenPage:
         """Return all selected elements."""
         found: list[Any] = self.page.query_selector_all(selector)
         return found
+
+
+def are_apart(one: Any, other: Any) -> bool:
+    """Return whether two boxes do not overlap."""
+    return any(
+        a[at] + a[size] <= b[at]
+        for a, b in ((one, other), (other, one))
+        for at, size in (("x", "width"), ("y", "height"))
+    )
+
+
+def assert_apart(labels: Sequence[ElementHandle]) -> None:
+    """Assert that labels are horizontal and do not overlap."""
+    for label in labels:
+        assert "rotate" not in (label.get_attribute("transform") or "").replace("rotate(0", "")
+    boxes = [(label.text_content(), label.bounding_box()) for label in labels]
+    # plotly.js hides a label that would be cut off.
+    found = [(name, box) for name, box in boxes if box is not None]
+    for (name, one), (other_name, other) in combinations(found, 2):
+        assert are_apart(one, other), (name, other_name)

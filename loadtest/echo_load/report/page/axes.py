@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,34 +15,53 @@ Number = float | int | None
 
 # More tick labels do not fit below a chart on a phone.
 _MOST_TICKS = 6
+# The marks of times within a decade, in every n-th decade, and the most decades on which their
+# labels are apart: beside a chart, and below it on a phone, where an axis has 240 pixels and a
+# label takes 45.
+_BESIDE = (((1, 2, 5), 1, 3.0), ((1,), 1, math.inf))
+_BELOW = (
+    ((1, 2, 5), 1, 1.5),
+    ((1, 3), 1, 2.4),
+    ((1,), 1, 5.0),
+    ((1,), 2, 10.0),
+    ((1,), 4, math.inf),
+)
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 
 
-def of_times(values: Sequence[Number], *, extra: float = 0.0) -> Axis:
+def of_times(values: Sequence[Number], *, extra: float = 0.0, below: bool = False) -> Axis:
     """Return a logarithmic axis of times, with marks such as 50 µs, 1 ms and 2 s.
 
     Args:
         values: values in seconds that the axis has to cover; zeros are ignored.
         extra: space to add at its upper end, as a share of its length.
+        below: whether the axis is below the chart, where there is space for fewer labels.
     """
     known = [value for value in values if value]
     if not known:
         return {"type": "log"}
     decades = range(math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + 2)
-    marks = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
+    ends = _time_marks(decades, (1, 2, 5))
     # From the mark below the lowest value to the one above the highest: at least two marks.
-    low = max(mark for mark in marks if mark <= min(known))
-    high = min(mark for mark in marks if mark > max(known))
-    few = math.log10(high / low) <= 3
-    shown = [
-        mark for mark in marks if low <= mark <= high and (few or f"{mark:e}".startswith("1."))
-    ]
+    low = max(mark for mark in ends if mark <= min(known))
+    high = min(mark for mark in ends if mark > max(known))
+    length = math.log10(high / low)
+    steps, every = next(
+        (steps, every) for steps, every, most in (_BELOW if below else _BESIDE) if length <= most
+    )
+    marks = _time_marks((decade for decade in decades if decade % every == 0), steps)
+    shown = [mark for mark in marks if low <= mark <= high]
     return {
         "type": "log",
-        "range": [math.log10(low), math.log10(high) + extra * math.log10(high / low)],
+        "range": [math.log10(low), math.log10(high) + extra * length],
+        "tickangle": 0,
         "tickvals": shown,
         "ticktext": [written_time(mark) for mark in shown],
     }
+
+
+def _time_marks(decades: Iterable[int], steps: Sequence[int]) -> list[float]:
+    return [float(f"{step}e{decade}") for decade in decades for step in steps]
 
 
 def of_counts(values: Sequence[Number], *, extra: float = 0.08) -> Axis:

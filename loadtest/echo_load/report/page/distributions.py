@@ -45,7 +45,9 @@ def distribution(runs: Sequence[Run]) -> Chart:
         trace["mode"] = "lines"
         data.append(trace)
     values: list[Number] = [x for trace in data for x in trace["x"]]
-    layout = layout_of(axes.of_times(values), axes.of_shares(values_of(data)), legend=len(runs) > 1)
+    layout = layout_of(
+        axes.of_times(values, below=True), axes.of_shares(values_of(data)), legend=len(runs) > 1
+    )
     layout |= {"hovermode": "closest"}
     if len(runs) == 1:
         layout |= guides.drawn_across(guides.percentiles(runs[0].result), layout["xaxis"])

@@ -40,7 +40,7 @@ def idle(runs: Sequence[Run]) -> list[Chart]:
         "range": [-0.8, len(rows) - 0.2],
     }
     layout = {
-        "xaxis": axes.of_times(pauses),
+        "xaxis": axes.of_times(pauses, below=True),
         "yaxis": yaxis,
         "showlegend": True,
         "hovermode": "closest",
